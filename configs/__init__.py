@@ -1,0 +1,1 @@
+"""Values only: what to train, on what, for how long."""

@@ -1,0 +1,129 @@
+"""Every key of a CoVeR run: its default, its unit, what it does. This file is the schema.
+
+All other files in this folder start from `get_config` and change values; a key that is not here does not exist.
+Values that the paper (arXiv 2112.07175) does not state are this project's choice, and say so.
+"""
+
+import ml_collections
+from ml_collections import ConfigDict
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The schema with its defaults. It names no dataset: every runnable config adds at least one."""
+    config = ConfigDict()
+
+    config.seed = 0  # the only source of randomness: initialisation, data order, augmentation, drop-path
+    config.data_dir = ""  # where prepared datasets stand, local or gs://; "": TFDS's own default
+    config.steps = 1000  # optimizer steps in the whole run
+    config.log_every_steps = 100
+    config.eval_every_steps = 1000  # and always after the last step
+    config.checkpoint_every_steps = 1000  # and always after the last step
+    config.keep_checkpoints = 1  # this many of the latest and, beside them, of the best
+    config.best_metric = "mean_top1"  # "mean_top1", or "DATASET/top1" | "DATASET/top5" | "DATASET/mean_class"
+    config.max_nonfinite_steps = 1  # end the run after this many steps in a row with a NaN or Inf loss or gradient
+
+    # "interleave": one dataset a step, drawn in exact proportion to the datasets' weights (weighted task sampling, as
+    # in PolyViT, arXiv 2111.12993). "joint": every dataset in every step. The paper does not say which it used.
+    config.plan = "interleave"
+
+    config.datasets = ConfigDict()  # name -> dataset(); one classification head each, in this order
+    config.model = model()
+    config.optimizer = optimizer()
+    config.mesh = mesh()
+    config.input = input_pipeline()
+    return config
+
+
+def dataset() -> ml_collections.ConfigDict:
+    """One dataset of the mix and its head. All values here are this project's choice."""
+    config = ConfigDict()
+    config.builder = ""  # TFDS builder, "name" or "name/config"
+    config.train_split = "train"
+    config.eval_split = "validation"  # "": this dataset is not evaluated
+    config.num_classes = 0  # refused if the prepared data says otherwise; 0: take what the prepared data says
+    config.frames_feature = "frames"  # the feature that holds the JPEG bytes: of each frame, or of the one image
+    config.num_frames = 16  # frames a clip; 1 for images
+    config.sample_fps = 0.0  # frames a second, at a random start; 0: one from each of num_frames equal segments
+    config.canvas_px = (256, 456)  # height, width that frames are padded to on the host; larger ones are shrunk
+
+    config.weight = 1.0  # plan "interleave": share of the steps, relative to the other datasets'
+    config.loss_weight = 1.0  # factor on this dataset's loss
+    config.batch_size = 64  # examples a step, over all devices; a multiple of them, times grad_accum_steps
+    config.label_smoothing = 0.0
+
+    config.eval_batch_size = 64  # examples, over all devices; each is eval_clips x eval_crops views
+    config.eval_clips = 1  # temporal views
+    config.eval_crops = 1  # spatial views along the longer side: 1 (centre) or 3
+    config.augment = augment()
+    return config
+
+
+def augment() -> ml_collections.ConfigDict:
+    """What one training example goes through on the device: one draw a clip, the same for all its frames."""
+    config = ConfigDict()
+    config.flip = True  # mirror left and right, half of the time; False where a class means a side
+    config.crop = "area"  # "area": random area and aspect; "scale": random zoom, then a square anywhere; "none": whole
+    config.crop_range = (0.3, 1.0)  # "area": share of the frame; "scale": shorter side, in units of the model's size_px
+    config.crop_aspect = (0.75, 4 / 3)  # "area": width / height
+    config.color_prob = 0.0  # share of clips whose colour is jittered
+    config.color_strength = 0.4  # largest relative change of brightness, contrast and saturation
+    config.randaugment_layers = 0  # operations a clip (RandAugment, arXiv 1909.13719); 0: off
+    config.randaugment_magnitude = 10  # of 30
+    config.mixup_alpha = 0.0  # Beta(a, a) of mixup (arXiv 1710.09412); 0: off
+    config.cutmix_alpha = 0.0  # Beta(a, a) of cutmix (arXiv 1905.04899); 0: off. With both on, half the pairs each
+    config.erase_prob = 0.0  # share of clips with one rectangle erased (arXiv 1708.04896)
+    return config
+
+
+def model() -> ml_collections.ConfigDict:
+    """TimeSformer with divided space-time attention (arXiv 2102.05095), one head a dataset."""
+    config = ConfigDict()
+    config.variant = "B/16"  # SIZE/PATCH; sizes and their sources: cover_jax/models/variants.py
+    config.size_px = 224  # side of the square that the model sees
+    config.num_frames = 16  # length of the time embedding; clips of another length have it interpolated
+    config.head = "linear"  # "linear", or "mlp": one hidden tanh layer of the model's width before it
+    config.drop_path = 0.0  # rate of the last block, rising linearly from 0 in the first (arXiv 1603.09382)
+    config.temporal_init = "zeros"  # of temporal_fc: "zeros" (from an image model), "xavier" (from scratch)
+    config.time_embed_std = 0.0  # of the time embedding's initial values; 0 from an image model
+    config.dtype = "bfloat16"  # of activations and matrix products; parameters are float32
+    config.remat = "full"  # recompute in the backward pass: "full" (every block), "none"
+    config.pixel_mean = (0.5, 0.5, 0.5)  # subtracted after scaling to 0..1 (AugReg ViTs use .5/.5, arXiv 2106.10270)
+    config.pixel_std = (0.5, 0.5, 0.5)
+    return config
+
+
+def optimizer() -> ml_collections.ConfigDict:
+    """optax chain: clip, SGD momentum or AdamW, decay, per-layer rates, cosine. This project's choice (see cover_l)."""
+    config = ConfigDict()
+    config.name = "sgd"  # "sgd" or "adamw"
+    config.learning_rate = 0.1  # at the peak
+    config.warmup_steps = 0  # linear, from 0
+    config.final_learning_rate = 0.0  # where the cosine ends, at the last step
+    config.momentum = 0.9  # sgd
+    config.b1 = 0.9  # adamw
+    config.b2 = 0.999  # adamw
+    config.weight_decay = 0.0  # times the learning rate; decoupled, for both optimizers
+    config.no_decay = r".*(bias|scale|cls_token|pos_embed|time_embed)$"  # full match on a parameter's path: no decay
+    config.clip_norm = 1.0  # global norm of the gradient; 0: off
+    config.layer_decay = 1.0  # rate of each block relative to the next one up; heads have 1
+    config.frozen = ""  # full match on a parameter's path: never changes
+    config.ema_decay = 0.0  # moving average of the parameters, used in evaluation; 0: off
+    config.grad_accum_steps = 1  # pieces that a batch is cut into, one after another, to save memory
+    return config
+
+
+def mesh() -> ml_collections.ConfigDict:
+    """Devices along each axis; -1 once: all that are left."""
+    config = ConfigDict()
+    config.data = -1  # copies of the model
+    config.fsdp = 1  # shards of parameters and optimizer state; batches are split over data and fsdp
+    config.tensor = 1  # shards of heads and MLP
+    return config
+
+
+def input_pipeline() -> ml_collections.ConfigDict:
+    """How hard the host works."""
+    config = ConfigDict()
+    config.threads = 0  # of each dataset's tf.data pool; 0: one a core
+    config.prefetch_batches = 2  # ready ahead of the step, for each dataset
+    return config

@@ -1,0 +1,74 @@
+"""One function a dataset: where it is, what it holds, how its clips are drawn. Class counts cite their source.
+
+Weights, rates and augmentation are this project's choice: the paper does not give them.
+"""
+
+import ml_collections
+
+from configs import common
+
+
+def kinetics(num_classes: int, **changes) -> ml_collections.ConfigDict:
+    """Kinetics-400/600/700 (arXiv 1705.06950, 1808.01340, 1907.06987): what is done, much of it seen in one frame."""
+    config = common.dataset()
+    config.builder = f"kinetics/{num_classes}"
+    config.num_classes = num_classes
+    # 16 frames 16 apart at 30 fps: TimeSformer-HR's official config, as frames a second.
+    config.sample_fps = 1.875
+    config.canvas_px = (256, 456)
+    return _with(config, changes)
+
+
+def something_something_v2(**changes) -> ml_collections.ConfigDict:
+    """Something-Something v2 (arXiv 1706.04261; 174 classes): motion, with classes that name left and right."""
+    config = common.dataset()
+    config.builder = "something_something/v2"
+    config.num_classes = 174
+    config.sample_fps = 0.0  # segments over the whole clip: the end of the action is part of its name
+    config.augment.flip = False
+    return _with(config, changes)
+
+
+def moments_in_time(**changes) -> ml_collections.ConfigDict:
+    """Moments in Time (arXiv 1801.03150; 305 classes in its 2020 release): three-second clips."""
+    config = common.dataset()
+    config.builder = "moments_in_time"
+    config.num_classes = 305
+    config.canvas_px = (256, 342)
+    return _with(config, changes)
+
+
+def imagenet(**changes) -> ml_collections.ConfigDict:
+    """ImageNet-1k (ILSVRC 2012; 1,000 classes): every image is a video of one frame."""
+    config = common.dataset()
+    config.builder = "imagenet2012"
+    config.frames_feature = "image"
+    config.num_classes = 1000
+    config.num_frames = 1
+    config.canvas_px = (512, 512)
+    config.augment.crop_range = (0.08, 1.0)
+    return _with(config, changes)
+
+
+def digits(part: str, **changes) -> ml_collections.ConfigDict:
+    """The embedded data set: scikit-learn's handwritten digits, moving ("appearance", "motion") or still ("images")."""
+    config = common.dataset()
+    config.builder = f"digits/{part}"
+    config.num_frames = 1 if part == "images" else 8
+    config.canvas_px = (16, 16)
+    config.augment.flip = False  # a mirrored 2 is no 2, and moving left is not moving right
+    config.augment.crop = "none"
+    return _with(config, changes)
+
+
+def folder(builder: str, **changes) -> ml_collections.ConfigDict:
+    """A folder of clips or images, prepared as "video_folder/NAME" or "image_folder/NAME"."""
+    config = common.dataset()
+    config.builder = builder
+    config.num_frames = 1 if builder.startswith("image_folder/") else 8
+    return _with(config, changes)
+
+
+def _with(config: ml_collections.ConfigDict, changes: dict) -> ml_collections.ConfigDict:
+    config.update(changes)  # an unknown key fails at start-up, against the schema
+    return config

@@ -1,0 +1,58 @@
+"""Accuracies of training and evaluation: sums and counts first, divided last."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# B batch, C classes, N examples
+
+
+def top_k_hits(scores_BC: jax.Array, label_B: jax.Array, k: int) -> jax.Array:
+    """[B] float32: 1 where the label is among the k highest scores; of equal ones the lowest class comes first."""
+    label_score_B1 = jnp.take_along_axis(scores_BC, label_B[:, None], axis=1)
+    earlier_BC = jnp.arange(scores_BC.shape[1]) < label_B[:, None]
+    ahead_BC = (scores_BC > label_score_B1) | ((scores_BC == label_score_B1) & earlier_BC)
+    # NaN scores compare false with everything and would otherwise all be hits.
+    return ((jnp.sum(ahead_BC, axis=1) < k) & ~jnp.isnan(label_score_B1[:, 0])).astype(jnp.float32)
+
+
+def merge(total: dict, new: dict) -> dict:
+    """Adds {name: (sum, count)}; a name that only one of them has is kept."""
+    zero = (0.0, 0.0)
+    return {
+        name: tuple(a + b for a, b in zip(total.get(name, zero), new.get(name, zero), strict=True))
+        for name in total | new
+    }
+
+
+def divide(total: dict) -> dict[str, float]:
+    """{name: sum / count}; NaN where nothing was counted."""
+    return {name: float(s) / float(n) if n else float("nan") for name, (s, n) in total.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """What a model said of every example of a split, each once. All fields are [N], in the order of `index`."""
+
+    index: np.ndarray  # position in the split
+    label: np.ndarray
+    top1: np.ndarray  # the class with the highest probability
+    hit5: np.ndarray  # 1 where the label is among the five highest
+
+    @property
+    def accuracies(self) -> dict[str, float]:
+        """top1, top5 and mean_class (the mean over classes of the share that is right), each 0..1."""
+        if not len(self.index):
+            return {"top1": float("nan"), "top5": float("nan"), "mean_class": float("nan")}
+        right = self.top1 == self.label
+        present = np.unique(self.label)
+        per_class = [right[self.label == c].mean() for c in present]
+        return {"top1": float(right.mean()), "top5": float(self.hit5.mean()), "mean_class": float(np.mean(per_class))}
+
+    def confusion(self, num_classes: int) -> np.ndarray:
+        """int64 [C, C]: examples of class row that were taken for class column."""
+        matrix = np.zeros((num_classes, num_classes), np.int64)
+        np.add.at(matrix, (self.label, self.top1), 1)
+        return matrix

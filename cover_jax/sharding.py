@@ -1,0 +1,110 @@
+"""Where arrays live: one mesh, one table of rules, and how a host's batch becomes a global array."""
+
+import math
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+# Logical axis of a parameter -> mesh axis. An axis that is not here is an error, never "replicated by default".
+RULES = {
+    "layers": None,
+    "embed": "fsdp",
+    "heads": "tensor",
+    "mlp": "tensor",
+    "patch": None,
+    "tokens": None,
+    "norm": None,
+    "classes": None,
+}
+BATCH = ("data", "fsdp")  # mesh axes that split a batch
+ON_DEVICE = ("frames", "size_px", "label", "weight", "seed")  # parts of a Batch that the step reads
+
+
+def make_mesh(config: ConfigDict) -> Mesh:
+    """The mesh (data, fsdp, tensor) over all devices.
+
+    Raises:
+        ValueError: the axes do not multiply to the number of devices.
+    """
+    shape = {axis: config[axis] for axis in ("data", "fsdp", "tensor")}
+    devices = jax.device_count()
+    fixed = math.prod(size for size in shape.values() if size != -1)
+    free = [axis for axis, size in shape.items() if size == -1]
+    if devices % fixed or (not free and fixed != devices):
+        sizes = ", ".join(f"config.mesh.{axis}={size}" for axis, size in shape.items())
+        raise ValueError(f"{sizes}: must multiply to the {devices} devices at hand; -1 once takes all that are left")
+    if free:
+        shape[free[0]] = devices // fixed
+    return jax.make_mesh(tuple(shape.values()), tuple(shape), axis_types=(AxisType.Auto,) * 3)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The leading axis, split over data and fsdp."""
+    return NamedSharding(mesh, PartitionSpec(BATCH))
+
+
+def num_batch_shards(mesh: Mesh) -> int:
+    return math.prod(mesh.shape[axis] for axis in BATCH)
+
+
+def state_shardings(state, axes, mesh: Mesh):
+    """A sharding for every leaf of a TrainState.
+
+    A parameter follows RULES. So does whatever mirrors one (momentum, EMA): its path ends with the parameter's path and
+    it has the same shape. Counters are replicated.
+
+    Args:
+        state: shapes of the whole state (jax.eval_shape).
+        axes: the tree of state.params, a tuple of logical axes for each.
+
+    Raises:
+        ValueError: an axis that RULES does not know, a size that its mesh axis does not divide, or a leaf that is
+            neither a scalar nor like a parameter.
+    """
+    is_axes = lambda node: isinstance(node, tuple)  # noqa: E731
+    of_params = {_path(path): names for path, names in jax.tree_util.tree_leaves_with_path(axes, is_leaf=is_axes)}
+
+    def one(path, leaf):
+        if leaf.ndim == 0:
+            return replicated(mesh)
+        name = _path(path)
+        owner = next((p for p in of_params if name == p or name.endswith(f"/{p}")), None)
+        if owner is None:
+            raise ValueError(f"{name}: belongs to no parameter, so no sharding rule applies")
+        return NamedSharding(mesh, _spec(name, leaf.shape, of_params[owner], mesh))
+
+    return jax.tree_util.tree_map_with_path(one, state)
+
+
+def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """This host's rows of a Batch -> global arrays, without the parts that only the host reads."""
+    sharding = batch_sharding(mesh)
+    return {key: jax.make_array_from_process_local_data(sharding, batch[key]) for key in ON_DEVICE}
+
+
+def constrain_batch(mesh: Mesh):
+    """A function that keeps an activation split along its leading axis, so that weights travel and activations stay."""
+    sharding = batch_sharding(mesh)
+    return lambda x: jax.lax.with_sharding_constraint(x, sharding)
+
+
+def _spec(name: str, shape: tuple[int, ...], axes: tuple[str, ...], mesh: Mesh) -> PartitionSpec:
+    if len(axes) != len(shape):
+        raise ValueError(f"{name}: {len(shape)} dimensions {shape}, but logical axes {axes}")
+    for axis, size in zip(axes, shape, strict=True):
+        if axis not in RULES:
+            raise ValueError(f"{name}: logical axis {axis!r} has no rule; known: {', '.join(RULES)}")
+        mesh_axis = RULES[axis]
+        if mesh_axis and size % mesh.shape[mesh_axis]:
+            raise ValueError(f"{name}: {axis}={size} is not divisible by config.mesh.{mesh_axis}={mesh.shape[mesh_axis]}")
+    return PartitionSpec(*(RULES[axis] for axis in axes))
+
+
+def _path(path) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")

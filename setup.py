@@ -1,0 +1,42 @@
+"""Installs cover_jax with its configs and data pipelines: `pip install -e .`"""
+
+from setuptools import find_packages, setup
+
+# Lower bounds are the oldest releases that the tests were run with. TensorFlow only reads data, so the CPU build
+# serves wherever it exists.
+TENSORFLOW = [
+    "tensorflow-cpu>=2.21; platform_system == 'Linux' and platform_machine == 'x86_64'",
+    "tensorflow>=2.21; platform_system != 'Linux' or platform_machine != 'x86_64'",
+]
+
+setup(
+    name="cover-jax",
+    version="0.1.0",
+    description="CoVeR (arXiv 2112.07175): co-training one TimeSformer on videos and images, in JAX on TPU pods",
+    packages=find_packages(include=["cover_jax*", "configs*", "data_pipelines*"]),
+    python_requires=">=3.11",
+    install_requires=[
+        "absl-py>=2.1",
+        "av>=14",  # decodes the videos that a folder is prepared from
+        "clu>=0.0.12",
+        "einops>=0.8",
+        "etils[epath]>=1.9",
+        "flax>=0.12.8",
+        "importlib_resources>=6",  # TFDS needs it for builders that are not its own
+        "jax>=0.10.2",
+        "ml_collections>=1.1",
+        "numpy>=2",
+        "optax>=0.2.8",
+        "orbax-checkpoint>=0.12.8",
+        "scikit-learn>=1.5",  # its handwritten digits are the embedded data set
+        "tensorboard>=2.20",  # clu's metric writers need it
+        "tensorflow-datasets>=4.9.10",
+        "tqdm>=4.66",
+        *TENSORFLOW,
+    ],
+    extras_require={
+        "tpu": ["jax[tpu]>=0.10.2"],
+        "cuda": ["jax[cuda12]>=0.10.2"],
+        "test": ["pytest>=8", "ruff>=0.17"],
+    },
+)

@@ -1,0 +1,19 @@
+"""Eight virtual CPU devices for every test, and the folder of real clips where there is one."""
+
+import os
+import pathlib
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_NUM_CPU_DEVICES"] = "8"
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+
+import pytest  # noqa: E402: the environment must be set before anything imports JAX or TensorFlow
+
+
+@pytest.fixture(scope="session")
+def real_data() -> pathlib.Path:
+    """The folder with UCF101, ARID and CIFAR-10 samples that COVER_TEST_DATA names."""
+    folder = os.environ.get("COVER_TEST_DATA", "")
+    if not folder:
+        pytest.skip("COVER_TEST_DATA is not set: no folder of real clips to test with")
+    return pathlib.Path(folder)
