@@ -30,13 +30,14 @@ def make_optimizer(config: ConfigDict, schedule: optax.Schedule, params) -> opta
     Raises:
         ValueError: `frozen` matches no parameter, or all of them.
     """
-    tx = optax.chain(
-        optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
-        _direction(config),
-        optax.add_decayed_weights(config.weight_decay, mask=_decayed(config)) if config.weight_decay else optax.identity(),
-        _scale_layers(config.layer_decay) if config.layer_decay != 1 else optax.identity(),
-        optax.scale_by_learning_rate(schedule),
-    )
+    parts = [_direction(config)]
+    if config.clip_norm:
+        parts.insert(0, optax.clip_by_global_norm(config.clip_norm))
+    if config.weight_decay:
+        parts.append(optax.add_decayed_weights(config.weight_decay, mask=_decayed(config)))
+    if config.layer_decay != 1:
+        parts.append(_scale_layers(config.layer_decay))
+    tx = optax.chain(*parts, optax.scale_by_learning_rate(schedule))
     if not config.frozen:
         return tx
     labels = map_paths(lambda path, _: "frozen" if re.fullmatch(config.frozen, path) else "trained", params)

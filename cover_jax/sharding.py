@@ -19,7 +19,6 @@ RULES = {
     "classes": None,
 }
 BATCH = ("data", "fsdp")  # mesh axes that split a batch
-ON_DEVICE = ("frames", "size_px", "label", "weight", "seed")  # parts of a Batch that the step reads
 
 
 def make_mesh(config: ConfigDict) -> Mesh:
@@ -83,9 +82,10 @@ def state_shardings(state, axes, mesh: Mesh):
 
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """This host's rows of a Batch -> global arrays, without the parts that only the host reads."""
+    """This host's rows of a Batch -> global arrays; `index` becomes int32, JAX's widest integer by default."""
     sharding = batch_sharding(mesh)
-    return {key: jax.make_array_from_process_local_data(sharding, batch[key]) for key in ON_DEVICE}
+    narrow = {**batch, "index": batch["index"].astype(np.int32)}
+    return {key: jax.make_array_from_process_local_data(sharding, value) for key, value in narrow.items()}
 
 
 def constrain_batch(mesh: Mesh):
@@ -101,8 +101,9 @@ def _spec(name: str, shape: tuple[int, ...], axes: tuple[str, ...], mesh: Mesh) 
         if axis not in RULES:
             raise ValueError(f"{name}: logical axis {axis!r} has no rule; known: {', '.join(RULES)}")
         mesh_axis = RULES[axis]
-        if mesh_axis and size % mesh.shape[mesh_axis]:
-            raise ValueError(f"{name}: {axis}={size} is not divisible by config.mesh.{mesh_axis}={mesh.shape[mesh_axis]}")
+        shards = mesh.shape[mesh_axis] if mesh_axis else 1
+        if size % shards:
+            raise ValueError(f"{name}: {axis}={size} is not divisible by config.mesh.{mesh_axis}={shards}")
     return PartitionSpec(*(RULES[axis] for axis in axes))
 
 

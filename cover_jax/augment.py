@@ -1,0 +1,246 @@
+"""Random changes to one clip on the device: colour jitter, RandAugment, erasing. `preprocess` maps them over a batch.
+
+A clip gets one draw: every frame goes through the same change, and statistics (mean, range, histogram) are the clip's,
+not the frame's, or brightness would flicker. An image is a clip of one frame, for which the operations are the usual
+ones. Pixel values are float32, 0..255, except in `erase`, which works on normalised ones.
+
+Nothing here scatters, and nothing loops until a draw is accepted: inside a vmap over a sharded batch, either would make
+the devices talk to each other.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+
+# T frames, H height, W width, C channels, N levels of a pixel value
+
+# Of AutoAugment (arXiv 1805.09501, table 6), reached at magnitude MAX_MAGNITUDE. RandAugment keeps them (1909.13719).
+MAX_MAGNITUDE = 30
+MAX_ROTATION_DEG = 30.0
+MAX_SHEAR = 0.3
+MAX_TRANSLATION = 150 / 331  # of the side; there: 150 pixels of 331
+MAX_BLEND = 0.9  # brightness, colour, contrast and sharpness factors: 0.1 to 1.9
+MAX_POSTERIZE_BITS = 4  # taken from the 8
+FILL = 128.0  # what comes in from outside the frame; mid-grey, as in TensorFlow's implementation (tensorflow/tpu)
+
+# Random erasing (arXiv 1708.04896, section 4.2): share of the frame, and width / height.
+ERASE_SHARE = (0.02, 0.33)
+ERASE_ASPECT = (0.3, 3.3)
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Pillow's "L"
+
+
+class Box(NamedTuple):
+    """A rectangle in pixels, fractions allowed: pixel i covers i to i + 1."""
+
+    top: jax.Array
+    left: jax.Array
+    height: jax.Array
+    width: jax.Array
+
+
+def random_box(key: jax.Array, height, width, share: tuple, aspect: tuple) -> Box:
+    """A box somewhere in a height x width frame: uniform share of its area, log-uniform aspect (width / height).
+
+    One that is too high or too wide is shrunk, its aspect kept, until it fits: its share is then below the one drawn.
+    """
+    keys = jax.random.split(key, 4)
+    area = jax.random.uniform(keys[0], minval=share[0], maxval=share[1]) * height * width
+    ratio = jnp.exp(jax.random.uniform(keys[1], minval=math.log(aspect[0]), maxval=math.log(aspect[1])))
+    box_height, box_width = jnp.sqrt(area / ratio), jnp.sqrt(area * ratio)
+    fit = jnp.minimum(1.0, jnp.minimum(height / box_height, width / box_width))
+    return place_box(keys[2], height, width, fit * box_height, fit * box_width)
+
+
+def place_box(key: jax.Array, height, width, box_height, box_width) -> Box:
+    """A box of a given size, anywhere inside a height x width frame."""
+    down, right = jax.random.uniform(key, (2,))
+    return Box(down * (height - box_height), right * (width - box_width), box_height, box_width)
+
+
+def inside(box: Box, side: int) -> jax.Array:
+    """bool [side, side]: the pixels whose centre lies in the box."""
+    centre = jnp.arange(side) + 0.5
+    rows = (centre >= box.top) & (centre < box.top + box.height)
+    columns = (centre >= box.left) & (centre < box.left + box.width)
+    return rows[:, None] & columns[None, :]
+
+
+def color_jitter(key: jax.Array, frames_THWC: jax.Array, prob: float, strength: float) -> jax.Array:
+    """With probability `prob`: brightness, contrast, then saturation, each times 1 +- up to `strength`."""
+    key_apply, key_factors = jax.random.split(key)
+    factors = 1.0 + jax.random.uniform(key_factors, (3,), minval=-strength, maxval=strength)
+    jittered = frames_THWC
+    for change, factor in zip((_brightness, _contrast, _color), factors, strict=True):
+        jittered = change(jittered, factor)
+    return jnp.where(jax.random.bernoulli(key_apply, prob), jittered, frames_THWC)
+
+
+def erase(key: jax.Array, frames_THWC: jax.Array, prob: float) -> jax.Array:
+    """With probability `prob`, one rectangle becomes standard normal noise per pixel and channel, alike in all frames.
+
+    frames_THWC are normalised, so the noise has about their mean and spread.
+    """
+    key_apply, key_box, key_noise = jax.random.split(key, 3)
+    side = frames_THWC.shape[1]
+    gone = inside(random_box(key_box, side, side, ERASE_SHARE, ERASE_ASPECT), side)
+    gone &= jax.random.bernoulli(key_apply, prob)
+    return jnp.where(gone[..., None], jax.random.normal(key_noise, frames_THWC.shape[1:]), frames_THWC)
+
+
+def randaugment(key: jax.Array, frames_THWC: jax.Array, layers: int, magnitude: float) -> jax.Array:
+    """`layers` operations, one after another, each drawn evenly from the paper's 14 (arXiv 1909.13719, section 3).
+
+    Args:
+        magnitude: 0 to MAX_MAGNITUDE, the same for all operations; those that have a direction draw its sign.
+    """
+    for layer in range(layers):
+        key_op, key_sign = jax.random.split(jax.random.fold_in(key, layer))
+        op = jax.random.randint(key_op, (), 0, NUM_OPS)
+        sign = jnp.where(jax.random.bernoulli(key_sign), 1.0, -1.0)
+        frames_THWC = apply_op(op, frames_THWC, sign * magnitude / MAX_MAGNITUDE)
+    return frames_THWC
+
+
+def apply_op(op: jax.Array, frames_THWC: jax.Array, strength: jax.Array) -> jax.Array:
+    """Operation number `op` of OPS at `strength`, -1 to 1.
+
+    Under vmap a switch computes all its branches. So the five geometric operations share one warp, and the switch among
+    them is one among 2 x 3 matrices. Out of range, a switch takes its nearest end: there, both lists have `identity`.
+    """
+    frames_THWC = jnp.round(frames_THWC)  # the operations are defined on whole levels
+    frames_THWC = jax.lax.switch(op, TONES, frames_THWC, strength)
+    return _warp(frames_THWC, jax.lax.switch(op - len(TONES) + 1, WARPS, strength))
+
+
+def _identity(frames_THWC, strength):
+    return frames_THWC
+
+
+def _autocontrast(frames_THWC, strength):
+    """Stretches each channel's range to 0..255; a channel of one value stays."""
+    low = jnp.min(frames_THWC, axis=(0, 1, 2))
+    spread = jnp.max(frames_THWC, axis=(0, 1, 2)) - low
+    return jnp.where(spread > 0, (frames_THWC - low) * 255 / jnp.maximum(spread, 1.0), frames_THWC)
+
+
+def _equalize(frames_THWC, strength):
+    """Flattens each channel's histogram, with Pillow's whole-number rule; a channel of one value stays.
+
+    Histogram and look-up compare each pixel with each level: on a TPU that costs less than a scatter and a gather.
+    """
+    levels_N = jnp.arange(256)
+    pixels_THWC1 = frames_THWC.astype(jnp.int32)[..., None]
+    below_CN = jnp.sum(pixels_THWC1 < levels_N, axis=(0, 1, 2))
+    top_C1 = jnp.max(pixels_THWC1, axis=(0, 1, 2))
+    below_top_C1 = jnp.sum(pixels_THWC1 < top_C1, axis=(0, 1, 2))
+    step_C1 = below_top_C1 // 255
+    table_CN = jnp.minimum((step_C1 // 2 + below_CN) // jnp.maximum(step_C1, 1), 255)
+    table_CN = jnp.where(step_C1 > 0, table_CN, levels_N)
+    rise_CN = jnp.diff(table_CN, prepend=0)
+    return jnp.sum(jnp.where(pixels_THWC1 >= levels_N, rise_CN, 0), axis=-1).astype(frames_THWC.dtype)
+
+
+def _solarize(frames_THWC, strength):
+    return jnp.where(frames_THWC < 256 * (1 - jnp.abs(strength)), frames_THWC, 255 - frames_THWC)
+
+
+def _posterize(frames_THWC, strength):
+    step = jnp.left_shift(1, jnp.round(MAX_POSTERIZE_BITS * jnp.abs(strength)).astype(jnp.int32))
+    return jnp.floor(frames_THWC / step) * step
+
+
+def _brightness(frames_THWC, factor):
+    return _blend(jnp.zeros_like(frames_THWC), frames_THWC, factor)
+
+
+def _contrast(frames_THWC, factor):
+    return _blend(jnp.mean(_gray(frames_THWC)), frames_THWC, factor)
+
+
+def _color(frames_THWC, factor):
+    return _blend(_gray(frames_THWC), frames_THWC, factor)
+
+
+def _sharpness(frames_THWC, factor):
+    """Away from, or towards, Pillow's SMOOTH: 3 x 3, five parts centre to one each around; the border stays."""
+    rows = frames_THWC[:, :-2] + frames_THWC[:, 1:-1] + frames_THWC[:, 2:]
+    around = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]
+    centre = frames_THWC[:, 1:-1, 1:-1]
+    return _blend(frames_THWC.at[:, 1:-1, 1:-1].set((around + 4 * centre) / 13), frames_THWC, factor)
+
+
+def _blend(plain, frames_THWC, factor):
+    """`plain` at factor 0, the frames at 1, beyond them above 1."""
+    return jnp.clip(plain + factor * (frames_THWC - plain), 0.0, 255.0)
+
+
+def _gray(frames_THWC):
+    return jnp.sum(frames_THWC * jnp.array(LUMA), axis=-1, keepdims=True)
+
+
+def _as_tone(change):
+    """A change by a factor around 1 -> an operation by strength."""
+    return lambda frames_THWC, strength: change(frames_THWC, 1.0 + MAX_BLEND * strength)
+
+
+def _rotate(strength):
+    angle = jnp.deg2rad(MAX_ROTATION_DEG * strength)
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    return jnp.array([[cos, sin, 0.0], [-sin, cos, 0.0]])
+
+
+def _shear_x(strength):
+    return jnp.array([[1.0, MAX_SHEAR * strength, 0.0], [0.0, 1.0, 0.0]])
+
+
+def _shear_y(strength):
+    return jnp.array([[1.0, 0.0, 0.0], [MAX_SHEAR * strength, 1.0, 0.0]])
+
+
+def _translate_x(strength):
+    return jnp.array([[1.0, 0.0, MAX_TRANSLATION * strength], [0.0, 1.0, 0.0]])
+
+
+def _translate_y(strength):
+    return jnp.array([[1.0, 0.0, 0.0], [0.0, 1.0, MAX_TRANSLATION * strength]])
+
+
+def _stay(strength):
+    return jnp.eye(2, 3)
+
+
+def _warp(frames_THWC, matrix):
+    """Moves pixels: the one at (x, y) comes from matrix @ (x, y, 1), nearest neighbour, FILL from outside.
+
+    Coordinates are in sides of the (square) frame, from its centre. All frames and channels of a place move together,
+    so a place costs one index, not one for each value.
+    """
+    side = frames_THWC.shape[1]
+    place = (jnp.arange(side) + 0.5) / side - 0.5
+    y, x = jnp.meshgrid(place, place, indexing="ij")
+    x, y = (jnp.floor((m[0] * x + m[1] * y + m[2] + 0.5) * side).astype(jnp.int32) for m in matrix)
+    valid = (x >= 0) & (x < side) & (y >= 0) & (y < side)
+    source = jnp.where(valid, y * side + x, 0)
+    places = rearrange(frames_THWC, "t h w c -> (h w) t c")
+    moved = rearrange(places[source], "h w t c -> t h w c")
+    return jnp.where(valid[..., None], moved, FILL)
+
+
+# Both lists share one number: `_identity` ends the first and `_stay` begins the second.
+TONES = (
+    _autocontrast,
+    _equalize,
+    _solarize,
+    _posterize,
+    _as_tone(_color),
+    _as_tone(_contrast),
+    _as_tone(_brightness),
+    _as_tone(_sharpness),
+    _identity,
+)
+WARPS = (_stay, _rotate, _shear_x, _shear_y, _translate_x, _translate_y)
+NUM_OPS = len(TONES) + len(WARPS) - 1

@@ -1,0 +1,157 @@
+"""Orbax checkpoints of a run: its state, its class names, its config and its data. The only module that imports orbax.
+
+    WORKDIR/checkpoints/STEP/state     the TrainState, sharded, written while training goes on
+    WORKDIR/checkpoints/STEP/meta      JSON: what the state means (see `make_meta`)
+    WORKDIR/checkpoints/STEP/metrics   JSON: accuracies, where the step was evaluated
+"""
+
+import fnmatch
+import importlib.metadata
+import json
+import sys
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+from ml_collections import ConfigDict
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from cover_jax import config as config_lib
+
+PACKAGES = (
+    "jax", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "ml_collections", "clu", "einops", "numpy",
+)  # fmt: skip
+
+# Config keys that say where in the input a step stands, or which shapes the state has: to continue with another value
+# would silently be another run.
+_FIXED_KEYS = (
+    "seed", "plan", "model.variant", "model.head", "model.size_px", "model.num_frames", "optimizer.name",
+    "datasets.*.builder", "datasets.*.train_split", "datasets.*.weight", "datasets.*.batch_size",
+)  # fmt: skip
+
+
+class CheckpointMismatchError(ValueError):
+    """The checkpoint belongs to a run with other heads, data or input order. The message has a line for each."""
+
+
+def make_meta(config: ConfigDict, splits: dict) -> dict:
+    """What a checkpoint says of itself, as JSON: class names per head in order, data, config, versions.
+
+    Args:
+        config: the whole config.
+        splits: dataset name -> its opened training split.
+    """
+    return {
+        "heads": {name: list(split.class_names) for name, split in splits.items()},
+        "data": {
+            name: {"builder": split.builder, "examples": split.num_examples, "fingerprint": split.fingerprint}
+            for name, split in splits.items()
+        },
+        "config": json.loads(config.to_json()),
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """The Python and package versions that a run was made with."""
+    found = {package: importlib.metadata.version(package) for package in PACKAGES}
+    return {"python": sys.version.split()[0], **found}
+
+
+def open_manager(workdir: str, keep: int, best_metric: str) -> ocp.CheckpointManager:
+    """The checkpoints of a run: `keep` of the latest and `keep` of the best by `best_metric` stay."""
+
+    def best_fn(metrics):
+        return metrics[best_metric]
+
+    policies = [
+        preservation_policy.LatestN(keep),
+        preservation_policy.BestN(best_fn, n=keep, keep_checkpoints_without_metrics=False),
+    ]
+    options = ocp.CheckpointManagerOptions(
+        best_fn=best_fn,
+        preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
+        cleanup_tmp_directories=True,  # what a killed process left half-written
+    )
+    return ocp.CheckpointManager(epath.Path(workdir).resolve() / "checkpoints", options=options)
+
+
+def save(manager: ocp.CheckpointManager, state, meta: dict, accuracies: dict[str, float] | None) -> None:
+    """Starts saving the state under its step and returns; a step that is already saved is left as it is.
+
+    Raises:
+        Whatever the save before this one failed with.
+    """
+    step = int(state.step)
+    if step in manager.all_steps():
+        return
+    items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+    manager.save(step, args=items, metrics=accuracies, force=True)
+
+
+def restore(manager: ocp.CheckpointManager, step: int, state_like, meta: dict):
+    """The state saved at `step`, each leaf with the shape and sharding of `state_like`; prints what the config changed.
+
+    Raises:
+        CheckpointMismatchError: the checkpoint is of another run (see `check_same_run`).
+    """
+    saved = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+    for change in check_same_run(saved, meta, f"{manager.directory}/{step}"):
+        print(f"changed since the checkpoint: {change}")
+    args = ocp.args.Composite(state=ocp.args.StandardRestore(state_like))
+    return manager.restore(step, args=args).state
+
+
+def check_same_run(saved: dict, meta: dict, where: str) -> list[str]:
+    """Refuses a checkpoint of another run; returns the changes of config that are allowed, one line each.
+
+    Raises:
+        CheckpointMismatchError: other heads, another class order, other data, or a config key that must stay.
+    """
+    errors = [*_head_errors(saved["heads"], meta["heads"]), *_data_errors(saved["data"], meta["data"])]
+    allowed = []
+    before, now = (dict(_flatten(side["config"])) for side in (saved, meta))
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) == now.get(key):
+            continue
+        change = f"config.{key}: {before.get(key)!r} in the checkpoint, {now.get(key)!r} now"
+        if any(fnmatch.fnmatchcase(key, pattern) for pattern in _FIXED_KEYS):
+            errors.append(change)
+        else:
+            allowed.append(change)
+    if errors:
+        remedy = "go back to what the checkpoint has, or start in an empty --workdir"
+        raise CheckpointMismatchError("\n".join([f"{where} is of another run; {remedy}:", *errors]))
+    return allowed
+
+
+def _head_errors(saved: dict, now: dict):
+    if list(saved) != list(now):
+        yield f"heads: {', '.join(saved)} in the checkpoint, {', '.join(now)} now"
+    for name in saved.keys() & now.keys():
+        old, new = saved[name], now[name]
+        if len(old) != len(new):
+            yield f"head {name}: {len(old)} classes in the checkpoint, {len(new)} now"
+        elif old != new:
+            first = next(i for i, pair in enumerate(zip(old, new, strict=True)) if pair[0] != pair[1])
+            yield f"head {name}: class {first} is {old[first]!r} in the checkpoint, {new[first]!r} now"
+
+
+def _data_errors(saved: dict, now: dict):
+    for name in saved.keys() & now.keys():
+        old, new = saved[name], now[name]
+        if old["fingerprint"] != new["fingerprint"]:
+            yield (
+                f"dataset {name}: the prepared data of {new['builder']} has changed "
+                f"({old['examples']} training examples in the checkpoint, {new['examples']} now)"
+            )
+
+
+def _flatten(config: dict):
+    # JSON and back, so that tuples and lists compare equal.
+    return config_lib.flatten(ConfigDict(json.loads(json.dumps(config))))
+
+
+def abstract(state, shardings):
+    """Shapes, types and shardings of a state: what `restore` fills."""
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)

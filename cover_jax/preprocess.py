@@ -1,0 +1,238 @@
+"""What happens to frames on the device, between the host's uint8 Batch and the model.
+
+In training, in this order, each only if its config asks for it:
+
+1. crop, resize and flip: uint8 of any canvas -> float32 [0, 255], size_px x size_px
+2. colour jitter, then RandAugment: float32 [0, 255] -> the same
+3. normalise: (value / 255 - mean) / std
+4. erase, on normalised values
+5. mixup or cutmix with the neighbour in the batch, frames and targets alike
+
+Evaluation has 1 and 3, for each view. A clip gets one draw, the same for all its frames. It derives from the example's
+own `seed` and from nothing else: an example looks the same at any place in a batch, in any batch size, on any number of
+hosts and devices. Only its mixing partner depends on who stands beside it.
+
+No example looks at another, except its partner: with a batch split over devices all of this stays local, provided that
+each device has an even number of examples where mixing is on.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.special
+from einops import rearrange
+from ml_collections import ConfigDict
+
+from cover_jax import augment as ops
+from cover_jax.augment import Box
+
+# B batch, P pairs, T frames, H height, W width, S side of the model's square, C channels or classes, V spatial views
+
+# Each kind of draw has its own stream, so that switching one on leaves the others as they were. Append, never reorder.
+_STREAMS = ("crop", "flip", "color", "randaugment", "erase", "mix")
+
+
+def train(
+    batch: dict[str, jax.Array],
+    *,
+    augment: ConfigDict,
+    size_px: int,
+    num_classes: int,
+    label_smoothing: float,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> tuple[jax.Array, jax.Array]:
+    """One training batch for the model.
+
+    Args:
+        batch: a Batch: frames uint8 [B, T, H, W, 3], size_px int32 [B, 2], label, weight and seed [B].
+        augment: `augment()` of configs/common.py.
+        size_px: side of the square that the model sees.
+        label_smoothing: share of each target that is spread evenly over all classes.
+        mean: of each channel, in units of the 0..1 range; so is std.
+
+    Returns:
+        frames float32 [B, T, size_px, size_px, 3], normalised, and targets float32 [B, num_classes] that sum to 1 for
+        each example with a label in range.
+
+    Raises:
+        ValueError: augment.crop is unknown, or mixing is on and B is odd.
+    """
+    streams = jax.vmap(_streams)(batch["seed"])
+
+    def one_clip(frames_THWC, shape_px, keys):
+        box = _crop_box(keys["crop"], shape_px, augment, size_px)
+        flip = jax.random.bernoulli(keys["flip"]) if augment.flip else False
+        return _augment(keys, resample(frames_THWC, shape_px, box, size_px, flip), augment, mean, std)
+
+    frames_BTHWC = jax.vmap(one_clip)(batch["frames"], batch["size_px"], streams)
+    targets_BC = jax.nn.one_hot(batch["label"], num_classes) * (1 - label_smoothing) + label_smoothing / num_classes
+    if augment.mixup_alpha or augment.cutmix_alpha:
+        return _mix(streams["mix"], frames_BTHWC, targets_BC, batch["weight"], augment)
+    return frames_BTHWC, targets_BC
+
+
+def evaluate(
+    batch: dict[str, jax.Array],
+    *,
+    size_px: int,
+    clips: int,
+    crops: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> jax.Array:
+    """All views of an evaluation batch: the shorter side resized to size_px, squares spread along the longer one.
+
+    Args:
+        batch: a Batch whose frames are [B, clips * T, H, W, 3], clip after clip.
+        crops: squares, from one end to the other; 1: the centre.
+
+    Returns:
+        float32 [B * clips * crops, T, size_px, size_px, 3], normalised; an example's views stand together.
+
+    Raises:
+        ValueError: the frames are not a multiple of `clips`.
+    """
+    num_frames = batch["frames"].shape[1]
+    if num_frames % clips:
+        raise ValueError(f"eval_clips={clips}: {num_frames} frames an example do not divide into that many clips")
+    places_V = jnp.linspace(0.0, 1.0, crops) if crops > 1 else jnp.array([0.5])
+
+    def one_view(frames_THWC, shape_px, place):
+        return resample(frames_THWC, shape_px, _square_box(shape_px, place), size_px)
+
+    views = jax.vmap(jax.vmap(one_view, (None, None, 0)), (0, 0, None))
+    frames_BVTHWC = views(batch["frames"], batch["size_px"], places_V)
+    return normalize(rearrange(frames_BVTHWC, "b v (k t) h w c -> (b k v) t h w c", k=clips), mean, std)
+
+
+def normalize(frames: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
+    """0..255 -> (0..1 - mean) / std, by channel."""
+    mean, std = np.array(mean, np.float32), np.array(std, np.float32)
+    return frames * (1 / (255 * std)) - mean / std
+
+
+def resample(frames_THWC: jax.Array, shape_px: jax.Array, box: Box, size_px: int, flip=False) -> jax.Array:
+    """The box of each frame as a size_px x size_px square, float32 in the input's units, mirrored if `flip`.
+
+    Bilinear with half-pixel centres; where it shrinks, the kernel widens by the scale (antialiasing). For a box on
+    whole pixels this is crop and then `tf.image.resize(..., antialias=True)`.
+
+    Two matrix products for each frame, A X B^T, and no gathers: the matrices hold scale, position and flip. `HIGHEST`
+    because TPUs (and GPUs, with TF32) would otherwise round the weights to 8-11 bits, which is a visible share of a
+    pixel level; the products are about a thousandth of the model's work.
+    """
+    height, width = _true_size(shape_px)
+    rows_SH = _kernel(box.top, box.height, height, frames_THWC.shape[1], size_px, False)
+    columns_SW = _kernel(box.left, box.width, width, frames_THWC.shape[2], size_px, flip)
+    frames_THWC = frames_THWC.astype(jnp.float32)
+    return jnp.einsum("ih,thwc,jw->tijc", rows_SH, frames_THWC, columns_SW, precision=jax.lax.Precision.HIGHEST)
+
+
+def _kernel(start, extent, limit, num_in: int, num_out: int, reverse) -> jax.Array:
+    """[num_out, num_in] weights, rows summing to 1, that resample [start, start + extent) of an axis of num_in pixels.
+
+    A pixel counts by its share inside that interval, and pixels from `limit` on do not count: padding has weight 0.
+    """
+    scale = extent / num_out
+    out = jnp.arange(num_out)
+    out = jnp.where(reverse, num_out - 1 - out, out)
+    centre = start + (out + 0.5) * scale
+    left = jnp.arange(num_in, dtype=jnp.float32)
+    tent = jnp.maximum(0.0, 1.0 - jnp.abs(centre[:, None] - (left + 0.5)) / jnp.maximum(scale, 1.0))
+    end = jnp.minimum(start + extent, limit)
+    weight = tent * jnp.clip(jnp.minimum(left + 1, end) - jnp.maximum(left, start), 0.0, 1.0)
+    return weight / jnp.sum(weight, axis=1, keepdims=True)
+
+
+def _true_size(shape_px):
+    """Height and width as floats; an undecodable example's 0 x 0 counts as one pixel, so that nothing divides by 0."""
+    return jnp.maximum(shape_px, 1).astype(jnp.float32)
+
+
+def _crop_box(key, shape_px, augment: ConfigDict, size_px: int) -> Box:
+    height, width = _true_size(shape_px)
+    match augment.crop:
+        case "area":
+            return ops.random_box(key, height, width, augment.crop_range, augment.crop_aspect)
+        case "scale":
+            # In a frame whose shorter side is `zoom * size_px`, a square of size_px; the whole shorter side at most.
+            key_zoom, key_place = jax.random.split(key)
+            zoom = jax.random.uniform(key_zoom, minval=augment.crop_range[0], maxval=augment.crop_range[1])
+            side = jnp.minimum(height, width) / jnp.maximum(zoom, 1.0)
+            return ops.place_box(key_place, height, width, side, side)
+        case "none":
+            return _square_box(shape_px, 0.5)
+    raise ValueError(f"augment.crop={augment.crop!r}: must be 'area', 'scale' or 'none'")
+
+
+def _square_box(shape_px, place) -> Box:
+    """The largest square, at `place` along the longer side: 0 is its start, 1 its end."""
+    height, width = _true_size(shape_px)
+    side = jnp.minimum(height, width)
+    return Box(place * (height - side), place * (width - side), side, side)
+
+
+def _augment(keys, frames_THWC, augment: ConfigDict, mean, std):
+    if augment.color_prob:
+        frames_THWC = ops.color_jitter(keys["color"], frames_THWC, augment.color_prob, augment.color_strength)
+    if augment.randaugment_layers:
+        layers, magnitude = augment.randaugment_layers, augment.randaugment_magnitude
+        frames_THWC = ops.randaugment(keys["randaugment"], frames_THWC, layers, magnitude)
+    frames_THWC = normalize(frames_THWC, mean, std)
+    if augment.erase_prob:
+        frames_THWC = ops.erase(keys["erase"], frames_THWC, augment.erase_prob)
+    return frames_THWC
+
+
+def _mix(keys_B, frames_BTHWC, targets_BC, weight_B, augment: ConfigDict):
+    """Mixes neighbours (2k, 2k + 1): each gets part of the other, by its own draw, in frames and targets alike.
+
+    An example whose partner has no weight stays as it is.
+    """
+    if frames_BTHWC.shape[0] % 2:
+        raise ValueError(f"batch_size={frames_BTHWC.shape[0]}: mixup and cutmix mix pairs, so it must be even")
+    side = frames_BTHWC.shape[2]
+    own_BHW = jax.vmap(lambda key: _own_share(key, side, augment.mixup_alpha, augment.cutmix_alpha))(keys_B)
+    own_BHW = jnp.where(_partner(weight_B)[:, None, None] > 0, own_BHW, 1.0)
+    own_B = jnp.mean(own_BHW, axis=(1, 2))
+    own_BTHWC = own_BHW[:, None, :, :, None]
+    return (
+        own_BTHWC * frames_BTHWC + (1 - own_BTHWC) * _partner(frames_BTHWC),
+        own_B[:, None] * targets_BC + (1 - own_B[:, None]) * _partner(targets_BC),
+    )
+
+
+def _partner(x):
+    """Each example's neighbour: 1, 0, 3, 2, ..."""
+    return rearrange(rearrange(x, "(p two) ... -> p two ...", two=2)[:, ::-1], "p two ... -> (p two) ...")
+
+
+def _own_share(key, side: int, mixup_alpha: float, cutmix_alpha: float) -> jax.Array:
+    """[S, S]: how much of each pixel an example keeps; the mean is how much of its target it keeps.
+
+    Mixup (arXiv 1710.09412) keeps the same share of every pixel, cutmix (arXiv 1905.04899) all or nothing: the box that
+    it gives away lies inside the frame, so that its area is the share drawn. With both on, a coin decides.
+    """
+    key_coin, key_mixup, key_cutmix, key_box = jax.random.split(key, 4)
+    mixup = jnp.full((side, side), _beta(key_mixup, mixup_alpha)) if mixup_alpha else None
+    if not cutmix_alpha:
+        return mixup
+    given = 1.0 - _beta(key_cutmix, cutmix_alpha)
+    cutmix = 1.0 - ops.inside(ops.random_box(key_box, side, side, (given, given), (1.0, 1.0)), side)
+    return cutmix if mixup is None else jnp.where(jax.random.bernoulli(key_coin), mixup, cutmix)
+
+
+def _beta(key, alpha: float) -> jax.Array:
+    """One draw of Beta(alpha, alpha), by its quantiles: jax.random.beta loops until every device's draws are accepted."""
+    grid = np.linspace(0.0, 1.0, 1025)
+    quantiles = scipy.special.betaincinv(alpha, alpha, grid)
+    return jnp.interp(jax.random.uniform(key), grid.astype(np.float32), quantiles.astype(np.float32))
+
+
+def _streams(seed) -> dict[str, jax.Array]:
+    """The keys of one example. The generator is named, so that a seed means the same whatever JAX's default is."""
+    key = jax.random.key(seed, impl="threefry2x32")
+    return {name: jax.random.fold_in(key, number) for number, name in enumerate(_STREAMS)}

@@ -1,0 +1,266 @@
+"""The training loop: every side effect of a run, in the order in which it happens."""
+
+import contextlib
+import json
+import time
+
+import jax
+import numpy as np
+from clu import metric_writers, parameter_overview
+from einops import rearrange
+from etils import epath
+from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
+
+from cover_jax import checkpoint, evaluate, optimizer, preprocess, progress, sharding, train_step
+from cover_jax import config as config_lib
+from cover_jax.models import cover
+from data_pipelines import mixture, pipeline, prepare, records
+
+
+class DivergedError(RuntimeError):
+    """The loss or the gradients were not finite for too many steps in a row."""
+
+
+class Run:
+    """What training and evaluation share: the mesh, the opened data, the model and where its state lives.
+
+    Args:
+        config: a validated config.
+        workdir: the run's folder, local or gs://.
+    """
+
+    def __init__(self, config: ConfigDict, workdir: str):
+        self.config, self.workdir = config, epath.Path(workdir)
+        self.mesh = sharding.make_mesh(config.mesh)
+        config_lib.validate_batches(config, sharding.num_batch_shards(self.mesh))
+        self.train_splits, self.eval_splits = _open_splits(config)
+        self.num_classes = {name: len(split.class_names) for name, split in self.train_splits.items()}
+        self.model = cover.functional(
+            config.model, self.num_classes, constrain=sharding.constrain_batch(self.mesh)
+        )
+        key = jax.random.key(config.seed)
+        shapes = jax.eval_shape(self.model.init, key)
+        self.schedule = optimizer.make_schedule(config.optimizer, config.steps)
+        self.tx = optimizer.make_optimizer(config.optimizer, self.schedule, shapes)
+        init = train_step.make_init(self.model, self.tx, config.optimizer.ema_decay)
+        state_like = jax.eval_shape(init, key)
+        self.shardings = sharding.state_shardings(state_like, self.model.axes, self.mesh)
+        self._init = jax.jit(init, out_shardings=self.shardings)
+        self._state_like = checkpoint.abstract(state_like, self.shardings)
+        self.evaluator = evaluate.Evaluator(config, self.model, self.eval_splits, self.mesh)
+        self.meta = checkpoint.make_meta(config, self.train_splits)
+        self.manager = checkpoint.open_manager(workdir, config.keep_checkpoints, config.best_metric)
+
+    def restore_or_init(self) -> train_step.TrainState:
+        """The newest checkpoint's state or, where there is none, a new one born on its devices."""
+        step = self.manager.latest_step()
+        if step is None:
+            return self._init(jax.random.key(self.config.seed))
+        say(f"continuing from {self.manager.directory}/{step}")
+        return checkpoint.restore(self.manager, step, self._state_like, self.meta)
+
+
+def train(config: ConfigDict, workdir: str) -> train_step.TrainState:
+    """Trains to config.steps, from the newest checkpoint in `workdir` if there is one; returns the last state.
+
+    Raises:
+        ConfigError, DatasetNotPreparedError, CheckpointMismatchError: before the first step.
+        DivergedError: too many steps in a row were not finite; the state is that of the last finite one.
+    """
+    run = Run(config, workdir)
+    state = run.restore_or_init()
+    _describe(run, state)
+    mix = mixture.Mixture({name: d.weight for name, d in config.datasets.items()}, config.plan, config.seed)
+    step_fn = jax.jit(
+        train_step.make_train_step(config, run.model, run.num_classes, run.tx, run.schedule),
+        donate_argnums=0,
+        out_shardings=(run.shardings, sharding.replicated(run.mesh)),
+    )
+    first_step = int(state.step)
+    report = progress.Progress(config.steps)
+    with contextlib.ExitStack() as stack:
+        stack.callback(run.manager.close)  # waits for the save under way; a failure there fails the run
+        writer = stack.enter_context(_writer(run.workdir))
+        streams = _open_streams(stack, run, mix.counts(first_step))
+        previewed = set()
+        pending = None  # (step, datasets, metrics) that were dispatched and not fetched yet
+        for step in range(first_step, config.steps):
+            start = time.perf_counter()
+            batches = {name: next(streams[name]) for name in mix.at(step)}
+            report.waited(time.perf_counter() - start, sum(config.datasets[name].batch_size for name in batches))
+            if unseen := batches.keys() - previewed:
+                previewed |= unseen
+                writer.write_images(step, {f"input/{name}": _preview(run, name, batches[name]) for name in unseen})
+            with jax.transfer_guard("disallow"):
+                on_device = {name: sharding.put_batch(batch, run.mesh) for name, batch in batches.items()}
+                state, measured = step_fn(state, on_device)
+            _fetch(pending, report, config)
+            pending = (step, list(batches), measured)
+
+            done = step + 1
+            logs, evaluates, saves = (_due(done, config[f"{what}_every_steps"], config.steps)
+                                      for what in ("log", "eval", "checkpoint"))  # fmt: skip
+            if not (logs or evaluates or saves):
+                continue
+            pending = _fetch(pending, report, config)
+            if logs:
+                line, scalars = report.flush(done)
+                say(line)
+                writer.write_scalars(done, scalars)
+            accuracies = None
+            if evaluates:
+                accuracies = _evaluate(run, state, done, writer)
+            if evaluates or saves:
+                checkpoint.save(run.manager, state, run.meta, accuracies)
+        if first_step >= config.steps:
+            say(f"all {config.steps} steps are done already; evaluating the checkpoint")
+            _evaluate(run, state, first_step, writer)
+    return state
+
+
+def evaluate_checkpoint(config: ConfigDict, workdir: str) -> None:
+    """Evaluates the newest checkpoint in `workdir` and prints the table.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint.
+    """
+    run = Run(config, workdir)
+    if run.manager.latest_step() is None:
+        raise FileNotFoundError(f"{run.manager.directory}: no checkpoint to evaluate; train first (--mode=train)")
+    state = run.restore_or_init()
+    with contextlib.closing(run.manager), _writer(run.workdir) as writer:
+        _evaluate(run, state, int(state.step), writer)
+
+
+def say(text: str) -> None:
+    """Prints on the first host only, at once."""
+    if jax.process_index() == 0:
+        print(text, flush=True)
+
+
+def _open_splits(config: ConfigDict) -> tuple[dict, dict]:
+    """Training splits of all datasets and evaluation splits where there are any; embedded data is made first."""
+    if jax.process_index() == 0:
+        for dataset in config.datasets.values():
+            prepare.prepare_if_self_contained(dataset.builder, config.data_dir)
+    multihost_utils.sync_global_devices("data prepared")
+    train_splits, eval_splits = {}, {}
+    for name, dataset in config.datasets.items():
+        split = records.open_split(dataset.builder, dataset.train_split, config.data_dir)
+        found = len(split.class_names)
+        if dataset.num_classes and dataset.num_classes != found:
+            raise config_lib.ConfigError(
+                f"config.datasets.{name}.num_classes={dataset.num_classes}: the prepared {dataset.builder} has {found}"
+            )
+        train_splits[name] = split
+        if dataset.eval_split:
+            eval_splits[name] = records.open_split(dataset.builder, dataset.eval_split, config.data_dir)
+    return train_splits, eval_splits
+
+
+def _open_streams(stack: contextlib.ExitStack, run: Run, counts: dict[str, int]) -> dict:
+    """One input stream a dataset, at the batch that the schedule has reached."""
+    return {
+        name: stack.enter_context(
+            pipeline.train_stream(
+                split,
+                run.config.datasets[name],
+                name=name,
+                seed=run.config.seed,
+                first_batch=counts[name],
+                host_index=jax.process_index(),
+                host_count=jax.process_count(),
+                threads=run.config.input.threads,
+                prefetch_batches=run.config.input.prefetch_batches,
+            )
+        )
+        for name, split in run.train_splits.items()
+    }
+
+
+def _due(done: int, every: int, steps: int) -> bool:
+    return done % every == 0 or done == steps
+
+
+def _fetch(pending, report: progress.Progress, config: ConfigDict) -> None:
+    """Waits for a step's metrics and counts them.
+
+    Raises:
+        DivergedError: config.max_nonfinite_steps in a row were not finite.
+    """
+    if pending is None:
+        return
+    step, names, measured = pending
+    measured = jax.device_get(measured)
+    report.add(measured)
+    in_a_row = int(measured["scalars"]["skipped_in_a_row"])
+    if in_a_row:
+        say(f"step {step + 1} on {', '.join(names)}: loss or gradient is not finite; the step changed nothing")
+    if in_a_row >= config.max_nonfinite_steps:
+        raise DivergedError(
+            f"step {step + 1} on {', '.join(names)}: the {in_a_row}. step in a row whose loss or gradient is not finite"
+            f" (config.max_nonfinite_steps={config.max_nonfinite_steps}); a lower config.optimizer.learning_rate, more "
+            "warmup_steps or a clip_norm may help"
+        )
+
+
+def _evaluate(run: Run, state, step: int, writer) -> dict[str, float]:
+    """Evaluates all datasets, prints the table, writes curves and confusion matrices; returns all accuracies."""
+    accuracies, rows = {}, []
+    for name, predictions in run.evaluator(state.eval_params).items():
+        classes = run.num_classes[name]
+        found = predictions.accuracies
+        accuracies |= {f"{name}/{kind}": value for kind, value in found.items()}
+        rows.append({
+            "dataset": name, "classes": str(classes), "examples": str(len(predictions.index)),
+            "chance": f"{1 / classes:.1%}", "top-1": f"{found['top1']:.1%}", "top-5": f"{found['top5']:.1%}",
+            "mean class": f"{found['mean_class']:.1%}",
+        })  # fmt: skip
+        writer.write_images(step, {f"confusion/{name}": _heat_map(predictions.confusion(classes))})
+    if not rows:
+        return {}
+    accuracies["mean_top1"] = float(np.mean([accuracies[f"{name}/top1"] for name in run.eval_splits]))
+    writer.write_scalars(step, {f"validation/{kind}": value for kind, value in accuracies.items()})
+    say(progress.table(f"validation after {step} steps", rows))
+    return accuracies
+
+
+def _describe(run: Run, state) -> None:
+    """Prints what is about to be trained, and writes config.json and versions.json."""
+    for name, split in run.train_splits.items():
+        evaluated = run.eval_splits[name].num_examples if name in run.eval_splits else 0
+        say(f"{name}: {split.builder}, {split.num_examples} to train on, {evaluated} to validate on, "
+            f"{run.num_classes[name]} classes")  # fmt: skip
+    overview = parameter_overview.get_parameter_overview(state.params, include_stats=False)
+    say(overview)
+    say(f"{jax.device_count()} devices ({jax.devices()[0].device_kind}), mesh {dict(run.mesh.shape)}")
+    if jax.process_index() == 0:
+        run.workdir.mkdir(parents=True, exist_ok=True)
+        (run.workdir / "config.json").write_text(json.dumps(run.meta["config"], indent=2))
+        (run.workdir / "versions.json").write_text(json.dumps(run.meta["versions"], indent=2))
+        (run.workdir / "parameters.txt").write_text(overview)
+
+
+def _writer(workdir: epath.Path) -> metric_writers.MetricWriter:
+    """TensorBoard events in WORKDIR/tensorboard, from the first host alone."""
+    if jax.process_index():
+        return metric_writers.MultiWriter([])
+    return metric_writers.SummaryWriter(str(workdir / "tensorboard"))
+
+
+def _preview(run: Run, name: str, batch: dict) -> np.ndarray:
+    """Up to four clips as the model sees them, but for normalisation: frames side by side, clips below each other."""
+    dataset = run.config.datasets[name]
+    few = {key: value[:4] for key, value in batch.items() if key != "index"}
+    frames_BTHWC, _ = preprocess.train(
+        few, augment=dataset.augment, size_px=run.config.model.size_px, num_classes=run.num_classes[name],
+        label_smoothing=dataset.label_smoothing, mean=(0.0,) * 3, std=(1.0,) * 3,
+    )  # fmt: skip
+    return rearrange(np.clip(frames_BTHWC, 0, 1), "b t h w c -> (b h) (t w) c")
+
+
+def _heat_map(confusion: np.ndarray) -> np.ndarray:
+    """uint8-range float image [S, S, 1]: rows are true classes, columns predicted ones, bright is often."""
+    share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    return np.kron(share, np.ones((max(1, 480 // len(share)),) * 2))[..., None]

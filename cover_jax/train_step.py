@@ -1,0 +1,172 @@
+"""The pure heart: TrainState, one training step over any set of datasets, one evaluation step."""
+
+from collections.abc import Callable
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from einops import rearrange
+from ml_collections import ConfigDict
+
+from cover_jax import losses, metrics, optimizer, preprocess
+from cover_jax.models.cover import Functional
+
+# B batch, T frames, H height, W width, C channels or classes
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that a checkpoint needs to continue: the input's position is `step`, nothing else."""
+
+    step: jax.Array  # int32: optimizer steps taken, skipped ones included
+    params: dict
+    opt_state: optax.OptState
+    ema: dict  # moving average of params; {} when off
+    skipped: jax.Array  # int32: steps in all whose loss or gradient was not finite, and that changed nothing
+    skipped_in_a_row: jax.Array  # int32: of these, those since the last finite one
+
+    @property
+    def eval_params(self) -> dict:
+        return self.ema or self.params
+
+
+def make_init(model: Functional, tx: optax.GradientTransformation, ema_decay: float) -> Callable:
+    """PRNG key -> the state before the first step."""
+
+    def init(key):
+        params = model.init(key)
+        zero = jnp.zeros((), jnp.int32)
+        # A copy: two leaves of the state must not be one buffer, or it cannot be donated.
+        ema = jax.tree.map(jnp.copy, params) if ema_decay else {}
+        return TrainState(zero, params, tx.init(params), ema, jnp.copy(zero), jnp.copy(zero))
+
+    return init
+
+
+def make_train_step(
+    config: ConfigDict, model: Functional, num_classes: dict[str, int], tx: optax.GradientTransformation,
+    schedule: optax.Schedule,
+) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
+    """Builds `train_step(state, {dataset: Batch}) -> (state, metrics)`; jit it with the state donated.
+
+    The same function serves every step plan: one compilation for each set of datasets and shapes. metrics is
+    {"DATASET/loss" | "DATASET/top1": (sum, count)} and plain scalars under "scalars".
+    """
+    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+
+    def loss_fn(params, pieces, counts, key):
+        params = optimizer.stop_frozen(params, config.optimizer.frozen)
+        total, measured = 0.0, {}
+        for name, piece in pieces.items():
+            logits_BC = model.apply(params, piece["frames"], name, key=jax.random.fold_in(key, piece["dataset_id"]))
+            loss, _ = losses.weighted_cross_entropy(logits_BC, piece["targets"], piece["weight"])
+            hits = jnp.sum(metrics.top_k_hits(logits_BC, piece["label"], 1) * piece["weight"])
+            total += config.datasets[name].loss_weight * loss / jnp.maximum(counts[name], 1.0)
+            count = jnp.sum(piece["weight"])
+            measured |= {f"{name}/loss": (loss, count), f"{name}/top1": (hits, count)}
+        return total, measured
+
+    def prepare(name, batch):
+        dataset = config.datasets[name]
+        frames_BTHWC, targets_BC = preprocess.train(
+            batch,
+            augment=dataset.augment,
+            size_px=config.model.size_px,
+            num_classes=num_classes[name],
+            label_smoothing=dataset.label_smoothing,
+            mean=config.model.pixel_mean,
+            std=config.model.pixel_std,
+        )
+        return {"frames": frames_BTHWC, "targets": targets_BC, "label": batch["label"], "weight": batch["weight"]}
+
+    def train_step(state: TrainState, batches: dict[str, dict]) -> tuple[TrainState, dict]:
+        examples = {name: prepare(name, batch) for name, batch in batches.items()}
+        counts = {name: jnp.sum(batch["weight"]) for name, batch in batches.items()}
+        grads, measured = _accumulate(
+            loss_fn, state.params, examples, counts, jax.random.fold_in(key, state.step), config, list(num_classes)
+        )
+        grad_norm = optax.global_norm(grads)
+        finite = jnp.isfinite(grad_norm)
+        for loss, _ in (measured[f"{name}/loss"] for name in batches):
+            finite &= jnp.isfinite(loss)
+        scalars = {"learning_rate": schedule(state.step), "grad_norm": grad_norm}
+        state = _update(state, grads, finite, tx, config.optimizer.ema_decay)
+        scalars |= {"skipped": state.skipped, "skipped_in_a_row": state.skipped_in_a_row}
+        return state, {**measured, "scalars": scalars}
+
+    return train_step
+
+
+def make_eval_step(config: ConfigDict, model: Functional, name: str) -> Callable[[dict, dict], dict]:
+    """Builds `eval_step(params, Batch) -> {"index", "label", "weight", "top1", "hit5"}` for dataset `name`, each [B].
+
+    Probabilities are averaged over eval_clips x eval_crops views of each example.
+    """
+    dataset = config.datasets[name]
+    views = dataset.eval_clips * dataset.eval_crops
+
+    def eval_step(params, batch):
+        frames_BTHWC = preprocess.evaluate(
+            batch,
+            size_px=config.model.size_px,
+            clips=dataset.eval_clips,
+            crops=dataset.eval_crops,
+            mean=config.model.pixel_mean,
+            std=config.model.pixel_std,
+        )
+        probabilities = jax.nn.softmax(model.apply(params, frames_BTHWC, name))
+        mean_BC = jnp.mean(rearrange(probabilities, "(b v) c -> b v c", v=views), axis=1)
+        said = {"top1": jnp.argmax(mean_BC, axis=-1), "hit5": metrics.top_k_hits(mean_BC, batch["label"], 5)}
+        return said | {key: batch[key] for key in ("index", "label", "weight")}
+
+    return eval_step
+
+
+def _accumulate(loss_fn, params, examples, counts, key, config, names):
+    """Gradients and metrics over config.optimizer.grad_accum_steps pieces, one after another."""
+    steps = config.optimizer.grad_accum_steps
+    value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
+
+    def one_piece(pieces, key):
+        # The id is the dataset's place in the config: drop-path differs between the datasets of one step.
+        pieces = {name: {**piece, "dataset_id": names.index(name)} for name, piece in pieces.items()}
+        (_, measured), grads = value_and_grad(params, pieces, counts, key)
+        return grads, measured
+
+    if steps == 1:
+        return one_piece(examples, key)
+    pieces = {name: _cut(piece, steps) for name, piece in examples.items()}
+    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(one_piece, jax.tree.map(lambda x: x[0], pieces), key))
+
+    def add(total, piece_and_number):
+        piece, number = piece_and_number
+        return jax.tree.map(jnp.add, total, one_piece(piece, jax.random.fold_in(key, number))), None
+
+    return jax.lax.scan(add, zeros, (pieces, jnp.arange(steps)))[0]
+
+
+def _cut(example: dict, steps: int) -> dict:
+    """[B, ...] -> [steps, B / steps, ...], every steps-th example to a piece, so that no example changes its device."""
+    return {key: rearrange(x, "(b s) ... -> s b ...", s=steps) for key, x in example.items()}
+
+
+def _update(state: TrainState, grads, finite, tx, ema_decay: float) -> TrainState:
+    """The next state; where the gradients are not finite only the counters move."""
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    ema = optax.incremental_update(params, state.ema, 1 - ema_decay) if ema_decay else {}
+    params, opt_state, ema = jax.tree.map(
+        lambda new, old: jnp.where(finite, new, old),
+        (params, opt_state, ema),
+        (state.params, state.opt_state, state.ema),
+    )
+    bad = 1 - finite.astype(jnp.int32)
+    return TrainState(
+        step=state.step + 1,
+        params=params,
+        opt_state=opt_state,
+        ema=ema,
+        skipped=state.skipped + bad,
+        skipped_in_a_row=(state.skipped_in_a_row + 1) * bad,
+    )
