@@ -26,7 +26,7 @@ def get_config() -> ml_collections.ConfigDict:
     # in PolyViT, arXiv 2111.12993). "joint": every dataset in every step. The paper does not say which it used.
     config.plan = "interleave"
 
-    config.datasets = ConfigDict()  # name -> dataset(); one classification head each, in this order
+    config.datasets = ConfigDict()  # name -> dataset(); one classification head each, in the order of their names
     config.model = model()
     config.optimizer = optimizer()
     config.mesh = mesh()

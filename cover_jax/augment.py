@@ -4,8 +4,8 @@ A clip gets one draw: every frame goes through the same change, and statistics (
 not the frame's, or brightness would flicker. An image is a clip of one frame, for which the operations are the usual
 ones. Pixel values are float32, 0..255, except in `erase`, which works on normalised ones.
 
-Nothing here scatters, and nothing loops until a draw is accepted: inside a vmap over a sharded batch, either would make
-the devices talk to each other.
+Nothing here loops until a draw is accepted: inside a vmap over a sharded batch, all devices would wait for the last.
+Draws that belong together are one call: what compiles slowly on a CPU is the generator, once for each call.
 """
 
 import math
@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
-# T frames, H height, W width, C channels, N levels of a pixel value
+# T frames, H height, W width, C channels, N levels of a pixel value, X all pixels of a clip
 
 # Of AutoAugment (arXiv 1805.09501, table 6), reached at magnitude MAX_MAGNITUDE. RandAugment keeps them (1909.13719).
 MAX_MAGNITUDE = 30
@@ -47,18 +47,22 @@ def random_box(key: jax.Array, height, width, share: tuple, aspect: tuple) -> Bo
 
     One that is too high or too wide is shrunk, its aspect kept, until it fits: its share is then below the one drawn.
     """
-    keys = jax.random.split(key, 4)
-    area = jax.random.uniform(keys[0], minval=share[0], maxval=share[1]) * height * width
-    ratio = jnp.exp(jax.random.uniform(keys[1], minval=math.log(aspect[0]), maxval=math.log(aspect[1])))
+    draw_area, draw_ratio, down, right = jax.random.uniform(key, (4,))
+    area = spread(draw_area, *share) * height * width
+    ratio = jnp.exp(spread(draw_ratio, math.log(aspect[0]), math.log(aspect[1])))
     box_height, box_width = jnp.sqrt(area / ratio), jnp.sqrt(area * ratio)
     fit = jnp.minimum(1.0, jnp.minimum(height / box_height, width / box_width))
-    return place_box(keys[2], height, width, fit * box_height, fit * box_width)
+    return place_box(down, right, height, width, fit * box_height, fit * box_width)
 
 
-def place_box(key: jax.Array, height, width, box_height, box_width) -> Box:
-    """A box of a given size, anywhere inside a height x width frame."""
-    down, right = jax.random.uniform(key, (2,))
+def place_box(down, right, height, width, box_height, box_width) -> Box:
+    """A box of a given size inside a height x width frame; down and right go from 0, at the start, to 1, at the end."""
     return Box(down * (height - box_height), right * (width - box_width), box_height, box_width)
+
+
+def spread(draw, low, high):
+    """A uniform draw from [0, 1) -> one from [low, high)."""
+    return low + draw * (high - low)
 
 
 def inside(box: Box, side: int) -> jax.Array:
@@ -71,12 +75,11 @@ def inside(box: Box, side: int) -> jax.Array:
 
 def color_jitter(key: jax.Array, frames_THWC: jax.Array, prob: float, strength: float) -> jax.Array:
     """With probability `prob`: brightness, contrast, then saturation, each times 1 +- up to `strength`."""
-    key_apply, key_factors = jax.random.split(key)
-    factors = 1.0 + jax.random.uniform(key_factors, (3,), minval=-strength, maxval=strength)
+    apply, *draws = jax.random.uniform(key, (4,))
     jittered = frames_THWC
-    for change, factor in zip((_brightness, _contrast, _color), factors, strict=True):
-        jittered = change(jittered, factor)
-    return jnp.where(jax.random.bernoulli(key_apply, prob), jittered, frames_THWC)
+    for change, draw in zip((_brightness, _contrast, _color), draws, strict=True):
+        jittered = change(jittered, spread(draw, 1 - strength, 1 + strength))
+    return jnp.where(apply < prob, jittered, frames_THWC)
 
 
 def erase(key: jax.Array, frames_THWC: jax.Array, prob: float) -> jax.Array:
@@ -97,10 +100,9 @@ def randaugment(key: jax.Array, frames_THWC: jax.Array, layers: int, magnitude: 
     Args:
         magnitude: 0 to MAX_MAGNITUDE, the same for all operations; those that have a direction draw its sign.
     """
-    for layer in range(layers):
-        key_op, key_sign = jax.random.split(jax.random.fold_in(key, layer))
-        op = jax.random.randint(key_op, (), 0, NUM_OPS)
-        sign = jnp.where(jax.random.bernoulli(key_sign), 1.0, -1.0)
+    for draw_op, draw_sign in jax.random.uniform(key, (layers, 2)):
+        op = jnp.floor(draw_op * NUM_OPS).astype(jnp.int32)
+        sign = jnp.where(draw_sign < 0.5, 1.0, -1.0)
         frames_THWC = apply_op(op, frames_THWC, sign * magnitude / MAX_MAGNITUDE)
     return frames_THWC
 
@@ -128,20 +130,19 @@ def _autocontrast(frames_THWC, strength):
 
 
 def _equalize(frames_THWC, strength):
-    """Flattens each channel's histogram, with Pillow's whole-number rule; a channel of one value stays.
+    """Flattens each channel's histogram."""
+    pixels_XC = rearrange(frames_THWC.astype(jnp.int32), "t h w c -> (t h w) c")
+    equal_XC = jax.vmap(_equalize_channel, 1, 1)(pixels_XC)
+    return equal_XC.reshape(frames_THWC.shape).astype(frames_THWC.dtype)
 
-    Histogram and look-up compare each pixel with each level: on a TPU that costs less than a scatter and a gather.
-    """
-    levels_N = jnp.arange(256)
-    pixels_THWC1 = frames_THWC.astype(jnp.int32)[..., None]
-    below_CN = jnp.sum(pixels_THWC1 < levels_N, axis=(0, 1, 2))
-    top_C1 = jnp.max(pixels_THWC1, axis=(0, 1, 2))
-    below_top_C1 = jnp.sum(pixels_THWC1 < top_C1, axis=(0, 1, 2))
-    step_C1 = below_top_C1 // 255
-    table_CN = jnp.minimum((step_C1 // 2 + below_CN) // jnp.maximum(step_C1, 1), 255)
-    table_CN = jnp.where(step_C1 > 0, table_CN, levels_N)
-    rise_CN = jnp.diff(table_CN, prepend=0)
-    return jnp.sum(jnp.where(pixels_THWC1 >= levels_N, rise_CN, 0), axis=-1).astype(frames_THWC.dtype)
+
+def _equalize_channel(pixels_X):
+    """Pillow's rule, in whole numbers; a channel of (nearly) one value stays."""
+    count_N = jnp.bincount(pixels_X, length=256)
+    below_N = jnp.cumsum(count_N) - count_N
+    step = below_N[jnp.max(pixels_X)] // 255
+    table_N = jnp.minimum((step // 2 + below_N) // jnp.maximum(step, 1), 255)
+    return jnp.where(step > 0, table_N[pixels_X], pixels_X)
 
 
 def _solarize(frames_THWC, strength):
@@ -190,7 +191,7 @@ def _as_tone(change):
 def _rotate(strength):
     angle = jnp.deg2rad(MAX_ROTATION_DEG * strength)
     cos, sin = jnp.cos(angle), jnp.sin(angle)
-    return jnp.array([[cos, sin, 0.0], [-sin, cos, 0.0]])
+    return jnp.array([[cos, -sin, 0.0], [sin, cos, 0.0]])
 
 
 def _shear_x(strength):

@@ -159,10 +159,9 @@ def _crop_box(key, shape_px, augment: ConfigDict, size_px: int) -> Box:
             return ops.random_box(key, height, width, augment.crop_range, augment.crop_aspect)
         case "scale":
             # In a frame whose shorter side is `zoom * size_px`, a square of size_px; the whole shorter side at most.
-            key_zoom, key_place = jax.random.split(key)
-            zoom = jax.random.uniform(key_zoom, minval=augment.crop_range[0], maxval=augment.crop_range[1])
-            side = jnp.minimum(height, width) / jnp.maximum(zoom, 1.0)
-            return ops.place_box(key_place, height, width, side, side)
+            zoom, down, right = jax.random.uniform(key, (3,))
+            side = jnp.minimum(height, width) / jnp.maximum(ops.spread(zoom, *augment.crop_range), 1.0)
+            return ops.place_box(down, right, height, width, side, side)
         case "none":
             return _square_box(shape_px, 0.5)
     raise ValueError(f"augment.crop={augment.crop!r}: must be 'area', 'scale' or 'none'")
@@ -172,7 +171,7 @@ def _square_box(shape_px, place) -> Box:
     """The largest square, at `place` along the longer side: 0 is its start, 1 its end."""
     height, width = _true_size(shape_px)
     side = jnp.minimum(height, width)
-    return Box(place * (height - side), place * (width - side), side, side)
+    return ops.place_box(place, place, height, width, side, side)
 
 
 def _augment(keys, frames_THWC, augment: ConfigDict, mean, std):
@@ -216,23 +215,24 @@ def _own_share(key, side: int, mixup_alpha: float, cutmix_alpha: float) -> jax.A
     Mixup (arXiv 1710.09412) keeps the same share of every pixel, cutmix (arXiv 1905.04899) all or nothing: the box that
     it gives away lies inside the frame, so that its area is the share drawn. With both on, a coin decides.
     """
-    key_coin, key_mixup, key_cutmix, key_box = jax.random.split(key, 4)
-    mixup = jnp.full((side, side), _beta(key_mixup, mixup_alpha)) if mixup_alpha else None
+    key_shares, key_box = jax.random.split(key)
+    coin, draw_mixup, draw_cutmix = jax.random.uniform(key_shares, (3,))
+    mixup = jnp.full((side, side), _beta(draw_mixup, mixup_alpha)) if mixup_alpha else None
     if not cutmix_alpha:
         return mixup
-    given = 1.0 - _beta(key_cutmix, cutmix_alpha)
+    given = 1.0 - _beta(draw_cutmix, cutmix_alpha)
     cutmix = 1.0 - ops.inside(ops.random_box(key_box, side, side, (given, given), (1.0, 1.0)), side)
-    return cutmix if mixup is None else jnp.where(jax.random.bernoulli(key_coin), mixup, cutmix)
+    return cutmix if mixup is None else jnp.where(coin < 0.5, mixup, cutmix)
 
 
-def _beta(key, alpha: float) -> jax.Array:
-    """One draw of Beta(alpha, alpha), by its quantiles: jax.random.beta loops until every device's draws are accepted."""
+def _beta(draw, alpha: float) -> jax.Array:
+    """A uniform draw -> one of Beta(alpha, alpha), by its quantiles. (jax.random.beta loops until all are accepted.)"""
     grid = np.linspace(0.0, 1.0, 1025)
     quantiles = scipy.special.betaincinv(alpha, alpha, grid)
-    return jnp.interp(jax.random.uniform(key), grid.astype(np.float32), quantiles.astype(np.float32))
+    return jnp.interp(draw, grid.astype(np.float32), quantiles.astype(np.float32))
 
 
 def _streams(seed) -> dict[str, jax.Array]:
     """The keys of one example. The generator is named, so that a seed means the same whatever JAX's default is."""
     key = jax.random.key(seed, impl="threefry2x32")
-    return {name: jax.random.fold_in(key, number) for number, name in enumerate(_STREAMS)}
+    return dict(zip(_STREAMS, jax.random.split(key, len(_STREAMS)), strict=True))

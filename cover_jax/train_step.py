@@ -86,7 +86,7 @@ def make_train_step(
         grads, measured = _accumulate(
             loss_fn, state.params, examples, counts, jax.random.fold_in(key, state.step), config, list(num_classes)
         )
-        grad_norm = optax.global_norm(grads)
+        grad_norm = optax.tree.norm(grads)
         finite = jnp.isfinite(grad_norm)
         for loss, _ in (measured[f"{name}/loss"] for name in batches):
             finite &= jnp.isfinite(loss)

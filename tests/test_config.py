@@ -1,0 +1,133 @@
+"""A wrong config fails at once, and says which key, which value, and what would be right."""
+
+import importlib
+import pathlib
+import re
+
+import pytest
+
+from configs import common, cover_l, datasets, demo, folders
+from cover_jax import config as config_lib
+
+NAMES = [p.stem for p in pathlib.Path(common.__file__).parent.glob("*.py")]
+RUNNABLE = sorted(set(NAMES) - {"__init__", "common", "datasets", "folders"})
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_every_config_is_valid(name):
+    config_lib.validate(importlib.import_module(f"configs.{name}").get_config())
+
+
+@pytest.mark.parametrize("kinetics", cover_l.KINETICS)
+def test_the_mix_has_the_kinetics_that_is_asked_for(kinetics):
+    config = cover_l.get_config(kinetics)
+    config_lib.validate(config)
+    assert config.datasets[kinetics].num_classes == int(kinetics[1:]), kinetics
+    assert set(config.datasets) == {kinetics, "ssv2", "mit", "imagenet"}
+
+
+def test_left_and_right_are_never_swapped_where_a_class_means_a_side():
+    assert not cover_l.get_config().datasets.ssv2.augment.flip
+    assert not datasets.digits("motion").augment.flip
+
+
+def test_folders_take_any_number_of_sets():
+    config = folders.get_config("video_folder/a,video_folder/b,image_folder/c")
+    config_lib.validate(config)
+    assert {name: d.num_frames for name, d in config.datasets.items()} == {"a": 8, "b": 8, "c": 1}
+
+
+@pytest.mark.parametrize("argument", ["", "a", "video_folder/", "audio_folder/a", "video_folder/a,image_folder/a"])
+def test_folders_refuses(argument):
+    with pytest.raises(ValueError, match="configs/folders.py"):
+        folders.get_config(argument)
+
+
+# key, impossible value, what the message must say besides them
+IMPOSSIBLE = [
+    ("seed", -1, "from 0"),
+    ("steps", 0, "greater than 0"),
+    ("log_every_steps", 0, "greater than 0"),
+    ("plan", "alternate", "'interleave', 'joint'"),
+    ("best_metric", "appearance/top2", "appearance/top1"),
+    ("steps", "many", "type int"),
+    ("steps", 1.5, "type int"),
+    ("optimizer.learning_rate", float("nan"), "finite"),
+    ("optimizer.learning_rate", 0.0, "greater than 0"),
+    ("optimizer.name", "adam", "'sgd', 'adamw'"),
+    ("optimizer.warmup_steps", 10**6, "below config.steps"),
+    ("optimizer.layer_decay", 1.5, "at most 1"),
+    ("optimizer.frozen", "(", "regular expression"),
+    ("optimizer.clip_norm", -1.0, "0 or greater"),
+    ("optimizer.ema_decay", 1.0, "below 1"),
+    ("model.variant", "XL/16", "L"),
+    ("model.size_px", 18, "multiple of the patch"),
+    ("model.head", "conv", "'linear', 'mlp'"),
+    ("model.pixel_std", (0.5, 0.0, 0.5), "greater than 0"),
+    ("model.pixel_mean", (0.5,), "three numbers"),
+    ("model.drop_path", 1.0, "below 1"),
+    ("mesh.tensor", 3, "divide the 4 heads"),
+    ("mesh.data", 0, "-1 or greater"),
+    ("datasets.motion.weight", 0.0, "greater than 0"),
+    ("datasets.motion.builder", "Digits Motion", "name/config"),
+    ("datasets.motion.canvas_px", (16,), "height, width"),
+    ("datasets.motion.eval_crops", 2, "1 or 3"),
+    ("datasets.motion.augment.flip", "no", "type bool"),
+    ("datasets.motion.augment.crop", "center", "'area', 'scale', 'none'"),
+    ("datasets.motion.augment.crop_range", (1.0, 0.3), "first <= second"),
+    ("datasets.motion.augment.erase_prob", 1.1, "from 0 to 1"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "right"), IMPOSSIBLE, ids=[f"{k}={v}" for k, v, _ in IMPOSSIBLE])
+def test_impossible_value(key, value, right):
+    config = demo.get_config().unlock()
+    group, _, last = key.rpartition(".")
+    parent = config
+    for part in filter(None, group.split(".")):
+        parent = parent[part]
+    with parent.ignore_type():
+        parent[last] = value
+    with pytest.raises(config_lib.ConfigError) as error:
+        config_lib.validate(config)
+    assert f"config.{key}={value!r}" in str(error.value)
+    assert right in str(error.value)
+
+
+def test_unknown_key_names_the_near_one():
+    config = demo.get_config()
+    config.datasets.motion.batchsize = 8
+    with pytest.raises(config_lib.ConfigError, match=re.escape("did you mean config.datasets.motion.batch_size?")):
+        config_lib.validate(config)
+
+
+def test_missing_key_names_its_default():
+    config = demo.get_config()
+    del config.optimizer.momentum
+    with pytest.raises(config_lib.ConfigError, match=r"config.optimizer.momentum: missing; its default is 0.9"):
+        config_lib.validate(config)
+
+
+def test_all_errors_are_told_at_once():
+    config = demo.get_config()
+    config.steps, config.seed = 0, -1
+    with pytest.raises(config_lib.ConfigError) as error:
+        config_lib.validate(config)
+    assert len(str(error.value).splitlines()) == 2
+
+
+def test_a_run_needs_a_dataset():
+    with pytest.raises(config_lib.ConfigError, match="needs at least one dataset"):
+        config_lib.validate(common.get_config())
+
+
+def test_batches_must_be_shared_evenly():
+    config = demo.get_config()
+    config.datasets.motion.augment.mixup_alpha = 0.2
+    config.datasets.motion.batch_size = 24
+    config_lib.validate_batches(config, num_shards=4)
+    with pytest.raises(config_lib.ConfigError, match=r"datasets.motion.batch_size=24: must be a multiple of 16"):
+        config_lib.validate_batches(config, num_shards=8)
+    config.optimizer.grad_accum_steps = 16
+    with pytest.raises(config_lib.ConfigError, match=r"grad_accum_steps=16 pieces, mixed in pairs"):
+        config_lib.validate_batches(config, num_shards=1)
