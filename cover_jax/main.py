@@ -25,11 +25,17 @@ def main(argv: list[str]) -> None:
     config = _CONFIG.value
     try:
         config_lib.validate(config)
-        catalog.check_prepared([dataset.builder for dataset in config.datasets.values()], config.data_dir)
+        _check_prepared(config)
         _start_distributed()
         _run(config)
     except (config_lib.ConfigError, catalog.DatasetNotPreparedError) as error:
         sys.exit(f"error: {error}")
+
+
+def _check_prepared(config) -> None:
+    for dataset in config.datasets.values():
+        if not catalog.is_self_contained(dataset.builder):
+            catalog.dataset_dir(dataset.builder, config.data_dir)
 
 
 def _start_distributed() -> None:

@@ -1,0 +1,144 @@
+"""CoVeR (arXiv 2112.07175): one TimeSformer, one head a dataset, as functions of a nested dict of arrays.
+
+The dict is what optimizer, checkpoint and sharding see. Paths in it are the modules' attribute names:
+`backbone/blocks/time/qkv/kernel`, `heads/NAME/kernel`.
+"""
+
+# B batch, T frames, H height, W width, C channels, D width
+
+import dataclasses
+import functools
+import re
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from ml_collections import ConfigDict
+
+from cover_jax.models import heads, timesformer, variants
+
+Params = dict[str, Any]  # nested, arrays at its leaves
+
+
+@dataclasses.dataclass(frozen=True)
+class Functional:
+    """A model as pure functions.
+
+    Attributes:
+      init: PRNG key -> float32 parameters. Can be jitted and `eval_shape`d.
+      features: (params, frames, *, key=None) -> CLS features [B, D], float32.
+      apply: (params, frames, head, *, key=None) -> logits [B, classes of that head], float32.
+      axes: the parameters' tree, with a tuple of logical axis names, one a dimension, for each.
+
+    `frames` are float [B, T, H, W, 3], normalised, of any T, and H and W multiples of the patch. `head` is a name in
+    `num_classes`. A `key` turns drop-path on.
+    """
+
+    init: Callable[[jax.Array], Params]
+    features: Callable[..., jax.Array]
+    apply: Callable[..., jax.Array]
+    axes: Params
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """One module without its arrays: how to draw them, how to put them back, how they are called."""
+
+    init: Callable[[jax.Array], Params]
+    bind: Callable[[Params], Callable[..., jax.Array]]
+    axes: Params
+
+
+def identity(x: jax.Array) -> jax.Array:
+    return x
+
+
+def functional(
+    model: ConfigDict, num_classes: Mapping[str, int], *, constrain: timesformer.Constrain = identity
+) -> Functional:
+    """The model of a config, with one head for each name of `num_classes`.
+
+    Args:
+      model: `config.model`, as in configs/common.py.
+      num_classes: head name -> its number of classes. Names are letters, digits and "_".
+      constrain: applied to activations, batch first, at every block's edge: a sharding constraint.
+
+    Raises:
+      ValueError: a config value or a head's name or size that cannot be; it says which, and what would be right.
+    """
+    backbone = _part(functools.partial(timesformer.TimeSformer, **_backbone_args(model)))
+    head_parts = {name: _head_part(model, name, count) for name, count in num_classes.items()}
+
+    def init(key: jax.Array) -> Params:
+        backbone_key, heads_key = jax.random.split(key)
+        head_keys = jax.random.split(heads_key, len(head_parts))
+        drawn = {name: part.init(key) for (name, part), key in zip(head_parts.items(), head_keys, strict=True)}
+        return {"backbone": backbone.init(backbone_key), "heads": drawn}
+
+    def features(params: Params, frames_BTHWC: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        return backbone.bind(params["backbone"])(frames_BTHWC, key, constrain)
+
+    def apply(params: Params, frames_BTHWC: jax.Array, head: str, *, key: jax.Array | None = None) -> jax.Array:
+        _check_choice("head", head, head_parts)
+        features_BD = features(params, frames_BTHWC, key=key)
+        return head_parts[head].bind(params["heads"][head])(features_BD)
+
+    axes = {"backbone": backbone.axes, "heads": {name: part.axes for name, part in head_parts.items()}}
+    return Functional(init, features, apply, axes)
+
+
+def _backbone_args(model: ConfigDict) -> dict[str, Any]:
+    """Arguments of `TimeSformer` from a config, checked."""
+    variant = variants.parse(model.variant)
+    if model.size_px < 1 or model.size_px % variant.patch_px:
+        raise ValueError(f"model.size_px: {model.size_px} is not a positive multiple of {model.variant}'s patch")
+    if model.num_frames < 1:
+        raise ValueError(f"model.num_frames: {model.num_frames} is not positive")
+    if not 0 <= model.drop_path < 1:
+        raise ValueError(f"model.drop_path: {model.drop_path} is not in [0, 1)")
+    _check_choice("model.temporal_init", model.temporal_init, timesformer.TEMPORAL_INITS)
+    _check_choice("model.remat", model.remat, timesformer.REMATS)
+    _check_choice("model.dtype", model.dtype, ("bfloat16", "float32"))
+    return {
+        "variant": variant,
+        "num_patches": (model.size_px // variant.patch_px) ** 2,
+        "num_frames": model.num_frames,
+        "drop_path": model.drop_path,
+        "temporal_init": model.temporal_init,
+        "time_embed_std": model.time_embed_std,
+        "dtype": jnp.dtype(model.dtype),
+        "remat": model.remat,
+    }
+
+
+def _head_part(model: ConfigDict, name: str, num_classes: int) -> _Part:
+    _check_choice("model.head", model.head, heads.HEADS)
+    if re.fullmatch(r"[A-Za-z0-9_]+", name) is None:
+        raise ValueError(f"head {name!r}: a name is letters, digits and '_' only")
+    if num_classes < 1:
+        raise ValueError(f"head {name!r}: {num_classes} classes; at least 1 is needed")
+    width = variants.parse(model.variant).width
+    return _part(functools.partial(heads.HEADS[model.head], width, num_classes))
+
+
+def _check_choice(what: str, value: str, choices: Collection[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{what}: {value!r} is not one of {', '.join(choices)}")
+
+
+def _part(build: Callable[..., nnx.Module]) -> _Part:
+    """`build(rngs=...)` as functions of its parameters."""
+
+    def draw(rngs: nnx.Rngs) -> nnx.Module:
+        # The annotations are logical names; turning them into shardings is the caller's, who has the mesh.
+        with nnx.use_eager_sharding(False):
+            return build(rngs=rngs)
+
+    graph, abstract = jax.eval_shape(lambda: nnx.split(draw(nnx.Rngs(0))))
+    return _Part(
+        init=lambda key: nnx.to_pure_dict(nnx.state(draw(nnx.Rngs(key)))),
+        bind=lambda params: nnx.merge(graph, params),
+        axes=nnx.to_pure_dict(abstract, lambda variable: variable.get_metadata("out_sharding")),
+    )

@@ -1,0 +1,282 @@
+"""TimeSformer with divided space-time attention (arXiv 2102.05095), numerically equal to its authors' code.
+
+The reference is `timesformer/models/vit.py` of facebookresearch/TimeSformer, and Hugging Face's
+`TimesformerForVideoClassification`, which the tests compare with. What differs: any grid, not only a square one, and
+any number of frames, one included.
+"""
+
+# B batch, T frames, H height, W width, C channels, N patches of a frame, S = N + 1 tokens of a frame with CLS, D width
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange, repeat
+from flax import nnx
+
+from cover_jax.models.attention import attend
+from cover_jax.models.variants import Variant
+
+Constrain = Callable[[jax.Array], jax.Array]
+
+LAYER_NORM_EPS = 1e-6  # facebookresearch/TimeSformer, timesformer/models/vit.py
+EMBED_STD = 0.02  # of cls_token and pos_embed: as above
+ZEROS, XAVIER = nnx.initializers.zeros_init(), nnx.initializers.xavier_uniform()
+TEMPORAL_INITS = {"zeros": ZEROS, "xavier": XAVIER}
+REMATS = ("full", "none")
+
+
+def linear(
+    axes: tuple[str, str],
+    sizes: tuple[int, int],
+    *,
+    dtype: jnp.dtype,
+    rngs: nnx.Rngs,
+    kernel_init: nnx.Initializer = XAVIER,
+    precision: jax.lax.Precision | None = None,
+) -> nnx.Linear:
+    """A linear layer from `sizes[0]` to `sizes[1]` features whose kernel [in, out] has the logical `axes`."""
+    return nnx.Linear(
+        *sizes,
+        dtype=dtype,
+        precision=precision,
+        kernel_init=nnx.with_partitioning(kernel_init, axes),
+        bias_init=nnx.with_partitioning(ZEROS, axes[1:]),
+        rngs=rngs,
+    )
+
+
+def layer_norm(width: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """Float32 inside and out: the layer that follows casts, which the compiler fuses."""
+    return nnx.LayerNorm(
+        width,
+        epsilon=LAYER_NORM_EPS,
+        dtype=jnp.float32,
+        scale_init=nnx.with_partitioning(nnx.initializers.ones_init(), ("norm",)),
+        bias_init=nnx.with_partitioning(ZEROS, ("norm",)),
+        rngs=rngs,
+    )
+
+
+def embedding(length: int, width: int, init: nnx.Initializer, rngs: nnx.Rngs) -> nnx.Param:
+    """A learnt [1, length, width]; the leading 1 is the reference's, and shares the name of an axis never split."""
+    annotated = nnx.with_partitioning(init, ("tokens", "tokens", "embed"))
+    return nnx.Param(annotated(rngs.params(), (1, length, width), jnp.float32))
+
+
+def to_patches(frames_BTHWC: jax.Array, patch_px: int) -> jax.Array:
+    """Cuts frames into flattened patches [B, T, N, patch_px * patch_px * C], pixels ordered (row, column, channel).
+
+    Raises:
+      ValueError: the frames are not [B, T, H, W, 3], or a patch does not divide their height or width.
+    """
+    if frames_BTHWC.ndim != 5 or frames_BTHWC.shape[-1] != 3:
+        raise ValueError(f"frames have shape {frames_BTHWC.shape}; expected [B, T, H, W, 3]")
+    height, width = frames_BTHWC.shape[2:4]
+    if height % patch_px or width % patch_px:
+        raise ValueError(f"frames of {height} x {width} px do not split into patches of {patch_px} px")
+    return rearrange(frames_BTHWC, "b t (h p) (w q) c -> b t (h w) (p q c)", p=patch_px, q=patch_px)
+
+
+def resize_pos_embed(pos_embed_1SD: jax.Array, grid: tuple[int, int]) -> jax.Array:
+    """Position embedding for a grid of (rows, columns) patches, bilinear from its own square one; CLS keeps its row.
+
+    It is sampled at the new patches' centres without a smoothing filter, as torch's `interpolate(mode="bilinear",
+    align_corners=False)` does. The same grid gives the same values back.
+    """
+    cls_11D, patches_1ND = pos_embed_1SD[:, :1], pos_embed_1SD[:, 1:]
+    grid_1HWD = rearrange(patches_1ND, "1 (h w) d -> 1 h w d", h=math.isqrt(patches_1ND.shape[1]))
+    resized_1HWD = jax.image.resize(grid_1HWD, (1, *grid, grid_1HWD.shape[-1]), "linear", antialias=False)
+    return jnp.concatenate([cls_11D, rearrange(resized_1HWD, "1 h w d -> 1 (h w) d")], axis=1)
+
+
+def resize_time_embed(time_embed_1TD: jax.Array, num_frames: int) -> jax.Array:
+    """Time embedding for `num_frames`, linear in time from its own length; a single frame takes the middle one."""
+    shape = (1, num_frames, time_embed_1TD.shape[-1])
+    return jax.image.resize(time_embed_1TD, shape, "linear", antialias=False)
+
+
+def drop_path_scale(key: jax.Array | None, rate: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
+    """Factors of `shape` on a residual branch: 0 with probability `rate`, else 1 / (1 - rate) (arXiv 1603.09382).
+
+    Without a key, a scalar 1.
+    """
+    if key is None:
+        return jnp.ones((), dtype)
+    kept = jax.random.bernoulli(key, 1 - rate, shape)
+    return (kept / (1 - rate)).astype(dtype)
+
+
+def gelu(x: jax.Array) -> jax.Array:
+    """Exact GELU, float32 inside: near -3, 1 + erf has no digits left in bfloat16.
+
+    Written with erf because `jax.nn.gelu(approximate=False)` uses erfc, several times slower on a CPU.
+    """
+    x_f32 = x.astype(jnp.float32)
+    return (0.5 * x_f32 * (1 + jax.lax.erf(x_f32 * math.sqrt(0.5)))).astype(x.dtype)
+
+
+class Attention(nnx.Module):
+    """Attention along one axis, between its input and output projections."""
+
+    def __init__(self, variant: Variant, axis: str, dtype: jnp.dtype, rngs: nnx.Rngs):
+        width = variant.width
+        self.axis, self.num_heads = axis, variant.num_heads
+        self.qkv = linear(("embed", "heads"), (width, 3 * width), dtype=dtype, rngs=rngs)
+        self.out = linear(("heads", "embed"), (width, width), dtype=dtype, rngs=rngs)
+
+    def __call__(self, x_BTSD: jax.Array) -> jax.Array:
+        return self.out(attend(self.qkv(x_BTSD), self.num_heads, self.axis))
+
+
+class Mlp(nnx.Module):
+    """Two layers around a GELU."""
+
+    def __init__(self, variant: Variant, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.fc1 = linear(("embed", "mlp"), (variant.width, variant.mlp_dim), dtype=dtype, rngs=rngs)
+        self.fc2 = linear(("mlp", "embed"), (variant.mlp_dim, variant.width), dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.fc2(gelu(self.fc1(x)))
+
+
+class Block(nnx.Module):
+    """Attention over time, then within each frame, then an MLP; each a pre-norm residual branch.
+
+    CLS takes no part in time. In space every frame attends with its own copy of it, and the mean of what the copies
+    become is its residual.
+    """
+
+    def __init__(self, variant: Variant, temporal_init: nnx.Initializer, dtype: jnp.dtype, rngs: nnx.Rngs):
+        width = variant.width
+        self.temporal_norm = layer_norm(width, rngs)
+        self.time = Attention(variant, "time", dtype, rngs)
+        self.temporal_fc = linear(("heads", "embed"), (width, width), dtype=dtype, rngs=rngs, kernel_init=temporal_init)
+        self.spatial_norm = layer_norm(width, rngs)
+        self.space = Attention(variant, "space", dtype, rngs)
+        self.mlp_norm = layer_norm(width, rngs)
+        self.mlp = Mlp(variant, dtype, rngs)
+
+    def __call__(
+        self, cls_BD: jax.Array, x_BTND: jax.Array, rate: jax.Array, key: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array]:
+        """CLS and patch tokens after the block; `rate` of drop-path, which a `key` turns on."""
+        keys = (None, None, None) if key is None else jax.random.split(key, 3)
+        x_BTND = x_BTND + self._over_time(x_BTND, rate, keys[0])
+        cls_residual_BD, residual_BTND = self._over_space(cls_BD, x_BTND, rate, keys[1])
+        return self._through_mlp(cls_BD + cls_residual_BD, x_BTND + residual_BTND, rate, keys[2])
+
+    def _over_time(self, x_BTND: jax.Array, rate: jax.Array, key: jax.Array | None) -> jax.Array:
+        batch, _, num_patches, _ = x_BTND.shape
+        scale_B1N1 = drop_path_scale(key, rate, (batch, 1, num_patches, 1), x_BTND.dtype)
+        # The reference drops before the last layer: a dropped position still receives that layer's bias.
+        return self.temporal_fc(scale_B1N1 * self.time(self.temporal_norm(x_BTND)))
+
+    def _over_space(
+        self, cls_BD: jax.Array, x_BTND: jax.Array, rate: jax.Array, key: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array]:
+        batch, frames, _, _ = x_BTND.shape
+        cls_BT1D = repeat(cls_BD, "b d -> b t 1 d", t=frames)
+        tokens_BTSD = jnp.concatenate([cls_BT1D, x_BTND], axis=2)
+        scale_BT11 = drop_path_scale(key, rate, (batch, frames, 1, 1), x_BTND.dtype)
+        residual_BTSD = scale_BT11 * self.space(self.spatial_norm(tokens_BTSD))
+        return residual_BTSD[:, :, 0].mean(axis=1), residual_BTSD[:, :, 1:]
+
+    def _through_mlp(
+        self, cls_BD: jax.Array, x_BTND: jax.Array, rate: jax.Array, key: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array]:
+        scale_B1 = drop_path_scale(key, rate, (x_BTND.shape[0], 1), x_BTND.dtype)
+        scale_B111 = scale_B1[..., None, None]
+        cls_BD = cls_BD + scale_B1 * self.mlp(self.mlp_norm(cls_BD))
+        return cls_BD, x_BTND + scale_B111 * self.mlp(self.mlp_norm(x_BTND))
+
+
+def cast_matrices(blocks: Block, dtype: jnp.dtype) -> Block:
+    """Stacked blocks with their [L, in, out] kernels in `dtype`, once, so that a sharded one is gathered in `dtype`."""
+    return jax.tree.map(lambda leaf: leaf.astype(dtype) if leaf.ndim == 3 else leaf, blocks)
+
+
+class TimeSformer(nnx.Module):
+    """Frames to CLS features: patches and embeddings, a scan over stacked blocks, a norm."""
+
+    def __init__(
+        self,
+        variant: Variant,
+        *,
+        num_patches: int,
+        num_frames: int,
+        drop_path: float,
+        temporal_init: str,
+        time_embed_std: float,
+        dtype: jnp.dtype,
+        remat: str,
+        rngs: nnx.Rngs,
+    ):
+        """
+        Args:
+          variant: sizes.
+          num_patches: of a frame, a square number: the length of the position embedding, without CLS.
+          num_frames: length of the time embedding.
+          drop_path: rate of the last block, rising linearly from 0 in the first.
+          temporal_init: of `temporal_fc`, a key of `TEMPORAL_INITS`.
+          time_embed_std: standard deviation of the time embedding's first values; 0: zeros.
+          dtype: of activations and matrix products; parameters are float32.
+          remat: one of `REMATS`; "full" keeps only each block's input for the backward pass.
+          rngs: draws the first values.
+        """
+        width = variant.width
+        self.variant, self.drop_path, self.dtype, self.remat = variant, drop_path, dtype, remat
+        self.patch_embed = linear(("patch", "embed"), (3 * variant.patch_px**2, width), dtype=dtype, rngs=rngs)
+        self.cls_token = embedding(1, width, nnx.initializers.truncated_normal(EMBED_STD), rngs)
+        self.pos_embed = embedding(num_patches + 1, width, nnx.initializers.truncated_normal(EMBED_STD), rngs)
+        self.time_embed = embedding(num_frames, width, nnx.initializers.normal(time_embed_std), rngs)
+        self.blocks = self._stack(TEMPORAL_INITS[temporal_init], rngs)
+        self.norm = layer_norm(width, rngs)
+
+    def _stack(self, temporal_init: nnx.Initializer, rngs: nnx.Rngs) -> Block:
+        @nnx.vmap(transform_metadata={nnx.PARTITION_NAME: "layers"})
+        def stack(rngs: nnx.Rngs) -> Block:
+            return Block(self.variant, temporal_init, self.dtype, rngs)
+
+        return stack(rngs.split(self.variant.depth))
+
+    def __call__(self, frames_BTHWC: jax.Array, key: jax.Array | None, constrain: Constrain) -> jax.Array:
+        """CLS features [B, D], float32, of normalised frames; a `key` turns drop-path on.
+
+        `constrain` is applied to CLS [B, D] and patch tokens [B, T, N, D] at every block's edge.
+
+        Raises:
+          ValueError: the frames are not [B, T, H, W, 3] or do not split into patches.
+        """
+        cls_BD, x_BTND = self.embed(frames_BTHWC)
+        cls_BD, x_BTND = self.run_blocks(constrain(cls_BD), constrain(x_BTND), key, constrain)
+        return self.norm(cls_BD)
+
+    def embed(self, frames_BTHWC: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """CLS [B, D] with its own position and no time, patch tokens [B, T, N, D] with both."""
+        batch, frames, height, width, _ = frames_BTHWC.shape
+        patch_px = self.variant.patch_px
+        patches = to_patches(frames_BTHWC, patch_px)
+        pos_1SD = resize_pos_embed(self.pos_embed[...], (height // patch_px, width // patch_px))
+        time_1TD = resize_time_embed(self.time_embed[...], frames)
+        added_1TND = rearrange(pos_1SD[:, 1:], "1 n d -> 1 1 n d") + rearrange(time_1TD, "1 t d -> 1 t 1 d")
+        cls_BD = repeat(self.cls_token[...] + pos_1SD[:, :1], "1 1 d -> b d", b=batch)
+        return cls_BD.astype(self.dtype), self.patch_embed(patches) + added_1TND.astype(self.dtype)
+
+    def run_blocks(
+        self, cls_BD: jax.Array, x_BTND: jax.Array, key: jax.Array | None, constrain: Constrain
+    ) -> tuple[jax.Array, jax.Array]:
+        """CLS and patch tokens after all blocks; arguments as in `__call__`."""
+
+        def step(tokens, block_rate_key):
+            block, rate, block_key = block_rate_key
+            return jax.tree.map(constrain, block(*tokens, rate, block_key)), None
+
+        if self.remat == "full":
+            # Within a scan nothing can merge the recomputation with the forward pass: no barrier against it is needed.
+            step = jax.checkpoint(step, prevent_cse=False)
+        depth = self.variant.depth
+        keys = None if key is None or self.drop_path == 0 else jax.random.split(key, depth)
+        stacked = (cast_matrices(self.blocks, self.dtype), jnp.linspace(0.0, self.drop_path, depth), keys)
+        return jax.lax.scan(step, (cls_BD, x_BTND), stacked)[0]

@@ -1,0 +1,165 @@
+"""A folder of media -> which files are in which split, and their classes."""
+
+import csv
+import dataclasses
+import re
+from pathlib import Path
+
+
+def _flag(default, help: str):
+    return dataclasses.field(default=default, metadata={"help": help})
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How the files are divided and labelled: the flags of `data_pipelines.prepare`, with what each means."""
+
+    train_folder: str = _flag("train", "holds the training files, as CLASS/FILE")
+    validation_folder: str = _flag("validation", "holds the validation files, as CLASS/FILE; empty: there are none")
+    validation_pattern: str = _flag(
+        "", "regular expression: files of the source's CLASS/FILE whose path it matches somewhere are validation"
+    )
+    train_list: str = _flag("", "file in the source that lists the training files, instead of all in --train_folder")
+    validation_list: str = _flag("", "file in the source that lists the validation files")
+    list_columns: tuple[str, ...] = _flag(
+        ("path", "label"),
+        "columns of the lists; path: in the split's folder if there is one, else in the source; "
+        "label: a class, or its number in --class_names (no such column: the file's folder); others are ignored",
+    )
+    class_names: str = _flag("", "file in the source with a class, or its number and name, a line; else: those found")
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """A file, relative to the source folder, and the name of its class."""
+
+    path: str
+    label: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """Split -> its files; and the class names in the order of their labels."""
+
+    splits: dict[str, list[Item]]
+    class_names: tuple[str, ...]
+
+
+def find(source: str, layout: Layout) -> Listing:
+    """Lists a source folder.
+
+    Raises:
+      FileNotFoundError: the folder, one of its parts, or a list is missing.
+      ValueError: a list does not read, a file is listed twice, or a class is unknown.
+    """
+    root = Path(source)
+    splits = _by_pattern(root, layout) if layout.validation_pattern else _by_split(root, layout)
+    numbered = _read_class_names(root / layout.class_names) if layout.class_names else {}
+    names = tuple(numbered.values()) or tuple(sorted({item.label for item in splits["train"]}))
+    splits = {
+        split: [Item(item.path, _resolve(item, numbered, names)) for item in items] for split, items in splits.items()
+    }
+    _check_distinct(splits)
+    return Listing(splits, names)
+
+
+def _by_pattern(root: Path, layout: Layout) -> dict[str, list[Item]]:
+    matches = re.compile(layout.validation_pattern).search
+    splits = {"train": [], "validation": []}
+    for item in _class_tree(root, root):
+        splits["validation" if matches(item.path) else "train"].append(item)
+    for split, items in splits.items():
+        if not items:
+            raise ValueError(f"--validation_pattern={layout.validation_pattern!r} leaves no file for {split} in {root}")
+    return splits
+
+
+def _by_split(root: Path, layout: Layout) -> dict[str, list[Item]]:
+    parts = {"train": (layout.train_folder, layout.train_list)}
+    if layout.validation_folder or layout.validation_list:
+        parts["validation"] = (layout.validation_folder, layout.validation_list)
+    return {
+        split: _read_list(root, folder, name, layout.list_columns) if name else _split_folder(root, split, folder)
+        for split, (folder, name) in parts.items()
+    }
+
+
+def _split_folder(root: Path, split: str, folder: str) -> list[Item]:
+    if not (root / folder).is_dir():
+        raise FileNotFoundError(
+            f"there is no folder {root / folder} for the {split} split; name it by --{split}_folder, list its files by "
+            f"--{split}_list, or divide {root}/CLASS/FILE by --validation_pattern"
+        )
+    return _class_tree(root / folder, root)
+
+
+def _class_tree(folder: Path, root: Path) -> list[Item]:
+    """All files of folder/CLASS/, at any depth, hidden ones aside, in order of their names."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}")
+    items = [
+        Item(path.relative_to(root).as_posix(), path.relative_to(folder).parts[0])
+        for path in sorted(folder.glob("*/**/*"))
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+    if not items:
+        raise FileNotFoundError(f"{folder} has no files of the form CLASS/FILE")
+    return items
+
+
+def _read_list(root: Path, folder: str, name: str, columns: tuple[str, ...]) -> list[Item]:
+    if "path" not in columns:
+        raise ValueError(f"--list_columns={','.join(columns)} has no column 'path'")
+    base = root / folder if (root / folder).is_dir() else root
+    items = []
+    for number, cells in _read_table(root / name):
+        if len(cells) != len(columns):
+            raise ValueError(
+                f"{root / name}, line {number}: {len(cells)} columns instead of {len(columns)}, {','.join(columns)}"
+            )
+        row = dict(zip(columns, cells, strict=True))
+        path = base / row["path"]
+        items.append(Item(_relative(path, root), row.get("label", path.parent.name)))
+    if not items:
+        raise ValueError(f"{root / name} lists no files")
+    return items
+
+
+def _relative(path: Path, root: Path) -> str:
+    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+
+
+def _read_class_names(path: Path) -> dict[str, str]:
+    """What a list may call a class -> its name, in the order of the labels."""
+    rows = [cells for _, cells in _read_table(path)]
+    if all(len(cells) == 2 and cells[0].isdecimal() for cells in rows):
+        return dict(sorted(rows, key=lambda cells: int(cells[0])))
+    if all(len(cells) == 1 for cells in rows):
+        return {str(label): cells[0] for label, cells in enumerate(rows)}
+    raise ValueError(f"{path}: each line must be a class name, or a number and a class name")
+
+
+def _read_table(path: Path) -> list[tuple[int, list[str]]]:
+    """Line numbers and cells of a text file, separated by tabs, else by commas, else by spaces."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    text = path.read_text()
+    delimiter = next((candidate for candidate in "\t," if candidate in text), " ")
+    reader = csv.reader(text.splitlines(), delimiter=delimiter, skipinitialspace=True)
+    return [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(cells)]
+
+
+def _resolve(item: Item, numbered: dict[str, str], names: tuple[str, ...]) -> str:
+    name = numbered.get(item.label, item.label)
+    if name not in names:
+        raise ValueError(f"{item.path}: class {item.label!r} is not one of the {len(names)} known: {', '.join(names)}")
+    return name
+
+
+def _check_distinct(splits: dict[str, list[Item]]) -> None:
+    seen = {}
+    for split, items in splits.items():
+        for item in items:
+            if item.path in seen:
+                raise ValueError(f"{item.path} is listed twice: in {seen[item.path]} and in {split}")
+            seen[item.path] = split

@@ -1,0 +1,49 @@
+"""The one record that videos and images, made and real ones, are stored as."""
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+
+def info(builder, class_names, modality: str, description: str, **metadata) -> tfds.core.DatasetInfo:
+    """What a builder's `_info` returns.
+
+    Args:
+      builder: the builder.
+      class_names: in the order of the labels.
+      modality: "video" or "image".
+      description: one sentence for `dataset_info.json`.
+      **metadata: JSON values kept beside the data: where it came from.
+    """
+    return tfds.core.DatasetInfo(
+        builder=builder,
+        description=description,
+        features=features(class_names),
+        metadata=tfds.core.MetadataDict(modality=modality, **metadata),
+    )
+
+
+def features(class_names) -> tfds.features.FeaturesDict:
+    """The TFDS features of a record."""
+    jpeg = tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg")
+    return tfds.features.FeaturesDict(
+        {
+            "frames": tfds.features.Sequence(jpeg),  # in order of time; one for an image
+            "label": tfds.features.ClassLabel(names=list(class_names)),
+            "source": tfds.features.Text(),  # where it came from: a path inside the source folder, or a description
+            "source_sha256": tfds.features.Text(),  # of the source's bytes: equal media in two datasets can be found
+            "fps": tfds.features.Scalar(np.float32),  # of the stored frames; 0 for an image
+            "num_source_frames": tfds.features.Scalar(np.int64),  # before frames were left out
+        }
+    )
+
+
+def example(frames, label, source: str, source_sha256: str, fps: float, num_source_frames: int) -> dict:
+    """One record; `frames` are JPEG bytes, `label` a class name or its index."""
+    return {
+        "frames": list(frames),
+        "label": label,
+        "source": source,
+        "source_sha256": source_sha256,
+        "fps": fps,
+        "num_source_frames": num_source_frames,
+    }

@@ -1,0 +1,90 @@
+"""Which datasets are prepared, where they stand, and the command that prepares one.
+
+Nothing here imports TensorFlow, so that a run on an unprepared dataset fails in seconds.
+"""
+
+import importlib
+import importlib.util
+import pkgutil
+import re
+
+import tensorflow_datasets as tfds
+from etils import epath
+
+
+class DatasetNotPreparedError(FileNotFoundError):
+    """A dataset that has to be prepared before it can be read; the message has the command."""
+
+
+def is_prepared(builder: str, data_dir: str) -> bool:
+    """Whether `builder` ("name" or "name/config") is ready to read under `data_dir` ("": TFDS's default)."""
+    return bool(_versions(builder, data_dir))
+
+
+def dataset_dir(builder: str, data_dir: str) -> epath.Path:
+    """The folder of the newest prepared version of `builder`.
+
+    Raises:
+      DatasetNotPreparedError: there is none; the message says how to make it.
+    """
+    versions = _versions(builder, data_dir)
+    if not versions:
+        raise DatasetNotPreparedError(_not_prepared(builder, data_dir))
+    return max(versions, key=lambda path: [int(part) for part in path.name.split(".")])
+
+
+def builder_class(builder: str) -> type[tfds.core.GeneratorBasedBuilder] | None:
+    """This project's builder of that name, or None: then it is one of TFDS's own, or somebody else's."""
+    name = builder.partition("/")[0]
+    module = f"data_pipelines.builders.{name}"
+    if not name.isidentifier() or importlib.util.find_spec(module) is None:
+        return None
+    return getattr(importlib.import_module(module), "Builder", None)
+
+
+def builder_names() -> list[str]:
+    """This project's builders."""
+    package = importlib.import_module("data_pipelines.builders")
+    return [name for _, name, _ in pkgutil.iter_modules(package.__path__) if builder_class(name)]
+
+
+def is_self_contained(builder: str) -> bool:
+    """Whether `builder` can be prepared without any files, and so without asking the user."""
+    cls = builder_class(builder)
+    return cls is not None and cls.SELF_CONTAINED
+
+
+def prepare_command(builder: str, data_dir: str) -> str:
+    """The shell command that prepares `builder` under `data_dir`."""
+    name, _, config = builder.partition("/")
+    where = f" --data_dir={data_dir}" if data_dir else ""
+    if builder_class(builder) is None:
+        return f"tfds build {builder}{where}"
+    what = "" if is_self_contained(builder) else f" --name={config or 'NAME'} --source=FOLDER"
+    return f"python -m data_pipelines.prepare {name}{what}{where}"
+
+
+def root_dir(data_dir: str) -> epath.Path:
+    """The folder that holds all prepared datasets."""
+    return epath.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+
+
+def _versions(builder: str, data_dir: str) -> list[epath.Path]:
+    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", builder):
+        raise ValueError(f'builder {builder!r} is not of the form "name" or "name/config"')
+    folder = root_dir(data_dir) / builder
+    return [child for child in (folder.iterdir() if folder.is_dir() else ()) if _is_version(child)]
+
+
+def _is_version(path: epath.Path) -> bool:
+    return bool(re.fullmatch(r"\d+\.\d+\.\d+", path.name)) and (path / "features.json").exists()
+
+
+def _not_prepared(builder: str, data_dir: str) -> str:
+    root = root_dir(data_dir)
+    versions = [*root.glob("*/*/features.json"), *root.glob("*/*/*/features.json")]
+    here = sorted({str(path.parent.parent.relative_to(root)) for path in versions})
+    return (
+        f"dataset {builder!r} is not prepared in {root} (prepared there: {', '.join(here) or 'nothing'}). "
+        f"Prepare it with:\n  {prepare_command(builder, data_dir)}"
+    )

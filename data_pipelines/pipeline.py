@@ -1,0 +1,145 @@
+"""One dataset's stream of batches, for training from any batch on, or for one pass of evaluation.
+
+All randomness is a function of position (see `order`), so that the state of a stream is the number of its next batch,
+and each of several hosts reads just its rows of the same global batch.
+
+# B examples of this host, T frames (clips * frames a clip in evaluation), H, W canvas.
+"""
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+
+from data_pipelines import order, records, sampling
+from data_pipelines.examples import PADDING_INDEX, ExampleReader
+from data_pipelines.host_tf import plain, tf
+
+CYCLE_EXAMPLES = 8  # read and decoded ahead of the batch that is being put together
+
+
+class Stream(Iterator):
+    """Batches as dicts of read-only NumPy arrays; close it, or use it in a `with`.
+
+    They have `frames` uint8 [B, T, H, W, 3], `size_px` int32 [B, 2], `label` int32 [B], `weight` float32 [B], `index`
+    int64 [B] and `seed` uint32 [B].
+    """
+
+    def __init__(self, dataset):
+        self._batches = dataset.as_numpy_iterator()
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        if self._batches is None:
+            raise ValueError("this stream is closed")
+        return next(self._batches)
+
+    def close(self) -> None:
+        """Stops the reading ahead and frees its buffers."""
+        self._batches = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+
+def train_stream(
+    split: records.Split,
+    dataset,
+    *,
+    name: str,
+    seed: int,
+    first_batch: int,
+    host_index: int = 0,
+    host_count: int = 1,
+    threads: int = 0,
+    prefetch_batches: int = 2,
+) -> Stream:
+    """Endless training batches; each example comes once an epoch, and batches run on over the ends of epochs.
+
+    Args:
+      split: what to read.
+      dataset: its entry in the config (`configs/common.py`).
+      name: its name there, which with `seed` decides order and augmentation.
+      seed: the run's seed.
+      first_batch: number of the first batch wanted; far ones take no longer.
+      host_index: which rows of the global batch: the host_index-th of host_count equal parts.
+      host_count: number of hosts.
+      threads: of the reading; 0: one a core.
+      prefetch_batches: ready ahead.
+
+    Raises:
+      ValueError: `batch_size` does not divide by `host_count`, or the split lacks what the config asks for.
+    """
+    rows = _rows("batch_size", dataset.batch_size, host_index, host_count)
+    key = order.stream_key(seed, name)
+
+    def locate(ordinal):
+        position = _position(ordinal, rows, dataset.batch_size)
+        epoch, index = order.locate(position, split.num_examples, key)
+        return index, order.example_seed(epoch, index, key)
+
+    def sample(num_stored, fps, seed):
+        return sampling.train_indices(num_stored, fps, dataset.num_frames, dataset.sample_fps, seed)
+
+    reader = ExampleReader(split, dataset, dataset.num_frames, sample)
+    ordinals = tf.data.Dataset.range(first_batch * len(rows), np.iinfo(np.int64).max)
+    return _stream(ordinals.map(plain(locate)), reader, len(rows), threads, prefetch_batches)
+
+
+def eval_stream(
+    split: records.Split,
+    dataset,
+    *,
+    host_index: int = 0,
+    host_count: int = 1,
+    threads: int = 0,
+    prefetch_batches: int = 2,
+) -> Stream:
+    """Each example of a split once, in order; the last batch is filled up with index -1 and weight 0.
+
+    Arguments and errors as in `train_stream`. `frames` hold `eval_clips` clips one after another; `seed` is 0.
+    All hosts have the same number of batches.
+    """
+    rows = _rows("eval_batch_size", dataset.eval_batch_size, host_index, host_count)
+    num_batches = -(-split.num_examples // dataset.eval_batch_size)
+
+    def locate(ordinal):
+        position = _position(ordinal, rows, dataset.eval_batch_size)
+        index = tf.where(position < split.num_examples, position, PADDING_INDEX)
+        return index, tf.constant(0, tf.uint32)
+
+    def sample(num_stored, fps, seed):
+        del seed
+        return sampling.eval_indices(num_stored, fps, dataset.num_frames, dataset.sample_fps, dataset.eval_clips)
+
+    reader = ExampleReader(split, dataset, dataset.num_frames * dataset.eval_clips, sample)
+    ordinals = tf.data.Dataset.range(num_batches * len(rows))
+    return _stream(ordinals.map(plain(locate)), reader, len(rows), threads, prefetch_batches)
+
+
+def _rows(key: str, batch_size: int, host_index: int, host_count: int) -> range:
+    """This host's rows of each global batch."""
+    if batch_size <= 0 or batch_size % host_count:
+        raise ValueError(f"{key} {batch_size} must be a multiple of the number of hosts, {host_count}")
+    size = batch_size // host_count
+    return range(host_index * size, (host_index + 1) * size)
+
+
+def _position(ordinal, rows: range, batch_size: int):
+    """Position in the global stream of the ordinal-th example that this host reads."""
+    return ordinal // len(rows) * batch_size + rows.start + ordinal % len(rows)
+
+
+def _stream(located, reader: ExampleReader, batch_size: int, threads: int, prefetch_batches: int) -> Stream:
+    threads = threads or os.cpu_count()
+    examples = located.interleave(
+        plain(reader), cycle_length=CYCLE_EXAMPLES, num_parallel_calls=threads, deterministic=True
+    )
+    options = tf.data.Options()
+    options.deterministic = True
+    options.autotune.enabled = False
+    options.threading.private_threadpool_size = threads
+    batches = examples.batch(batch_size, drop_remainder=True).prefetch(prefetch_batches)
+    return Stream(batches.with_options(options))

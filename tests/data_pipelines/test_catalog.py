@@ -1,0 +1,56 @@
+import subprocess
+import sys
+
+import pytest
+from data_pipelines import catalog
+
+
+def test_asking_does_not_import_tensorflow(tmp_path):
+    code = (
+        "import sys; from data_pipelines import catalog, mixture; "
+        f"assert not catalog.is_prepared('digits/motion', {str(tmp_path)!r}); "
+        "assert catalog.is_self_contained('digits/motion'); assert 'tensorflow' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("builder", "command"),
+    [
+        ("digits/motion", "python -m data_pipelines.prepare digits --data_dir={}"),
+        ("video_folder/mine", "python -m data_pipelines.prepare video_folder --name=mine --source=FOLDER --data_dir={}"),
+        ("imagenet2012", "tfds build imagenet2012 --data_dir={}"),
+    ],
+)
+def test_an_unprepared_dataset_is_refused_with_the_command_that_makes_it(tmp_path, builder, command):
+    assert not catalog.is_prepared(builder, str(tmp_path))
+    with pytest.raises(catalog.DatasetNotPreparedError) as error:
+        catalog.dataset_dir(builder, str(tmp_path))
+    assert command.format(tmp_path) in str(error.value)
+    assert f"{builder!r} is not prepared in {tmp_path} (prepared there: nothing)" in str(error.value)
+
+
+def _fake_version(folder):
+    folder.mkdir(parents=True)
+    (folder / "features.json").write_text("{}")
+
+
+def test_the_newest_version_is_taken(tmp_path):
+    for version in ("1.9.0", "1.10.0", "1.2.0"):
+        _fake_version(tmp_path / "a" / "b" / version)
+    (tmp_path / "a" / "b" / "2.0.0").mkdir()  # broken off before its end
+    assert catalog.dataset_dir("a/b", str(tmp_path)).name == "1.10.0"
+    with pytest.raises(catalog.DatasetNotPreparedError, match=r"prepared there: a/b\)"):
+        catalog.dataset_dir("a/c", str(tmp_path))
+
+
+def test_self_contained_builders_are_told_from_others():
+    assert catalog.builder_names() == ["digits", "image_folder", "video_folder"]
+    assert catalog.is_self_contained("digits/motion")
+    assert not catalog.is_self_contained("video_folder/mine")
+    assert not catalog.is_self_contained("imagenet2012")
+
+
+def test_names_that_are_no_names_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="builder '../a' is not of the form"):
+        catalog.is_prepared("../a", str(tmp_path))

@@ -1,0 +1,207 @@
+import collections
+import pathlib
+
+import numpy as np
+import pytest
+from data_pipelines import pipeline, records
+from data_pipelines.host_tf import tf
+from etils import epath
+from tests.data_pipelines.conftest import NUM_RECORDS
+
+
+def _train(split, dataset, first_batch=0, **kwargs):
+    return pipeline.train_stream(
+        split, dataset, name="numbered", seed=0, first_batch=first_batch, threads=2, prefetch_batches=1, **kwargs
+    )
+
+
+def _take(stream, count):
+    with stream:
+        return [next(stream) for _ in range(count)]
+
+
+def _assert_equal(one, other):
+    assert one.keys() == other.keys()
+    for key in one:
+        np.testing.assert_array_equal(one[key], other[key], err_msg=key)
+
+
+def _stored(batch):
+    """The record and the stored frames that each example's pixels came from: [B, T]."""
+    return np.round((batch["frames"][:, :, 2, 2, 0].astype(int) - 2 * batch["record"][:, None]) / 5).astype(int)
+
+
+@pytest.fixture(scope="module")
+def record_of(numbered):
+    """Index in the split -> number of the record, which TFDS shuffled."""
+    examples = tf.data.TFRecordDataset(list(numbered.paths))
+    parsed = examples.map(lambda record: tf.io.parse_single_example(record, {"source": tf.io.FixedLenFeature((), tf.string)}))
+    return np.array([int(example["source"].numpy()) for example in parsed])
+
+
+def test_a_batch_has_the_shapes_and_types_that_all_agree_on(numbered, dataset):
+    (batch,) = _take(_train(numbered, dataset), 1)
+    assert {key: (value.shape, value.dtype.name) for key, value in batch.items()} == {
+        "frames": ((8, 4, 8, 12, 3), "uint8"),
+        "size_px": ((8, 2), "int32"),
+        "label": ((8,), "int32"),
+        "weight": ((8,), "float32"),
+        "index": ((8,), "int64"),
+        "seed": ((8,), "uint32"),
+    }
+    assert batch["size_px"].tolist() == [[6, 10]] * 8
+    assert batch["weight"].tolist() == [1] * 8
+    assert len(set(batch["seed"])) == 8
+
+
+def test_pixels_labels_and_sampled_frames_belong_together(numbered, dataset, record_of):
+    for batch in _take(_train(numbered, dataset), 5):
+        batch["record"] = record_of[batch["index"]]
+        np.testing.assert_array_equal(batch["label"], batch["record"] % 5)
+        np.testing.assert_array_equal(_stored(batch) // 3, np.tile(np.arange(4), (8, 1)))  # one of each 3 stored frames
+
+
+def test_dense_sampling_uses_the_stored_rate(numbered, dataset, record_of):
+    dataset.sample_fps = 3.0  # of 6: every second stored frame
+    for batch in _take(_train(numbered, dataset), 5):
+        batch["record"] = record_of[batch["index"]]
+        assert (np.diff(_stored(batch)) == 2).all()
+
+
+def test_each_example_comes_exactly_once_an_epoch(numbered, dataset):
+    batches = _take(_train(numbered, dataset), 3 * NUM_RECORDS // 8 + 1)
+    indices = np.concatenate([batch["index"] for batch in batches])
+    for epoch in range(3):
+        part = indices[epoch * NUM_RECORDS : (epoch + 1) * NUM_RECORDS]
+        assert sorted(part) == list(range(NUM_RECORDS))
+    assert len(set(np.concatenate([batch["seed"] for batch in batches]))) == 8 * len(batches)
+
+
+def test_any_batch_can_be_the_first(numbered, dataset):
+    batches = _take(_train(numbered, dataset), 120)
+    for step in np.random.default_rng(0).integers(0, 120, 20):
+        (batch,) = _take(_train(numbered, dataset, first_batch=int(step)), 1)
+        _assert_equal(batch, batches[step])
+
+
+def test_far_batches_do_not_need_the_ones_before(numbered, dataset):
+    one, two = _take(_train(numbered, dataset, first_batch=10**9), 2)
+    _assert_equal(two, _take(_train(numbered, dataset, first_batch=10**9 + 1), 1)[0])
+    assert not set(one["index"]) & set(two["index"])
+
+
+@pytest.mark.parametrize("host_count", [2, 4])
+def test_the_global_batch_is_the_same_for_any_number_of_hosts(numbered, dataset, host_count):
+    whole = _take(_train(numbered, dataset, first_batch=11), 3)
+    hosts = [
+        _take(_train(numbered, dataset, first_batch=11, host_index=i, host_count=host_count), 3) for i in range(host_count)
+    ]
+    for step, batch in enumerate(whole):
+        _assert_equal(batch, {key: np.concatenate([host[step][key] for host in hosts]) for key in batch})
+
+
+def test_a_batch_that_hosts_cannot_share_is_refused(numbered, dataset):
+    with pytest.raises(ValueError, match="batch_size 8 must be a multiple of the number of hosts, 3"):
+        _train(numbered, dataset, host_count=3)
+    with pytest.raises(ValueError, match="eval_batch_size 8 must be a multiple of the number of hosts, 3"):
+        pipeline.eval_stream(numbered, dataset, host_count=3)
+
+
+def test_seed_and_name_change_order_and_augmentation(numbered, dataset):
+    def first(name, seed):
+        (batch,) = _take(pipeline.train_stream(numbered, dataset, name=name, seed=seed, first_batch=0), 1)
+        return batch
+
+    batches = [first(name, seed) for name in ("a", "b") for seed in (0, 1)]
+    assert len({tuple(batch["index"]) for batch in batches}) == 4
+    assert len({seed for batch in batches for seed in batch["seed"]}) == 32
+
+
+@pytest.mark.parametrize("host_count", [1, 4])
+def test_evaluation_sees_each_example_exactly_once(numbered, dataset, host_count):
+    hosts = [
+        list(pipeline.eval_stream(numbered, dataset, host_index=i, host_count=host_count)) for i in range(host_count)
+    ]
+    assert {len(batches) for batches in hosts} == {13}  # 97 in batches of 8
+    batches = [batch for host in hosts for batch in host]
+    seen = collections.Counter(index for batch in batches for index in batch["index"][batch["weight"] == 1].tolist())
+    assert seen == dict.fromkeys(range(NUM_RECORDS), 1)
+    padding = np.concatenate([batch["index"][batch["weight"] == 0] for batch in batches])
+    assert padding.tolist() == [pipeline.PADDING_INDEX] * 7
+    assert not any(batch["frames"][batch["weight"] == 0].any() for batch in batches)
+
+
+def test_evaluation_clips_follow_one_another(numbered, dataset, record_of):
+    dataset.eval_clips = 3
+    for batch in _take(pipeline.eval_stream(numbered, dataset), 2):
+        assert batch["frames"].shape == (8, 12, 8, 12, 3)
+        batch["record"] = record_of[batch["index"]]
+        np.testing.assert_array_equal(_stored(batch), np.tile([0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11], (8, 1)))
+
+
+def _damage(path, at):
+    content = bytearray(pathlib.Path(path).read_bytes())
+    content[at] ^= 4
+    pathlib.Path(path).write_bytes(content)
+
+
+def test_a_damaged_record_weighs_nothing_and_all_others_are_unchanged(make_numbered, dataset):
+    data_dir = make_numbered()
+    split = records.open_split("numbered", "train", data_dir)
+    before = _take(_train(split, dataset), 12)
+    damaged = [3, 50, 51, 96]
+    for i in damaged:
+        _damage(split.paths[split.shards[i]], split.offsets[i] + 500)
+    for was, now in zip(before, _take(_train(split, dataset), 12), strict=True):
+        bad = np.isin(now["index"], damaged)
+        np.testing.assert_array_equal(now["weight"], np.where(bad, 0, 1))
+        assert not now["frames"][bad].any()
+        np.testing.assert_array_equal(was["index"], now["index"])
+        _assert_equal({key: value[~bad] for key, value in was.items()}, {key: value[~bad] for key, value in now.items()})
+
+
+def test_undecodable_jpegs_and_empty_clips_weigh_nothing(tmp_path, dataset, numbered):
+    jpeg = tf.io.encode_jpeg(np.full((6, 10, 3), 9, np.uint8)).numpy()
+    clips = [[jpeg] * 4, [jpeg[:-40]] * 4, [b"<html>"] * 4, [], [jpeg] * 4]
+    path = str(tmp_path / "bad.tfrecord-00000-of-00001")
+    with tf.io.TFRecordWriter(path) as writer:
+        for label, jpegs in enumerate(clips):
+            writer.write(_serialized(jpegs, label))
+    index = records.scan(epath.Path(path))
+    split = records.Split("bad", "train", (path,), np.zeros(5, np.int32), index[:-1], (), ("frames", "label"), "video", "")
+    dataset.eval_batch_size = 5
+    (batch,) = list(pipeline.eval_stream(split, dataset))
+    assert batch["weight"].tolist() == [1, 0, 0, 0, 1]
+    assert batch["label"].tolist() == [0, 0, 0, 0, 4]
+
+
+def _serialized(jpegs, label):
+    feature = {
+        "frames": tf.train.Feature(bytes_list=tf.train.BytesList(value=jpegs)),
+        "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
+    }
+    return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_shard_lost_during_a_run_is_an_error_and_no_hang(make_numbered, dataset, threads):
+    split = records.open_split("numbered", "train", make_numbered(num_shards=1))
+    pathlib.Path(split.paths[0]).unlink()
+    with (
+        pipeline.train_stream(split, dataset, name="n", seed=0, first_batch=0, threads=threads) as stream,
+        pytest.raises(tf.errors.NotFoundError, match=split.paths[0]),
+    ):
+        next(stream)
+
+
+def test_what_the_records_lack_is_refused_by_name(numbered, dataset):
+    dataset.frames_feature = "image"
+    with pytest.raises(ValueError, match=r"'numbered' has no feature 'image' \(frames_feature\); it has .*frames"):
+        _train(numbered, dataset)
+
+
+def test_a_closed_stream_says_so(numbered, dataset):
+    stream = _train(numbered, dataset)
+    stream.close()
+    with pytest.raises(ValueError, match="this stream is closed"):
+        next(stream)

@@ -1,0 +1,1 @@
+"""Tests of cover_jax/models."""
