@@ -66,7 +66,7 @@ def open_manager(workdir: str, keep: int, best_metric: str) -> ocp.CheckpointMan
 
     policies = [
         preservation_policy.LatestN(keep),
-        preservation_policy.BestN(best_fn, n=keep, keep_checkpoints_without_metrics=False),
+        preservation_policy.BestN(get_metric_fn=best_fn, n=keep, keep_checkpoints_without_metrics=False),
     ]
     options = ocp.CheckpointManagerOptions(
         best_fn=best_fn,

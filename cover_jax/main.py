@@ -3,7 +3,7 @@
 import sys
 
 import jax
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from cover_jax import config as config_lib
@@ -23,6 +23,8 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"arguments that are no flags: {' '.join(argv[1:])}")
     config = _CONFIG.value
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # what the libraries note on their way would bury the run's own lines
     try:
         config_lib.validate(config)
         _check_prepared(config)

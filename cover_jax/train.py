@@ -242,11 +242,11 @@ def _describe(run: Run, state) -> None:
         (run.workdir / "parameters.txt").write_text(overview)
 
 
-def _writer(workdir: epath.Path) -> metric_writers.MetricWriter:
+def _writer(workdir: epath.Path) -> contextlib.closing:
     """TensorBoard events in WORKDIR/tensorboard, from the first host alone."""
     if jax.process_index():
-        return metric_writers.MultiWriter([])
-    return metric_writers.SummaryWriter(str(workdir / "tensorboard"))
+        return contextlib.closing(metric_writers.MultiWriter([]))
+    return contextlib.closing(metric_writers.SummaryWriter(str(workdir / "tensorboard")))
 
 
 def _preview(run: Run, name: str, batch: dict) -> np.ndarray:

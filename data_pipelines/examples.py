@@ -1,11 +1,9 @@
-"""One stored record -> one example of a batch; a damaged record becomes zeros of weight 0, in its place.
+"""Stored records -> examples of a batch; a damaged record becomes zeros of weight 0, in its place.
 
-# T frames, H, W canvas.
+# C examples of a chunk, T frames, H, W canvas; h, w a picture's own size.
 """
 
 from collections.abc import Callable
-
-import numpy as np
 
 from data_pipelines import decode, records
 from data_pipelines.host_tf import plain, tf
@@ -14,11 +12,7 @@ PADDING_INDEX = -1  # stands for no record: zeros of weight 0
 
 
 class ExampleReader:
-    """A TF function: (index, seed) scalars -> a dataset of one example.
-
-    It has `frames` uint8 [T, H, W, 3], `size_px` int32 [2], `label` int32, `weight` float32, `index` int64 and `seed`
-    uint32.
-    """
+    """Reads, parses, samples and decodes, in TensorFlow ops."""
 
     def __init__(self, split: records.Split, dataset, num_frames: int, sample: Callable):
         """Checks that the records have what is needed.
@@ -35,32 +29,62 @@ class ExampleReader:
         _check_features(split, dataset)
         self._locate = records.locator(split)
         self._dataset = dataset
-        self._frames_shape = (num_frames, *dataset.canvas_px, 3)
         self._sample = sample
+        self.frames_shape = (num_frames, *dataset.canvas_px, 3)
 
-    def __call__(self, index, seed):
-        """A dataset of the one example: zeros for the padding index, and for a record that is damaged."""
-        identity = {"index": index, "seed": seed}
+    def read_chunk(self, places, size: int):
+        """Reads several examples in one thread; several chunks may be read at once.
+
+        Args:
+          places: a dataset of `size` pairs (index, seed): int64 and uint32 scalars.
+          size: C.
+
+        Returns:
+          `frames` uint8 [C, T, H, W, 3], `size_px` int32 [C, 2], `label` int32 [C], `weight` float32 [C], `index` int64
+          [C] and `seed` uint32 [C].
+        """
+        # A guard costs as much as a small image. One around all of a chunk is enough, until something is damaged.
+        together = self._pad(places.flat_map(plain(self._record)).map(plain(self._decode)), size)
+        one_by_one = self._pad(places.flat_map(plain(self._guarded)), size)
+        return _first_of(together, one_by_one).get_single_element()
+
+    def _record(self, index, seed):
+        """A dataset of (record, index, seed); empty for the padding index."""
         path, offset = self._locate(tf.maximum(index, 0))
-        # Zipped with a range that comes first, the reader is asked once whatever happens. Asked again after an error,
-        # as ignore_errors does, it would go on for ever on a lost shard, and give the next record after a damaged one.
-        once = tf.data.Dataset.range(tf.where(index == PADDING_INDEX, np.int64(0), np.int64(1)))
-        record = tf.data.Dataset.zip((once, records.read_from(path, offset)))
-        good = record.map(plain(lambda _, record: self._content(record, seed) | identity))
-        # Read only if there was no good one: a shard that is gone is an error, not damage.
-        first_byte = tf.data.FixedLengthRecordDataset(path, record_bytes=1).take(1)
-        bad = first_byte.map(plain(lambda _: self._zeros() | identity))
-        return good.ignore_errors(log_warning=True).concatenate(bad).take(1)
+        count = tf.where(index == PADDING_INDEX, tf.constant(0, tf.int64), tf.constant(1, tf.int64))
+        return tf.data.Dataset.zip(
+            (records.read_from(path, offset).take(count), *map(tf.data.Dataset.from_tensors, (index, seed)))
+        )
 
-    def _content(self, record, seed):
+    def _guarded(self, index, seed):
+        """A dataset of the one example: zeros if there is no record, or a damaged one."""
+        path, _ = self._locate(tf.maximum(index, 0))
+        good = self._record(index, seed).map(plain(self._decode))
+        # A shard that is gone is an error, not damage: then its first byte cannot be read either.
+        first_byte = tf.data.FixedLengthRecordDataset(path, record_bytes=1).take(1)
+        return _first_of(good, first_byte.map(plain(lambda _: self._zeros(index, seed))), log_warning=True)
+
+    def _decode(self, record, index, seed):
         jpegs, label, fps = self._parse(record)
         indices = self._sample(tf.size(jpegs), fps, seed)
-        frames, size_px = decode.decode_frames(tf.gather(jpegs, indices), tuple(self._dataset.canvas_px))
+        frames_Thw3 = decode.decode_frames(tf.gather(jpegs, indices), tuple(self._dataset.canvas_px))
         return {
-            "frames": tf.ensure_shape(frames, self._frames_shape),
-            "size_px": size_px,
+            "frames": frames_Thw3,
+            "size_px": tf.shape(frames_Thw3)[1:3],
             "label": tf.cast(label, tf.int32),
             "weight": tf.constant(1.0),
+            "index": index,
+            "seed": seed,
+        }
+
+    def _zeros(self, index, seed):
+        return {
+            "frames": tf.zeros((self.frames_shape[0], 0, 0, 3), tf.uint8),
+            "size_px": tf.zeros((2,), tf.int32),
+            "label": tf.constant(0),
+            "weight": tf.constant(0.0),
+            "index": index,
+            "seed": seed,
         }
 
     def _parse(self, record):
@@ -75,13 +99,18 @@ class ExampleReader:
         )
         return parsed[feature], parsed["label"], parsed["fps"]
 
-    def _zeros(self):
-        return {
-            "frames": tf.zeros(self._frames_shape, tf.uint8),
-            "size_px": tf.zeros((2,), tf.int32),
-            "label": tf.constant(0),
-            "weight": tf.constant(0.0),
-        }
+    def _pad(self, examples, size: int):
+        """A dataset of one chunk: pictures in the top left corner of the canvas, zeros around them."""
+        shapes = dict.fromkeys(examples.element_spec, ()) | {"frames": self.frames_shape, "size_px": (2,)}
+        return examples.padded_batch(size, shapes, drop_remainder=True)
+
+
+def _first_of(attempt, fallback, log_warning: bool = False):
+    """A dataset of the one element of `attempt`, or, if that is empty or raises, of `fallback`."""
+    # Zipped with a range that comes first, `attempt` is asked once whatever happens. Asked again after an error, as
+    # ignore_errors does, a reader goes on for ever on a lost shard, and to the next record after a damaged one.
+    once = tf.data.Dataset.zip((tf.data.Dataset.range(1), attempt)).ignore_errors(log_warning)
+    return once.map(plain(lambda _, element: element)).concatenate(fallback).take(1)
 
 
 def _check_features(split: records.Split, dataset) -> None:

@@ -15,7 +15,7 @@ from data_pipelines import order, records, sampling
 from data_pipelines.examples import PADDING_INDEX, ExampleReader
 from data_pipelines.host_tf import plain, tf
 
-CYCLE_EXAMPLES = 8  # read and decoded ahead of the batch that is being put together
+CHUNK_BYTES = 1 << 20  # of decoded frames that one thread reads in one go
 
 
 class Stream(Iterator):
@@ -84,8 +84,8 @@ def train_stream(
         return sampling.train_indices(num_stored, fps, dataset.num_frames, dataset.sample_fps, seed)
 
     reader = ExampleReader(split, dataset, dataset.num_frames, sample)
-    ordinals = tf.data.Dataset.range(first_batch * len(rows), np.iinfo(np.int64).max)
-    return _stream(ordinals.map(plain(locate)), reader, len(rows), threads, prefetch_batches)
+    ordinals = range(first_batch * len(rows), np.iinfo(np.int64).max)
+    return _stream(ordinals, locate, reader, len(rows), threads, prefetch_batches)
 
 
 def eval_stream(
@@ -115,8 +115,7 @@ def eval_stream(
         return sampling.eval_indices(num_stored, fps, dataset.num_frames, dataset.sample_fps, dataset.eval_clips)
 
     reader = ExampleReader(split, dataset, dataset.num_frames * dataset.eval_clips, sample)
-    ordinals = tf.data.Dataset.range(num_batches * len(rows))
-    return _stream(ordinals.map(plain(locate)), reader, len(rows), threads, prefetch_batches)
+    return _stream(range(num_batches * len(rows)), locate, reader, len(rows), threads, prefetch_batches)
 
 
 def _rows(key: str, batch_size: int, host_index: int, host_count: int) -> range:
@@ -132,14 +131,25 @@ def _position(ordinal, rows: range, batch_size: int):
     return ordinal // len(rows) * batch_size + rows.start + ordinal % len(rows)
 
 
-def _stream(located, reader: ExampleReader, batch_size: int, threads: int, prefetch_batches: int) -> Stream:
+def _stream(
+    ordinals: range, locate, reader: ExampleReader, batch_size: int, threads: int, prefetch_batches: int
+) -> Stream:
+    size = _chunk_examples(batch_size, int(np.prod(reader.frames_shape)))
+
+    def read(first):
+        return reader.read_chunk(tf.data.Dataset.range(first, first + size).map(plain(locate)), size)
+
     threads = threads or os.cpu_count()
-    examples = located.interleave(
-        plain(reader), cycle_length=CYCLE_EXAMPLES, num_parallel_calls=threads, deterministic=True
-    )
+    chunks = tf.data.Dataset.range(ordinals.start, ordinals.stop, size)
+    batches = chunks.map(plain(read), num_parallel_calls=threads, deterministic=True).rebatch(batch_size, drop_remainder=True)
     options = tf.data.Options()
     options.deterministic = True
     options.autotune.enabled = False
     options.threading.private_threadpool_size = threads
-    batches = examples.batch(batch_size, drop_remainder=True).prefetch(prefetch_batches)
-    return Stream(batches.with_options(options))
+    return Stream(batches.prefetch(prefetch_batches).with_options(options))
+
+
+def _chunk_examples(batch_size: int, example_bytes: int) -> int:
+    """The largest part of a batch that keeps within CHUNK_BYTES: handing work to threads costs more than an image."""
+    most = max(1, CHUNK_BYTES // example_bytes)
+    return max(size for size in range(1, min(most, batch_size) + 1) if batch_size % size == 0)

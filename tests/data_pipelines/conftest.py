@@ -5,6 +5,7 @@ import types
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+
 from data_pipelines import prepare, records
 from data_pipelines.builders import digits, media, schema
 

@@ -2,6 +2,7 @@ import subprocess
 import sys
 
 import pytest
+
 from data_pipelines import catalog
 
 
@@ -18,7 +19,10 @@ def test_asking_does_not_import_tensorflow(tmp_path):
     ("builder", "command"),
     [
         ("digits/motion", "python -m data_pipelines.prepare digits --data_dir={}"),
-        ("video_folder/mine", "python -m data_pipelines.prepare video_folder --name=mine --source=FOLDER --data_dir={}"),
+        (
+            "video_folder/mine",
+            "python -m data_pipelines.prepare video_folder --name=mine --source=FOLDER --data_dir={}",
+        ),
         ("imagenet2012", "tfds build imagenet2012 --data_dir={}"),
     ],
 )

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from data_pipelines import order
 from data_pipelines.host_tf import tf
 
@@ -22,18 +23,29 @@ def test_every_epoch_is_a_permutation(num_examples):
 
 
 def test_epochs_seeds_and_datasets_differ():
-    orders = [_epoch(97, 0), _epoch(97, 1), _epoch(97, 0, order.stream_key(1, "clips")), _epoch(97, 0, order.stream_key(0, "b"))]
+    orders = [
+        _epoch(97, 0),
+        _epoch(97, 1),
+        _epoch(97, 0, order.stream_key(1, "clips")),
+        _epoch(97, 0, order.stream_key(0, "b")),
+    ]
     assert len({tuple(indices) for indices in orders}) == 4
 
 
 def test_golden_order_and_seeds_never_change():
     assert order.stream_key(0, "clips") == (4197773534, 1183083636)
     assert _epoch(13, 2) == [0, 10, 5, 6, 11, 4, 7, 2, 8, 12, 9, 1, 3]
-    seeds = [order.example_seed(tf.constant(e, tf.int64), tf.constant(i, tf.int64), KEY) for e, i in [(0, 0), (0, 1), (7, 5)]]
+    seeds = [
+        order.example_seed(tf.constant(e, tf.int64), tf.constant(i, tf.int64), KEY) for e, i in [(0, 0), (0, 1), (7, 5)]
+    ]
     assert [int(seed) for seed in seeds] == [1343375241, 1492050565, 3873298775]
 
 
 def test_example_seeds_are_distinct_over_epochs_and_examples():
-    seeds = {int(order.example_seed(tf.constant(e, tf.int64), tf.constant(i, tf.int64), KEY)) for e in range(20) for i in range(20)}
+    seeds = {
+        int(order.example_seed(tf.constant(e, tf.int64), tf.constant(i, tf.int64), KEY))
+        for e in range(20)
+        for i in range(20)
+    }
     assert len(seeds) == 400
     assert 0.4 < np.mean([seed / 2**32 for seed in seeds]) < 0.6

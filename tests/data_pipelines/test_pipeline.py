@@ -3,9 +3,10 @@ import pathlib
 
 import numpy as np
 import pytest
+from etils import epath
+
 from data_pipelines import pipeline, records
 from data_pipelines.host_tf import tf
-from etils import epath
 from tests.data_pipelines.conftest import NUM_RECORDS
 
 
@@ -35,7 +36,9 @@ def _stored(batch):
 def record_of(numbered):
     """Index in the split -> number of the record, which TFDS shuffled."""
     examples = tf.data.TFRecordDataset(list(numbered.paths))
-    parsed = examples.map(lambda record: tf.io.parse_single_example(record, {"source": tf.io.FixedLenFeature((), tf.string)}))
+    parsed = examples.map(
+        lambda record: tf.io.parse_single_example(record, {"source": tf.io.FixedLenFeature((), tf.string)})
+    )
     return np.array([int(example["source"].numpy()) for example in parsed])
 
 
@@ -59,6 +62,20 @@ def test_pixels_labels_and_sampled_frames_belong_together(numbered, dataset, rec
         batch["record"] = record_of[batch["index"]]
         np.testing.assert_array_equal(batch["label"], batch["record"] % 5)
         np.testing.assert_array_equal(_stored(batch) // 3, np.tile(np.arange(4), (8, 1)))  # one of each 3 stored frames
+
+
+def test_pictures_stand_in_the_corner_of_the_canvas_and_zeros_around_them(numbered, dataset):
+    (batch,) = _take(_train(numbered, dataset, first_batch=3), 1)
+    assert batch["frames"][:, :, :6, :10].min() > 0
+    assert not batch["frames"][:, :, 6:].any() and not batch["frames"][:, :, :, 10:].any()
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 5000, 10**9])  # 1, 4 and all 8 examples
+def test_batches_are_the_same_whatever_is_read_in_one_go(numbered, dataset, monkeypatch, chunk_bytes):
+    before = _take(_train(numbered, dataset, first_batch=9), 3)
+    monkeypatch.setattr(pipeline, "CHUNK_BYTES", chunk_bytes)
+    for was, now in zip(before, _take(_train(numbered, dataset, first_batch=9), 3), strict=True):
+        _assert_equal(was, now)
 
 
 def test_dense_sampling_uses_the_stored_rate(numbered, dataset, record_of):
@@ -94,7 +111,8 @@ def test_far_batches_do_not_need_the_ones_before(numbered, dataset):
 def test_the_global_batch_is_the_same_for_any_number_of_hosts(numbered, dataset, host_count):
     whole = _take(_train(numbered, dataset, first_batch=11), 3)
     hosts = [
-        _take(_train(numbered, dataset, first_batch=11, host_index=i, host_count=host_count), 3) for i in range(host_count)
+        _take(_train(numbered, dataset, first_batch=11, host_index=i, host_count=host_count), 3)
+        for i in range(host_count)
     ]
     for step, batch in enumerate(whole):
         _assert_equal(batch, {key: np.concatenate([host[step][key] for host in hosts]) for key in batch})
@@ -157,7 +175,9 @@ def test_a_damaged_record_weighs_nothing_and_all_others_are_unchanged(make_numbe
         np.testing.assert_array_equal(now["weight"], np.where(bad, 0, 1))
         assert not now["frames"][bad].any()
         np.testing.assert_array_equal(was["index"], now["index"])
-        _assert_equal({key: value[~bad] for key, value in was.items()}, {key: value[~bad] for key, value in now.items()})
+        _assert_equal(
+            {key: value[~bad] for key, value in was.items()}, {key: value[~bad] for key, value in now.items()}
+        )
 
 
 def test_undecodable_jpegs_and_empty_clips_weigh_nothing(tmp_path, dataset, numbered):
@@ -168,7 +188,9 @@ def test_undecodable_jpegs_and_empty_clips_weigh_nothing(tmp_path, dataset, numb
         for label, jpegs in enumerate(clips):
             writer.write(_serialized(jpegs, label))
     index = records.scan(epath.Path(path))
-    split = records.Split("bad", "train", (path,), np.zeros(5, np.int32), index[:-1], (), ("frames", "label"), "video", "")
+    split = records.Split(
+        "bad", "train", (path,), np.zeros(5, np.int32), index[:-1], (), ("frames", "label"), "video", ""
+    )
     dataset.eval_batch_size = 5
     (batch,) = list(pipeline.eval_stream(split, dataset))
     assert batch["weight"].tolist() == [1, 0, 0, 0, 1]

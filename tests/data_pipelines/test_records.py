@@ -3,6 +3,7 @@ import pathlib
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+
 from data_pipelines import records
 from data_pipelines.host_tf import tf
 
@@ -85,7 +86,9 @@ def test_a_damaged_length_is_refused_when_the_index_is_made(make_numbered):
 
 
 def test_the_fingerprint_tells_datasets_apart(digits_dir, numbered):
-    splits = [records.open_split(f"digits/{c}", s, digits_dir) for c in ("motion", "images") for s in ("train", "validation")]
+    splits = [
+        records.open_split(f"digits/{c}", s, digits_dir) for c in ("motion", "images") for s in ("train", "validation")
+    ]
     assert len({split.fingerprint for split in [*splits, numbered]}) == 5
     again = records.open_split("digits/motion", "train", digits_dir)
     assert again.fingerprint == splits[0].fingerprint

@@ -1,11 +1,14 @@
 import numpy as np
 import pytest
+
 from data_pipelines import sampling
 from data_pipelines.host_tf import tf
 
 
 def _train(num_stored, fps, num_frames, sample_fps, seed=0):
-    return sampling.train_indices(num_stored, fps, num_frames, sample_fps, tf.constant(seed, tf.uint32)).numpy().tolist()
+    return (
+        sampling.train_indices(num_stored, fps, num_frames, sample_fps, tf.constant(seed, tf.uint32)).numpy().tolist()
+    )
 
 
 def _eval(num_stored, fps, num_frames, sample_fps, clips=1):

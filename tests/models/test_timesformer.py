@@ -214,7 +214,7 @@ def test_scan_equals_a_loop_over_the_blocks(backbone, tokens):
 
 
 def test_layer_norm_is_float32_in_bfloat16():
-    """Statistics, scale and result: a bfloat16 mean would be 256 instead of 257, a bfloat16 scale 1 instead of 1.001."""
+    """Statistics, scale and result: a bfloat16 mean would be 256, not 257, a bfloat16 scale 1, not 1.001."""
     with nnx.use_eager_sharding(False):
         norm = timesformer.layer_norm(2, nnx.Rngs(0))
     norm.scale[...] = jnp.full(2, 1.001)
