@@ -54,7 +54,7 @@ def digits(part: str, **changes) -> ml_collections.ConfigDict:
     """The embedded data set: scikit-learn's handwritten digits, moving ("appearance", "motion") or still ("images")."""
     config = common.dataset()
     config.builder = f"digits/{part}"
-    config.num_frames = 1 if part == "images" else 8
+    config.num_frames = 1 if part == "images" else 4
     config.canvas_px = (16, 16)
     config.augment.flip = False  # a mirrored 2 is no 2, and moving left is not moving right
     config.augment.crop = "none"

@@ -10,25 +10,25 @@ from configs import common, datasets
 
 def get_config():
     config = common.get_config()
-    config.steps = 1500
+    config.steps = 1200
     config.log_every_steps = 100
-    config.eval_every_steps = 500
-    config.checkpoint_every_steps = 250
+    config.eval_every_steps = 600
+    config.checkpoint_every_steps = 300
 
     config.datasets.appearance = datasets.digits("appearance", weight=1.0, batch_size=32)
     config.datasets.motion = datasets.digits("motion", weight=1.0, batch_size=32)
-    config.datasets.images = datasets.digits("images", weight=1.0, batch_size=128)
+    config.datasets.images = datasets.digits("images", weight=2.0, batch_size=64)
 
     config.model.variant = "mu/4"
     config.model.size_px = 16
-    config.model.num_frames = 8
+    config.model.num_frames = 4
     config.model.temporal_init = "xavier"  # from scratch, temporal attention must learn at once
     config.model.time_embed_std = 0.02
     config.model.dtype = "float32"
     config.model.remat = "none"
 
     config.optimizer.name = "adamw"
-    config.optimizer.learning_rate = 1.2e-3
+    config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup_steps = 100
     config.optimizer.weight_decay = 0.05
     return config

@@ -60,6 +60,9 @@ def train(
     Raises:
         ValueError: augment.crop is unknown, or mixing is on and B is odd.
     """
+    mixing = augment.mixup_alpha or augment.cutmix_alpha
+    if mixing and len(batch["seed"]) % 2:
+        raise ValueError(f"batch_size={len(batch['seed'])}: mixup and cutmix mix pairs, so it must be even")
     streams = jax.vmap(_streams)(batch["seed"])
 
     def one_clip(frames_THWC, shape_px, keys):
@@ -69,7 +72,7 @@ def train(
 
     frames_BTHWC = jax.vmap(one_clip)(batch["frames"], batch["size_px"], streams)
     targets_BC = jax.nn.one_hot(batch["label"], num_classes) * (1 - label_smoothing) + label_smoothing / num_classes
-    if augment.mixup_alpha or augment.cutmix_alpha:
+    if mixing:
         return _mix(streams["mix"], frames_BTHWC, targets_BC, batch["weight"], augment)
     return frames_BTHWC, targets_BC
 
@@ -191,8 +194,6 @@ def _mix(keys_B, frames_BTHWC, targets_BC, weight_B, augment: ConfigDict):
 
     An example whose partner has no weight stays as it is.
     """
-    if frames_BTHWC.shape[0] % 2:
-        raise ValueError(f"batch_size={frames_BTHWC.shape[0]}: mixup and cutmix mix pairs, so it must be even")
     side = frames_BTHWC.shape[2]
     own_BHW = jax.vmap(lambda key: _own_share(key, side, augment.mixup_alpha, augment.cutmix_alpha))(keys_B)
     own_BHW = jnp.where(_partner(weight_B)[:, None, None] > 0, own_BHW, 1.0)

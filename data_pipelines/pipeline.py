@@ -141,7 +141,9 @@ def _stream(
 
     threads = threads or os.cpu_count()
     chunks = tf.data.Dataset.range(ordinals.start, ordinals.stop, size)
-    batches = chunks.map(plain(read), num_parallel_calls=threads, deterministic=True).rebatch(batch_size, drop_remainder=True)
+    batches = chunks.map(plain(read), num_parallel_calls=threads, deterministic=True).rebatch(
+        batch_size, drop_remainder=True
+    )
     options = tf.data.Options()
     options.deterministic = True
     options.autotune.enabled = False

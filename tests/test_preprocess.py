@@ -33,7 +33,6 @@ def make_batch(size=8, num_frames=2, canvas=(24, 32), true=(20, 28), **changes):
         "size_px": np.tile(np.int32(true), (size, 1)),
         "label": np.arange(size, dtype=np.int32) % NUM_CLASSES,
         "weight": np.ones(size, np.float32),
-        "index": np.arange(size, dtype=np.int64),
         "seed": rng.integers(0, 2**32, size, dtype=np.uint32),
         **changes,
     }
@@ -88,7 +87,8 @@ def test_resample_is_crop_then_resize(box, size_px):
 
 
 def test_resample_equals_tensorflow():
-    tf = pytest.importorskip("tensorflow")
+    import tensorflow as tf  # here: it takes seconds to load
+
     frames = make_batch(1, 2, (44, 64))["frames"][0]
     for size_px in (13, 32):
         want = tf.image.resize(frames[:, 3:35, 5:37], (size_px, size_px), antialias=True)
@@ -167,7 +167,7 @@ def test_crop_none_is_the_centre_square():
 
 def test_unknown_crop_is_refused():
     with pytest.raises(ValueError, match="augment.crop='centre'.*'area', 'scale' or 'none'"):
-        train_fn({"crop": "centre"})(make_batch())
+        jax.eval_shape(train_fn({"crop": "centre"}), make_batch())
 
 
 # Values and targets
@@ -199,7 +199,7 @@ def test_targets():
 
 def test_target_mass_is_one():
     batch = make_batch(16, weight=np.float32([1] * 15 + [0]))
-    frames, targets = train(batch, ALL_ON, label_smoothing=0.1)
+    frames, targets = train(batch, ALL_ON)
     np.testing.assert_allclose(targets.sum(axis=1), 1, atol=1e-5)
     assert np.all(targets >= 0) and np.all(np.isfinite(frames))
 
@@ -245,17 +245,17 @@ def test_draws_are_independent():
     assert 0.6 < same.mean() < 0.98
 
 
-def test_label_and_index_touch_no_pixel():
+def test_label_touches_no_pixel():
     batch = make_batch()
-    other = {**batch, "label": batch["label"][::-1].copy(), "index": batch["index"] + 7}
+    other = {**batch, "label": batch["label"][::-1].copy()}
     np.testing.assert_array_equal(train(batch, {})[0], train(other, {})[0])
 
 
 def test_frames_of_a_clip_go_through_the_same():
-    batch = make_batch(num_frames=3)
-    batch["frames"][:] = batch["frames"][:, :1]
+    batch = make_batch()
+    batch["frames"][:, 1] = batch["frames"][:, 0]
     frames = train(batch, ALL_ON)[0]
-    np.testing.assert_allclose(frames, np.repeat(frames[:, :1], 3, axis=1), atol=1e-5)
+    np.testing.assert_allclose(frames[:, 0], frames[:, 1], atol=1e-5)
 
 
 # Determinism
@@ -337,7 +337,7 @@ def test_an_example_without_weight_reaches_no_other():
 
 def test_odd_batch_cannot_be_mixed():
     with pytest.raises(ValueError, match="batch_size=3"):
-        train_fn({"mixup_alpha": 0.8})(make_batch(3))
+        jax.eval_shape(train_fn({"mixup_alpha": 0.8}), make_batch(3))
 
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 8.0])
@@ -386,7 +386,7 @@ def no_collectives(compiled) -> bool:
 
 
 def test_split_over_devices_equals_one_and_stays_local(split_batch):
-    batch = {key: value for key, value in make_batch(16).items() if key != "index"}
+    batch = make_batch(16)
     compiled = jax.jit(train_fn(ALL_ON), in_shardings=split_batch).lower(batch).compile()
     assert no_collectives(compiled)
     split = compiled(jax.device_put(batch, split_batch))

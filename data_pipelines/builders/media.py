@@ -105,7 +105,7 @@ class _Ticks:
         """Whether to keep the frame at `time`, in seconds; frames come in order."""
         if self._first is None:
             self._first = self._previous = time
-        gap, self._previous = time - self._previous, time
+        gap, self._previous = min(time - self._previous, 1 / self._fps), time
         reached = math.floor((time - self._first + gap / 2) * self._fps)
         if reached < self._next_tick:
             return False

@@ -35,7 +35,9 @@ def test_prepared_splits_share_no_digit_image(digits_dir):
         feature = {"source_sha256": tf.io.FixedLenFeature((), tf.string)}
         return {tf.io.parse_single_example(record, feature)["source_sha256"].numpy() for record in shards}
 
-    train, validation = (set.union(*(hashes(config, split) for config in digits.CLIPS)) for split in ("train", "validation"))
+    train, validation = (
+        set.union(*(hashes(config, split) for config in digits.CLIPS)) for split in ("train", "validation")
+    )
     assert train and validation and not train & validation
 
 

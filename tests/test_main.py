@@ -1,0 +1,139 @@
+"""The command as a user runs it: from data to checkpoint, killed and continued, on real clips, and its errors."""
+
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from data_pipelines import prepare
+
+STEPS = 12
+SMALL = [
+    f"--config.steps={STEPS}", "--config.checkpoint_every_steps=2", "--config.eval_every_steps=6",
+    "--config.log_every_steps=3", "--config.optimizer.warmup_steps=2", "--config.plan=joint",
+]  # fmt: skip
+
+
+def command(config: str, workdir: pathlib.Path, data_dir: pathlib.Path, *flags: str) -> list[str]:
+    return [
+        sys.executable, "-m", "cover_jax.main", f"--config=configs/{config}", f"--workdir={workdir}",
+        f"--config.data_dir={data_dir}", *flags,
+    ]  # fmt: skip
+
+
+def run(*args, check: bool = True) -> str:
+    """Runs the command to its end; returns what it printed."""
+    done = subprocess.run(command(*args), capture_output=True, text=True, timeout=400)
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def saved_state(workdir: pathlib.Path) -> dict:
+    manager = ocp.CheckpointManager(workdir / "checkpoints")
+    assert manager.latest_step() == STEPS
+    state = manager.restore(STEPS, args=ocp.args.Composite(state=ocp.args.StandardRestore())).state
+    manager.close()
+    return jax.device_get(state)
+
+
+@pytest.fixture(scope="module")
+def digits_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("digits")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, digits_dir):
+    """A finished run: its folder and what it printed."""
+    workdir = tmp_path_factory.mktemp("undisturbed")
+    return workdir, run("demo.py", workdir, digits_dir, *SMALL)
+
+
+@pytest.mark.slow
+def test_the_demo_trains_evaluates_and_says_so(undisturbed):
+    workdir, printed = undisturbed
+    assert f"step {STEPS}/{STEPS}" in printed
+    for name in ("appearance", "images", "motion"):
+        assert re.search(rf"{name} loss \d\.\d+ top-1", printed)
+        assert re.search(rf"^{name} +\d+ +\d+ ", printed, re.MULTILINE)
+    assert "clips/s" in printed and "input wait" in printed
+    for name in ("config.json", "versions.json", "parameters.txt", "tensorboard"):
+        assert (workdir / name).exists(), name
+
+
+@pytest.mark.slow
+def test_killed_and_continued_ends_bit_for_bit_the_same(undisturbed, digits_dir, tmp_path):
+    process = subprocess.Popen(
+        command("demo.py", tmp_path, digits_dir, *SMALL), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 300
+    while not (tmp_path / "checkpoints" / "4").exists():
+        assert process.poll() is None and time.monotonic() < deadline, "ended before it could be killed"
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    printed = run("demo.py", tmp_path, digits_dir, *SMALL)
+    assert "continuing from" in printed
+    jax.tree.map(np.testing.assert_array_equal, saved_state(tmp_path), saved_state(undisturbed[0]))
+
+
+@pytest.mark.slow
+def test_evaluating_alone_gives_the_same_table(undisturbed, digits_dir):
+    workdir, printed = undisturbed
+    alone = run("demo.py", workdir, digits_dir, *SMALL, "--mode=evaluate")
+    table = alone[alone.index("validation after") :]
+    assert table in printed
+
+
+@pytest.mark.slow
+def test_another_seed_in_the_same_workdir_is_refused(undisturbed, digits_dir):
+    printed = run("demo.py", undisturbed[0], digits_dir, *SMALL, "--config.seed=1", check=False)
+    assert "config.seed: 0 in the checkpoint, 1 now" in printed
+
+
+@pytest.mark.parametrize(
+    ("config", "flags", "message"),
+    [
+        ("demo.py", ["--config.steps=0"], "config.steps=0: must be greater than 0"),
+        ("demo.py", ["--config.optimizer.learning_rat=1"], "learning_rate"),
+        ("cover_b.py", [], "dataset 'imagenet2012' is not prepared"),
+        ("folders.py:video_folder/mine", [], "python -m data_pipelines.prepare video_folder --name=mine --source="),
+    ],
+)
+def test_errors_come_within_ten_seconds(tmp_path, config, flags, message):
+    start = time.monotonic()
+    printed = run(config, tmp_path, tmp_path, *flags, check=False)
+    assert time.monotonic() - start < 10
+    assert message in printed
+
+
+@pytest.mark.slow
+def test_real_clips_are_prepared_trained_evaluated_and_resumed(real_data, tmp_path):
+    """UCF101 by pattern, ARID by two lists, CIFAR-10 by folders; a few files of each."""
+    _copy_some(real_data / "ucf101", tmp_path / "ucf101", r"_g0[78]_c01")
+    _copy_some(real_data / "cifar10", tmp_path / "cifar10", r"/00[01]")
+    data_dir = f"--data_dir={tmp_path}"
+    prepare.main(["video_folder", "--name=ucf101", f"--source={tmp_path / 'ucf101'}", data_dir,
+                  "--validation_pattern=_g07_", "--short_side_px=64"])  # fmt: skip
+    prepare.main(["image_folder", "--name=cifar10", f"--source={tmp_path / 'cifar10'}", data_dir,
+                  "--validation_folder=test"])  # fmt: skip
+    config = "folders.py:video_folder/ucf101,image_folder/cifar10"
+    flags = ["--config.model.variant=mu/16", "--config.model.size_px=32", "--config.optimizer.warmup_steps=1",
+             "--config.checkpoint_every_steps=2", "--config.plan=joint"]  # fmt: skip
+    first = run(config, tmp_path / "work", tmp_path, *flags, "--config.steps=2")
+    again = run(config, tmp_path / "work", tmp_path, *flags, "--config.steps=4")
+    assert "validation after 2 steps" in first and "validation after 4 steps" in again
+    assert re.search(r"^ucf101 +5 +5 ", again, re.MULTILINE) and re.search(r"^cifar10 +10 ", again, re.MULTILINE)
+
+
+def _copy_some(source: pathlib.Path, target: pathlib.Path, pattern: str) -> None:
+    for path in sorted(source.rglob("*.*")):
+        if re.search(pattern, str(path)):
+            (target / path.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target / path.relative_to(source))
