@@ -33,7 +33,7 @@ CLIPS = {
 
 # A pose is (y, x, angle, log2 size): centre in pixels from the canvas's, radians anticlockwise, octaves.
 POSE_RANGE = np.array([CANVAS_PX / 2, CANVAS_PX / 2, np.deg2rad(40), 0.5])  # motion: wraps at plus and minus these
-DRIFT_RANGE = np.array([CANVAS_PX / 4, CANVAS_PX / 4, np.deg2rad(20), 0.25])  # appearance, images: stays inside them
+DRIFT_RANGE = np.array([CANVAS_PX / 8, CANVAS_PX / 8, np.deg2rad(10), 0.1])  # appearance, images: stays inside them
 TRAVEL = (0.4, 0.8)  # of the whole range, from the first to the last frame of a motion clip
 MOTIONS = {
     "left": (0, -1, 0, 0),

@@ -77,11 +77,11 @@ def test_lists_without_split_folders_start_at_the_source(source):
 @pytest.mark.parametrize(
     ("files", "layout", "message"),
     [
-        ({}, {"validation_folder": "val"}, r"no folder .*/val for the validation split; name it by --validation_folder"),
+        ({}, {"validation_folder": "val"}, r"no folder .*/val for the validation split; name it by --valid"),
         ({}, {"train_list": "train.txt"}, r"there is no file .*train\.txt"),
-        ({"train.txt": "a b c\n"}, {"train_list": "train.txt"}, r"train\.txt, line 1: 3 columns instead of 2, path,label"),
+        ({"train.txt": "a b c\n"}, {"train_list": "train.txt"}, r"train\.txt, line 1: 3 columns instead of 2, path"),
         ({"train.txt": "\n"}, {"train_list": "train.txt"}, r"train\.txt lists no files"),
-        ({"train.txt": "a 0\n"}, {"train_list": "train.txt", "list_columns": ("file", "label")}, r"has no column 'path'"),
+        ({"train.txt": "a 0\n"}, {"train_list": "train.txt", "list_columns": ("file", "label")}, r"no column 'path'"),
         (
             {"train.txt": "a.mp4 7\n", "names.txt": "run\nsit\n"},
             {"train_list": "train.txt", "class_names": "names.txt"},
