@@ -29,6 +29,7 @@ setup(
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12.8",
         "scikit-learn>=1.5",  # its handwritten digits are the embedded data set
+        "scipy>=1.14",
         "tensorboard>=2.20",  # clu's metric writers need it
         "tensorflow-datasets>=4.9.10",
         "tqdm>=4.66",

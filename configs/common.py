@@ -70,7 +70,7 @@ def augment() -> ml_collections.ConfigDict:
     config.randaugment_layers = 0  # operations a clip (RandAugment, arXiv 1909.13719); 0: off
     config.randaugment_magnitude = 10  # of 30
     config.mixup_alpha = 0.0  # Beta(a, a) of mixup (arXiv 1710.09412); 0: off
-    config.cutmix_alpha = 0.0  # Beta(a, a) of cutmix (arXiv 1905.04899); 0: off. With both on, half the pairs each
+    config.cutmix_alpha = 0.0  # Beta(a, a) of cutmix (arXiv 1905.04899); 0: off. With both on, half the examples each
     config.erase_prob = 0.0  # share of clips with one rectangle erased (arXiv 1708.04896)
     return config
 

@@ -4,6 +4,7 @@ import math
 
 import jax
 import numpy as np
+from einops import rearrange
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
@@ -92,6 +93,19 @@ def constrain_batch(mesh: Mesh):
     """A function that keeps an activation split along its leading axis, so that weights travel and activations stay."""
     sharding = batch_sharding(mesh)
     return lambda x: jax.lax.with_sharding_constraint(x, sharding)
+
+
+def cut_batch(mesh: Mesh, pieces: int):
+    """A function [B, ...] -> [pieces, B / pieces, ...]: every pieces-th example to a piece, so that none moves.
+
+    Every device cuts its own examples. Left to the partitioner of jax 0.10, the same cut gives wrong pieces on a mesh
+    whose data, fsdp and tensor axes are all longer than 1.
+    """
+
+    def cut(x):
+        return rearrange(x, "(b s) ... -> s b ...", s=pieces)
+
+    return jax.shard_map(cut, mesh=mesh, in_specs=PartitionSpec(BATCH), out_specs=PartitionSpec(None, BATCH))
 
 
 def _spec(name: str, shape: tuple[int, ...], axes: tuple[str, ...], mesh: Mesh) -> PartitionSpec:

@@ -73,7 +73,10 @@ def train(config: ConfigDict, workdir: str) -> train_step.TrainState:
     _describe(run, state)
     mix = mixture.Mixture({name: d.weight for name, d in config.datasets.items()}, config.plan, config.seed)
     step_fn = jax.jit(
-        train_step.make_train_step(config, run.model, run.num_classes, run.tx, run.schedule),
+        train_step.make_train_step(
+            config, run.model, run.num_classes, run.tx, run.schedule,
+            sharding.cut_batch(run.mesh, config.optimizer.grad_accum_steps),
+        ),
         donate_argnums=0,
         out_shardings=(run.shardings, sharding.replicated(run.mesh)),
     )

@@ -46,12 +46,13 @@ def make_init(model: Functional, tx: optax.GradientTransformation, ema_decay: fl
 
 def make_train_step(
     config: ConfigDict, model: Functional, num_classes: dict[str, int], tx: optax.GradientTransformation,
-    schedule: optax.Schedule,
+    schedule: optax.Schedule, cut: Callable[[jax.Array], jax.Array],
 ) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
     """Builds `train_step(state, {dataset: Batch}) -> (state, metrics)`; jit it with the state donated.
 
     The same function serves every step plan: one compilation for each set of datasets and shapes. metrics is
-    {"DATASET/loss" | "DATASET/top1": (sum, count)} and plain scalars under "scalars".
+    {"DATASET/loss" | "DATASET/top1": (sum, count)} and plain scalars under "scalars". `cut` divides an array [B, ...] into
+    config.optimizer.grad_accum_steps pieces (sharding.cut_batch).
     """
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
 
@@ -84,7 +85,7 @@ def make_train_step(
         examples = {name: prepare(name, batch) for name, batch in batches.items()}
         counts = {name: jnp.sum(batch["weight"]) for name, batch in batches.items()}
         grads, measured = _accumulate(
-            loss_fn, state.params, examples, counts, jax.random.fold_in(key, state.step), config, list(num_classes)
+            loss_fn, state.params, examples, counts, jax.random.fold_in(key, state.step), config, cut
         )
         grad_norm = optax.tree.norm(grads)
         finite = jnp.isfinite(grad_norm)
@@ -123,9 +124,9 @@ def make_eval_step(config: ConfigDict, model: Functional, name: str) -> Callable
     return eval_step
 
 
-def _accumulate(loss_fn, params, examples, counts, key, config, names):
+def _accumulate(loss_fn, params, examples, counts, key, config, cut):
     """Gradients and metrics over config.optimizer.grad_accum_steps pieces, one after another."""
-    steps = config.optimizer.grad_accum_steps
+    steps, names = config.optimizer.grad_accum_steps, list(config.datasets)
     value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
 
     def one_piece(pieces, key):
@@ -136,7 +137,7 @@ def _accumulate(loss_fn, params, examples, counts, key, config, names):
 
     if steps == 1:
         return one_piece(examples, key)
-    pieces = {name: _cut(piece, steps) for name, piece in examples.items()}
+    pieces = jax.tree.map(cut, examples)
     zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(one_piece, jax.tree.map(lambda x: x[0], pieces), key))
 
     def add(total, piece_and_number):
@@ -144,11 +145,6 @@ def _accumulate(loss_fn, params, examples, counts, key, config, names):
         return jax.tree.map(jnp.add, total, one_piece(piece, jax.random.fold_in(key, number))), None
 
     return jax.lax.scan(add, zeros, (pieces, jnp.arange(steps)))[0]
-
-
-def _cut(example: dict, steps: int) -> dict:
-    """[B, ...] -> [steps, B / steps, ...], every steps-th example to a piece, so that no example changes its device."""
-    return {key: rearrange(x, "(b s) ... -> s b ...", s=steps) for key, x in example.items()}
 
 
 def _update(state: TrainState, grads, finite, tx, ema_decay: float) -> TrainState:

@@ -88,7 +88,8 @@ def _build(config_json: str, devices: int) -> types.SimpleNamespace:
     tx = optimizer.make_optimizer(config.optimizer, schedule, jax.eval_shape(model.init, key))
     init = train_step.make_init(model, tx, config.optimizer.ema_decay)
     shardings = sharding.state_shardings(jax.eval_shape(init, key), model.axes, mesh)
-    step, traces = train_step.make_train_step(config, model, NUM_CLASSES, tx, schedule), []
+    cut = sharding.cut_batch(mesh, config.optimizer.grad_accum_steps)
+    step, traces = train_step.make_train_step(config, model, NUM_CLASSES, tx, schedule, cut), []
 
     def counted(state, batches):
         traces.append(sorted(batches))
