@@ -28,7 +28,7 @@ def get_config():
     config.model.remat = "none"
 
     config.optimizer.name = "adamw"
-    config.optimizer.learning_rate = 2e-3
+    config.optimizer.learning_rate = 1.2e-3
     config.optimizer.warmup_steps = 100
     config.optimizer.weight_decay = 0.05
     return config

@@ -51,8 +51,8 @@ def make_train_step(
     """Builds `train_step(state, {dataset: Batch}) -> (state, metrics)`; jit it with the state donated.
 
     The same function serves every step plan: one compilation for each set of datasets and shapes. metrics is
-    {"DATASET/loss" | "DATASET/top1": (sum, count)} and plain scalars under "scalars". `cut` divides an array [B, ...] into
-    config.optimizer.grad_accum_steps pieces (sharding.cut_batch).
+    {"DATASET/loss" | "DATASET/top1": (sum, count)} and plain scalars under "scalars". `cut` divides an array [B, ...]
+    into config.optimizer.grad_accum_steps pieces (sharding.cut_batch).
     """
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
 

@@ -13,7 +13,7 @@ from tests import small
 
 @pytest.fixture
 def mesh():
-    return sharding.make_mesh(mesh_config(fsdp=4, tensor=2))
+    return sharding.make_mesh(mesh_config(data=1, fsdp=4, tensor=2))
 
 
 def mesh_config(**sizes):
@@ -31,6 +31,11 @@ def test_minus_one_takes_all_devices_that_are_left():
 def test_a_mesh_that_is_not_the_devices_is_refused(sizes):
     with pytest.raises(ValueError, match=r"config.mesh.data=.* must multiply to the 8 devices"):
         sharding.make_mesh(mesh_config(**sizes))
+
+
+def test_a_mesh_of_three_long_axes_is_refused():
+    with pytest.raises(ValueError, match="at least one of data, fsdp and tensor must be 1"):
+        sharding.make_mesh(mesh_config(data=2, fsdp=2, tensor=2))
 
 
 def test_rules(mesh):
@@ -60,7 +65,7 @@ def test_an_array_of_no_parameter_is_refused(mesh):
 
 
 def test_parameters_are_born_sharded():
-    trainer = small.Trainer(small.config(mesh__fsdp=2, mesh__tensor=2, optimizer__name="adamw"), devices=2)
+    trainer = small.Trainer(small.config(mesh__fsdp=2, mesh__tensor=2, optimizer__name="adamw"))
     kernel = trainer.state.params["backbone"]["blocks"]["time"]["qkv"]["kernel"]
     assert kernel.sharding.spec == PartitionSpec(None, "fsdp", "tensor")
     assert kernel.addressable_shards[0].data.size == kernel.size // 4
@@ -69,7 +74,7 @@ def test_parameters_are_born_sharded():
 
 
 AUGMENT = {"crop": "area", "flip": True, "mixup_alpha": 0.5, "erase_prob": 0.5, "color_prob": 0.5}
-MESHES = [(1, 1, 1), (2, 1, 1), (8, 1, 1), (1, 8, 1), (1, 1, 4), (2, 2, 2)]
+MESHES = [(1, 1, 1), (2, 1, 1), (8, 1, 1), (1, 8, 1), (1, 1, 4), (4, 2, 1), (2, 1, 2), (1, 2, 2)]
 
 
 def losses(data, fsdp, tensor):
