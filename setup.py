@@ -28,6 +28,7 @@ setup(
         "numpy>=2",
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12.8",
+        "pillow>=10",
         "scikit-learn>=1.5",  # its handwritten digits are the embedded data set
         "scipy>=1.14",
         "tensorboard>=2.20",  # clu's metric writers need it
