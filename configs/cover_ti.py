@@ -1,20 +1,12 @@
-"""CoVeR-Ti/16, 8 frames at 224 px: the mix of cover_l.py at a size for fewer chips.
+"""CoVeR-Ti/16: cover_b.py with a smaller model.
 
     python -m cover_jax.main --config=configs/cover_ti.py --workdir=gs://BUCKET/cover_ti --distributed
-
-TimeSformer's own base setting is 8 frames at 224 px (arXiv 2102.05095); everything else is as in cover_l.py, this
-project's choice, and so far without a result.
 """
 
-from configs import cover_l
+from configs import cover_b
 
 
 def get_config(kinetics: str = "k400"):
-    config = cover_l.get_config(kinetics)
-    for name in (kinetics, "ssv2", "mit"):
-        config.datasets[name].num_frames = 8
+    config = cover_b.get_config(kinetics)
     config.model.variant = "Ti/16"
-    config.model.size_px = 224
-    config.model.num_frames = 8
-    config.mesh.fsdp = 1
     return config
