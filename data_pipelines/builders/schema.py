@@ -9,7 +9,7 @@ def info(builder, class_names, modality: str, description: str, **metadata) -> t
 
     Args:
       builder: the builder.
-      class_names: in the order of the labels.
+      class_names: in the order of the labels; None if they are not known yet, to be set when the source is listed.
       modality: "video" or "image".
       description: one sentence for `dataset_info.json`.
       **metadata: JSON values kept beside the data: where it came from.
@@ -28,22 +28,40 @@ def features(class_names) -> tfds.features.FeaturesDict:
     return tfds.features.FeaturesDict(
         {
             "frames": tfds.features.Sequence(jpeg),  # in order of time; one for an image
-            "label": tfds.features.ClassLabel(names=list(class_names)),
+            "label": tfds.features.ClassLabel(names=None if class_names is None else list(class_names)),
             "source": tfds.features.Text(),  # where it came from: a path inside the source folder, or a description
             "source_sha256": tfds.features.Text(),  # of the source's bytes: equal media in two datasets can be found
+            # The original that the source was cut from, where the publisher names it: a YouTube id, or "". Clips of
+            # one original in two datasets can be found by it. Datasets that were prepared before do not have it.
+            "source_id": tfds.features.Text(),
+            "source_start_s": tfds.features.Scalar(np.float32),  # where in the original the clip begins
+            "source_end_s": tfds.features.Scalar(np.float32),  # and ends; both 0 where there is no source_id
             "fps": tfds.features.Scalar(np.float32),  # of the stored frames; 0 for an image
             "num_source_frames": tfds.features.Scalar(np.int64),  # before frames were left out
         }
     )
 
 
-def example(frames, label, source: str, source_sha256: str, fps: float, num_source_frames: int) -> dict:
-    """One record; `frames` are JPEG bytes, `label` a class name or its index."""
+def example(
+    frames,
+    label,
+    source: str,
+    source_sha256: str,
+    fps: float,
+    num_source_frames: int,
+    source_id: str = "",
+    source_start_s: float = 0.0,
+    source_end_s: float = 0.0,
+) -> dict:
+    """One record; `frames` are JPEG bytes, `label` a class name or its index, -1 where it is not published."""
     return {
         "frames": list(frames),
         "label": label,
         "source": source,
         "source_sha256": source_sha256,
+        "source_id": source_id,
+        "source_start_s": source_start_s,
+        "source_end_s": source_end_s,
         "fps": fps,
         "num_source_frames": num_source_frames,
     }
