@@ -61,7 +61,9 @@ def dataset() -> ml_collections.ConfigDict:
 def augment() -> ml_collections.ConfigDict:
     """What one training example goes through on the device: one draw a clip, the same for all its frames."""
     config = ConfigDict()
-    config.flip = True  # mirror left and right, half of the time; False where a class means a side
+    # Mirror half of the clips. Classes that differ by the words left and right (or clockwise) then swap, and one
+    # without its opposite is never mirrored. False where classes mean sides in other words, or a mirrored 2 is no 2.
+    config.flip = True
     config.crop = "area"  # "area": random area and aspect; "scale": random zoom, then a square anywhere; "none": whole
     config.crop_range = (0.3, 1.0)  # "area": share of the frame; "scale": shorter side, in units of the model's size_px
     config.crop_aspect = (0.75, 4 / 3)  # "area": width / height

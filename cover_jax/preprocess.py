@@ -26,6 +26,7 @@ from einops import rearrange
 from ml_collections import ConfigDict
 
 from cover_jax import augment as ops
+from cover_jax import mirror
 from cover_jax.augment import Box
 
 # B batch, P pairs, T frames, H height, W width, S side of the model's square, C channels or classes, V spatial views
@@ -39,23 +40,24 @@ def train(
     *,
     augment: ConfigDict,
     size_px: int,
-    num_classes: int,
+    class_names: Sequence[str],
     label_smoothing: float,
     mean: Sequence[float],
     std: Sequence[float],
-) -> tuple[jax.Array, jax.Array]:
+) -> dict[str, jax.Array]:
     """One training batch for the model.
 
     Args:
         batch: a Batch: frames uint8 [B, T, H, W, 3], size_px int32 [B, 2], label, weight and seed [B].
         augment: `augment()` of configs/common.py.
         size_px: side of the square that the model sees.
+        class_names: in the order of the labels; they say which class a mirrored clip is of (`mirror`).
         label_smoothing: share of each target that is spread evenly over all classes.
         mean: of each channel, in units of the 0..1 range; so is std.
 
     Returns:
-        frames float32 [B, T, size_px, size_px, 3], normalised, and targets float32 [B, num_classes] that sum to 1 for
-        each example with a label in range.
+        `frames` float32 [B, T, size_px, size_px, 3], normalised; `targets` float32 [B, C] that sum to 1 for each
+        example with a label in range; `label` int32 [B], each example's own, after mirroring and before mixing.
 
     Raises:
         ValueError: augment.crop is unknown, or mixing is on and B is odd.
@@ -64,17 +66,18 @@ def train(
     if mixing and len(batch["seed"]) % 2:
         raise ValueError(f"batch_size={len(batch['seed'])}: mixup and cutmix mix pairs, so it must be even")
     streams = jax.vmap(_streams)(batch["seed"])
+    flip_B, label_B = _flip(streams["flip"], batch["label"], augment, class_names)
 
-    def one_clip(frames_THWC, shape_px, keys):
+    def one_clip(frames_THWC, shape_px, flip, keys):
         box = _crop_box(keys["crop"], shape_px, augment, size_px)
-        flip = jax.random.bernoulli(keys["flip"]) if augment.flip else False
         return _augment(keys, resample(frames_THWC, shape_px, box, size_px, flip), augment, mean, std)
 
-    frames_BTHWC = jax.vmap(one_clip)(batch["frames"], batch["size_px"], streams)
-    targets_BC = jax.nn.one_hot(batch["label"], num_classes) * (1 - label_smoothing) + label_smoothing / num_classes
+    frames_BTHWC = jax.vmap(one_clip)(batch["frames"], batch["size_px"], flip_B, streams)
+    classes = len(class_names)
+    targets_BC = jax.nn.one_hot(label_B, classes) * (1 - label_smoothing) + label_smoothing / classes
     if mixing:
-        return _mix(streams["mix"], frames_BTHWC, targets_BC, batch["weight"], augment)
-    return frames_BTHWC, targets_BC
+        frames_BTHWC, targets_BC = _mix(streams["mix"], frames_BTHWC, targets_BC, batch["weight"], augment)
+    return {"frames": frames_BTHWC, "targets": targets_BC, "label": label_B}
 
 
 def evaluate(
@@ -153,6 +156,15 @@ def _kernel(start, extent, limit, num_in: int, num_out: int, reverse) -> jax.Arr
 def _true_size(shape_px):
     """Height and width as floats; an undecodable example's 0 x 0 counts as one pixel, so that nothing divides by 0."""
     return jnp.maximum(shape_px, 1).astype(jnp.float32)
+
+
+def _flip(keys_B, label_B, augment: ConfigDict, class_names: Sequence[str]):
+    """Whether to mirror each example, half of those whose class allows it, and its label then."""
+    if not augment.flip:
+        return jnp.zeros(label_B.shape, bool), label_B
+    mirrored_B = jnp.array(mirror.mirrored_labels(class_names))[label_B]
+    flip_B = jax.vmap(jax.random.bernoulli)(keys_B) & (mirrored_B != mirror.NEVER)
+    return flip_B, jnp.where(flip_B, mirrored_B, label_B)
 
 
 def _crop_box(key, shape_px, augment: ConfigDict, size_px: int) -> Box:

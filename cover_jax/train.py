@@ -35,7 +35,8 @@ class Run:
         self.mesh = sharding.make_mesh(config.mesh)
         config_lib.validate_batches(config, sharding.num_batch_shards(self.mesh))
         self.train_splits, self.eval_splits = _open_splits(config)
-        self.num_classes = {name: len(split.class_names) for name, split in self.train_splits.items()}
+        self.class_names = {name: split.class_names for name, split in self.train_splits.items()}
+        self.num_classes = {name: len(names) for name, names in self.class_names.items()}
         self.model = cover.functional(
             config.model, self.num_classes, constrain=sharding.constrain_batch(self.mesh)
         )
@@ -74,7 +75,7 @@ def train(config: ConfigDict, workdir: str) -> train_step.TrainState:
     mix = mixture.Mixture({name: d.weight for name, d in config.datasets.items()}, config.plan, config.seed)
     step_fn = jax.jit(
         train_step.make_train_step(
-            config, run.model, run.num_classes, run.tx, run.schedule,
+            config, run.model, run.class_names, run.tx, run.schedule,
             sharding.cut_batch(run.mesh, config.optimizer.grad_accum_steps),
         ),
         donate_argnums=0,
@@ -256,11 +257,11 @@ def _preview(run: Run, name: str, batch: dict) -> np.ndarray:
     """Up to four clips as the model sees them, but for normalisation: frames side by side, clips below each other."""
     dataset = run.config.datasets[name]
     few = {key: value[:4] for key, value in batch.items() if key != "index"}
-    frames_BTHWC, _ = preprocess.train(
-        few, augment=dataset.augment, size_px=run.config.model.size_px, num_classes=run.num_classes[name],
+    seen = preprocess.train(
+        few, augment=dataset.augment, size_px=run.config.model.size_px, class_names=run.class_names[name],
         label_smoothing=dataset.label_smoothing, mean=(0.0,) * 3, std=(1.0,) * 3,
     )  # fmt: skip
-    return rearrange(np.clip(frames_BTHWC, 0, 1), "b t h w c -> (b h) (t w) c")
+    return rearrange(np.clip(seen["frames"], 0, 1), "b t h w c -> (b h) (t w) c")
 
 
 def _heat_map(confusion: np.ndarray) -> np.ndarray:

@@ -45,7 +45,7 @@ def make_init(model: Functional, tx: optax.GradientTransformation, ema_decay: fl
 
 
 def make_train_step(
-    config: ConfigDict, model: Functional, num_classes: dict[str, int], tx: optax.GradientTransformation,
+    config: ConfigDict, model: Functional, class_names: dict[str, tuple[str, ...]], tx: optax.GradientTransformation,
     schedule: optax.Schedule, cut: Callable[[jax.Array], jax.Array],
 ) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
     """Builds `train_step(state, {dataset: Batch}) -> (state, metrics)`; jit it with the state donated.
@@ -70,16 +70,16 @@ def make_train_step(
 
     def prepare(name, batch):
         dataset = config.datasets[name]
-        frames_BTHWC, targets_BC = preprocess.train(
+        seen = preprocess.train(
             batch,
             augment=dataset.augment,
             size_px=config.model.size_px,
-            num_classes=num_classes[name],
+            class_names=class_names[name],
             label_smoothing=dataset.label_smoothing,
             mean=config.model.pixel_mean,
             std=config.model.pixel_std,
         )
-        return {"frames": frames_BTHWC, "targets": targets_BC, "label": batch["label"], "weight": batch["weight"]}
+        return seen | {"weight": batch["weight"]}
 
     def train_step(state: TrainState, batches: dict[str, dict]) -> tuple[TrainState, dict]:
         examples = {name: prepare(name, batch) for name, batch in batches.items()}

@@ -14,7 +14,8 @@ from configs import common
 from cover_jax import optimizer, sharding, train_step
 from cover_jax.models import cover
 
-NUM_CLASSES = {"images": 5, "video": 3}
+CLASS_NAMES = {"images": tuple("abcde"), "video": ("left", "right", "up")}
+NUM_CLASSES = {name: len(names) for name, names in CLASS_NAMES.items()}
 
 
 def config(**changes):
@@ -89,7 +90,7 @@ def _build(config_json: str, devices: int) -> types.SimpleNamespace:
     init = train_step.make_init(model, tx, config.optimizer.ema_decay)
     shardings = sharding.state_shardings(jax.eval_shape(init, key), model.axes, mesh)
     cut = sharding.cut_batch(mesh, config.optimizer.grad_accum_steps)
-    step, traces = train_step.make_train_step(config, model, NUM_CLASSES, tx, schedule, cut), []
+    step, traces = train_step.make_train_step(config, model, CLASS_NAMES, tx, schedule, cut), []
 
     def counted(state, batches):
         traces.append(sorted(batches))

@@ -22,7 +22,8 @@ OFF = {"flip": False, "crop": "none"}
 ALL_ON = {
     "color_prob": 0.8, "randaugment_layers": 1, "mixup_alpha": 0.8, "cutmix_alpha": 1.0, "erase_prob": 0.5,
 }  # fmt: skip
-SIZE_PX, NUM_CLASSES = 16, 5
+SIZE_PX, CLASS_NAMES = 16, ("a", "b", "c", "d", "e")
+SIDES = ("jump", "turn left", "turn right", "left hook", "run")
 
 
 def make_batch(size=8, num_frames=2, canvas=(24, 32), true=(20, 28), **changes):
@@ -31,7 +32,7 @@ def make_batch(size=8, num_frames=2, canvas=(24, 32), true=(20, 28), **changes):
     return {
         "frames": rng.integers(0, 256, (size, num_frames, *canvas, 3), dtype=np.uint8),
         "size_px": np.tile(np.int32(true), (size, 1)),
-        "label": np.arange(size, dtype=np.int32) % NUM_CLASSES,
+        "label": np.arange(size, dtype=np.int32) % len(CLASS_NAMES),
         "weight": np.ones(size, np.float32),
         "seed": rng.integers(0, 2**32, size, dtype=np.uint32),
         **changes,
@@ -46,7 +47,7 @@ def augment(**changes):
 
 def train_fn(options, **changes):
     settings = {
-        "size_px": SIZE_PX, "num_classes": NUM_CLASSES, "label_smoothing": 0.0, "mean": MEAN, "std": STD, **changes,
+        "size_px": SIZE_PX, "class_names": CLASS_NAMES, "label_smoothing": 0.0, "mean": MEAN, "std": STD, **changes,
     }  # fmt: skip
     return functools.partial(preprocess.train, augment=augment(**options), **settings)
 
@@ -57,7 +58,13 @@ def jitted(options, changes):
 
 
 def train(batch, options, **changes):
-    """Frames and targets as NumPy; the functions of equal options are compiled once."""
+    """Frames and targets as NumPy."""
+    out = train_all(batch, options, **changes)
+    return out["frames"], out["targets"]
+
+
+def train_all(batch, options, **changes):
+    """All that training gets, as NumPy; the functions of equal options are compiled once."""
     out = jitted(tuple(sorted(options.items())), tuple(sorted(changes.items())))(batch)
     return jax.tree.map(np.asarray, out)
 
@@ -258,6 +265,44 @@ def test_frames_of_a_clip_go_through_the_same():
     np.testing.assert_allclose(frames[:, 0], frames[:, 1], atol=1e-5)
 
 
+# Mirroring
+
+
+def mirrored(batch, **options):
+    """Which examples were mirrored, by their pixels, and all that training got."""
+    out = train_all(batch, {**OFF, **options}, class_names=SIDES, **LEVELS)
+    plain = train(batch, OFF, **LEVELS)[0]
+    flipped = np.all(np.abs(out["frames"] - plain[:, :, :, ::-1]) < 1e-3, axis=(1, 2, 3, 4))
+    np.testing.assert_allclose(out["frames"][~flipped], plain[~flipped], atol=1e-3)
+    return flipped, out
+
+
+def test_classes_that_name_a_side_swap_when_mirrored():
+    """By turns of SIDES: "turn left" and "turn right" swap, "left hook" stays as it is, the others keep their label."""
+    batch = make_batch(200)
+    flipped, out = mirrored(batch, flip=True)
+    share = [flipped[batch["label"] == label].mean() for label in range(5)]
+    assert share[3] == 0 and all(0.25 < share[label] < 0.75 for label in (0, 1, 2, 4))
+    want = np.where(flipped, np.array([0, 2, 1, -1, 4])[batch["label"]], batch["label"])
+    np.testing.assert_array_equal(out["label"], want)
+    np.testing.assert_array_equal(out["targets"], np.eye(5)[want])
+
+
+def test_without_flip_no_label_changes():
+    batch = make_batch(40)
+    flipped, out = mirrored(batch)
+    assert not flipped.any()
+    np.testing.assert_array_equal(out["label"], batch["label"])
+
+
+def test_names_of_sides_leave_the_other_draws_alone():
+    """Classes are mirrored or not by the same draw, whatever their names: only "left hook" (3) differs."""
+    batch = make_batch(40)
+    named, plain = (train_all(batch, {}, class_names=names)["frames"] for names in (SIDES, CLASS_NAMES))
+    same = np.all(named == plain, axis=(1, 2, 3, 4))
+    assert same[batch["label"] != 3].all() and not same[batch["label"] == 3].all()
+
+
 # Determinism
 
 
@@ -390,7 +435,8 @@ def test_split_over_devices_equals_one_and_stays_local(split_batch):
     compiled = jax.jit(train_fn(ALL_ON), in_shardings=split_batch).lower(batch).compile()
     assert no_collectives(compiled)
     split = compiled(jax.device_put(batch, split_batch))
-    for one, eight in zip(train(batch, ALL_ON), split, strict=True):
+    for key, one in train_all(batch, ALL_ON).items():
+        eight = split[key]
         assert eight.sharding.is_equivalent_to(split_batch, eight.ndim)
         np.testing.assert_allclose(one, eight, atol=1e-4)
 

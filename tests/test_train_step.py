@@ -82,6 +82,19 @@ def test_a_masked_example_equals_a_dropped_one():
     assert results[0][1] == results[1][1]
 
 
+def test_the_label_of_a_mirrored_clip_is_its_other_side():
+    """All clips are "left" and the head says "right": right for those that were mirrored, wrong for the others."""
+    hits = {}
+    for flip in (False, True):
+        trainer = small.Trainer(small.config(datasets__video__augment__flip=flip, datasets__video__batch_size=32))
+        trainer.state.params["heads"]["video"]["bias"] = jnp.array([0.0, 1.0, 0.0])
+        batch = small.batch(trainer.config, "video")
+        batch["label"][:] = 0
+        hits[flip], _ = trainer.step({"video": trainer.put(batch)})["video/top1"]
+    assert hits[False] == 0
+    assert 6 < hits[True] < 26
+
+
 @pytest.mark.parametrize("names", [("video",), ("images", "video")])
 def test_accumulation_changes_nothing(names):
     """Two pieces of 4 give the gradients of one batch of 8, padding included."""
