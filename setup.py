@@ -38,6 +38,7 @@ setup(
     ],
     extras_require={
         "tpu": ["jax[tpu]>=0.10.2"],
+        "plan": ["jax[tpu]>=0.10.2"],  # its compiler alone, on any Linux machine: cover_jax/plan.py
         "cuda": ["jax[cuda12]>=0.10.2"],
         "test": ["pytest>=8", "ruff>=0.17"],
     },

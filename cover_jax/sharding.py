@@ -1,6 +1,7 @@
 """Where arrays live: one mesh, one table of rules, and how a host's batch becomes a global array."""
 
 import math
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -22,25 +23,26 @@ RULES = {
 BATCH = ("data", "fsdp")  # mesh axes that split a batch
 
 
-def make_mesh(config: ConfigDict) -> Mesh:
-    """The mesh (data, fsdp, tensor) over all devices.
+def make_mesh(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh (data, fsdp, tensor) over `devices`, by default all there are.
 
     Raises:
         ValueError: the axes do not multiply to the number of devices, or all three are longer than 1.
     """
     shape = {axis: config[axis] for axis in ("data", "fsdp", "tensor")}
-    devices = jax.device_count()
+    devices = jax.devices() if devices is None else devices
     fixed = math.prod(size for size in shape.values() if size != -1)
     free = [axis for axis, size in shape.items() if size == -1]
-    if devices % fixed or (not free and fixed != devices):
+    if len(devices) % fixed or (not free and fixed != len(devices)):
         sizes = ", ".join(f"config.mesh.{axis}={size}" for axis, size in shape.items())
-        raise ValueError(f"{sizes}: must multiply to the {devices} devices at hand; -1 once takes all that are left")
+        count = len(devices)
+        raise ValueError(f"{sizes}: must multiply to the {count} devices at hand; -1 once takes all that are left")
     if free:
-        shape[free[0]] = devices // fixed
+        shape[free[0]] = len(devices) // fixed
     if min(shape.values()) > 1:
         # With jax 0.10 and 0.12 the partitioner then gives examples the features of others (seen on CPU devices).
         raise ValueError(f"config.mesh={shape}: at least one of data, fsdp and tensor must be 1")
-    return jax.make_mesh(tuple(shape.values()), tuple(shape), axis_types=(AxisType.Auto,) * 3)
+    return jax.make_mesh(tuple(shape.values()), tuple(shape), axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

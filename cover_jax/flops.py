@@ -1,0 +1,28 @@
+"""Floating-point operations that the model needs: what MFU is measured against."""
+
+from ml_collections import ConfigDict
+
+from cover_jax.models.variants import Variant, parse
+
+
+def forward(variant: Variant, num_frames: int, num_patches: int) -> int:
+    """Operations of one clip through the backbone, a multiply-add counted as two, matrix products only.
+
+    Args:
+      num_frames: frames of the clip.
+      num_patches: patches of a frame.
+    """
+    width, tokens = variant.width, num_frames * num_patches
+    with_cls = tokens + num_frames  # each frame has its own CLS in spatial attention
+    time = 2 * 5 * width**2 * tokens + 4 * width * num_frames * tokens  # qkv, out, temporal_fc; scores and values
+    space = 2 * 4 * width**2 * with_cls + 4 * width * (num_patches + 1) * with_cls
+    mlp = 2 * 2 * width * variant.mlp_dim * (tokens + 1)
+    patch_embed = 2 * 3 * variant.patch_px**2 * width * tokens
+    return variant.depth * (time + space + mlp) + patch_embed
+
+
+def train_step(config: ConfigDict, name: str) -> int:
+    """Operations that a training step on dataset `name` needs: forward and twice that backward, nothing recomputed."""
+    variant, dataset = parse(config.model.variant), config.datasets[name]
+    num_patches = (config.model.size_px // variant.patch_px) ** 2
+    return 3 * dataset.batch_size * forward(variant, dataset.num_frames, num_patches)

@@ -1,0 +1,175 @@
+"""What a compiled TPU program costs, read from its text: the compiler's own estimates, kernels and collectives.
+
+Every TPU instruction carries `estimated_cycles`, what the compiler's cost model thinks of it. Three things are missing
+there and are added here: how often loops run, Pallas kernels, and the time that data spends between chips.
+"""
+
+import dataclasses
+import math
+import pathlib
+import re
+from collections.abc import Iterator
+
+_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{\s*$")
+_INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%([\w.\-]+) = (.*)$")
+_OPCODE = re.compile(r"(?:^|[\s)}\]])([a-z][a-z0-9\-]*)\(")
+_ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
+_BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "s64": 8, "u64": 8, "f64": 8}
+_COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """One instruction of the program that costs something.
+
+    Attributes:
+      name: the instruction's.
+      kind: "matmul", "elementwise", "kernel" (Pallas) or "collective".
+      trips: how often it runs in one call of the program.
+      cycles: of one run: the compiler's estimate; 0 for kernels and collectives.
+      bytes: of one run: what a kernel reads and writes, or what a collective moves over one chip's ring.
+      grid_steps: of a kernel.
+      op_name: where in the JAX program it comes from.
+    """
+
+    name: str
+    kind: str
+    trips: int
+    cycles: int
+    bytes: int
+    grid_steps: int
+    op_name: str
+
+
+def read(text: str) -> list[Work]:
+    """All work of a compiled program.
+
+    Args:
+      text: `compiled.as_text()`.
+    """
+    computations, entry = _parse(text)
+    with_matmul = {
+        name for name, body in computations.items() if any(_opcode(rest) in ("convolution", "dot") for _, rest in body)
+    }
+    return list(_walk(entry, 1, computations, with_matmul))
+
+
+def kernel_bundles(folder: pathlib.Path) -> dict[str, int]:
+    """Instruction bundles of one grid step, one cycle each, by instruction name, from the compiler's notes.
+
+    Args:
+      folder: where libtpu wrote its schedules (chips.use_compiler_only).
+    """
+    found = {}
+    for path in folder.glob("*schedule-analysis_final_bundles.txt"):
+        match = re.search(r"total scheduled bundles:\s*(\d+)", path.read_text())
+        name = re.fullmatch(r"\d+-(.+)-\d+-schedule-analysis_final_bundles\.txt", path.name)
+        if match and name:
+            found[name[1]] = int(match[1])
+    return found
+
+
+def _parse(text: str) -> tuple[dict[str, list[tuple[str, str]]], str]:
+    """Computation -> its (instruction, rest of the line), and the entry's name."""
+    computations, entry, body = {}, "", None
+    for line in text.splitlines():
+        if start := _COMPUTATION.match(line):
+            body = computations[start[1]] = []
+            entry = start[1] if line.startswith("ENTRY") else entry
+        elif line.rstrip() == "}":
+            body = None
+        elif body is not None and (found := _INSTRUCTION.match(line)):
+            body.append((found[1], found[2]))
+    return computations, entry
+
+
+def _walk(computation: str, trips: int, computations, with_matmul) -> Iterator[Work]:
+    for name, rest in computations[computation]:
+        opcode = _opcode(rest)
+        if opcode == "while":
+            count = _trip_count(computations[_attribute(rest, "condition")])
+            yield from _walk(_attribute(rest, "body"), trips * count, computations, with_matmul)
+        elif opcode in ("call", "conditional"):
+            for called in re.findall(r"(?:to_apply|true_computation|false_computation)=%?([\w.\-]+)", rest):
+                yield from _walk(called, trips, computations, with_matmul)
+        elif opcode.removesuffix("-start") in _COLLECTIVES:
+            yield _work(name, "collective", trips, rest, bytes=_collective_bytes(opcode, rest))
+        elif 'custom_call_target="tpu_custom_call"' in rest:
+            grid = re.search(r'"?grid_steps"?\s*[:=]\s*"?(\d+)', rest)
+            size = _array_bytes(_result(rest)) + sum(
+                _array_bytes(_result(dict(computations[computation])[operand]))
+                for operand in re.findall(r"%([\w.\-]+)", _operands(rest))
+            )
+            yield _work(name, "kernel", trips, rest, bytes=size, grid_steps=int(grid[1]) if grid else 1)
+        elif cycles := re.search(r'"estimated_cycles":"(\d+)"', rest):
+            calls = re.search(r"calls=%?([\w.\-]+)", rest)
+            matmul = opcode in ("convolution", "dot") or (calls and calls[1] in with_matmul)
+            yield _work(name, "matmul" if matmul else "elementwise", trips, rest, cycles=int(cycles[1]))
+
+
+def _work(name: str, kind: str, trips: int, rest: str, *, cycles: int = 0, bytes: int = 0, grid_steps: int = 0) -> Work:
+    op_name = re.search(r'op_name="([^"]*)"', rest)
+    return Work(name, kind, trips, cycles, bytes, grid_steps, op_name[1] if op_name else "")
+
+
+def _opcode(rest: str) -> str:
+    found = _OPCODE.search(rest)
+    return found[1] if found else ""
+
+
+def _attribute(rest: str, name: str) -> str:
+    return re.search(rf"{name}=%?([\w.\-]+)", rest)[1]
+
+
+def _trip_count(condition: list[tuple[str, str]]) -> int:
+    """Loops of jax.lax.scan count from 0 to a constant, which stands in their condition."""
+    constants = [int(n) for _, rest in condition for n in re.findall(r"constant\((\d+)\)", rest)]
+    return max(constants, default=1)
+
+
+def _result(rest: str) -> str:
+    """The type of an instruction's result."""
+    return rest[: _OPCODE.search(rest).start(1)]
+
+
+def _operands(rest: str) -> str:
+    after = rest[_OPCODE.search(rest).end() :]
+    return after[: after.index(")")]
+
+
+def _array_bytes(types: str) -> int:
+    return sum(_sizes(types))
+
+
+def _sizes(types: str) -> list[int]:
+    """Bytes of each array of a type."""
+    arrays = [(_BYTES.get(dtype, 4), shape.split(",")) for dtype, shape in _ARRAY.findall(types)]
+    return [itemsize * math.prod(int(length) for length in shape if length) for itemsize, shape in arrays]
+
+
+def _collective_bytes(opcode: str, rest: str) -> int:
+    """Bytes that pass each link of a ring of the chips that take part.
+
+    Of n chips: a gathered or scattered array goes round but for its own n-th part, a reduced one goes round twice.
+    """
+    sizes = _sizes(_result(rest))
+    # A started operation returns its operand beside its result; the larger of them is what goes round.
+    whole = max(sizes, default=0) if opcode.endswith("-start") else sum(sizes)
+    chips = _group_size(rest)
+    match opcode.removesuffix("-start"):
+        case "collective-permute":
+            return whole
+        case "all-reduce":
+            return 2 * whole * (chips - 1) // chips
+        case "reduce-scatter" if not opcode.endswith("-start"):
+            return whole * (chips - 1)
+        case _:
+            return whole * (chips - 1) // chips
+
+
+def _group_size(rest: str) -> int:
+    """Chips of one group: `replica_groups=[groups,chips]<=[...]` or `{{0,1},{2,3}}`; all in one where there is none."""
+    if found := re.search(r"replica_groups=\[\d+,(\d+)\]", rest):
+        return int(found[1])
+    found = re.search(r"replica_groups=\{\{([\d,]+)\}", rest)
+    return len(found[1].split(",")) if found else 2

@@ -1,0 +1,435 @@
+"""A run's cost before it is paid: memory, time and MFU of a config on TPU pods, from the TPU compiler, with no TPU.
+
+    python -m cover_jax.plan --config=configs/cover_l.py --topology=v5e:16x16
+    python -m cover_jax.plan --config=configs/cover_l.py --topology=v5e:16x16 --topology=v5p:4x4x4 --clips_per_chip=1,2
+
+cover_jax/PLAN.md says what the figures mean and how far to trust them.
+"""
+
+import copy
+import dataclasses
+import json
+import pathlib
+import re
+import sys
+import tempfile
+import time
+
+import jax
+import jax.numpy as jnp
+from absl import app, flags
+from jax.sharding import Mesh, NamedSharding
+from ml_collections import ConfigDict, config_flags
+
+from cover_jax import chips, flops, hlo_cost, optimizer, sharding, train_step
+from cover_jax import config as config_lib
+from cover_jax.models import cover
+
+_CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/, as FILE or FILE:ARGUMENT.")
+_TOPOLOGY = flags.DEFINE_multi_string("topology", None, "TPU slice, such as v5e:16x16; may be given several times.")
+_CLIPS = flags.DEFINE_list("clips_per_chip", [], "Clips a chip of the dataset with the longest clips, such as 1,2,4; "
+                           "other batches keep their ratio. Without it: the config's batch sizes.")  # fmt: skip
+_MESH = flags.DEFINE_list("mesh", [], "DATAxFSDPxTENSOR, such as -1x8x1,-1x1x1. Without it: the config's mesh.")
+_EVALUATION = flags.DEFINE_bool("evaluation", False, "Compile the evaluation steps too.")
+_JSON = flags.DEFINE_string("json", None, "Also write everything to this file.")
+flags.mark_flags_as_required(["config", "topology"])
+
+WORK = {"matmul": "matmuls", "kernel": "kernels", "elementwise": "elementwise", "collective": "collectives"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """One compiled step: memory of a chip in GiB, time in ms.
+
+    Attributes:
+      datasets: what one call trains on.
+      counts_for: all datasets whose steps are taken to cost the same.
+      share: of all steps.
+      parameters_gib, optimizer_gib: arithmetic, from shapes and shardings.
+      activations_gib, peak_gib: the compiler's; peak includes the others. Where it refused the program, what it wanted.
+      fits: whether the compiler took it.
+      matmuls_ms, kernels_ms, elementwise_ms: the compiler's predictions. Kernels are the Pallas ones.
+      collectives_ms: an estimate from bytes and link bandwidth; the compiler hides much of it behind the rest.
+      tflop: that the step needs on one chip, arithmetic.
+      compile_s: how long the compiler took.
+    """
+
+    datasets: tuple[str, ...]
+    counts_for: tuple[str, ...]
+    share: float
+    parameters_gib: float
+    optimizer_gib: float
+    activations_gib: float
+    peak_gib: float
+    fits: bool
+    matmuls_ms: float = 0.0
+    kernels_ms: float = 0.0
+    elementwise_ms: float = 0.0
+    collectives_ms: float = 0.0
+    tflop: float = 0.0
+    compile_s: float = 0.0
+
+    @property
+    def compute_ms(self) -> float:
+        return self.matmuls_ms + self.kernels_ms + self.elementwise_ms
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A config on one topology: its programs, and the mean step over their shares (`Program` has the units).
+
+    Attributes:
+      step_ms: predicted time of the mean step if all collectives hide behind it.
+      exposed_step_ms: the same if none does; the truth lies between.
+      mfu: needed operations over what the chips could do in step_ms; mfu_exposed in exposed_step_ms.
+      clips_per_s: examples of all datasets, over all chips, at step_ms.
+      days: for config.steps steps of step_ms, evaluation and input left out.
+    """
+
+    topology: str
+    mesh: dict[str, int]
+    chips: int
+    batch_sizes: dict[str, int]
+    hbm_gib: float
+    programs: tuple[Program, ...]
+    evaluations: tuple[Program, ...]
+    fits: bool
+    advice: str
+    step_ms: float = 0.0
+    exposed_step_ms: float = 0.0
+    mfu: float = 0.0
+    mfu_exposed: float = 0.0
+    clips_per_s: float = 0.0
+    days: float = 0.0
+
+
+class Compiler:
+    """A config's steps, compiled for one topology.
+
+    Args:
+      config: a validated config; every dataset must state its `num_classes`.
+      topology: as in `chips.parse`.
+      dump_folder: as in `chips.use_compiler_only`.
+
+    Raises:
+      ConfigError: a dataset without `num_classes`, or batches that the chips cannot share.
+      TopologyError: as in `chips.devices`.
+    """
+
+    def __init__(self, config: ConfigDict, topology: str, dump_folder: pathlib.Path):
+        self.config, self.dump_folder = config, dump_folder
+        self.chip, self.num_chips = chips.parse(topology)
+        self.mesh = sharding.make_mesh(config.mesh, chips.devices(topology))
+        config_lib.validate_batches(config, sharding.num_batch_shards(self.mesh))
+        num_classes = {name: _num_classes(name, dataset) for name, dataset in config.datasets.items()}
+        self.model = cover.functional(config.model, num_classes, constrain=sharding.constrain_batch(self.mesh))
+        self.schedule = optimizer.make_schedule(config.optimizer, config.steps)
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        self.tx = optimizer.make_optimizer(config.optimizer, self.schedule, jax.eval_shape(self.model.init, key))
+        state = jax.eval_shape(train_step.make_init(self.model, self.tx, config.optimizer.ema_decay), key)
+        self.shardings = sharding.state_shardings(state, self.model.axes, self.mesh)
+        self.state = jax.tree.map(_with_sharding, state, self.shardings)
+        self.class_names = {name: tuple(map(str, range(count))) for name, count in num_classes.items()}
+
+    def train_program(self, names: tuple[str, ...], counts_for: tuple[str, ...], share: float) -> Program:
+        """The training step on `names`, one dataset or, for a joint plan, all."""
+        cut = sharding.cut_batch(self.mesh, self.config.optimizer.grad_accum_steps)
+        step = train_step.make_train_step(self.config, self.model, self.class_names, self.tx, self.schedule, cut)
+        step = jax.jit(step, donate_argnums=0, out_shardings=(self.shardings, sharding.replicated(self.mesh)))
+        batches = {name: self._batch(name) for name in names}
+        needed = sum(flops.train_step(self.config, name) for name in names)
+        return self._compile(step, (self.state, batches), names, counts_for, share, needed)
+
+    def eval_program(self, name: str) -> Program:
+        """The evaluation step on one dataset; its `share` is of its own evaluation."""
+        step = train_step.make_eval_step(self.config, self.model, name)
+        step = jax.jit(step, out_shardings=sharding.replicated(self.mesh))
+        batch = self._batch(name, evaluation=True)
+        return self._compile(step, (self.state.eval_params, batch), (name,), (name,), 1.0, 0)
+
+    def _batch(self, name: str, evaluation: bool = False) -> dict[str, jax.ShapeDtypeStruct]:
+        dataset = self.config.datasets[name]
+        size, frames = dataset.batch_size, dataset.num_frames
+        if evaluation:
+            size, frames = dataset.eval_batch_size, dataset.num_frames * dataset.eval_clips
+        shapes = {
+            "frames": ((size, frames, *dataset.canvas_px, 3), jnp.uint8),
+            "size_px": ((size, 2), jnp.int32),
+            "label": ((size,), jnp.int32),
+            "weight": ((size,), jnp.float32),
+            "index": ((size,), jnp.int32),
+            "seed": ((size,), jnp.uint32),
+        }
+        by_batch = sharding.batch_sharding(self.mesh)
+        return {key: jax.ShapeDtypeStruct(*shape, sharding=by_batch) for key, shape in shapes.items()}
+
+    def _compile(self, step, arguments, names, counts_for, share: float, needed: int) -> Program:
+        parameters, extra = _bytes_per_chip(self.state.params), _bytes_per_chip((self.state.opt_state, self.state.ema))
+        base = dict(
+            datasets=names, counts_for=counts_for, share=share,
+            parameters_gib=parameters / chips.GIB, optimizer_gib=extra / chips.GIB,
+        )  # fmt: skip
+        start = time.perf_counter()
+        try:
+            compiled = step.lower(*arguments).compile()
+        except jax.errors.JaxRuntimeError as error:
+            wanted = _wanted_gib(str(error))
+            if wanted is None:
+                raise
+            held = (parameters + extra) / chips.GIB
+            return Program(**base, activations_gib=wanted - held, peak_gib=wanted, fits=False)
+        memory = compiled.memory_analysis()
+        return Program(
+            **base,
+            activations_gib=memory.temp_size_in_bytes / chips.GIB,
+            peak_gib=_peak_bytes(memory) / chips.GIB,
+            fits=True,
+            **self._times_ms(hlo_cost.read(compiled.as_text())),
+            tflop=needed / self.num_chips / 1e12,
+            compile_s=time.perf_counter() - start,
+        )
+
+    def _times_ms(self, work: list[hlo_cost.Work]) -> dict[str, float]:
+        bundles = hlo_cost.kernel_bundles(self.dump_folder)
+        seconds = dict.fromkeys(WORK, 0.0)
+        for one in work:
+            match one.kind:
+                case "kernel":
+                    each = self._kernel_s(one, bundles)
+                case "collective":
+                    each = one.bytes / self.chip.axis_bytes_s
+                case _:
+                    each = one.cycles / self.chip.clock_hz
+            seconds[one.kind] += one.trips * each
+        return {f"{WORK[kind]}_ms": 1e3 * total for kind, total in seconds.items()}
+
+    def _kernel_s(self, kernel: hlo_cost.Work, bundles: dict[str, int]) -> float:
+        """The longer of a kernel's instructions, shared by the cores of a chip, and its traffic with the memory."""
+        cycles = bundles[kernel.name] * kernel.grid_steps / self.chip.cores
+        return max(cycles / self.chip.clock_hz, kernel.bytes / (self.chip.hbm_gbps * 1e9))
+
+
+def make_plan(config: ConfigDict, topology: str, dump_folder: pathlib.Path, evaluation: bool = False) -> Plan:
+    """Compiles a config for a topology; arguments and errors as in `Compiler`."""
+    compiler = Compiler(config, topology, dump_folder)
+    programs = tuple(compiler.train_program(*step) for step in _steps(config))
+    evaluated = [name for name, dataset in config.datasets.items() if evaluation and dataset.eval_split]
+    evaluations = tuple(compiler.eval_program(name) for name in evaluated)
+    wrong = [program for program in programs + evaluations if not program.fits]
+    mean = {} if wrong else _mean(config, programs, compiler)
+    return Plan(
+        topology=topology,
+        mesh=dict(compiler.mesh.shape),
+        chips=compiler.num_chips,
+        batch_sizes={name: dataset.batch_size for name, dataset in config.datasets.items()},
+        hbm_gib=compiler.chip.hbm_gib,
+        programs=programs,
+        evaluations=evaluations,
+        fits=not wrong,
+        advice=_advice(config, wrong[0], compiler.mesh, compiler.chip) if wrong else "",
+        **mean,
+    )
+
+
+def scale_batches(config: ConfigDict, topology: str, clips_per_chip: int) -> ConfigDict:
+    """The config with `clips_per_chip` examples of the dataset with the longest clips; the others keep their ratio."""
+    config = copy.deepcopy(config)
+    _, num_chips = chips.parse(topology)
+    longest = max(config.datasets.values(), key=lambda dataset: (dataset.num_frames, dataset.batch_size)).batch_size
+    for dataset in config.datasets.values():
+        for key in ("batch_size", "eval_batch_size"):
+            dataset[key] = max(1, dataset[key] * clips_per_chip // longest) * num_chips
+    return config
+
+
+def _steps(config: ConfigDict) -> list[tuple[tuple[str, ...], tuple[str, ...], float]]:
+    """What to compile: (datasets of one step, datasets that it stands for, its share of all steps).
+
+    Steps on clips of one length and batch size differ by a thousandth of their work (resizing another canvas, a head of
+    other width), so that the one with the largest canvas stands for all of them.
+    """
+    names = tuple(config.datasets)
+    if config.plan == "joint":
+        return [(names, names, 1.0)]
+    groups: dict[tuple[int, int], list[str]] = {}
+    for name, dataset in config.datasets.items():
+        groups.setdefault((dataset.num_frames, dataset.batch_size), []).append(name)
+    total = sum(dataset.weight for dataset in config.datasets.values())
+    canvas = lambda name: config.datasets[name].canvas_px[0] * config.datasets[name].canvas_px[1]  # noqa: E731
+    return [
+        ((max(group, key=canvas),), tuple(group), sum(config.datasets[name].weight for name in group) / total)
+        for group in groups.values()
+    ]
+
+
+def _mean(config: ConfigDict, programs: tuple[Program, ...], compiler: Compiler) -> dict[str, float]:
+    step_ms = sum(program.share * program.compute_ms for program in programs)
+    exposed_ms = step_ms + sum(program.share * program.collectives_ms for program in programs)
+    tflop = sum(program.share * program.tflop for program in programs)
+    examples = sum(p.share * sum(config.datasets[name].batch_size for name in p.datasets) for p in programs)
+    return dict(
+        step_ms=step_ms,
+        exposed_step_ms=exposed_ms,
+        mfu=tflop / (step_ms / 1e3) / compiler.chip.peak_tflops,
+        mfu_exposed=tflop / (exposed_ms / 1e3) / compiler.chip.peak_tflops,
+        clips_per_s=examples / (step_ms / 1e3),
+        days=config.steps * step_ms / 1e3 / 86_400,
+    )
+
+
+def _advice(config: ConfigDict, program: Program, mesh: Mesh, chip: chips.Chip) -> str:
+    """What to change so that a program fits, in the config's words."""
+    name = program.datasets[0]
+    held = program.parameters_gib + program.optimizer_gib
+    said = (
+        f"{', '.join(program.datasets)}: needs {program.peak_gib:.1f} GiB of a chip's {chip.hbm_gib:g}: "
+        f"{held:.1f} hold parameters and optimizer state, {program.activations_gib:.1f} activations."
+    )
+    changes = []
+    if held > chip.hbm_gib / 4:
+        changes.append(f"raise config.mesh.fsdp (now {mesh.shape['fsdp']}), which divides parameters and optimizer")
+    if config.model.remat != "full":
+        changes.append(f"set config.model.remat='full' (now {config.model.remat!r})")
+    batch_size, pieces = config.datasets[name].batch_size, config.optimizer.grad_accum_steps
+    if batch_size > pieces * sharding.num_batch_shards(mesh):
+        changes.append(
+            f"raise config.optimizer.grad_accum_steps (now {pieces}), which keeps the batch, "
+            f"or lower config.datasets.{name}.batch_size (now {batch_size})"
+        )
+    changes.append("take a chip with more memory, or shard further (config.mesh.tensor)")
+    return f"{said} Change, in this order: {'; '.join(changes)}."
+
+
+def _num_classes(name: str, dataset: ConfigDict) -> int:
+    if not dataset.num_classes:
+        raise config_lib.ConfigError(
+            f"config.datasets.{name}.num_classes=0: the plan opens no data, so it must be given, for example "
+            f"--config.datasets.{name}.num_classes=400"
+        )
+    return dataset.num_classes
+
+
+def _with_sharding(leaf: jax.ShapeDtypeStruct, where: NamedSharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
+
+
+def _bytes_per_chip(tree) -> int:
+    def one(leaf: jax.ShapeDtypeStruct) -> int:
+        return jnp.dtype(leaf.dtype).itemsize * int(jnp.prod(jnp.array(leaf.sharding.shard_shape(leaf.shape))))
+
+    return sum(one(leaf) for leaf in jax.tree.leaves(tree))
+
+
+def _peak_bytes(memory) -> int:
+    results = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return memory.argument_size_in_bytes + results + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
+
+
+def _wanted_gib(message: str) -> float | None:
+    """What a program that the compiler refused would have used; None where that was not the reason."""
+    found = re.search(r"Used ([\d.]+)([KMG]) of [\d.]+[KMG] hbm", message)
+    return float(found[1]) / {"K": 1 << 20, "M": 1 << 10, "G": 1}[found[2]] if found else None
+
+
+def table(plans: list[Plan]) -> str:
+    """All plans as one Markdown table, a row each."""
+    head = ("topology", "mesh", "a chip", "parameters", "optimizer", "activations", "peak", "matmuls", "kernels",
+            "elementwise", "collectives", "step", "MFU", "examples/s", "days")  # fmt: skip
+    lines = [head, ("---",) * len(head), *(_row(plan) for plan in plans)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _row(plan: Plan) -> tuple[str, ...]:
+    largest = max(plan.programs, key=lambda program: program.peak_gib)
+    of = lambda part: sum(p.share * getattr(p, part) for p in plan.programs)  # noqa: E731
+    per_chip = {size / plan.chips for size in plan.batch_sizes.values()}
+    memory = (
+        "x".join(map(str, plan.mesh.values())),
+        " or ".join(f"{size:g}" for size in sorted(per_chip)),
+        f"{largest.parameters_gib:.2f}",
+        f"{largest.optimizer_gib:.2f}",
+        f"{largest.activations_gib:.1f}",
+        f"{largest.peak_gib:.1f} of {plan.hbm_gib:g}",
+    )
+    if not plan.fits:
+        return (plan.topology, *memory, *["does not fit"] * 8)
+    times = (of("matmuls_ms"), of("kernels_ms"), of("elementwise_ms"), of("collectives_ms"), plan.step_ms)
+    return (
+        plan.topology, *memory, *(f"{ms:.0f}" for ms in times), f"{plan.mfu:.1%}", f"{plan.clips_per_s:,.0f}",
+        f"{plan.days:.1f}",
+    )  # fmt: skip
+
+
+def report(config: ConfigDict, plans: list[Plan]) -> str:
+    """The table, its legend, each program, and what to change where something does not fit."""
+    lines = [table(plans), "", *_LEGEND, ""]
+    for plan in plans:
+        lines.append(f"{plan.topology}, mesh {'x'.join(map(str, plan.mesh.values()))}:")
+        lines += [_program_line(plan, program, "a step") for program in plan.programs]
+        lines += [_program_line(plan, program, "an evaluation step") for program in plan.evaluations]
+        if plan.fits:
+            lines.append(
+                f"  MFU {plan.mfu:.1%} if all collectives hide behind computation, {plan.mfu_exposed:.1%} if none; "
+                f"{config.steps} steps take {plan.days:.1f} days"
+            )
+        else:
+            lines.append(f"  does not fit. {plan.advice}")
+    return "\n".join(lines)
+
+
+_LEGEND = (
+    "GiB of one chip; ms of the mean step; a chip: examples of one dataset.",
+    "Compiler's prediction, nothing ran: activations, peak, matmuls, kernels, elementwise. Trust rankings before",
+    "absolutes (25 %). Arithmetic: parameters, optimizer, operations, and from the above step, MFU, examples/s, days.",
+    "Collectives: an estimate, bytes over the bandwidth of a ring along one axis of the torus; not in the step's time,",
+    "because the compiler hides much of it. Left out: evaluation, waiting for input, start-up.",
+)
+
+
+def _program_line(plan: Plan, program: Program, what: str) -> str:
+    standing = f" (for {', '.join(program.counts_for)})" if program.counts_for != program.datasets else ""
+    memory = f"peak {program.peak_gib:.1f} of {plan.hbm_gib:g} GiB"
+    if not program.fits:
+        return f"  {what} on {', '.join(program.datasets)}{standing}: {memory}"
+    peak = chips.parse(plan.topology)[0].peak_tflops
+    mfu = f", MFU {program.tflop / (program.compute_ms / 1e3) / peak:.1%}" if program.tflop else ""
+    return (
+        f"  {what} on {', '.join(program.datasets)}{standing}, {program.share:.0%}: {memory}, "
+        f"{program.compute_ms:.0f} ms{mfu}; compiled in {program.compile_s:.0f} s"
+    )
+
+
+def _configs(config: ConfigDict, topology: str) -> list[ConfigDict]:
+    """The config in each batch size and mesh that the flags ask for."""
+    sized = [scale_batches(config, topology, int(clips)) for clips in _CLIPS.value] or [config]
+    found = []
+    for one in sized:
+        for mesh in _MESH.value or [None]:
+            one = copy.deepcopy(one)
+            if mesh is not None:
+                one.mesh.data, one.mesh.fsdp, one.mesh.tensor = map(int, mesh.split("x"))
+            found.append(one)
+    return found
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"arguments that are no flags: {' '.join(argv[1:])}")
+    plans = []
+    with tempfile.TemporaryDirectory() as folder:
+        chips.use_compiler_only(folder)
+        try:
+            config_lib.validate(_CONFIG.value)
+            for topology in _TOPOLOGY.value:
+                for config in _configs(_CONFIG.value, topology):
+                    print(f"compiling for {topology} ...", file=sys.stderr, flush=True)
+                    plans.append(make_plan(config, topology, pathlib.Path(folder), _EVALUATION.value))
+        except (config_lib.ConfigError, chips.TopologyError) as error:
+            sys.exit(f"error: {error}")
+    print(report(_CONFIG.value, plans))
+    if _JSON.value:
+        pathlib.Path(_JSON.value).write_text(json.dumps([dataclasses.asdict(plan) for plan in plans], indent=2))
+
+
+if __name__ == "__main__":
+    app.run(main)
