@@ -58,10 +58,14 @@ def prepare_command(builder: str, data_dir: str) -> str:
     """The shell command that prepares `builder` under `data_dir`."""
     name, _, config = builder.partition("/")
     where = f" --data_dir={data_dir}" if data_dir else ""
-    if builder_class(builder) is None:
+    cls = builder_class(builder)
+    if cls is None:
         return f"tfds build {builder}{where}"
-    what = "" if is_self_contained(builder) else f" --name={config or 'NAME'} --source=FOLDER"
-    return f"python -m data_pipelines.prepare {name}{what}{where}"
+    if cls.SELF_CONTAINED:
+        return f"python -m data_pipelines.prepare {name}{where}"
+    if cls.MANUAL_DOWNLOAD_INSTRUCTIONS:
+        return f"python -m data_pipelines.prepare {builder} --manual_dir=FOLDER{where}"
+    return f"python -m data_pipelines.prepare {name} --name={config or 'NAME'} --source=FOLDER{where}"
 
 
 def root_dir(data_dir: str) -> epath.Path:

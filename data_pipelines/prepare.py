@@ -1,21 +1,23 @@
 """Prepares a dataset: `python -m data_pipelines.prepare BUILDER ...`; README.md has examples.
 
-Running it again on a dataset that is prepared does nothing. A preparation that is broken off leaves no dataset.
+Running it again on a dataset that is prepared does nothing; on one whose preparation was broken off, it goes on.
 """
 
 import argparse
+import collections
 import csv
 import dataclasses
 import inspect
 import json
 import sys
+from collections.abc import Iterator
 
 import tensorflow_datasets as tfds
 from absl import logging
 from etils import epath
 
 from data_pipelines import catalog
-from data_pipelines.builders import folder, listing
+from data_pipelines.builders import base, folder, listing, publisher
 
 SHOWN_REFUSED = 5
 
@@ -27,27 +29,50 @@ def prepare_if_self_contained(builder: str, data_dir: str) -> None:
         build(catalog.builder_class(builder)(config=config, data_dir=str(catalog.root_dir(data_dir))))
 
 
-def prepare_folder(builder: str, config: folder.FolderConfig, data_dir: str) -> None:
-    """Prepares a folder of media as the dataset `builder`/`config.name`, unless it is.
+def prepare(builder: base.MediaBuilder, manual_dir: str = "", beam_pipeline_options: str = "") -> None:
+    """Prepares a dataset of media, unless it is, or goes on where that was broken off.
+
+    Args:
+      builder: its builder.
+      manual_dir: where the publisher's files stand; "": `manual_folder`.
+      beam_pipeline_options: comma-separated options of Apache Beam, without their dashes; "": this machine alone.
 
     Raises:
-      ValueError: a dataset of that name was prepared from something else.
+      ValueError: a dataset of that name was prepared from something else, or the source is not as it should be.
+      FileNotFoundError: a part of the source is missing.
+      RuntimeError: another process is at it, or one that reads died.
     """
-    name = f"{builder}/{config.name}"
-    if catalog.is_prepared(name, data_dir):
-        _check_origin(name, config.origin(), catalog.dataset_dir(name, data_dir))
-    else:
-        build(catalog.builder_class(builder)(config=config, data_dir=str(catalog.root_dir(data_dir))))
+    if builder.is_prepared():
+        _check_origin(builder)
+        builder.discard_work()
+        return
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not manual_folder(builder, manual_dir).is_dir():
+        raise FileNotFoundError(
+            f"there is no folder {manual_folder(builder, manual_dir)}; name another by --manual_dir. "
+            f"It must hold {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}"
+        )
+    build(builder, manual_dir=manual_folder(builder, manual_dir), beam_options=_beam_options(beam_pipeline_options))
 
 
-def build(builder: tfds.core.DatasetBuilder) -> None:
-    """Writes a builder's records and their offset indices; all of the dataset appears at once, at the end."""
+def manual_folder(builder: tfds.core.DatasetBuilder, manual_dir: str = "") -> epath.Path:
+    """Where the publisher's files stand: `manual_dir`, or TFDS's default."""
+    return epath.Path(manual_dir).expanduser() if manual_dir else builder.data_dir_root / "downloads" / "manual"
+
+
+def build(builder: tfds.core.DatasetBuilder, **download_config) -> None:
+    """Writes a builder's records and their offset indices; all of the dataset appears at once, at the end.
+
+    Args:
+      builder: what to build.
+      **download_config: more of `tfds.download.DownloadConfig`.
+    """
     from data_pipelines import records  # TensorFlow: slow to import, and only needed from here on
 
     tfds.disable_progress_bar()  # ours knows how much there is to do
     try:
         builder.download_and_prepare(
-            file_format="tfrecord", download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+            file_format="tfrecord",
+            download_config=tfds.download.DownloadConfig(try_download_gcs=False, **download_config),
         )
     except OSError:
         if not builder.data_path.exists():
@@ -59,71 +84,126 @@ def build(builder: tfds.core.DatasetBuilder) -> None:
 def main(arguments: list[str]) -> None:
     """The command: prepares what the arguments ask for and says what there is now."""
     args = _parser().parse_args(arguments)
+    names = []
     try:
-        names = _prepare_asked(args)
-    except (ValueError, FileNotFoundError) as error:
+        for builder in _builders(args):
+            if catalog.is_self_contained(builder.name):
+                prepare_if_self_contained(_name(builder), args.data_dir)
+            else:
+                prepare(builder, vars(args).get("manual_dir", ""), args.beam_pipeline_options)
+            names.append(_name(builder))
+    except (ValueError, FileNotFoundError, RuntimeError) as error:
         sys.exit(f"error: {error}")
     for name in names:
         _print_summary(name, catalog.dataset_dir(name, args.data_dir))
 
 
-def _prepare_asked(args: argparse.Namespace) -> list[str]:
-    """Prepares one builder: all of its datasets, or the one that is made from the folder. Returns their names."""
-    cls = catalog.builder_class(args.builder)
-    if not cls.SELF_CONTAINED:
-        prepare_folder(args.builder, _folder_config(args, cls), args.data_dir)
-        return [f"{args.builder}/{args.name}"]
-    names = [f"{args.builder}/{config}" for config in cls.builder_configs]
-    for name in names:
-        prepare_if_self_contained(name, args.data_dir)
-    return names
+def _builders(args: argparse.Namespace) -> Iterator[tfds.core.DatasetBuilder]:
+    """The builders that are asked for: of one config, of all of them, or the one of a folder."""
+    name, _, config = args.builder.partition("/")
+    cls = catalog.builder_class(name)
+    common = {"data_dir": str(catalog.root_dir(args.data_dir))}
+    if issubclass(cls, base.MediaBuilder):
+        common["options"] = {option: vars(args)[option] for option in cls.OPTIONS}
+        common["workers"] = args.workers
+    if issubclass(cls, publisher.PublisherBuilder):
+        common["splits"] = args.splits
+    if issubclass(cls, folder.FolderBuilder):
+        configs = [_folder_config(args)]
+    else:
+        configs = [config] if config else list(cls.builder_configs) or [None]
+    return (cls(config=config, **common) for config in configs)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m data_pipelines.prepare", description=__doc__.splitlines()[0])
-    builders = parser.add_subparsers(dest="builder", required=True)
+    builders = parser.add_subparsers(dest="builder", required=True, metavar="BUILDER")
     for name in catalog.builder_names():
         cls = catalog.builder_class(name)
         summary = inspect.getdoc(inspect.getmodule(cls)).splitlines()[0]
-        command = builders.add_parser(name, help=summary, description=summary)
-        command.add_argument("--data_dir", default="", help="where prepared datasets stand (TFDS's default)")
-        if not cls.SELF_CONTAINED:
-            _add_folder_flags(command, cls)
+        for full_name in (name, *(f"{name}/{config}" for config in cls.builder_configs)):
+            _add_flags(builders.add_parser(full_name, help=summary, description=summary), cls)
     return parser
 
 
-def _add_folder_flags(command: argparse.ArgumentParser, cls: type[folder.FolderBuilder]) -> None:
-    command.add_argument("--name", required=True, help="what to call the dataset")
-    command.add_argument("--source", required=True, help="the folder with the files")
+def _add_flags(command: argparse.ArgumentParser, cls: type[tfds.core.DatasetBuilder]) -> None:
+    command.add_argument("--data_dir", default="", help="where prepared datasets stand (TFDS's default)")
+    if issubclass(cls, publisher.PublisherBuilder):
+        _add_publisher_flags(command)
+    if issubclass(cls, folder.FolderBuilder):
+        _add_folder_flags(command)
+    if issubclass(cls, base.MediaBuilder):
+        _add_media_flags(command, cls)
+
+
+def _add_media_flags(command: argparse.ArgumentParser, cls: type[base.MediaBuilder]) -> None:
     command.add_argument("--workers", type=int, default=0, help="processes that decode (0: one a core)")
-    for field in dataclasses.fields(listing.Layout):
-        several = isinstance(field.default, tuple)
-        parse = (lambda text: tuple(text.split(","))) if several else str
-        shown = ",".join(field.default) if several else repr(field.default)
-        command.add_argument(
-            f"--{field.name}", type=parse, default=field.default, help=f"{field.metadata['help']} ({shown})"
-        )
+    command.add_argument(
+        "--beam_pipeline_options",
+        default="",
+        help="prepare on Apache Beam, with these options: runner=DataflowRunner,project=... (extra `beam`)",
+    )
     for option, (default, help_text) in cls.OPTIONS.items():
         command.add_argument(f"--{option}", type=type(default), default=default, help=f"{help_text} ({default})")
 
 
-def _folder_config(args: argparse.Namespace, cls: type[folder.FolderBuilder]) -> folder.FolderConfig:
-    given = vars(args)
-    return folder.FolderConfig(
-        name=args.name,
-        source=args.source,
-        layout=listing.Layout(**{field.name: given[field.name] for field in dataclasses.fields(listing.Layout)}),
-        options={option: given[option] for option in cls.OPTIONS},
-        workers=args.workers,
+def _add_publisher_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--manual_dir", default="", help="the folder with the publisher's files (DATA_DIR/downloads/manual)"
+    )
+    command.add_argument(
+        "--splits", type=_words, default=("train", "validation"), help="which to prepare (train,validation)"
     )
 
 
-def _check_origin(name: str, asked: dict, where: epath.Path) -> None:
-    origin = json.loads((where / "metadata.json").read_text())["origin"]
+def _add_folder_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--name", required=True, help="what to call the dataset")
+    command.add_argument("--source", required=True, help="the folder with the files")
+    for field in dataclasses.fields(listing.Layout):
+        several = isinstance(field.default, tuple)
+        shown = ",".join(field.default) if several else repr(field.default)
+        command.add_argument(
+            f"--{field.name}",
+            type=_words if several else str,
+            default=field.default,
+            help=f"{field.metadata['help']} ({shown})",
+        )
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
+def _folder_config(args: argparse.Namespace) -> folder.FolderConfig:
+    given = vars(args)
+    layout = {field.name: given[field.name] for field in dataclasses.fields(listing.Layout)}
+    return folder.FolderConfig(name=args.name, source=args.source, layout=listing.Layout(**layout))
+
+
+def _beam_options(text: str):
+    """Apache Beam's options, or None: no Beam."""
+    if not text:
+        return None
+    try:
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError as error:
+        raise ValueError("--beam_pipeline_options needs Apache Beam: pip install -e '.[beam]'") from error
+    return PipelineOptions(flags=[f"--{option}" for option in text.split(",")])
+
+
+def _name(builder: tfds.core.DatasetBuilder) -> str:
+    config = builder.builder_config_name
+    return f"{builder.name}/{config}" if config else builder.name
+
+
+def _check_origin(builder: base.MediaBuilder) -> None:
+    origin = json.loads((builder.data_path / "metadata.json").read_text())["origin"]
+    asked = builder.origin()
     differing = [f"{key} {origin.get(key)!r}, not {asked[key]!r}" for key in asked if asked[key] != origin.get(key)]
     if differing:
+        other = "Choose another --name, or delete" if isinstance(builder, folder.FolderBuilder) else "Delete"
         raise ValueError(
-            f"{name} was prepared with {'; '.join(differing)}. Choose another --name, or delete {where} first"
+            f"{_name(builder)} was prepared with {'; '.join(differing)}. {other} {builder.data_path} first"
         )
 
 
@@ -132,15 +212,21 @@ def _print_summary(name: str, where: epath.Path) -> None:
     counts = ", ".join(f"{split} {details.num_examples}" for split, details in info.splits.items())
     print(f"{name}: {counts}; {info.features['label'].num_classes} classes; in {where}")
     refused = _read_refused(where)
-    if refused:
-        print(f"  {len(refused)} files were refused, and stand with their reasons in {where / folder.REFUSED_FILE}:")
-    for split, path, reason in refused[:SHOWN_REFUSED]:
-        print(f"    {split} {path}: {reason}")
+    missing = collections.Counter(row["split"] for row in refused if row["reason"] == base.MISSING)
+    unusable = [row for row in refused if row["reason"] != base.MISSING]
+    table = where / base.REFUSED_FILE
+    if missing:
+        counts = ", ".join(f"{split} {count}" for split, count in missing.items())
+        print(f"  {missing.total()} listed files are missing ({counts}), and stand in {table}")
+    if unusable:
+        print(f"  {len(unusable)} files were refused, and stand with their reasons in {table}:")
+    for row in unusable[:SHOWN_REFUSED]:
+        print(f"    {row['split']} {row['path']}: {row['reason']}")
 
 
-def _read_refused(where: epath.Path) -> list[list[str]]:
-    path = where / folder.REFUSED_FILE
-    return list(csv.reader(path.read_text().splitlines()))[1:] if path.exists() else []
+def _read_refused(where: epath.Path) -> list[dict[str, str]]:
+    path = where / base.REFUSED_FILE
+    return list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
 
 
 if __name__ == "__main__":

@@ -1,12 +1,9 @@
 """Any folder of images, each stored as a video of one frame."""
 
-from data_pipelines.builders import folder, media
+from data_pipelines.builders import base, folder
 
 
-class Builder(folder.FolderBuilder, skip_registration=True):
+class Builder(base.ImageFiles, folder.FolderBuilder, skip_registration=True):
     """A folder of images."""
 
     name = "image_folder"
-    MODALITY = "image"
-    OPTIONS = {"short_side_px": (256, "shorter side of the stored images; smaller ones are not enlarged")}
-    READ = staticmethod(media.read_image)

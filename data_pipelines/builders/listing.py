@@ -3,7 +3,10 @@
 import csv
 import dataclasses
 import re
-from pathlib import Path
+
+from etils import epath
+
+from data_pipelines.builders import files
 
 
 def _flag(default, help: str):
@@ -29,20 +32,42 @@ class Layout:
     class_names: str = _flag("", "file in the source with a class, or its number and name, a line; else: those found")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)  # there may be millions
 class Item:
-    """A file, relative to the source folder, and the name of its class."""
+    """A source file.
+
+    Attributes:
+      path: relative to the source folder; of a member of a tar, TAR/MEMBER.
+      label: the name of its class; "" where the publisher keeps it.
+      source_id: what it was cut from, a YouTube id; "" where that is not known.
+      start_s: where in that it begins, in seconds.
+      end_s: and ends.
+      archive: the tar that holds it, relative to the source folder; "" for a file.
+      span: its first byte in the tar, and how many there are.
+    """
 
     path: str
     label: str
+    source_id: str = ""
+    start_s: float = 0.0
+    end_s: float = 0.0
+    archive: str = ""
+    span: tuple[int, int] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """Split -> its files; and the class names in the order of their labels."""
+    """What a source folder holds.
+
+    Attributes:
+      splits: split -> its files.
+      class_names: in the order of the labels.
+      missing: split -> what the publisher lists, but the folder does not have; `path` is what it would be called.
+    """
 
     splits: dict[str, list[Item]]
     class_names: tuple[str, ...]
+    missing: dict[str, list[Item]] = dataclasses.field(default_factory=dict)
 
 
 def find(source: str, layout: Layout) -> Listing:
@@ -52,7 +77,7 @@ def find(source: str, layout: Layout) -> Listing:
       FileNotFoundError: the folder, one of its parts, or a list is missing.
       ValueError: a list does not read, a file is listed twice, or a class is unknown.
     """
-    root = Path(source)
+    root = epath.Path(source)
     splits = _by_pattern(root, layout) if layout.validation_pattern else _by_split(root, layout)
     numbered = _read_class_names(root / layout.class_names) if layout.class_names else {}
     names = tuple(numbered.values()) or tuple(sorted({item.label for item in splits["train"]}))
@@ -63,7 +88,7 @@ def find(source: str, layout: Layout) -> Listing:
     return Listing(splits, names)
 
 
-def _by_pattern(root: Path, layout: Layout) -> dict[str, list[Item]]:
+def _by_pattern(root: epath.Path, layout: Layout) -> dict[str, list[Item]]:
     matches = re.compile(layout.validation_pattern).search
     splits = {"train": [], "validation": []}
     for item in _class_tree(root, root):
@@ -74,7 +99,7 @@ def _by_pattern(root: Path, layout: Layout) -> dict[str, list[Item]]:
     return splits
 
 
-def _by_split(root: Path, layout: Layout) -> dict[str, list[Item]]:
+def _by_split(root: epath.Path, layout: Layout) -> dict[str, list[Item]]:
     parts = {"train": (layout.train_folder, layout.train_list)}
     if layout.validation_folder or layout.validation_list:
         parts["validation"] = (layout.validation_folder, layout.validation_list)
@@ -84,7 +109,7 @@ def _by_split(root: Path, layout: Layout) -> dict[str, list[Item]]:
     }
 
 
-def _split_folder(root: Path, split: str, folder: str) -> list[Item]:
+def _split_folder(root: epath.Path, split: str, folder: str) -> list[Item]:
     if not (root / folder).is_dir():
         raise FileNotFoundError(
             f"there is no folder {root / folder} for the {split} split; name it by --{split}_folder, list its files by "
@@ -93,21 +118,21 @@ def _split_folder(root: Path, split: str, folder: str) -> list[Item]:
     return _class_tree(root / folder, root)
 
 
-def _class_tree(folder: Path, root: Path) -> list[Item]:
+def _class_tree(folder: epath.Path, root: epath.Path) -> list[Item]:
     """All files of folder/CLASS/, at any depth, hidden ones aside, in order of their names."""
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}")
     items = [
-        Item(path.relative_to(root).as_posix(), path.relative_to(folder).parts[0])
-        for path in sorted(folder.glob("*/**/*"))
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        Item(_relative(folder / path, root), path.partition("/")[0])
+        for path in sorted(files.walk(folder))
+        if "/" in path
     ]
     if not items:
         raise FileNotFoundError(f"{folder} has no files of the form CLASS/FILE")
     return items
 
 
-def _read_list(root: Path, folder: str, name: str, columns: tuple[str, ...]) -> list[Item]:
+def _read_list(root: epath.Path, folder: str, name: str, columns: tuple[str, ...]) -> list[Item]:
     if "path" not in columns:
         raise ValueError(f"--list_columns={','.join(columns)} has no column 'path'")
     base = root / folder if (root / folder).is_dir() else root
@@ -125,11 +150,11 @@ def _read_list(root: Path, folder: str, name: str, columns: tuple[str, ...]) -> 
     return items
 
 
-def _relative(path: Path, root: Path) -> str:
+def _relative(path: epath.Path, root: epath.Path) -> str:
     return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
 
 
-def _read_class_names(path: Path) -> dict[str, str]:
+def _read_class_names(path: epath.Path) -> dict[str, str]:
     """What a list may call a class -> its name, in the order of the labels."""
     rows = [cells for _, cells in _read_table(path)]
     if all(len(cells) == 2 and cells[0].isdecimal() for cells in rows):
@@ -139,7 +164,7 @@ def _read_class_names(path: Path) -> dict[str, str]:
     raise ValueError(f"{path}: each line must be a class name, or a number and a class name")
 
 
-def _read_table(path: Path) -> list[tuple[int, list[str]]]:
+def _read_table(path: epath.Path) -> list[tuple[int, list[str]]]:
     """Line numbers and cells of a text file, separated by tabs, else by commas, else by spaces."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")

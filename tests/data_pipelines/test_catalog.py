@@ -23,6 +23,8 @@ def test_asking_does_not_import_tensorflow(tmp_path):
             "video_folder/mine",
             "python -m data_pipelines.prepare video_folder --name=mine --source=FOLDER --data_dir={}",
         ),
+        ("kinetics/400", "python -m data_pipelines.prepare kinetics/400 --manual_dir=FOLDER --data_dir={}"),
+        ("moments_in_time", "python -m data_pipelines.prepare moments_in_time --manual_dir=FOLDER --data_dir={}"),
         ("imagenet2012", "tfds build imagenet2012 --data_dir={}"),
     ],
 )
@@ -49,9 +51,11 @@ def test_the_newest_version_is_taken(tmp_path):
 
 
 def test_self_contained_builders_are_told_from_others():
-    assert catalog.builder_names() == ["digits", "image_folder", "video_folder"]
+    published = {"imagenet21k", "kinetics", "moments_in_time", "something_something", "ucf101"}
+    assert set(catalog.builder_names()) == {"digits", "image_folder", "video_folder"} | published
     assert catalog.is_self_contained("digits/motion")
     assert not catalog.is_self_contained("video_folder/mine")
+    assert not catalog.is_self_contained("kinetics/400")
     assert not catalog.is_self_contained("imagenet2012")
 
 

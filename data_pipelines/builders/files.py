@@ -1,0 +1,56 @@
+"""Source files wherever they stand, on a disk, in a bucket or in a tar: listed, and brought to where they can be opened."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+
+from etils import epath
+
+COPY_BYTES = 1 << 20
+
+
+def is_remote(path: os.PathLike | str) -> bool:
+    """Whether a path is a URL, such as gs://..., that only epath can open."""
+    return "://" in os.fspath(path)
+
+
+def walk(root: epath.Path) -> Iterator[str]:
+    """Paths of all files under a folder, relative to it, hidden ones aside; links to folders are followed."""
+    top = os.fspath(root)
+    for folder, folders, names in root.walk() if is_remote(root) else os.walk(top, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        inside = os.fspath(folder).removeprefix(top).strip("/")
+        yield from (f"{inside}/{name}".lstrip("/") for name in sorted(names) if not name.startswith("."))
+
+
+@contextlib.contextmanager
+def local(path: epath.Path, name: str = "", span: tuple[int, int] | None = None) -> Iterator[str]:
+    """A path by which any library can open a file: its own, or that of a copy that lasts as long as the context.
+
+    Args:
+      path: the file.
+      name: of the copy; its ending tells decoders the format.
+      span: first byte and number of bytes, where only a part of the file is meant: a member of a tar.
+    """
+    if span is None and not is_remote(path):
+        yield os.fspath(path)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = os.path.join(folder, os.path.basename(name or path.name))
+        with path.open("rb") as source, open(copy, "wb") as target:
+            if span is None:
+                shutil.copyfileobj(source, target, COPY_BYTES)
+            else:
+                source.seek(span[0])
+                target.write(source.read(span[1]))
+        yield copy
+
+
+def write_whole(path: epath.Path, data: bytes) -> None:
+    """Writes a file that appears under its name only when all of it is there."""
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary.write_bytes(data)
+    temporary.replace(path)

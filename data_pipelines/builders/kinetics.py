@@ -1,0 +1,117 @@
+"""Kinetics-400, 600 and 700 (arXiv 1705.06950, 1808.01340, 1907.06987): DeepMind's csv files and any mirror's clips.
+
+The csv files say which clip has which label; clips are found by their names, wherever in the folder they stand:
+YOUTUBEID_START_END.mp4 with six digits each, as the ActivityNet crawler and CVDF name them, or YOUTUBEID.mp4. So class
+folders, split folders, flat ones and `replacement_for_corrupted_k400` (preferred where it has a clip) are all the same.
+A label is a class's place in the sorted names of train.csv: the order of DeepMind's own lists.
+"""
+
+import collections
+import csv
+import re
+
+import tensorflow_datasets as tfds
+from etils import epath
+
+from data_pipelines.builders import base, files, publisher
+from data_pipelines.builders.listing import Item, Listing
+
+CLASSES = {"400": 400, "600": 600, "700": 700}
+CSV_NAMES = {"train": ("train",), "validation": ("validate", "val", "validation"), "test": ("test",)}
+COLUMNS = ("youtube_id", "time_start", "time_end")
+FILE_NAME = re.compile(r"(?P<id>[\w-]{11})(_(?P<start>\d+)_(?P<end>\d+))?")
+REPLACEMENT = "replacement"  # part of the name of the folder with clips for those that came damaged
+
+Clip = tuple[str, int, int]  # YouTube id, start and end in seconds
+
+
+class Builder(base.VideoFiles, publisher.PublisherBuilder, skip_registration=True):
+    """Kinetics: ten-second clips of human actions, from YouTube."""
+
+    name = "kinetics"
+    BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name) for name in CLASSES]
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        "train.csv, validate.csv, test.csv of one Kinetics, and its clips as YOUTUBEID_START_END.mp4, in any folders"
+    )
+
+    def _list(self, source):
+        return find(source, self._splits, CLASSES[self.builder_config.name])
+
+
+def find(source: epath.Path, splits: tuple[str, ...], num_classes: int) -> Listing:
+    """Finds the csv files and clips.
+
+    Raises:
+      FileNotFoundError: a csv file is missing.
+      ValueError: there are two for a split, one does not read, or they are those of another Kinetics.
+    """
+    paths = list(files.walk(source))
+    rows = {split: _read_csv(source, paths, split) for split in dict.fromkeys(("train", *splits))}
+    names = tuple(sorted(set(rows["train"].values())))
+    publisher.check_num_classes(names, num_classes, f"the train.csv in {source}")
+    clips = _Clips(paths, rows)
+    listing = Listing({}, names, {})
+    for split in splits:
+        publisher.check_known(rows[split].values(), names, split, f"the {split} csv in {source}")
+        found = {clip: clips.path(split, clip) for clip in rows[split]}
+        listing.splits[split] = [_item(path, clip, rows[split][clip]) for clip, path in found.items() if path]
+        listing.missing[split] = [_item(_name(clip), clip, rows[split][clip]) for clip in found if not found[clip]]
+    return listing
+
+
+class _Clips:
+    """Where the clips are."""
+
+    def __init__(self, paths: list[str], rows: dict[str, dict[Clip, str]]):
+        self._paths = collections.defaultdict(list)  # (id, start, end), or (id,) -> files of that name
+        for stem, path in publisher.videos(paths):
+            match = FILE_NAME.fullmatch(stem)
+            if match:
+                times = [int(time) for time in match.group("start", "end") if time]
+                self._paths[match["id"], *times].append(path)
+        listed = {clip for clips in rows.values() for clip in clips}
+        self._clips_of = collections.Counter(youtube_id for youtube_id, _, _ in listed)
+
+    def path(self, split: str, clip: Clip) -> str | None:
+        """The file of a clip; one named by the id alone counts if only one clip was cut from that video."""
+        paths = self._paths.get(clip) or (self._paths.get(clip[:1]) if self._clips_of[clip[0]] == 1 else None)
+        return min(paths, key=lambda path: _rank(path, split)) if paths else None
+
+
+def _rank(path: str, split: str) -> tuple:
+    """Orders files of one name: replacements, then those in the split's folder, then the others."""
+    folders = path.split("/")[:-1]
+    replaces = any(REPLACEMENT in folder for folder in folders)
+    in_split = any(folder.startswith(CSV_NAMES[split]) for folder in folders)
+    return (not replaces, not in_split, path)
+
+
+def _read_csv(source: epath.Path, paths: list[str], split: str) -> dict[Clip, str]:
+    """Clip -> label, "" where the publisher keeps it, in the order of the split's csv file."""
+    name = rf"({'|'.join(CSV_NAMES[split])})\.csv"
+    found = publisher.named(paths, name) or publisher.named(
+        paths, rf".*[_-]{name}"
+    )  # kinetics_train.csv, if there is no train.csv
+    wanted = f"the {split} split's csv from DeepMind or CVDF, with columns label,{','.join(COLUMNS)},split"
+    path = source / publisher.the_one(found, f"{CSV_NAMES[split][0]}.csv", source, wanted)
+    reader = csv.DictReader(path.read_text().splitlines())
+    lacking = set(COLUMNS) - set(reader.fieldnames or ())
+    if lacking:
+        raise ValueError(f"{path} has no column {', '.join(sorted(lacking))}; it must be {wanted}")
+    return dict(_parse(path, reader.line_num, row) for row in reader)
+
+
+def _parse(path: epath.Path, line: int, row: dict[str, str]) -> tuple[Clip, str]:
+    try:
+        clip = (row["youtube_id"].strip(), *(round(float(row[column])) for column in ("time_start", "time_end")))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path}, line {line}: youtube_id, time_start and time_end do not read: {row}") from error
+    return clip, (row.get("label") or "").strip()
+
+
+def _name(clip: Clip) -> str:
+    return f"{clip[0]}_{clip[1]:06d}_{clip[2]:06d}.mp4"
+
+
+def _item(path: str, clip: Clip, label: str) -> Item:
+    return Item(path, label, source_id=clip[0], start_s=float(clip[1]), end_s=float(clip[2]))

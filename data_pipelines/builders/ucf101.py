@@ -1,0 +1,71 @@
+"""UCF101 (arXiv 1212.0402): the publisher's UCF-101/ folder of clips and its ucfTrainTestlist/ of three splits.
+
+`ucf101/1` takes trainlist01.txt as train and testlist01.txt as validation. A label is a class's number in classInd.txt,
+less one. Clips are found by name, so that a mirror's mp4 serves as well.
+"""
+
+import re
+
+import tensorflow_datasets as tfds
+from etils import epath
+
+from data_pipelines.builders import base, files, publisher
+from data_pipelines.builders.listing import Item, Listing
+
+CLASSES = "classInd.txt"
+LISTS = {"train": "trainlist0{}.txt", "validation": "testlist0{}.txt"}
+
+
+class Builder(base.VideoFiles, publisher.PublisherBuilder, skip_registration=True):
+    """UCF101: clips of 101 human actions, from YouTube, in groups of one scene each."""
+
+    name = "ucf101"
+    BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name) for name in ("1", "2", "3")]
+    MANUAL_DOWNLOAD_INSTRUCTIONS = "UCF-101/CLASS/v_CLASS_gGG_cCC.avi and ucfTrainTestlist/ (classInd.txt, the lists)"
+
+    def _list(self, source):
+        return find(source, self._splits, int(self.builder_config.name))
+
+
+def find(source: epath.Path, splits: tuple[str, ...], number: int) -> Listing:
+    """Finds the lists of one of the three divisions, and the clips.
+
+    Raises:
+      FileNotFoundError: a list is missing.
+      ValueError: a split is not published, there are two lists of one name, or one does not read.
+    """
+    unpublished = sorted(set(splits) - set(LISTS))
+    if unpublished:
+        raise ValueError(f"UCF101 has no {', '.join(unpublished)} split; its testlist is prepared as validation")
+    paths = list(files.walk(source))
+    names = _class_names(_file(source, paths, CLASSES))
+    clips = dict(publisher.videos(paths))
+    listing = Listing({}, names, {})
+    for split in splits:
+        items = list(_read_list(_file(source, paths, LISTS[split].format(number)), names))
+        found = [(item, clips.get(stem)) for stem, item in items]
+        listing.splits[split] = [Item(path, item.label) for item, path in found if path]
+        listing.missing[split] = [item for item, path in found if not path]
+    return listing
+
+
+def _file(source: epath.Path, paths: list[str], name: str) -> epath.Path:
+    found = publisher.named(paths, re.escape(name))
+    return source / publisher.the_one(found, name, source, "it is in UCF101TrainTestSplits-RecognitionTask.zip")
+
+
+def _class_names(path: epath.Path) -> tuple[str, ...]:
+    rows = [line.split() for line in path.read_text().splitlines() if line.strip()]
+    if any(len(row) != 2 or not row[0].isdecimal() for row in rows):
+        raise ValueError(f"{path}: each line must be NUMBER CLASS")
+    return publisher.ordered({name: int(number) - 1 for number, name in rows}, str(path))
+
+
+def _read_list(path: epath.Path, names: tuple[str, ...]):
+    """The clips of a list, with lines CLASS/NAME.avi or CLASS/NAME.avi NUMBER: name and item of each."""
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        match = re.fullmatch(r"((\w+)/(\S+)\.avi)(\s+\d+)?", line.strip())
+        if line.strip() and (not match or match[2] not in names):
+            raise ValueError(f"{path}, line {number}: {line!r} is not CLASS/NAME.avi with a class of {CLASSES}")
+        if match:
+            yield match[3], Item(match[1], match[2])
