@@ -49,6 +49,7 @@ def dataset() -> ml_collections.ConfigDict:
     config.weight = 1.0  # plan "interleave": share of the steps, relative to the other datasets'
     config.loss_weight = 1.0  # factor on this dataset's loss
     config.batch_size = 64  # examples a step, over all devices; a multiple of them, times grad_accum_steps
+    config.repeats = 1  # rows that an example gives, read once, each augmented anew (arXiv 1901.09335)
     config.label_smoothing = 0.0
 
     config.eval_batch_size = 64  # examples, over all devices; each is eval_clips x eval_crops views

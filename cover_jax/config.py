@@ -77,6 +77,7 @@ _RULES = {
     "datasets.*.weight": _POSITIVE,
     "datasets.*.loss_weight": _POSITIVE,
     "datasets.*.batch_size": _POSITIVE,
+    "datasets.*.repeats": _POSITIVE,
     "datasets.*.eval_batch_size": _POSITIVE,
     "datasets.*.eval_clips": _POSITIVE,
     "datasets.*.eval_crops": (lambda value: value in (1, 3), "1 or 3"),
@@ -138,13 +139,15 @@ def validate_batches(config: ConfigDict, num_shards: int) -> None:
     errors = []
     for name, dataset in config.datasets.items():
         mixes = dataset.augment.mixup_alpha or dataset.augment.cutmix_alpha
-        train_multiple = num_shards * math.lcm(accum, 2 if mixes else 1)
+        train_multiple = num_shards * math.lcm(accum, dataset.repeats * (2 if mixes else 1))
         for key, multiple in (("batch_size", train_multiple), ("eval_batch_size", num_shards)):
             size = dataset[key]
             if size % multiple:
                 right = f"a multiple of {multiple}: {num_shards} devices share a batch"
                 if key == "batch_size" and accum > 1:
                     right += f", in grad_accum_steps={accum} pieces"
+                if key == "batch_size" and dataset.repeats > 1:
+                    right += f", each example in repeats={dataset.repeats} rows"
                 if key == "batch_size" and mixes:
                     right += ", mixed in pairs"
                 errors.append(f"config.datasets.{name}.{key}={size}: must be {right}")

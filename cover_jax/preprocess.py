@@ -13,7 +13,7 @@ own `seed` and from nothing else: an example looks the same at any place in a ba
 hosts and devices. Only its mixing partner depends on who stands beside it.
 
 No example looks at another, except its partner: with a batch split over devices all of this stays local, provided that
-each device has an even number of examples where mixing is on.
+each device has an even number of examples, with all their repeats, where mixing is on.
 """
 
 from collections.abc import Sequence
@@ -44,6 +44,7 @@ def train(
     label_smoothing: float,
     mean: Sequence[float],
     std: Sequence[float],
+    repeats: int = 1,
 ) -> dict[str, jax.Array]:
     """One training batch for the model.
 
@@ -54,17 +55,20 @@ def train(
         class_names: in the order of the labels; they say which class a mirrored clip is of (`mirror`).
         label_smoothing: share of each target that is spread evenly over all classes.
         mean: of each channel, in units of the 0..1 range; so is std.
+        repeats: as many rows as stand beside each other are one example; they are not mixed with each other.
 
     Returns:
         `frames` float32 [B, T, size_px, size_px, 3], normalised; `targets` float32 [B, C] that sum to 1 for each
         example with a label in range; `label` int32 [B], each example's own, after mirroring and before mixing.
 
     Raises:
-        ValueError: augment.crop is unknown, or mixing is on and B is odd.
+        ValueError: augment.crop is unknown, or mixing is on and B is not made of pairs.
     """
     mixing = augment.mixup_alpha or augment.cutmix_alpha
-    if mixing and len(batch["seed"]) % 2:
-        raise ValueError(f"batch_size={len(batch['seed'])}: mixup and cutmix mix pairs, so it must be even")
+    if mixing and len(batch["seed"]) % (2 * repeats):
+        raise ValueError(
+            f"batch_size={len(batch['seed'])}: mixup and cutmix mix pairs, so it must be a multiple of {2 * repeats}"
+        )
     streams = jax.vmap(_streams)(batch["seed"])
     flip_B, label_B = _flip(streams["flip"], batch["label"], augment, class_names)
 
@@ -76,7 +80,7 @@ def train(
     classes = len(class_names)
     targets_BC = jax.nn.one_hot(label_B, classes) * (1 - label_smoothing) + label_smoothing / classes
     if mixing:
-        frames_BTHWC, targets_BC = _mix(streams["mix"], frames_BTHWC, targets_BC, batch["weight"], augment)
+        frames_BTHWC, targets_BC = _mix(streams["mix"], frames_BTHWC, targets_BC, batch["weight"], augment, repeats)
     return {"frames": frames_BTHWC, "targets": targets_BC, "label": label_B}
 
 
@@ -162,7 +166,12 @@ def _flip(keys_B, label_B, augment: ConfigDict, class_names: Sequence[str]):
     """Whether to mirror each example, half of those whose class allows it, and its label then."""
     if not augment.flip:
         return jnp.zeros(label_B.shape, bool), label_B
-    mirrored_B = jnp.array(mirror.mirrored_labels(class_names))[label_B]
+    # An unknown class, such as the -1 of an unpublished label, has no mirrored one either.
+    mirrored_B = (
+        jnp.array(mirror.mirrored_labels(class_names))
+        .at[label_B]
+        .get(mode="fill", fill_value=mirror.NEVER, wrap_negative_indices=False)
+    )
     flip_B = jax.vmap(jax.random.bernoulli)(keys_B) & (mirrored_B != mirror.NEVER)
     return flip_B, jnp.where(flip_B, mirrored_B, label_B)
 
@@ -201,25 +210,26 @@ def _augment(keys, frames_THWC, augment: ConfigDict, mean, std):
     return frames_THWC
 
 
-def _mix(keys_B, frames_BTHWC, targets_BC, weight_B, augment: ConfigDict):
-    """Mixes neighbours (2k, 2k + 1): each gets part of the other, by its own draw, in frames and targets alike.
+def _mix(keys_B, frames_BTHWC, targets_BC, weight_B, augment: ConfigDict, repeats: int):
+    """Mixes neighbouring examples: each gets part of the other, by its own draw, in frames and targets alike.
 
     An example whose partner has no weight stays as it is.
     """
     side = frames_BTHWC.shape[2]
     own_BHW = jax.vmap(lambda key: _own_share(key, side, augment.mixup_alpha, augment.cutmix_alpha))(keys_B)
-    own_BHW = jnp.where(_partner(weight_B)[:, None, None] > 0, own_BHW, 1.0)
+    own_BHW = jnp.where(_partner(weight_B, repeats)[:, None, None] > 0, own_BHW, 1.0)
     own_B = jnp.mean(own_BHW, axis=(1, 2))
     own_BTHWC = own_BHW[:, None, :, :, None]
     return (
-        own_BTHWC * frames_BTHWC + (1 - own_BTHWC) * _partner(frames_BTHWC),
-        own_B[:, None] * targets_BC + (1 - own_B[:, None]) * _partner(targets_BC),
+        own_BTHWC * frames_BTHWC + (1 - own_BTHWC) * _partner(frames_BTHWC, repeats),
+        own_B[:, None] * targets_BC + (1 - own_B[:, None]) * _partner(targets_BC, repeats),
     )
 
 
-def _partner(x):
-    """Each example's neighbour: 1, 0, 3, 2, ..."""
-    return rearrange(rearrange(x, "(p two) ... -> p two ...", two=2)[:, ::-1], "p two ... -> (p two) ...")
+def _partner(x, repeats: int):
+    """Each row's partner in the neighbouring example: 1, 0, 3, 2, ..., or with two repeats 2, 3, 0, 1, 6, 7, ..."""
+    pairs = rearrange(x, "(p two r) ... -> p two r ...", two=2, r=repeats)
+    return rearrange(pairs[:, ::-1], "p two r ... -> (p two r) ...")
 
 
 def _own_share(key, side: int, mixup_alpha: float, cutmix_alpha: float) -> jax.Array:

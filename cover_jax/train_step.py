@@ -78,6 +78,7 @@ def make_train_step(
             label_smoothing=dataset.label_smoothing,
             mean=config.model.pixel_mean,
             std=config.model.pixel_std,
+            repeats=dataset.repeats,
         )
         return seen | {"weight": batch["weight"]}
 

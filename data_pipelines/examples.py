@@ -14,7 +14,7 @@ PADDING_INDEX = -1  # stands for no record: zeros of weight 0
 class ExampleReader:
     """Reads, parses, samples and decodes, in TensorFlow ops."""
 
-    def __init__(self, split: records.Split, dataset, num_frames: int, sample: Callable):
+    def __init__(self, split: records.Split, dataset, num_frames: int, sample: Callable, repeats: int = 1):
         """Checks that the records have what is needed.
 
         Args:
@@ -22,6 +22,7 @@ class ExampleReader:
           dataset: its entry in the config.
           num_frames: T.
           sample: (frames stored, their rate, seed) -> indices of the T sampled ones.
+          repeats: rows that each example gives, equal but for their seeds.
 
         Raises:
           ValueError: a feature is missing.
@@ -30,14 +31,15 @@ class ExampleReader:
         self._locate = records.locator(split)
         self._dataset = dataset
         self._sample = sample
+        self.repeats = repeats
         self.frames_shape = (num_frames, *dataset.canvas_px, 3)
 
     def read_chunk(self, places, size: int):
         """Reads several examples in one thread; several chunks may be read at once.
 
         Args:
-          places: a dataset of `size` pairs (index, seed): int64 and uint32 scalars.
-          size: C.
+          places: a dataset of `size` pairs (index, seeds): int64 scalar and uint32 [repeats].
+          size: of the chunk, in examples; C is `repeats` times that.
 
         Returns:
           `frames` uint8 [C, T, H, W, 3], `size_px` int32 [C, 2], `label` int32 [C], `weight` float32 [C], `index` int64
@@ -46,27 +48,34 @@ class ExampleReader:
         # A guard costs as much as a small image. One around all of a chunk is enough, until something is damaged.
         together = self._pad(places.flat_map(plain(self._record)).map(plain(self._decode)), size)
         one_by_one = self._pad(places.flat_map(plain(self._guarded)), size)
-        return _first_of(together, one_by_one).get_single_element()
+        return self._repeat(_first_of(together, one_by_one).get_single_element())
 
-    def _record(self, index, seed):
+    def _repeat(self, chunk):
+        """Each example as neighbouring rows, with a seed each; they share the frames, which are decoded once."""
+        seeds = tf.reshape(chunk["seed"], [-1])
+        if self.repeats > 1:
+            chunk = {key: tf.repeat(value, self.repeats, axis=0) for key, value in chunk.items()}
+        return chunk | {"seed": seeds}
+
+    def _record(self, index, seeds):
         """A dataset of (record, index, seed); empty for the padding index."""
         path, offset = self._locate(tf.maximum(index, 0))
         count = tf.where(index == PADDING_INDEX, tf.constant(0, tf.int64), tf.constant(1, tf.int64))
         return tf.data.Dataset.zip(
-            (records.read_from(path, offset).take(count), *map(tf.data.Dataset.from_tensors, (index, seed)))
+            (records.read_from(path, offset).take(count), *map(tf.data.Dataset.from_tensors, (index, seeds)))
         )
 
-    def _guarded(self, index, seed):
+    def _guarded(self, index, seeds):
         """A dataset of the one example: zeros if there is no record, or a damaged one."""
         path, _ = self._locate(tf.maximum(index, 0))
-        good = self._record(index, seed).map(plain(self._decode))
+        good = self._record(index, seeds).map(plain(self._decode))
         # A shard that is gone is an error, not damage: then its first byte cannot be read either.
         first_byte = tf.data.FixedLengthRecordDataset(path, record_bytes=1).take(1)
-        return _first_of(good, first_byte.map(plain(lambda _: self._zeros(index, seed))), log_warning=True)
+        return _first_of(good, first_byte.map(plain(lambda _: self._zeros(index, seeds))), log_warning=True)
 
-    def _decode(self, record, index, seed):
+    def _decode(self, record, index, seeds):
         jpegs, label, fps = self._parse(record)
-        indices = self._sample(tf.size(jpegs), fps, seed)
+        indices = self._sample(tf.size(jpegs), fps, seeds[0])
         frames_Thw3 = decode.decode_frames(tf.gather(jpegs, indices), tuple(self._dataset.canvas_px))
         return {
             "frames": frames_Thw3,
@@ -74,17 +83,17 @@ class ExampleReader:
             "label": tf.cast(label, tf.int32),
             "weight": tf.constant(1.0),
             "index": index,
-            "seed": seed,
+            "seed": seeds,
         }
 
-    def _zeros(self, index, seed):
+    def _zeros(self, index, seeds):
         return {
             "frames": tf.zeros((self.frames_shape[0], 0, 0, 3), tf.uint8),
             "size_px": tf.zeros((2,), tf.int32),
             "label": tf.constant(0),
             "weight": tf.constant(0.0),
             "index": index,
-            "seed": seed,
+            "seed": seeds,
         }
 
     def _parse(self, record):
@@ -101,7 +110,8 @@ class ExampleReader:
 
     def _pad(self, examples, size: int):
         """A dataset of one chunk: pictures in the top left corner of the canvas, zeros around them."""
-        shapes = dict.fromkeys(examples.element_spec, ()) | {"frames": self.frames_shape, "size_px": (2,)}
+        shapes = dict.fromkeys(examples.element_spec, ())
+        shapes |= {"frames": self.frames_shape, "size_px": (2,), "seed": (self.repeats,)}
         return examples.padded_batch(size, shapes, drop_remainder=True)
 
 

@@ -29,8 +29,12 @@ def locate(position, num_examples: int, key: tuple[int, int]):
     return epoch, index
 
 
-def example_seed(epoch, index, key: tuple[int, int]):
-    """uint32 scalar for all randomness of one example in one epoch: Philox with `key`, counter (epoch, index)."""
+def example_seed(epoch, index, key: tuple[int, int], repeat: int = 0):
+    """uint32 scalar for all randomness of one row: of the repeat-th that an example gives in one epoch.
+
+    Philox with `key`, counter (epoch, index and repeat).
+    """
+    index += repeat << 48  # above the index of any example
     return tf.raw_ops.StatelessRandomUniformFullIntV2(
         shape=(),
         key=tf.constant([key[0] | key[1] << 32], tf.uint64),

@@ -58,6 +58,8 @@ def train_stream(
 ) -> Stream:
     """Endless training batches; each example comes once an epoch, and batches run on over the ends of epochs.
 
+    With `repeats` in the dataset's config, that many rows beside each other are one example, read and decoded once.
+
     Args:
       split: what to read.
       dataset: its entry in the config (`configs/common.py`).
@@ -70,22 +72,27 @@ def train_stream(
       prefetch_batches: ready ahead.
 
     Raises:
-      ValueError: `batch_size` does not divide by `host_count`, or the split lacks what the config asks for.
+      ValueError: `batch_size` does not divide by `host_count` times `repeats`, or the split lacks what the config asks
+        for.
     """
-    rows = _rows("batch_size", dataset.batch_size, host_index, host_count)
+    batch_examples, odd = divmod(dataset.batch_size, dataset.repeats)
+    if odd:
+        raise ValueError(f"batch_size {dataset.batch_size} must be a multiple of repeats, {dataset.repeats}")
+    mine = _rows("batch_size / repeats", batch_examples, host_index, host_count)
     key = order.stream_key(seed, name)
 
     def locate(ordinal):
-        position = _position(ordinal, rows, dataset.batch_size)
+        position = _position(ordinal, mine, batch_examples)
         epoch, index = order.locate(position, split.num_examples, key)
-        return index, order.example_seed(epoch, index, key)
+        seeds = [order.example_seed(epoch, index, key, repeat) for repeat in range(dataset.repeats)]
+        return index, tf.stack(seeds)
 
     def sample(num_stored, fps, seed):
         return sampling.train_indices(num_stored, fps, dataset.num_frames, dataset.sample_fps, seed)
 
-    reader = ExampleReader(split, dataset, dataset.num_frames, sample)
-    ordinals = range(first_batch * len(rows), np.iinfo(np.int64).max)
-    return _stream(ordinals, locate, reader, len(rows), threads, prefetch_batches)
+    reader = ExampleReader(split, dataset, dataset.num_frames, sample, dataset.repeats)
+    ordinals = range(first_batch * len(mine), np.iinfo(np.int64).max)
+    return _stream(ordinals, locate, reader, len(mine), threads, prefetch_batches)
 
 
 def eval_stream(
@@ -108,7 +115,7 @@ def eval_stream(
     def locate(ordinal):
         position = _position(ordinal, rows, dataset.eval_batch_size)
         index = tf.where(position < split.num_examples, position, PADDING_INDEX)
-        return index, tf.constant(0, tf.uint32)
+        return index, tf.constant([0], tf.uint32)
 
     def sample(num_stored, fps, seed):
         del seed
@@ -132,9 +139,9 @@ def _position(ordinal, rows: range, batch_size: int):
 
 
 def _stream(
-    ordinals: range, locate, reader: ExampleReader, batch_size: int, threads: int, prefetch_batches: int
+    ordinals: range, locate, reader: ExampleReader, batch_examples: int, threads: int, prefetch_batches: int
 ) -> Stream:
-    size = _chunk_examples(batch_size, int(np.prod(reader.frames_shape)))
+    size = _chunk_examples(batch_examples, int(np.prod(reader.frames_shape)))
 
     def read(first):
         return reader.read_chunk(tf.data.Dataset.range(first, first + size).map(plain(locate)), size)
@@ -142,7 +149,7 @@ def _stream(
     threads = threads or os.cpu_count()
     chunks = tf.data.Dataset.range(ordinals.start, ordinals.stop, size)
     batches = chunks.map(plain(read), num_parallel_calls=threads, deterministic=True).rebatch(
-        batch_size, drop_remainder=True
+        batch_examples * reader.repeats, drop_remainder=True
     )
     options = tf.data.Options()
     options.deterministic = True

@@ -47,7 +47,8 @@ def eval_indices(num_stored, stored_fps, num_frames: int, sample_fps: float, cli
 
 def _dense_offsets(stored_fps, num_frames: int, sample_fps: float):
     """Distances from a clip's first frame, in stored frames: float64 [T]."""
-    return np.arange(num_frames) * (tf.cast(stored_fps, tf.float64) / sample_fps)
+    # Multiplied first: 3 x 10 / 3 is 10, where 3 x (10 / 3) can be a little more, and a start be lost.
+    return np.arange(num_frames) * tf.cast(stored_fps, tf.float64) / sample_fps
 
 
 def _last_start(num_stored, offsets):

@@ -72,6 +72,7 @@ IMPOSSIBLE = [
     ("datasets.motion.builder", "Digits Motion", "name/config"),
     ("datasets.motion.canvas_px", (16,), "height, width"),
     ("datasets.motion.eval_crops", 2, "1 or 3"),
+    ("datasets.motion.repeats", 0, "greater than 0"),
     ("datasets.motion.augment.flip", "no", "type bool"),
     ("datasets.motion.augment.crop", "center", "'area', 'scale', 'none'"),
     ("datasets.motion.augment.crop_range", (1.0, 0.3), "first <= second"),
@@ -128,6 +129,10 @@ def test_batches_must_be_shared_evenly():
     config_lib.validate_batches(config, num_shards=4)
     with pytest.raises(config_lib.ConfigError, match=r"datasets.motion.batch_size=24: must be a multiple of 16"):
         config_lib.validate_batches(config, num_shards=8)
+    config.datasets.motion.repeats = 6
+    with pytest.raises(config_lib.ConfigError, match=r"multiple of 48.*each example in repeats=6 rows, mixed in pairs"):
+        config_lib.validate_batches(config, num_shards=4)
+    config.datasets.motion.repeats = 1
     config.optimizer.grad_accum_steps = 16
     with pytest.raises(config_lib.ConfigError, match=r"grad_accum_steps=16 pieces, mixed in pairs"):
         config_lib.validate_batches(config, num_shards=1)

@@ -295,6 +295,14 @@ def test_without_flip_no_label_changes():
     np.testing.assert_array_equal(out["label"], batch["label"])
 
 
+def test_an_unknown_class_is_not_mirrored():
+    """-1 stands for a label that is not published; the last class must not be taken for it."""
+    batch = make_batch(40, label=np.int32([-1, 9] * 20))
+    flipped, out = mirrored(batch, flip=True)
+    assert not flipped.any()
+    np.testing.assert_array_equal(out["label"], batch["label"])
+
+
 def test_names_of_sides_leave_the_other_draws_alone():
     """Classes are mirrored or not by the same draw, whatever their names: only "left hook" (3) differs."""
     batch = make_batch(40)
@@ -383,6 +391,18 @@ def test_an_example_without_weight_reaches_no_other():
 def test_odd_batch_cannot_be_mixed():
     with pytest.raises(ValueError, match="batch_size=3"):
         jax.eval_shape(train_fn({"mixup_alpha": 0.8}), make_batch(3))
+    with pytest.raises(ValueError, match="batch_size=6: .* a multiple of 4"):
+        jax.eval_shape(train_fn({"mixup_alpha": 0.8}, repeats=2), make_batch(6))
+
+
+@pytest.mark.parametrize("repeats", [2, 3])
+def test_repeats_are_mixed_with_another_example(repeats):
+    """Rows of one example have one label: each target has two, its own and that of the neighbouring example."""
+    label = np.repeat(np.int32([0, 1, 2, 3]), repeats)
+    _, targets = train(make_batch(4 * repeats, label=label), {**OFF, "mixup_alpha": 1.0}, repeats=repeats)
+    pairs = targets[:, [0, 2]] + targets[:, [1, 3]]
+    np.testing.assert_allclose(pairs, np.eye(2)[label // 2], atol=1e-5)
+    assert np.sum(targets > 1e-4) == 2 * 4 * repeats
 
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 8.0])

@@ -76,6 +76,7 @@ def dataset():
         sample_fps=0.0,
         canvas_px=(8, 12),
         batch_size=8,
+        repeats=1,
         eval_batch_size=8,
         eval_clips=1,
     )

@@ -41,11 +41,12 @@ def test_golden_order_and_seeds_never_change():
     assert [int(seed) for seed in seeds] == [1343375241, 1492050565, 3873298775]
 
 
-def test_example_seeds_are_distinct_over_epochs_and_examples():
+def test_example_seeds_are_distinct_over_epochs_examples_and_repeats():
     seeds = {
-        int(order.example_seed(tf.constant(e, tf.int64), tf.constant(i, tf.int64), KEY))
-        for e in range(20)
-        for i in range(20)
+        int(order.example_seed(tf.constant(e, tf.int64), tf.constant(i, tf.int64), KEY, repeat))
+        for e in range(12)
+        for i in range(12)
+        for repeat in range(3)
     }
-    assert len(seeds) == 400
+    assert len(seeds) == 432
     assert 0.4 < np.mean([seed / 2**32 for seed in seeds]) < 0.6

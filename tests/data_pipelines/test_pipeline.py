@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from etils import epath
 
-from data_pipelines import pipeline, records
+from data_pipelines import decode, pipeline, records
 from data_pipelines.host_tf import tf
 from tests.data_pipelines.conftest import NUM_RECORDS
 
@@ -94,6 +94,54 @@ def test_each_example_comes_exactly_once_an_epoch(numbered, dataset):
     assert len(set(np.concatenate([batch["seed"] for batch in batches]))) == 8 * len(batches)
 
 
+@pytest.mark.parametrize("chunk_bytes", [1, 10**9])
+def test_repeats_are_one_example_with_a_seed_each(numbered, dataset, monkeypatch, chunk_bytes):
+    """Eight rows of four examples, the first row as without repeats; the epoch still has each example once."""
+    monkeypatch.setattr(pipeline, "CHUNK_BYTES", chunk_bytes)
+    dataset.batch_size = 4
+    singles = _take(_train(numbered, dataset), 26)
+    dataset.batch_size, dataset.repeats = 8, 2
+    batches = _take(_train(numbered, dataset), 26)
+    for single, batch in zip(singles, batches, strict=True):
+        for repeat in range(2):
+            rows = {key: value[repeat::2] for key, value in batch.items()}
+            seeds = single["seed"] if repeat == 0 else rows["seed"]
+            _assert_equal(single | {"seed": seeds}, rows)
+    assert len({seed for batch in batches for seed in batch["seed"]}) == 26 * 8
+    assert len(set(np.concatenate([batch["index"] for batch in batches])[: 2 * NUM_RECORDS])) == NUM_RECORDS
+
+
+def test_repeats_are_shared_by_hosts_and_resumed_like_all_rows(numbered, dataset):
+    dataset.batch_size, dataset.repeats = 12, 3
+    whole = _take(_train(numbered, dataset), 3)[2]
+    hosts = [_take(_train(numbered, dataset, first_batch=2, host_index=i, host_count=4), 1)[0] for i in range(4)]
+    _assert_equal(whole, {key: np.concatenate([host[key] for host in hosts]) for key in whole})
+    with pytest.raises(ValueError, match="batch_size / repeats 4 must be a multiple of the number of hosts, 3"):
+        _train(numbered, dataset, host_count=3)
+    dataset.repeats = 5
+    with pytest.raises(ValueError, match="batch_size 12 must be a multiple of repeats, 5"):
+        _train(numbered, dataset)
+
+
+def test_repeats_are_decoded_once(numbered, dataset, monkeypatch):
+    decoded, decode_frames = tf.Variable(0), decode.decode_frames
+
+    def counting(*arguments):
+        with tf.control_dependencies([decoded.assign_add(1)]):
+            return decode_frames(*arguments)
+
+    monkeypatch.setattr(decode, "decode_frames", counting)
+    dataset.repeats = 4
+    _take(_train(numbered, dataset), 3)
+    assert 3 * 2 <= decoded.numpy() < 3 * 8  # two examples a batch, not eight; some are read ahead
+
+
+def test_evaluation_has_no_repeats(numbered, dataset):
+    dataset.repeats = 4
+    (batch,) = _take(pipeline.eval_stream(numbered, dataset), 1)
+    assert batch["index"].tolist() == list(range(8))
+
+
 def test_any_batch_can_be_the_first(numbered, dataset):
     batches = _take(_train(numbered, dataset), 120)
     for step in np.random.default_rng(0).integers(0, 120, 20):
@@ -119,7 +167,7 @@ def test_the_global_batch_is_the_same_for_any_number_of_hosts(numbered, dataset,
 
 
 def test_a_batch_that_hosts_cannot_share_is_refused(numbered, dataset):
-    with pytest.raises(ValueError, match="batch_size 8 must be a multiple of the number of hosts, 3"):
+    with pytest.raises(ValueError, match="batch_size / repeats 8 must be a multiple of the number of hosts, 3"):
         _train(numbered, dataset, host_count=3)
     with pytest.raises(ValueError, match="eval_batch_size 8 must be a multiple of the number of hosts, 3"):
         pipeline.eval_stream(numbered, dataset, host_count=3)
