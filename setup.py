@@ -40,6 +40,7 @@ setup(
         "tpu": ["jax[tpu]>=0.10.2"],
         "plan": ["jax[tpu]>=0.10.2"],  # its compiler alone, on any Linux machine: cover_jax/plan.py
         "cuda": ["jax[cuda12]>=0.10.2"],
+        "beam": ["apache-beam>=2.77"],  # prepares datasets on clusters; the command `tfds` needs it as well
         "test": ["pytest>=8", "ruff>=0.17"],
     },
 )

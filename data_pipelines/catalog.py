@@ -59,11 +59,9 @@ def prepare_command(builder: str, data_dir: str) -> str:
     name, _, config = builder.partition("/")
     where = f" --data_dir={data_dir}" if data_dir else ""
     cls = builder_class(builder)
-    if cls is None:
-        return f"tfds build {builder}{where}"
-    if cls.SELF_CONTAINED:
+    if cls is not None and cls.SELF_CONTAINED:
         return f"python -m data_pipelines.prepare {name}{where}"
-    if cls.MANUAL_DOWNLOAD_INSTRUCTIONS:
+    if cls is None or cls.MANUAL_DOWNLOAD_INSTRUCTIONS:
         return f"python -m data_pipelines.prepare {builder} --manual_dir=FOLDER{where}"
     return f"python -m data_pipelines.prepare {name} --name={config or 'NAME'} --source=FOLDER{where}"
 

@@ -1,6 +1,7 @@
 """Prepares a dataset: `python -m data_pipelines.prepare BUILDER ...`; README.md has examples.
 
-Running it again on a dataset that is prepared does nothing; on one whose preparation was broken off, it goes on.
+BUILDER is one of this project's, or any other that TFDS has (its own command, `tfds build`, needs Apache Beam). Running
+it again on a dataset that is prepared does nothing; on one whose preparation was broken off, it goes on.
 """
 
 import argparse
@@ -29,12 +30,12 @@ def prepare_if_self_contained(builder: str, data_dir: str) -> None:
         build(catalog.builder_class(builder)(config=config, data_dir=str(catalog.root_dir(data_dir))))
 
 
-def prepare(builder: base.MediaBuilder, manual_dir: str = "", beam_pipeline_options: str = "") -> None:
-    """Prepares a dataset of media, unless it is, or goes on where that was broken off.
+def prepare(builder: tfds.core.DatasetBuilder, manual_dir: str = "", beam_pipeline_options: str = "") -> None:
+    """Prepares a dataset that is made from files, unless it is; one of this project's goes on where it was broken off.
 
     Args:
       builder: its builder.
-      manual_dir: where the publisher's files stand; "": `manual_folder`.
+      manual_dir: where the publisher's files stand; "": TFDS's default, DATA_DIR/downloads/manual.
       beam_pipeline_options: comma-separated options of Apache Beam, without their dashes; "": this machine alone.
 
     Raises:
@@ -43,20 +44,17 @@ def prepare(builder: base.MediaBuilder, manual_dir: str = "", beam_pipeline_opti
       RuntimeError: another process is at it, or one that reads died.
     """
     if builder.is_prepared():
-        _check_origin(builder)
-        builder.discard_work()
+        if isinstance(builder, base.MediaBuilder):
+            _check_origin(builder)
+            builder.discard_work()
         return
-    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not manual_folder(builder, manual_dir).is_dir():
+    manual = epath.Path(manual_dir).expanduser() if manual_dir else builder.data_dir_root / "downloads" / "manual"
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not manual.is_dir():
         raise FileNotFoundError(
-            f"there is no folder {manual_folder(builder, manual_dir)}; name another by --manual_dir. "
-            f"It must hold {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}"
+            f"there is no folder {manual}; name another by --manual_dir. It must hold "
+            + " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
         )
-    build(builder, manual_dir=manual_folder(builder, manual_dir), beam_options=_beam_options(beam_pipeline_options))
-
-
-def manual_folder(builder: tfds.core.DatasetBuilder, manual_dir: str = "") -> epath.Path:
-    """Where the publisher's files stand: `manual_dir`, or TFDS's default."""
-    return epath.Path(manual_dir).expanduser() if manual_dir else builder.data_dir_root / "downloads" / "manual"
+    build(builder, manual_dir=manual, beam_options=_beam_options(beam_pipeline_options))
 
 
 def build(builder: tfds.core.DatasetBuilder, **download_config) -> None:
@@ -68,7 +66,8 @@ def build(builder: tfds.core.DatasetBuilder, **download_config) -> None:
     """
     from data_pipelines import records  # TensorFlow: slow to import, and only needed from here on
 
-    tfds.disable_progress_bar()  # ours knows how much there is to do
+    if catalog.builder_class(builder.name):
+        tfds.disable_progress_bar()  # ours knows how much there is to do
     try:
         builder.download_and_prepare(
             file_format="tfrecord",
@@ -83,16 +82,16 @@ def build(builder: tfds.core.DatasetBuilder, **download_config) -> None:
 
 def main(arguments: list[str]) -> None:
     """The command: prepares what the arguments ask for and says what there is now."""
-    args = _parser().parse_args(arguments)
+    args = _parser(arguments[:1]).parse_args(arguments)
     names = []
     try:
         for builder in _builders(args):
             if catalog.is_self_contained(builder.name):
                 prepare_if_self_contained(_name(builder), args.data_dir)
             else:
-                prepare(builder, vars(args).get("manual_dir", ""), args.beam_pipeline_options)
+                prepare(builder, vars(args).get("manual_dir", ""), vars(args).get("beam_pipeline_options", ""))
             names.append(_name(builder))
-    except (ValueError, FileNotFoundError, RuntimeError) as error:
+    except (ValueError, FileNotFoundError, RuntimeError, AssertionError) as error:  # the last where TFDS misses files
         sys.exit(f"error: {error}")
     for name in names:
         _print_summary(name, catalog.dataset_dir(name, args.data_dir))
@@ -101,7 +100,7 @@ def main(arguments: list[str]) -> None:
 def _builders(args: argparse.Namespace) -> Iterator[tfds.core.DatasetBuilder]:
     """The builders that are asked for: of one config, of all of them, or the one of a folder."""
     name, _, config = args.builder.partition("/")
-    cls = catalog.builder_class(name)
+    cls = catalog.builder_class(name) or _tfds_class(name)
     common = {"data_dir": str(catalog.root_dir(args.data_dir))}
     if issubclass(cls, base.MediaBuilder):
         common["options"] = {option: vars(args)[option] for option in cls.OPTIONS}
@@ -115,7 +114,8 @@ def _builders(args: argparse.Namespace) -> Iterator[tfds.core.DatasetBuilder]:
     return (cls(config=config, **common) for config in configs)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(asked: list[str]) -> argparse.ArgumentParser:
+    """The flags of this project's builders, and of TFDS's if it is `asked` for."""
     parser = argparse.ArgumentParser(prog="python -m data_pipelines.prepare", description=__doc__.splitlines()[0])
     builders = parser.add_subparsers(dest="builder", required=True, metavar="BUILDER")
     for name in catalog.builder_names():
@@ -123,13 +123,31 @@ def _parser() -> argparse.ArgumentParser:
         summary = inspect.getdoc(inspect.getmodule(cls)).splitlines()[0]
         for full_name in (name, *(f"{name}/{config}" for config in cls.builder_configs)):
             _add_flags(builders.add_parser(full_name, help=summary, description=summary), cls)
+    for full_name in asked:
+        name = full_name.partition("/")[0]
+        if catalog.builder_class(name) is None and _tfds_class(name):
+            _add_flags(builders.add_parser(full_name), _tfds_class(name))
     return parser
+
+
+def _tfds_class(name: str) -> type[tfds.core.DatasetBuilder] | None:
+    """TFDS's own builder of that name, or None."""
+    try:
+        return tfds.builder_cls(name)
+    except (tfds.core.DatasetNotFoundError, ValueError):  # the latter for what is no name
+        return None
 
 
 def _add_flags(command: argparse.ArgumentParser, cls: type[tfds.core.DatasetBuilder]) -> None:
     command.add_argument("--data_dir", default="", help="where prepared datasets stand (TFDS's default)")
+    if cls.MANUAL_DOWNLOAD_INSTRUCTIONS:
+        command.add_argument(
+            "--manual_dir", default="", help="the folder with the publisher's files (DATA_DIR/downloads/manual)"
+        )
     if issubclass(cls, publisher.PublisherBuilder):
-        _add_publisher_flags(command)
+        command.add_argument(
+            "--splits", type=_words, default=("train", "validation"), help="which to prepare (train,validation)"
+        )
     if issubclass(cls, folder.FolderBuilder):
         _add_folder_flags(command)
     if issubclass(cls, base.MediaBuilder):
@@ -145,15 +163,6 @@ def _add_media_flags(command: argparse.ArgumentParser, cls: type[base.MediaBuild
     )
     for option, (default, help_text) in cls.OPTIONS.items():
         command.add_argument(f"--{option}", type=type(default), default=default, help=f"{help_text} ({default})")
-
-
-def _add_publisher_flags(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--manual_dir", default="", help="the folder with the publisher's files (DATA_DIR/downloads/manual)"
-    )
-    command.add_argument(
-        "--splits", type=_words, default=("train", "validation"), help="which to prepare (train,validation)"
-    )
 
 
 def _add_folder_flags(command: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""Source files wherever they stand, on a disk, in a bucket or in a tar: listed, and brought to where they can be opened."""
+"""Source files wherever they stand, on a disk, in a bucket or in a tar: listed, and opened by any library."""
 
 import contextlib
 import os

@@ -24,7 +24,7 @@ def youtube_id(i: int) -> str:
 def kinetics(root, num_clips=4, test_labels=True):
     """As CVDF has Kinetics-400: annotations/, flat split folders, replacements. Clip i of a split has level 20 + 30 i.
 
-    train.csv lists a clip of each of the 400 classes, of which the first `num_clips` are there; the others list one each.
+    train.csv lists a clip of each of the 400 classes, of which the first `num_clips` are there; the others list one.
     """
     names = sorted(KINETICS_CLASSES)
     rows = {"train": list(enumerate(names)), "val": [(1000, names[-1])], "test": [(2000, names[0])]}
@@ -93,9 +93,25 @@ def imagenet21k(root, tars=True, num_images=150):
         images = {f"{synset}_{j}.JPEG": jpeg(j) for j in range(num_images)}
         root.mkdir(parents=True, exist_ok=True)
         if tars:
-            write_tar(root / f"{synset}.tar", images)
+            (root / f"{synset}.tar").write_bytes(tar_of(images))
         for name, data in images.items() if not tars else ():
             _write(root / synset / name, data)
+    return root
+
+
+IMAGENET_TRAIN = [("n01440764", 40), ("n01440764", 80), ("n15075141", 120), ("n15075141", 160)]  # synset, level
+
+
+def imagenet2012(root):
+    """ILSVRC 2012: a tar of tars for training, a flat one for validation."""
+    root.mkdir(parents=True)
+    synsets = {}
+    for i, (synset, level) in enumerate(IMAGENET_TRAIN):
+        synsets.setdefault(synset, {})[f"{synset}_{i}.JPEG"] = jpeg(level)
+    packed = {f"{synset}.tar": tar_of(images) for synset, images in synsets.items()}
+    (root / "ILSVRC2012_img_train.tar").write_bytes(tar_of(packed))
+    images = {f"ILSVRC2012_val_{i:08d}.JPEG": jpeg(200) for i in (1, 2)}
+    (root / "ILSVRC2012_img_val.tar").write_bytes(tar_of(images))
     return root
 
 
@@ -106,12 +122,15 @@ def jpeg(level: int) -> bytes:
     return buffer.getvalue()
 
 
-def write_tar(path, files: dict[str, bytes]) -> None:
-    with tarfile.open(path, "w") as tar:
+def tar_of(files: dict[str, bytes]) -> bytes:
+    """A tar of these files."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
         for name, data in files.items():
             member = tarfile.TarInfo(name)
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
 
 
 def _write(path, content: str | bytes) -> None:

@@ -25,7 +25,7 @@ def test_asking_does_not_import_tensorflow(tmp_path):
         ),
         ("kinetics/400", "python -m data_pipelines.prepare kinetics/400 --manual_dir=FOLDER --data_dir={}"),
         ("moments_in_time", "python -m data_pipelines.prepare moments_in_time --manual_dir=FOLDER --data_dir={}"),
-        ("imagenet2012", "tfds build imagenet2012 --data_dir={}"),
+        ("imagenet2012", "python -m data_pipelines.prepare imagenet2012 --manual_dir=FOLDER --data_dir={}"),
     ],
 )
 def test_an_unprepared_dataset_is_refused_with_the_command_that_makes_it(tmp_path, builder, command):

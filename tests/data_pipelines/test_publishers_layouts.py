@@ -119,7 +119,7 @@ def test_something_something_label_files_of_both_releases(tmp_path, prefix):
     [
         ({"labels.json": '{"Holding something": "0"}'}, r"labels\.json in .* has 1 classes instead of 2"),
         ({"labels.json": '{"a": "0", "b": "2"}'}, r"labels\.json: the indices of the 2 classes are not 0 to 1"),
-        ({"train.json": '[{"id": "7", "template": "Eating [something]"}]'}, "1 unknown classes, such as 'Eating someth"),
+        ({"train.json": '[{"id": "7", "template": "Eating [something]"}]'}, "1 unknown classes, such as 'Eating"),
         ({"train.json": '[{"id": "7"}]'}, "unknown classes, such as ''"),
     ],
 )  # fmt: skip
