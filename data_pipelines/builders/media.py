@@ -1,23 +1,20 @@
 """One media file -> JPEG frames. No TensorFlow here: worker processes import this and little else."""
 
 import dataclasses
-import hashlib
 import io
-import math
-from collections.abc import Iterator
+import warnings
 from fractions import Fraction
 
-import av
 import numpy as np
 from PIL import Image, ImageOps
 
+from data_pipelines.builders import picture, source_file, video
+from data_pipelines.builders.source_file import MediaError
+
 JPEG_QUALITY = 95  # about 40 dB, like ffmpeg's -q:v 2
 EXIF_ORIENTATION = 0x0112  # the tag; 1 is upright
-TOLERATED_MISSING_FRAMES = 2  # AVI's counts include frames that are left out as repeats of the one before
-
-
-class MediaError(Exception):
-    """A file that decodes without an exception, but not well."""
+DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")  # grey, of more than 8 bits
+MAX_STORED_BYTES = 1 << 28  # 256 MiB, some 20 minutes at 10 frames a second: a record is read as a whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +23,7 @@ class Media:
 
     Attributes:
       frames: JPEG bytes, in order of time; one for an image.
-      fps: of these frames; 0 for an image.
+      fps: of these frames, on average; 0 for an image.
       num_source_frames: that the file has.
       sha256: of the file.
     """
@@ -38,52 +35,56 @@ class Media:
 
 
 def read_video(path: str, short_side_px: int, fps: float) -> Media:
-    """Decodes a video, keeps `fps` of its frames a second, and shrinks them.
+    """Decodes a video, keeps `fps` of its frames a second, and shrinks them; MEDIA.md says what becomes of which file.
 
     Args:
       path: the file.
       short_side_px: of the stored frames; smaller ones are not enlarged.
-      fps: frames a second to keep, by time stamp; all are kept if the file has fewer.
+      fps: frames a second to keep, by time stamp; all are kept if the file has fewer, and none twice.
 
     Raises:
-      MediaError: no video, no frames, fewer frames than the file says, or damaged ones.
-      Exception: whatever else FFmpeg makes of the file.
+      MediaError: no video, no frames, fewer frames than there should be, damaged ones, or too much of it.
+      Exception: whatever else FFmpeg makes of a file that it cannot open.
     """
-    with av.open(path) as container:
-        if not container.streams.video:
-            raise MediaError("it has no video")
-        times, jpegs, size_px = [], [], None
-        ticks = _Ticks(fps)
-        for frame in _decode(container, container.streams.video[0]):
-            times.append(frame.pts * frame.time_base)
-            if ticks.take(times[-1]):
-                size_px = size_px or _shrunk(frame.height, frame.width, short_side_px)  # of the first for all
-                jpegs.append(encode_jpeg(_to_rgb(frame, *size_px), subsampling="4:2:0"))  # as videos have it
+    jpegs, stored_bytes, size_px = [], 0, None
+    ticks, converter = _Ticks(fps), picture.Converter()
+    with video.open_video(path) as clip:
+        for time, frame in clip.frames():
+            if not ticks.take(time):
+                continue
+            size_px = size_px or picture.shrunk(*picture.displayed_size(frame, clip.pixel_aspect), short_side_px)
+            jpegs.append(encode_jpeg(converter.to_rgb(frame, *size_px), subsampling="4:2:0"))  # as videos have it
+            stored_bytes += len(jpegs[-1])
+            if stored_bytes > MAX_STORED_BYTES:
+                raise MediaError(
+                    f"its first {float(ticks.seconds):.0f} s take {MAX_STORED_BYTES} bytes: cut it into clips"
+                )
     if not jpegs:
         raise MediaError("it has no frames")
-    return Media(tuple(jpegs), min(float(fps), _rate(times, fps)), len(times), _sha256(path))
+    return Media(tuple(jpegs), ticks.rate(), clip.num_decoded, source_file.sha256(path))
 
 
 def read_image(path: str, short_side_px: int) -> Media:
     """Decodes an image and shrinks it; a JPEG that needs no change is stored as it is.
 
-    Arguments as in `read_video`.
+    Arguments as in `read_video`. Of several pictures in a file, the first is taken.
 
     Raises:
+      MediaError: it is empty, no file, or too large.
       Exception: whatever Pillow makes of a file that it cannot decode.
     """
-    with Image.open(path) as image:
+    with source_file.open_regular(path) as file, _open_image(file) as image:
         image.load()
         upright = ImageOps.exif_transpose(image)
-        height_px, width_px = _shrunk(upright.height, upright.width, short_side_px)
+        height_px, width_px = picture.shrunk(upright.height, upright.width, short_side_px)
         changed = upright.size != (width_px, height_px) or image.getexif().get(EXIF_ORIENTATION, 1) != 1
         if image.format == "JPEG" and image.mode in ("RGB", "L") and not changed:
-            with open(path, "rb") as file:
-                jpeg = file.read()
+            file.seek(0)
+            jpeg = file.read()
         else:
-            resized = upright.convert("RGB").resize((width_px, height_px), Image.Resampling.LANCZOS)
+            resized = _image_to_rgb(upright).resize((width_px, height_px), Image.Resampling.LANCZOS)
             jpeg = encode_jpeg(np.asarray(resized))
-    return Media((jpeg,), 0.0, 1, _sha256(path))
+    return Media((jpeg,), 0.0, 1, source_file.sha256(path))
 
 
 def encode_jpeg(frame: np.ndarray, subsampling: str = "4:4:4") -> bytes:
@@ -94,62 +95,67 @@ def encode_jpeg(frame: np.ndarray, subsampling: str = "4:4:4") -> bytes:
 
 
 class _Ticks:
-    """Chooses frames by their time: for each tick of a clock, the first that is nearer to it than the one before."""
+    """Chooses frames by their time: a clock ticks `fps` times a second, and each tick takes the frame nearest to it.
+
+    Where no frame comes for longer, none is taken twice: the clock waits and is set by the next one.
+    """
 
     def __init__(self, fps: float):
-        self._fps = Fraction(fps)
-        self._first = self._previous = None
-        self._next_tick = 0
+        self._tick_lasts = 1 / Fraction(fps)
+        self._next_tick = self._first = self._last = None
+        self._num_seen = self._num_taken = 0
+        self._waited = Fraction(0)
 
     def take(self, time: Fraction) -> bool:
         """Whether to keep the frame at `time`, in seconds; frames come in order."""
         if self._first is None:
-            self._first = self._previous = time
-        gap, self._previous = min(time - self._previous, 1 / self._fps), time
-        reached = math.floor((time - self._first + gap / 2) * self._fps)
-        if reached < self._next_tick:
+            self._next_tick = self._first = self._last = time
+        # The frame after this one is expected as far off as the one before: then this is the nearer to the tick.
+        gap, self._last = min(time - self._last, self._tick_lasts), time
+        self._num_seen += 1
+        if time + gap / 2 < self._next_tick:
             return False
-        self._next_tick = reached + 1
+        late = time - self._next_tick
+        if late > self._tick_lasts / 2:
+            self._waited += late
+            self._next_tick = time
+        self._next_tick += self._tick_lasts
+        self._num_taken += 1
         return True
 
+    @property
+    def seconds(self) -> float:
+        """From the first frame to the last."""
+        return float(self._last - self._first)
 
-def _decode(container, stream) -> Iterator[av.VideoFrame]:
-    """All frames of a stream, in order of time, checked.
-
-    Raises:
-      MediaError: a frame is damaged or without a time, or the stream ends early.
-    """
-    stream.thread_type = "NONE"  # files are decoded side by side instead
-    decoded = discarded = 0
-    for packet in container.demux(stream):
-        discarded += packet.is_discard  # outside the part that an edit list shows
-        for frame in packet.decode():
-            decoded += 1
-            if frame.is_corrupt:
-                raise MediaError(f"frame {decoded} is damaged")
-            if frame.pts is None:
-                raise MediaError(f"frame {decoded} has no time stamp")
-            yield frame
-    if decoded + discarded + TOLERATED_MISSING_FRAMES < stream.frames:
-        raise MediaError(f"it stops after {decoded} of {stream.frames} frames")
+    def rate(self) -> float:
+        """Frames taken a second: the clock's rate, or less where it waited or the frames come more slowly."""
+        intervals = self._num_taken - 1
+        rates = [1 / self._tick_lasts]
+        if intervals:
+            rates.append(intervals / (intervals * self._tick_lasts + self._waited))
+        if self.seconds:
+            rates.append((self._num_seen - 1) / self.seconds)
+        return float(min(rates))
 
 
-def _to_rgb(frame: av.VideoFrame, height_px: int, width_px: int) -> np.ndarray:
-    return frame.reformat(width_px, height_px, "rgb24", interpolation="AREA").to_ndarray()
+def _open_image(file) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)  # Pillow's limit; ours is below it
+        image = Image.open(file)
+    source_file.check_pixels(*image.size)
+    return image
 
 
-def _shrunk(height_px: int, width_px: int, short_side_px: int) -> tuple[int, int]:
-    """The size of the same shape whose shorter side is at most `short_side_px`."""
-    scale = min(1, short_side_px / min(height_px, width_px))
-    return max(1, round(height_px * scale)), max(1, round(width_px * scale))
+def _image_to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in DEEP_MODES:
+        return Image.fromarray(_to_8_bits(np.asarray(image))).convert("RGB")
+    if image.has_transparency_data:
+        return Image.fromarray(picture.over_background(np.asarray(image.convert("RGBA"))))
+    return image.convert("RGB")
 
 
-def _rate(times: list[Fraction], fps: float) -> float:
-    """Frames a second, by their time stamps; `fps` if there is only one."""
-    lasting = times[-1] - times[0]
-    return float((len(times) - 1) / lasting) if lasting else float(fps)
-
-
-def _sha256(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _to_8_bits(grey: np.ndarray) -> np.ndarray:
+    """Grey levels of 16 bits, or floating-point ones up to 1, as uint8."""
+    levels = grey * 255.0 if grey.dtype.kind == "f" else grey / 257
+    return np.clip(np.round(levels), 0, 255).astype(np.uint8)

@@ -1,0 +1,39 @@
+"""The file that a video or an image is read from: opened if it can be one, measured against the limits, hashed."""
+
+import hashlib
+import os
+import stat
+from typing import BinaryIO
+
+MAX_PIXELS = 1 << 26  # of one picture, 8192 x 8192: beyond it a small file can claim all of a host's memory
+
+
+class MediaError(Exception):
+    """A file that is not stored, and why."""
+
+
+def open_regular(path: str) -> BinaryIO:
+    """Opens a file to read its bytes.
+
+    Raises:
+      MediaError: it is empty, or something else than a file, such as a folder or a pipe, which may never answer.
+      OSError: it is missing or may not be read.
+    """
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise MediaError("it is not a regular file")
+    if not status.st_size:
+        raise MediaError("it is empty")
+    return open(path, "rb")
+
+
+def check_pixels(width_px: int, height_px: int) -> None:
+    """Raises MediaError if a picture is too large to be decoded."""
+    if width_px * height_px > MAX_PIXELS:
+        raise MediaError(f"its pictures have {width_px} x {height_px} pixels, more than {MAX_PIXELS} in all")
+
+
+def sha256(path: str) -> str:
+    """The hash of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

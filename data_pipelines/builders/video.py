@@ -1,0 +1,233 @@
+"""A video file -> its frames and when they are shown; whatever is wrong with it is an error, never fewer frames.
+
+FFmpeg goes on after most damage. What it notices reaches us in four ways, and each alone refuses the file: exceptions,
+flags of packets and frames, its log (much is said only there), and fewer frames than packets.
+"""
+
+import collections
+import contextlib
+import re
+from collections.abc import Iterator
+from fractions import Fraction
+
+import av
+from av.container.core import Flags
+from av.stream import Disposition
+
+from data_pipelines.builders import file_end, source_file
+from data_pipelines.builders.source_file import MediaError
+
+NOT_VIDEO = ("tty", "image2")  # FFmpeg plays text as if on a terminal, and reads pictures by numbered names
+PICTURE_ENDING = "_pipe"  # what FFmpeg's formats of single pictures end with
+CORRUPT_PACKET = "Packet corrupt (stream = {},"  # a warning only; a packet that is split later loses its flag
+FALLBACK_RATE = Fraction(25)  # FFmpeg's own for streams that tell no rate
+ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own decoders leave the alpha of WebM out
+VP8_SHOWN = 0x10  # in a frame's first byte: RFC 6386, section 9.1
+
+
+class Video:
+    """An open video.
+
+    Attributes:
+      pixel_aspect: width over height of its pixels.
+      num_decoded: frames given out so far.
+    """
+
+    def __init__(self, file, container, log: list):
+        self._file, self._container, self._log = file, container, log
+        self._stream = _choose_stream(container)
+        self._index_at_start = len(self._stream.index_entries)
+        self.pixel_aspect = self._stream.sample_aspect_ratio or Fraction(1)
+        self.num_decoded = 0
+
+    def frames(self) -> Iterator[tuple[Fraction, av.VideoFrame]]:
+        """All frames with their times in seconds, in order; times never decrease.
+
+        Raises:
+          MediaError: something is damaged or missing.
+        """
+        packets, clock = _Packets(self._stream), _Clock(self._container, self._stream)
+        decoder = _decoder(self._stream)
+        for packet in self._checked(self._container.demux(self._stream)):
+            if not packets.count(packet):
+                continue
+            clock.note(packet)
+            # libvpx is a decoder of our own, which takes no packet for the end where the stream's takes an empty one.
+            for frame in self._checked(decoder.decode(packet if packet.size else None)):
+                self.num_decoded += 1
+                packets.seen += 1 + frame.interlaced_frame  # its two fields may have been a packet each
+                if frame.is_corrupt:
+                    raise MediaError(f"frame {self.num_decoded} is damaged")
+                yield clock.time(frame), frame
+        self._check_complete(packets)
+
+    def _checked(self, steps) -> Iterator:
+        """Passes on what FFmpeg gives, and raises what it logs."""
+        try:
+            for step in steps:
+                self._raise_logged()
+                yield step
+            self._raise_logged()
+        except av.error.FFmpegError as error:
+            self._raise_logged()
+            raise MediaError(f"frame {self.num_decoded + 1} is damaged: {error.strerror}") from error
+
+    def _raise_logged(self) -> None:
+        corrupt = CORRUPT_PACKET.format(self._stream.index)
+        for level, source, message in self._log:
+            if level <= av.logging.ERROR or message.startswith(corrupt):
+                raise MediaError(f"frame {self.num_decoded + 1} is damaged: {source}: {message.strip()}")
+        self._log.clear()
+
+    def _check_complete(self, packets: "_Packets") -> None:
+        listed = len(self._stream.index_entries)
+        if not self._index_at_start:  # then it grew with what was read, and only the header knows better
+            listed = max(listed, self._stream.frames)
+        if packets.total < listed:
+            raise MediaError(f"it stops after {packets.total} of {listed} frames")
+        if packets.seen < packets.due:
+            raise MediaError(f"{packets.due - packets.seen} of its {packets.due} frames are missing")
+        file_end.check(self._file, self._container.format.name, packets.end)
+
+
+@contextlib.contextmanager
+def open_video(path: str) -> Iterator[Video]:
+    """Opens a video file, whatever its name; no other file is read and nothing is fetched.
+
+    Raises:
+      MediaError: it is no video, or is larger than `source_file` allows.
+      av.error.FFmpegError: FFmpeg does not know what it is.
+    """
+    with source_file.open_regular(path) as file, _logged() as log:
+        container = av.open(
+            _Disguised(file, path),
+            options={"max_pixels": str(source_file.MAX_PIXELS)},
+            container_options={"protocol_whitelist": "none"},  # playlists name other files and addresses
+            metadata_errors="replace",  # titles in any encoding
+        )
+        with container:
+            log.clear()  # at first FFmpeg looks at all streams and guesses; what matters is said again
+            container.flags &= ~Flags.gen_pts.value  # its guesses where time stamps are missing are out of order
+            yield Video(file, container, log)
+
+
+class _Disguised:
+    """A file under a plain name: FFmpeg takes "%03d" and "concat:" for more than a name, but guesses by endings."""
+
+    def __init__(self, file, path: str):
+        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+        self.name = re.sub(r"[^\w./ -]", "_", path)
+
+
+@contextlib.contextmanager
+def _logged() -> Iterator[list]:
+    """A list that fills up with (level, source, message) of what FFmpeg warns of in this thread."""
+    # Both are of the process, and stay: another thread may be listening.
+    av.logging.set_level(av.logging.WARNING)
+    av.logging.set_skip_repeated(False)  # the same message in the next file is another one
+    with av.logging.Capture() as log:
+        yield log
+
+
+def _choose_stream(container) -> av.VideoStream:
+    """The stream that FFmpeg calls the best, cover pictures aside."""
+    format_name = container.format.name
+    if format_name in NOT_VIDEO or format_name.endswith(PICTURE_ENDING):
+        raise MediaError(f"it is not a video but {format_name.removesuffix(PICTURE_ENDING)}")
+    videos = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    if not videos:
+        raise MediaError("it has no video")
+    best = container.streams.best("video")
+    stream = best if best in videos else videos[0]
+    if stream.codec_context is None:
+        raise MediaError("FFmpeg has no decoder for its video")
+    source_file.check_pixels(stream.width, stream.height)
+    return stream
+
+
+def _decoder(stream) -> av.VideoCodecContext:
+    """The stream's decoder, or the one that also knows its alpha."""
+    context = stream.codec_context
+    metadata = {key.lower(): value for key, value in stream.metadata.items()}
+    if metadata.get("alpha_mode") == "1" and context.name in ALPHA_DECODERS:
+        context = av.CodecContext.create(ALPHA_DECODERS[context.name], "r")
+    context.thread_type, context.thread_count = "NONE", 1  # files are decoded side by side instead
+    context.options = {"max_pixels": str(source_file.MAX_PIXELS)}  # a stream may grow on the way
+    return context
+
+
+class _Packets:
+    """Counts packets, to compare with what should be there.
+
+    Attributes:
+      total: all that hold a frame.
+      due: of them, those that must be decoded to one.
+      seen: frames that were decoded.
+      end: first byte after the last one.
+    """
+
+    def __init__(self, stream):
+        self._is_vp8 = stream.codec_context.name == "vp8"
+        self._first_key_pts = None
+        self.total = self.due = self.seen = self.end = 0
+
+    def count(self, packet) -> bool:
+        """Counts a packet; whether it is to be decoded."""
+        if not packet.size:
+            at_end = packet.dts is None
+            self.total += not at_end  # an empty one says that the frame before goes on
+            return at_end
+        if packet.is_corrupt:
+            raise MediaError(f"the packet of frame {self.total + 1} is damaged")
+        self.total += 1
+        self.due += self._is_due(packet)
+        self.end = max(self.end, (packet.pos or 0) + packet.size)
+        return True
+
+    def _is_due(self, packet) -> bool:
+        if self._first_key_pts is None and packet.is_keyframe:
+            self._first_key_pts = packet.pts
+        # Frames shown before the first key frame may need some that were cut away.
+        leading = None not in (packet.pts, self._first_key_pts) and packet.pts < self._first_key_pts
+        hidden = self._is_vp8 and not bytes(packet)[0] & VP8_SHOWN
+        return not (leading or hidden or packet.is_discard)  # an edit list discards what it does not show
+
+
+class _Clock:
+    """When frames are shown: by their time stamps, else by their packets', else by the nominal rate."""
+
+    def __init__(self, container, stream):
+        self._has_stamps = not container.format.flags & av.format.Flags.no_timestamps.value
+        self._time_base = stream.time_base
+        self._frame_lasts = 1 / (stream.guessed_rate or stream.average_rate or FALLBACK_RATE)
+        self._waiting_dts = collections.deque()
+        self._dts = self._time = None
+        self._shift = Fraction(0)
+
+    def note(self, packet) -> None:
+        """Remembers a packet that goes into the decoder."""
+        if packet.size:
+            self._waiting_dts.append(packet.dts)
+
+    def time(self, frame) -> Fraction:
+        """When the next frame is shown, in seconds."""
+        step, stamp = self._step(), self._stamp(frame)
+        if self._time is None:
+            self._time = Fraction(0) if stamp is None else stamp
+        elif stamp is None:
+            self._time += step
+        else:
+            if stamp + self._shift < self._time:  # the stamps start anew, as where files were joined
+                self._shift = self._time + step - stamp
+            self._time = stamp + self._shift
+        return self._time
+
+    def _stamp(self, frame) -> Fraction | None:
+        return frame.pts * self._time_base if self._has_stamps and frame.pts is not None else None
+
+    def _step(self) -> Fraction:
+        """How long the frame before lasts if the stamps do not tell."""
+        before, self._dts = self._dts, self._waiting_dts.popleft() if self._waiting_dts else None
+        if self._has_stamps and None not in (before, self._dts) and self._dts > before:
+            return (self._dts - before) * self._time_base  # in the order of decoding, but as many and as far apart
+        return self._frame_lasts
