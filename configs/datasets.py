@@ -50,6 +50,16 @@ def imagenet(**changes) -> ml_collections.ConfigDict:
     return _with(config, changes)
 
 
+def imagenet21k(**changes) -> ml_collections.ConfigDict:
+    """ImageNet-21k (image-net.org, winter 2021: 19,167 synsets): every image is a video of one frame."""
+    config = imagenet()
+    config.builder = "imagenet21k"
+    config.frames_feature = "frames"
+    config.num_classes = 19_167
+    config.canvas_px = (342, 342)  # as prepared: shorter side 256, 4:3 upright or across; longer ones are shrunk
+    return _with(config, changes)
+
+
 def digits(part: str, **changes) -> ml_collections.ConfigDict:
     """The embedded data set: scikit-learn's handwritten digits, moving ("appearance", "motion") or still ("images")."""
     config = common.dataset()

@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 from tqdm import tqdm
 
-from data_pipelines.builders import chunks, listing, media, on_beam, schema
+from data_pipelines.builders import chunks, files, listing, media, on_beam, schema
 from data_pipelines.builders.media import Media
 
 REFUSED_FILE = "refused.csv"
@@ -80,7 +80,8 @@ class MediaBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _download_and_prepare(self, dl_manager, download_config):
         self._on_beam = bool(download_config.beam_options or download_config.beam_runner)
         with chunks.work_folder(self._work_dir):
-            self._discard_incomplete()
+            if not files.is_remote(self.data_path):  # where there is no lock, another process may be at it
+                self._discard_incomplete()
             super()._download_and_prepare(dl_manager, download_config)
             self._write_refused()
 
@@ -132,7 +133,7 @@ class MediaBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return self._work_dir / f"{split}.{REFUSED_FILE}"
 
     def _discard_incomplete(self) -> None:
-        """Deletes what killed preparations of this dataset left: nobody else is at it, since this one has the lock."""
+        """Deletes what killed preparations of this dataset left."""
         for folder in self.data_path.parent.glob(f"incomplete.*_{self.version}"):
             if folder != self.data_path:
                 folder.rmtree(missing_ok=True)

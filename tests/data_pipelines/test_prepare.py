@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from data_pipelines import catalog, pipeline, prepare, records
-from tests.data_pipelines.test_media import write_clip
+from tests.data_pipelines.clips import write_clip
 
 
 def _run(*arguments):
@@ -22,8 +22,7 @@ def clips(tmp_path):
     """Two classes, in groups; one file of each split is no video."""
     source = tmp_path / "clips"
     for name in ("run/v_g01", "run/v_g02", "run/v_g03", "sit/v_g01", "sit/v_g02"):
-        (source / name).parent.mkdir(parents=True, exist_ok=True)
-        write_clip(source / f"{name}.mp4", num_frames=12 if name.startswith("run") else 24)
+        write_clip(source / f"{name}.mp4", level=0, step=8, num_frames=12 if name.startswith("run") else 24, rate=30)
     (source / "sit" / "v_g03.mp4").write_text("not a video")
     return source
 
