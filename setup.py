@@ -22,13 +22,16 @@ setup(
         "einops>=0.8",
         "etils[epath]>=1.9",
         "flax>=0.12.8",
+        "huggingface_hub>=2.4",  # pretrained weights from the hub, through its cache
         "importlib_resources>=6",  # TFDS needs it for builders that are not its own
         "jax>=0.10.2",
         "ml_collections>=1.1",
+        "ml_dtypes>=0.5",
         "numpy>=2",
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12.8",
         "pillow>=10",
+        "safetensors>=0.8",  # pretrained weights
         "scikit-learn>=1.5",  # its handwritten digits are the embedded data set
         "scipy>=1.14",
         "tensorboard>=2.20",  # clu's metric writers need it

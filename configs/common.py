@@ -84,6 +84,9 @@ def model() -> ml_collections.ConfigDict:
     config.variant = "B/16"  # SIZE/PATCH; sizes and their sources: cover_jax/models/variants.py
     config.size_px = 224  # side of the square that the model sees
     config.num_frames = 16  # length of the time embedding; clips of another length have it interpolated
+    # First values, where WORKDIR has no checkpoint yet. "": random. Else weights that others trained, their kind told
+    # by their tensors' names: a file or folder, local or gs://, or hf://ORG/REPO[@REVISION][/FILE].
+    config.init_from = ""
     config.head = "linear"  # "linear", or "mlp": one hidden tanh layer of the model's width before it
     config.drop_path = 0.0  # rate of the last block, rising linearly from 0 in the first (arXiv 1603.09382)
     config.temporal_init = "zeros"  # of temporal_fc: "zeros" (from an image model), "xavier" (from scratch)

@@ -14,6 +14,7 @@ def get_config(kinetics: str = "k400"):
     for name in (kinetics, "ssv2", "mit"):
         config.datasets[name].num_frames = 8
     config.model.variant = "B/16"
+    config.model.init_from = cover_l.AUGREG + "B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0.npz"
     config.model.size_px = 224
     config.model.num_frames = 8
     config.mesh.fsdp = 1

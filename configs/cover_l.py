@@ -14,6 +14,10 @@ config yet, so it promises no figure.
 
 from configs import common, datasets
 
+# ImageNet-21K weights of "How to train your ViT?" (arXiv 2106.10270), each size's best by its pre-training metrics:
+# the table in README.md of google-research/vision_transformer. --config.model.init_from=FILE takes a copy on disk.
+AUGREG = "gs://vit_models/augreg/"
+
 KINETICS = {"k400": 400, "k600": 600, "k700": 700}
 
 
@@ -35,6 +39,8 @@ def get_config(kinetics: str = "k400"):
     config.model.size_px = 448
     config.model.num_frames = 16
     config.model.drop_path = 0.1
+    config.model.init_from = AUGREG + "L_16-i21k-300ep-lr_0.001-aug_strong1-wd_0.1-do_0.0-sd_0.0.npz"
+    config.model.temporal_init = "zeros"
 
     config.optimizer.name = "sgd"
     config.optimizer.learning_rate = 0.1

@@ -92,6 +92,10 @@ _RULES = {
     "datasets.*.augment.*_alpha": _NOT_NEGATIVE,
     "model.size_px": _POSITIVE,
     "model.num_frames": _POSITIVE,
+    "model.init_from": (
+        lambda value: re.fullmatch(r"(?!\w+://).*|gs://.+|hf://[^/]+/.+", value),
+        "'', a path, 'gs://...' or 'hf://ORG/REPO[@REVISION][/FILE]'",
+    ),
     "model.head": _one_of("linear", "mlp"),
     "model.drop_path": _BELOW_ONE,
     "model.temporal_init": _one_of("zeros", "xavier"),

@@ -5,6 +5,7 @@ import json
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from clu import metric_writers, parameter_overview
 from einops import rearrange
@@ -14,7 +15,7 @@ from ml_collections import ConfigDict
 
 from cover_jax import checkpoint, evaluate, optimizer, preprocess, progress, sharding, train_step
 from cover_jax import config as config_lib
-from cover_jax.models import cover
+from cover_jax.models import cover, pretrained
 from data_pipelines import mixture, pipeline, prepare, records
 
 
@@ -57,9 +58,21 @@ class Run:
         """The newest checkpoint's state or, where there is none, a new one born on its devices."""
         step = self.manager.latest_step()
         if step is None:
-            return self._init(jax.random.key(self.config.seed))
+            state = self._init(jax.random.key(self.config.seed))
+            return self._with_pretrained(state) if self.config.model.init_from else state
         say(f"continuing from {self.manager.directory}/{step}")
         return checkpoint.restore(self.manager, step, self._state_like, self.meta)
+
+    def _with_pretrained(self, state: train_step.TrainState) -> train_step.TrainState:
+        class_names = {name: split.class_names for name, split in self.train_splits.items()}
+        try:
+            loaded = pretrained.load(self.config.model.init_from, self.config.model, class_names)
+        except pretrained.PretrainedError as error:
+            raise config_lib.ConfigError(f"config.model.init_from: {error}") from error
+        params, kept = pretrained.fill(state.params, loaded)
+        say("\n  ".join([*loaded.report, f"new: {', '.join(kept)}"]))
+        # A copy: two leaves of the state must not be one buffer, or it cannot be donated.
+        return state.replace(params=params, ema=jax.tree.map(jnp.copy, params) if state.ema else {})
 
 
 def train(config: ConfigDict, workdir: str) -> train_step.TrainState:

@@ -61,6 +61,8 @@ IMPOSSIBLE = [
     ("optimizer.clip_norm", -1.0, "0 or greater"),
     ("optimizer.ema_decay", 1.0, "below 1"),
     ("model.variant", "XL/16", "L"),
+    ("model.init_from", "s3://bucket/model.npz", "'gs://...' or 'hf://ORG/REPO"),
+    ("model.init_from", "hf://vit", "hf://ORG/REPO"),
     ("model.size_px", 18, "multiple of the patch"),
     ("model.head", "conv", "'linear', 'mlp'"),
     ("model.pixel_std", (0.5, 0.0, 0.5), "greater than 0"),

@@ -1,0 +1,73 @@
+"""Where pretrained weights come from: a path, a bucket, or the Hugging Face hub."""
+
+import dataclasses
+
+import huggingface_hub
+from etils import epath
+from huggingface_hub import errors as hub_errors
+
+from cover_jax.models.pretrained import tensors
+from cover_jax.models.pretrained.errors import PretrainedError
+
+DEFAULT_FILE = "model.safetensors"  # of a folder or a hub repository, where none is named
+
+
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """A source's tensors, and its config.json where one stands beside them ({} otherwise)."""
+
+    tensors: tensors.Tensors
+    config: dict
+
+
+def open_source(source: str) -> Opened:
+    """Reads weights.
+
+    Args:
+      source: a file or folder, local or gs://; or hf://ORG/REPO[@REVISION][/FILE], which the hub's own client fetches
+        into its cache, and takes from there without a network (HF_HUB_OFFLINE=1, HF_HOME).
+
+    Raises:
+      PretrainedError: there is no such thing, or it is not weights.
+    """
+    weights, config = _from_hub(source) if source.startswith("hf://") else _from_path(source)
+    try:
+        return Opened(tensors.parse(weights.read_bytes()), tensors.parse_json(config.read_bytes()) if config else {})
+    except PretrainedError as error:
+        raise PretrainedError(f"{weights}: {error}") from error
+
+
+def _from_path(source: str) -> tuple[epath.Path, epath.Path | None]:
+    path = epath.Path(source).expanduser()
+    if path.is_dir():
+        if (path / "checkpoints").exists():
+            raise PretrainedError(f"{path}: is a run of this project; --workdir={path} continues it")
+        path = path / DEFAULT_FILE
+    if not path.exists():
+        raise PretrainedError(f"{path}: no such file")
+    config = path.parent / "config.json"
+    # Beside other formats a config.json is somebody else's.
+    return path, config if path.suffix == ".safetensors" and config.exists() else None
+
+
+def _from_hub(source: str) -> tuple[epath.Path, epath.Path | None]:
+    try:
+        uri = huggingface_hub.parse_hf_uri(source)
+    except ValueError as error:
+        raise PretrainedError(f"{source}: is not hf://ORG/REPO[@REVISION][/FILE]: {error}") from error
+    name = uri.path_in_repo or DEFAULT_FILE
+    folder, _, _ = name.rpartition("/")
+    try:
+        weights = _download(uri, name)
+    except hub_errors.LocalEntryNotFoundError as error:
+        raise PretrainedError(f"{source}: not in the hub's cache, and the hub cannot be reached: {error}") from error
+    except hub_errors.HfHubHTTPError as error:
+        raise PretrainedError(f"{source}: the hub has no {name} there, or not for you: {error}") from error
+    try:
+        return weights, _download(uri, f"{folder}/config.json".removeprefix("/"))
+    except hub_errors.EntryNotFoundError:  # also where it is not cached and there is no network
+        return weights, None
+
+
+def _download(uri: huggingface_hub.HfUri, name: str) -> epath.Path:
+    return epath.Path(huggingface_hub.hf_hub_download(uri.id, name, repo_type=uri.type, revision=uri.revision))

@@ -1,0 +1,130 @@
+"""A file of weights as names and arrays: .npz, .safetensors, or what `torch.save` wrote, told apart by their bytes."""
+
+import dataclasses
+import io
+import json
+import zipfile
+from collections.abc import Callable, Mapping
+
+import ml_dtypes
+import numpy as np
+import safetensors
+
+from cover_jax.models.pretrained import torch_file
+from cover_jax.models.pretrained.errors import PretrainedError
+
+_SAFETENSORS_DTYPES = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": ml_dtypes.bfloat16,
+    "I64": np.int64,
+    "I32": np.int32,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+}
+# Under which key training code keeps the model: SlowFast and TimeSformer, MMAction2 and Lightning, DeiT and MAE, DINO.
+_STATE_KEYS = ("model_state", "state_dict", "model", "teacher")
+# What people hand over by mistake: how it begins -> what it is.
+_NOT_WEIGHTS = {
+    b"": "an empty file",
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself; run `git lfs pull`",
+    b"<": "a web page, not weights: the download failed",
+    b"\x89HDF": "a Keras or HDF5 file",
+    b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9": "of torch older than 1.6; torch.save(torch.load(FILE), NEW) renews it",
+    b"\x80": "a Python pickle, which is not read: loading one runs whatever is in it",
+    b"{": "a JSON file; the weights stand beside it",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensors:
+    """The arrays of one file.
+
+    Attributes:
+      names: of all its tensors.
+      read: name -> array, read from the file at that moment.
+      set_aside: what the file holds beside the model, such as an optimizer's state.
+    """
+
+    names: tuple[str, ...]
+    read: Callable[[str], np.ndarray]
+    set_aside: tuple[str, ...] = ()
+
+
+def parse(data: bytes) -> Tensors:
+    """The tensors in a file's bytes.
+
+    Raises:
+      PretrainedError: it is something else, or broken; the message says what.
+    """
+    if data.startswith(b"PK\x03\x04"):
+        return _parse_zip(data)
+    if data[8:9] == b"{":
+        return _parse_safetensors(data)
+    for start, what in _NOT_WEIGHTS.items():
+        if data.startswith(start) and (start or not data):
+            raise PretrainedError(f"it is {what}")
+    raise PretrainedError(f"it begins with {data[:8]!r}, so it is neither .npz nor .safetensors nor a torch file")
+
+
+def _parse_zip(data: bytes) -> Tensors:
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(data))
+    except zipfile.BadZipFile as error:
+        raise PretrainedError(f"it is a broken or cut-off archive: {error}") from error
+    if torch_file.is_torch_archive(archive):
+        return _of_torch(*torch_file.load(archive))
+    strange = [name for name in archive.namelist() if not name.endswith(".npy")]
+    if strange:
+        raise PretrainedError(f"it is a zip archive with {strange[0]!r} in it, neither .npz nor a torch file")
+    arrays = np.load(io.BytesIO(data), allow_pickle=False)
+    return Tensors(tuple(arrays.files), lambda name: _npz_array(arrays, name))
+
+
+def _npz_array(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    try:
+        return arrays[name]
+    except (ValueError, zipfile.BadZipFile) as error:
+        raise PretrainedError(f"{name}: {error}") from error
+
+
+def _of_torch(saved, read: Callable) -> Tensors:
+    if not isinstance(saved, dict):
+        raise PretrainedError(f"it holds a {type(saved).__name__}, not a state dict")
+    key = next((key for key in _STATE_KEYS if isinstance(saved.get(key), dict)), None)
+    state = saved if key is None else saved[key]
+    tensors = {str(name): value for name, value in state.items() if isinstance(value, torch_file.Tensor)}
+    set_aside = [str(name) for name in state if str(name) not in tensors]
+    set_aside += [str(name) for name in saved if key is not None and name != key]
+    return Tensors(tuple(tensors), lambda name: read(tensors[name]), tuple(set_aside))
+
+
+def _parse_safetensors(data: bytes) -> Tensors:
+    try:
+        entries = dict(safetensors.deserialize(data))
+    except safetensors.SafetensorError as error:
+        raise PretrainedError(f"it is a broken or cut-off safetensors file: {error}") from error
+
+    def read(name: str) -> np.ndarray:
+        entry = entries[name]
+        if entry["dtype"] not in _SAFETENSORS_DTYPES:
+            raise PretrainedError(f"{name}: has the type {entry['dtype']}, known are {', '.join(_SAFETENSORS_DTYPES)}")
+        return np.frombuffer(entry["data"], _SAFETENSORS_DTYPES[entry["dtype"]]).reshape(entry["shape"])
+
+    return Tensors(tuple(entries), read)
+
+
+def parse_json(data: bytes) -> dict:
+    """A model's config.json.
+
+    Raises:
+      PretrainedError: it is not a JSON object.
+    """
+    try:
+        parsed = json.loads(data)
+    except ValueError as error:
+        raise PretrainedError(f"its config.json cannot be read: {error}") from error
+    if not isinstance(parsed, dict):
+        raise PretrainedError("its config.json is not an object")
+    return parsed
