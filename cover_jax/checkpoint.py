@@ -34,19 +34,28 @@ class CheckpointMismatchError(ValueError):
     """The checkpoint belongs to a run with other heads, data or input order. The message has a line for each."""
 
 
-def make_meta(config: ConfigDict, splits: dict) -> dict:
+def make_meta(config: ConfigDict, splits: dict, manifests: dict, leaks: list) -> dict:
     """What a checkpoint says of itself, as JSON: class names per head in order, data, config, versions.
 
     Args:
         config: the whole config.
         splits: dataset name -> its opened training split.
+        manifests: dataset name -> what is there of what its source lists (`data_pipelines.manifest.summary`).
+        leaks: what validation and training sets have in common (`data_pipelines.leaks.Leaks.summary`).
     """
     return {
         "heads": {name: list(split.class_names) for name, split in splits.items()},
         "data": {
-            name: {"builder": split.builder, "examples": split.num_examples, "fingerprint": split.fingerprint}
+            name: {
+                "builder": split.builder,
+                "examples": split.num_examples,
+                "excluded": split.num_excluded,
+                "fingerprint": split.fingerprint,
+                "manifest": manifests[name],
+            }
             for name, split in splits.items()
         },
+        "leaks": leaks,
         "config": json.loads(config.to_json()),
         "versions": versions(),
     }
@@ -143,8 +152,14 @@ def _data_errors(saved: dict, now: dict):
         if old["fingerprint"] != new["fingerprint"]:
             yield (
                 f"dataset {name}: the prepared data of {new['builder']} has changed "
-                f"({old['examples']} training examples in the checkpoint, {new['examples']} now)"
+                f"({_examples(old)} in the checkpoint, {_examples(new)} now)"
             )
+
+
+def _examples(data: dict) -> str:
+    excluded = data.get("excluded", 0)  # checkpoints of before have none
+    left_out = f" without {excluded} that are left out as leaks (config.input.leaks)" if excluded else ""
+    return f"{data['examples']} training examples{left_out}"
 
 
 def _flatten(config: dict):

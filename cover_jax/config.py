@@ -117,6 +117,7 @@ _RULES = {
     "mesh.*": (lambda value: value == -1 or value > 0, "-1 or greater than 0"),
     "input.threads": _NOT_NEGATIVE,
     "input.prefetch_batches": _POSITIVE,
+    "input.leaks": _one_of("exclude", "report", "ignore"),
 }
 
 

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from cover_jax import checkpoint, evaluate, optimizer, preprocess, progress, sharding, train_step
 from cover_jax import config as config_lib
 from cover_jax.models import cover, pretrained
-from data_pipelines import mixture, pipeline, prepare, records
+from data_pipelines import leaks, manifest, mixture, pipeline, prepare, records
 
 
 class DivergedError(RuntimeError):
@@ -36,6 +36,7 @@ class Run:
         self.mesh = sharding.make_mesh(config.mesh)
         config_lib.validate_batches(config, sharding.num_batch_shards(self.mesh))
         self.train_splits, self.eval_splits = _open_splits(config)
+        self.train_splits, found = _without_leaks(config, self.train_splits, self.eval_splits)
         self.class_names = {name: split.class_names for name, split in self.train_splits.items()}
         self.num_classes = {name: len(names) for name, names in self.class_names.items()}
         self.model = cover.functional(
@@ -51,7 +52,8 @@ class Run:
         self._init = jax.jit(init, out_shardings=self.shardings)
         self._state_like = checkpoint.abstract(state_like, self.shardings)
         self.evaluator = evaluate.Evaluator(config, self.model, self.eval_splits, self.mesh)
-        self.meta = checkpoint.make_meta(config, self.train_splits)
+        self.manifests = {name: manifest.summary(d.builder, config.data_dir) for name, d in config.datasets.items()}
+        self.meta = checkpoint.make_meta(config, self.train_splits, self.manifests, found)
         self.manager = checkpoint.open_manager(workdir, config.keep_checkpoints, config.best_metric)
 
     def restore_or_init(self) -> train_step.TrainState:
@@ -176,6 +178,29 @@ def _open_splits(config: ConfigDict) -> tuple[dict, dict]:
     return train_splits, eval_splits
 
 
+def _without_leaks(config: ConfigDict, train_splits: dict, eval_splits: dict) -> tuple[dict, list[dict]]:
+    """The training splits without what other datasets are validated on; and what was found, as JSON.
+
+    Raises:
+        ValueError: nothing is left of one, or hosts see different data.
+    """
+    if config.input.leaks == "ignore":
+        return train_splits, []
+    if jax.process_index():
+        multihost_utils.sync_global_devices("leaks found")  # the first host searches; the others read what it kept
+    frames_features = {name: dataset.frames_feature for name, dataset in config.datasets.items()}
+    found = leaks.find(train_splits, eval_splits, frames_features, measure=False)
+    if not jax.process_index():
+        multihost_utils.sync_global_devices("leaks found")
+    for line in leaks.report(found):
+        say(line)
+    if config.input.leaks == "exclude":
+        train_splits = leaks.exclude(train_splits, found)
+    seen = np.frombuffer(bytes.fromhex("".join(split.fingerprint for split in train_splits.values())), np.uint8)
+    multihost_utils.assert_equal(seen, "hosts found different data or leaks: do they read the same config.data_dir?")
+    return train_splits, [leaks_of.summary() for leaks_of in found]
+
+
 def _open_streams(stack: contextlib.ExitStack, run: Run, counts: dict[str, int]) -> dict:
     """One input stream a dataset, at the batch that the schedule has reached."""
     return {
@@ -240,7 +265,13 @@ def _evaluate(run: Run, state, step: int, writer) -> dict[str, float]:
     accuracies["mean_top1"] = float(np.mean([accuracies[f"{name}/top1"] for name in run.eval_splits]))
     writer.write_scalars(step, {f"validation/{kind}": value for kind, value in accuracies.items()})
     say(progress.table(f"validation after {step} steps", rows))
+    for name, of_splits in run.manifests.items():
+        say(f"{name}: {manifest.line(of_splits)}" + _left_out(run.train_splits[name]))
     return accuracies
+
+
+def _left_out(split: records.Split) -> str:
+    return f"; {split.num_excluded} training examples left out as leaks" if split.num_excluded else ""
 
 
 def _describe(run: Run, state) -> None:

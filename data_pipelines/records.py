@@ -39,7 +39,9 @@ class Split:
       class_names: in the order of the labels; () if the dataset does not name them.
       features: names of the features that a record has.
       modality: "video" or "image".
-      fingerprint: sha256 of features, class names, and names, sizes and record offsets of the shards.
+      fingerprint: sha256 of features, class names, and names, sizes and record offsets of the shards, and of what is
+        left out.
+      num_excluded: records that are left out.
     """
 
     builder: str
@@ -51,6 +53,7 @@ class Split:
     features: tuple[str, ...]
     modality: str
     fingerprint: str
+    num_excluded: int = 0
 
     @property
     def num_examples(self) -> int:
@@ -87,6 +90,27 @@ def open_split(builder: str, split: str, data_dir: str) -> Split:
         features=tuple(info.features),
         modality=_modality(info),
         fingerprint=_fingerprint(info, class_names, pieces, indices),
+    )
+
+
+def exclude(split: Split, indices) -> Split:
+    """The split without the records at `indices`, and with a fingerprint of its own; itself if there are none.
+
+    Raises:
+      ValueError: nothing would be left.
+    """
+    excluded = np.unique(np.asarray(indices, np.int64))
+    if not len(excluded):
+        return split
+    if len(excluded) == split.num_examples:
+        raise ValueError(f"all {len(excluded)} examples of {split.builder!r} {split.split!r} would be left out")
+    digest = hashlib.sha256(split.fingerprint.encode() + excluded.astype("<i8").tobytes())
+    return dataclasses.replace(
+        split,
+        shards=np.delete(split.shards, excluded),
+        offsets=np.delete(split.offsets, excluded),
+        fingerprint=digest.hexdigest(),
+        num_excluded=split.num_excluded + len(excluded),
     )
 
 
