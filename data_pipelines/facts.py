@@ -84,7 +84,7 @@ def of_split(split: records.Split, frames_feature: str = "frames", measure: bool
     missing = [i for i, path in enumerate(split.paths) if _load(_facts_path(path), path) is None]
     if not measure and sum(epath.Path(split.paths[i]).stat().length for i in missing) > QUICK_BYTES:
         return None
-    hidden = not measure
+    hidden = not (measure and missing)
     shards = {}
     for i in tqdm(missing, f"looking at {split.builder} {split.split}", unit="shard", disable=hidden, leave=False):
         shards[i] = _measure_shard(split.paths[i], frames_feature)
@@ -101,6 +101,17 @@ def read_thumbs(split: records.Split, index: int, frames_feature: str = "frames"
     """
     thumbs, fps = _thumbs_function(frames_feature)(split.paths[split.shards[index]], split.offsets[index])
     return thumbs.numpy().astype(np.float32), float(fps) or 1.0
+
+
+def middle_frame(split: records.Split, index: int, frames_feature: str) -> bytes:
+    """The JPEG of one frame of a record.
+
+    Raises:
+      One of DAMAGE: it cannot be read.
+    """
+    record = _read(split.paths[split.shards[index]], split.offsets[index])
+    jpegs = _parse(record, frames_feature)[frames_feature]
+    return jpegs[len(jpegs) // 2].numpy()
 
 
 def keep(path: epath.Path, data: bytes) -> None:

@@ -4,7 +4,8 @@ The same for a prepared dataset and for the files that one would be prepared fro
 
     dataset, where, modality, origin
     splits: split -> listed, found, missing, refused, damaged, bytes, classes {class: [listed, found]},
-            seconds, fps, frames, height_px, width_px {min, median, max, mean}, unusable [{path, label, reason}]
+            seconds, fps, frames, height_px, width_px {min, median, max, mean}, the same with _histogram
+            [[from, to, count]], unusable [{path, label, reason}]
 """
 
 import collections
@@ -19,6 +20,7 @@ from data_pipelines import catalog
 from data_pipelines.builders import base
 
 FILE = "manifest.json"
+BARS = 16  # of a histogram
 COUNTS = ("listed", "found", "missing", "refused", "damaged")
 
 
@@ -74,6 +76,7 @@ def of_split(class_names, columns: dict[str, np.ndarray], paths: list[str], refu
         "bytes": int(columns["bytes"].sum()),
         "classes": classes,
         **{name: _figures(values[good]) for name, values in figures.items()},
+        **{f"{name}_histogram": _histogram(values[good]) for name, values in figures.items()},
         "unusable": [*refused, *damaged],
     }
 
@@ -87,6 +90,15 @@ def _counts(found: int, refused: list[dict[str, str]], damaged: int) -> dict[str
 def _in_words(split: str, counts: dict[str, int]) -> str:
     faults = [f"{counts[kind]} {kind}" for kind in COUNTS[2:] if counts[kind]]
     return f"{split} {counts['found']} of {counts['listed']} listed" + (f" ({', '.join(faults)})" if faults else "")
+
+
+def _histogram(values: np.ndarray) -> list[list[float]]:
+    """[from, to, count] of each bar: single values where there are few, else equal steps."""
+    unique, counts = np.unique(values, return_counts=True)
+    if len(unique) <= BARS:
+        return [[round(float(value), 3)] * 2 + [int(count)] for value, count in zip(unique, counts, strict=True)]
+    counts, edges = np.histogram(values, BARS)
+    return [[float(f"{a:.4g}"), float(f"{b:.4g}"), int(n)] for a, b, n in zip(edges, edges[1:], counts, strict=False)]
 
 
 def _figures(values: np.ndarray) -> dict[str, float]:

@@ -18,7 +18,7 @@ from absl import logging
 from etils import epath
 
 from data_pipelines import catalog
-from data_pipelines.builders import base, folder, listing, publisher
+from data_pipelines.builders import base, chunks, folder, listing, publisher
 
 SHOWN_REFUSED = 5
 
@@ -48,13 +48,22 @@ def prepare(builder: tfds.core.DatasetBuilder, manual_dir: str = "", beam_pipeli
             _check_origin(builder)
             builder.discard_work()
         return
-    manual = epath.Path(manual_dir).expanduser() if manual_dir else builder.data_dir_root / "downloads" / "manual"
-    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not manual.is_dir():
-        raise FileNotFoundError(
-            f"there is no folder {manual}; name another by --manual_dir. It must hold "
-            + " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
-        )
-    build(builder, manual_dir=manual, beam_options=_beam_options(beam_pipeline_options))
+    build(builder, manual_dir=_manual(builder, manual_dir), beam_options=_beam_options(beam_pipeline_options))
+
+
+def sources(arguments: list[str]) -> Iterator[tuple[str, str, chunks.Reader, listing.Listing]]:
+    """What the command with these arguments would read: of each dataset its name, modality, reader and listing.
+
+    Raises:
+      ValueError: it is not made from files, or the source is not as it should be.
+      FileNotFoundError: a part of the source is missing.
+    """
+    args = _parser(arguments[:1]).parse_args(arguments)
+    for builder in _builders(args):
+        if not isinstance(builder, base.MediaBuilder):
+            raise ValueError(f"{_name(builder)} is not made from files by this project")
+        manual = _manual(builder, vars(args).get("manual_dir", ""))
+        yield _name(builder), builder.MODALITY, *builder.sources(manual)
 
 
 def build(builder: tfds.core.DatasetBuilder, **download_config) -> None:
@@ -198,6 +207,17 @@ def _beam_options(text: str):
     except ImportError as error:
         raise ValueError("--beam_pipeline_options needs Apache Beam: pip install -e '.[beam]'") from error
     return PipelineOptions(flags=[f"--{option}" for option in text.split(",")])
+
+
+def _manual(builder: tfds.core.DatasetBuilder, manual_dir: str) -> epath.Path:
+    """The folder of the publisher's files."""
+    manual = epath.Path(manual_dir).expanduser() if manual_dir else builder.data_dir_root / "downloads" / "manual"
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not manual.is_dir():
+        raise FileNotFoundError(
+            f"there is no folder {manual}; name another by --manual_dir. It must hold "
+            + " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
+        )
+    return manual
 
 
 def _name(builder: tfds.core.DatasetBuilder) -> str:

@@ -4,6 +4,7 @@ import csv
 import inspect
 import io
 import os
+import types
 from collections.abc import Iterator
 
 import tensorflow_datasets as tfds
@@ -70,6 +71,14 @@ class MediaBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """Deletes what a preparation keeps to go on from; it is of no more use when there is a dataset."""
         self._work_dir.rmtree(missing_ok=True)
 
+    def sources(self, manual_dir: epath.Path) -> tuple[chunks.Reader, listing.Listing]:
+        """What a preparation would read, and how."""
+        source, found = self._find(types.SimpleNamespace(manual_dir=manual_dir))
+        return self._reader(source), found
+
+    def _reader(self, source: epath.Path) -> chunks.Reader:
+        return chunks.Reader(type(self).READ, self._options, os.fspath(source), os.fspath(self._work_dir))
+
     def _find(self, dl_manager) -> tuple[epath.Path, listing.Listing]:
         """The source folder and what it holds."""
         raise NotImplementedError
@@ -103,7 +112,7 @@ class MediaBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 f"none of the {len(missing)} files that are listed for the {split} split stand in {source} "
                 f"(the first: {missing[0].path})"
             )
-        reader = chunks.Reader(type(self).READ, self._options, os.fspath(source), os.fspath(self._work_dir))
+        reader = self._reader(source)
         parts = chunks.cut(items, self.CHUNK_FILES)
         if self._on_beam:
             return on_beam.examples(split, reader, parts, example, self._refused_of(split))

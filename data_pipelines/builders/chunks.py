@@ -54,7 +54,8 @@ class Reader:
         path = self._kept(items)
         earlier = _load(path) or [""] * len(items)
         outcomes = [
-            found if isinstance(found, Media) else self._read(item) for item, found in zip(items, earlier, strict=True)
+            found if isinstance(found, Media) else self.read_one(item)
+            for item, found in zip(items, earlier, strict=True)
         ]
         if outcomes != earlier:
             files.write_whole(path, _pack(outcomes))
@@ -69,7 +70,8 @@ class Reader:
         """The results of a chunk that is complete."""
         return _load(self._kept(items))
 
-    def _read(self, item: Item) -> Outcome:
+    def read_one(self, item: Item) -> Outcome:
+        """What is stored of one file, or why nothing is; keeps nothing."""
         try:
             with files.local(epath.Path(self.source) / (item.archive or item.path), item.path, item.span) as path:
                 return self.read(path, **self.options)
