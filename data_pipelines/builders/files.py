@@ -50,7 +50,11 @@ def local(path: epath.Path, name: str = "", span: tuple[int, int] | None = None)
 
 
 def write_whole(path: epath.Path, data: bytes) -> None:
-    """Writes a file that appears under its name only when all of it is there."""
+    """Writes a file that appears under its name only when all of it is there, even if the machine loses its power."""
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
-    temporary.write_bytes(data)
+    with temporary.open("wb") as file:
+        file.write(data)
+        if not is_remote(path):
+            file.flush()
+            os.fsync(file.fileno())
     temporary.replace(path)
