@@ -9,7 +9,8 @@ from typing import BinaryIO
 
 from data_pipelines.builders.source_file import MediaError
 
-GIF_TRAILER = b"\x3b"  # GIF89a, section 27
+GIF_IMAGE, GIF_EXTENSION, GIF_TRAILER = b",", b"!", b";"  # GIF89a, sections 20, 23 and 27
+GIF_SCREEN_BYTES, GIF_IMAGE_BYTES = 13, 10  # with the header before; both may be followed by colours
 FLV_TAG_HEADER_BYTES = 11  # Adobe Flash Video File Format 10.1, annex E.4.1
 OGG_PAGE = struct.Struct("<4sBBqIIIB")  # RFC 3533, section 6: magic, version, flags, position, ..., number of segments
 OGG_LAST_PAGE = 0x04  # flag: the last page of a stream
@@ -21,28 +22,45 @@ ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # Advan
 ASF_BROADCAST = 0x01  # flag: written while it was sent, so its size was not known
 
 
-def check(file: BinaryIO, format_name: str, last_packet_end: int) -> None:
+def check(file: BinaryIO, format_name: str) -> None:
     """Compares a file's end with what its format puts there.
 
     Args:
       file: opened to read bytes.
       format_name: of the container, as FFmpeg calls it.
-      last_packet_end: first byte after the last packet.
 
     Raises:
-      MediaError: it was cut off.
+      MediaError: it was cut off, or something in it does not let its end be found.
     """
-    size = file.seek(0, os.SEEK_END)
-    if format_name == "gif":
-        _check_gif(file, last_packet_end)
-    elif format_name in CHECKS:
-        CHECKS[format_name](file, size)
+    if format_name in CHECKS:
+        CHECKS[format_name](file, file.seek(0, os.SEEK_END))
 
 
-def _check_gif(file: BinaryIO, last_packet_end: int) -> None:
-    file.seek(last_packet_end - 1)  # FFmpeg leaves the trailer in the last packet
-    if file.read(1) != GIF_TRAILER:
-        raise MediaError("it stops before the trailer of a GIF")
+def _check_gif(file: BinaryIO, size: int) -> None:
+    """Walks over all blocks: where one is damaged, FFmpeg takes all that follows for a part of it."""
+    position = GIF_SCREEN_BYTES + _gif_table_bytes(_bytes_at(file, GIF_SCREEN_BYTES - 3, 1))
+    while (kind := _bytes_at(file, position, 1)) != GIF_TRAILER:
+        if kind == GIF_IMAGE:
+            position += GIF_IMAGE_BYTES + _gif_table_bytes(_bytes_at(file, position + GIF_IMAGE_BYTES - 1, 1))
+            position += 1  # how many bits its codes have
+        elif kind == GIF_EXTENSION:
+            position += 2
+        else:
+            raise MediaError(f"it has a damaged block at byte {position}" if kind else "it stops before its trailer")
+        while length := _bytes_at(file, position, 1):
+            position += 1 + length[0]
+            if not length[0]:
+                break
+
+
+def _gif_table_bytes(flags: bytes) -> int:
+    """Of the colours that follow, if the flags have bit 7."""
+    return 3 << (flags[0] & 7) + 1 if flags and flags[0] & 0x80 else 0
+
+
+def _bytes_at(file: BinaryIO, position: int, length: int) -> bytes:
+    file.seek(position)
+    return file.read(length)
 
 
 def _check_avi(file: BinaryIO, size: int) -> None:
@@ -99,6 +117,7 @@ CHECKS = {
     "asf": _check_asf,
     "avi": _check_avi,
     "flv": _check_flv,
+    "gif": _check_gif,
     "mpegts": _check_ts,
     "ogg": _check_ogg,
 }

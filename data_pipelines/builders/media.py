@@ -13,7 +13,7 @@ from data_pipelines.builders.source_file import MediaError
 
 JPEG_QUALITY = 95  # about 40 dB, like ffmpeg's -q:v 2
 EXIF_ORIENTATION = 0x0112  # the tag; 1 is upright
-DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")  # grey, of more than 8 bits
+DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # grey of 16 bits
 MAX_STORED_BYTES = 1 << 28  # 256 MiB, some 20 minutes at 10 frames a second: a record is read as a whole
 
 
@@ -57,7 +57,7 @@ def read_video(path: str, short_side_px: int, fps: float) -> Media:
             stored_bytes += len(jpegs[-1])
             if stored_bytes > MAX_STORED_BYTES:
                 raise MediaError(
-                    f"its first {float(ticks.seconds):.0f} s take {MAX_STORED_BYTES} bytes: cut it into clips"
+                    f"its first {float(ticks.seconds):.0f} s take more than {MAX_STORED_BYTES} bytes: cut it into clips"
                 )
     if not jpegs:
         raise MediaError("it has no frames")
@@ -149,13 +149,8 @@ def _open_image(file) -> Image.Image:
 
 def _image_to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in DEEP_MODES:
-        return Image.fromarray(_to_8_bits(np.asarray(image))).convert("RGB")
+        levels = np.clip(np.round(np.asarray(image) / 257), 0, 255)  # 65535 becomes 255
+        return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         return Image.fromarray(picture.over_background(np.asarray(image.convert("RGBA"))))
     return image.convert("RGB")
-
-
-def _to_8_bits(grey: np.ndarray) -> np.ndarray:
-    """Grey levels of 16 bits, or floating-point ones up to 1, as uint8."""
-    levels = grey * 255.0 if grey.dtype.kind == "f" else grey / 257
-    return np.clip(np.round(levels), 0, 255).astype(np.uint8)

@@ -7,6 +7,7 @@ flags of packets and frames, its log (much is said only there), and fewer frames
 import collections
 import contextlib
 import re
+import threading
 from collections.abc import Iterator
 from fractions import Fraction
 
@@ -23,6 +24,13 @@ CORRUPT_PACKET = "Packet corrupt (stream = {},"  # a warning only; a packet that
 FALLBACK_RATE = Fraction(25)  # FFmpeg's own for streams that tell no rate
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own decoders leave the alpha of WebM out
 VP8_SHOWN = 0x10  # in a frame's first byte: RFC 6386, section 9.1
+# These put no long run of zeros into a packet, except before a start code (00 00 01) or at its end: a decoder takes one
+# for data, and shows what follows from it.
+CODECS_WITHOUT_ZEROS = ("h264", "hevc", "vvc", "mpeg1video", "mpeg2video", "mpeg4")
+ZEROED = re.compile(rb"\0{16}\0*[^\0\1]")
+
+_listeners_lock = threading.Lock()
+_num_listeners = 0
 
 
 class Video:
@@ -87,7 +95,7 @@ class Video:
             raise MediaError(f"it stops after {packets.total} of {listed} frames")
         if packets.seen < packets.due:
             raise MediaError(f"{packets.due - packets.seen} of its {packets.due} frames are missing")
-        file_end.check(self._file, self._container.format.name, packets.end)
+        file_end.check(self._file, self._container.format.name)
 
 
 @contextlib.contextmanager
@@ -122,11 +130,21 @@ class _Disguised:
 @contextlib.contextmanager
 def _logged() -> Iterator[list]:
     """A list that fills up with (level, source, message) of what FFmpeg warns of in this thread."""
-    # Both are of the process, and stay: another thread may be listening.
-    av.logging.set_level(av.logging.WARNING)
-    av.logging.set_skip_repeated(False)  # the same message in the next file is another one
-    with av.logging.Capture() as log:
-        yield log
+    _count_listeners(1)
+    try:
+        with av.logging.Capture() as log:
+            yield log
+    finally:
+        _count_listeners(-1)
+
+
+def _count_listeners(change: int) -> None:
+    """Turns PyAV's log on for the first listener and off after the last: it is one for all threads."""
+    global _num_listeners
+    with _listeners_lock:
+        _num_listeners += change
+        av.logging.set_level(av.logging.WARNING if _num_listeners else None)
+        av.logging.set_skip_repeated(not _num_listeners)  # the same message in the next file is another one
 
 
 def _choose_stream(container) -> av.VideoStream:
@@ -163,13 +181,13 @@ class _Packets:
       total: all that hold a frame.
       due: of them, those that must be decoded to one.
       seen: frames that were decoded.
-      end: first byte after the last one.
     """
 
     def __init__(self, stream):
         self._is_vp8 = stream.codec_context.name == "vp8"
+        self._has_no_zeros = stream.codec_context.name in CODECS_WITHOUT_ZEROS
         self._first_key_pts = None
-        self.total = self.due = self.seen = self.end = 0
+        self.total = self.due = self.seen = 0
 
     def count(self, packet) -> bool:
         """Counts a packet; whether it is to be decoded."""
@@ -177,11 +195,10 @@ class _Packets:
             at_end = packet.dts is None
             self.total += not at_end  # an empty one says that the frame before goes on
             return at_end
-        if packet.is_corrupt:
+        if packet.is_corrupt or self._has_no_zeros and ZEROED.search(packet):
             raise MediaError(f"the packet of frame {self.total + 1} is damaged")
         self.total += 1
         self.due += self._is_due(packet)
-        self.end = max(self.end, (packet.pos or 0) + packet.size)
         return True
 
     def _is_due(self, packet) -> bool:
