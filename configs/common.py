@@ -92,7 +92,10 @@ def model() -> ml_collections.ConfigDict:
     config.temporal_init = "zeros"  # of temporal_fc: "zeros" (from an image model), "xavier" (from scratch)
     config.time_embed_std = 0.0  # of the time embedding's initial values; 0 from an image model
     config.dtype = "bfloat16"  # of activations and matrix products; parameters are float32
-    config.remat = "full"  # recompute in the backward pass: "full" (every block), "none"
+    # Recompute in the backward pass: "full" (every block), "attention" (all but what attention returns: faster, for
+    # twice the clip's tokens in memory per block), "none".
+    config.remat = "full"
+    config.attention = "auto"  # "einsum"; "fused" (a kernel for TPU or GPU); "auto": fused where it is faster
     config.pixel_mean = (0.5, 0.5, 0.5)  # subtracted after scaling to 0..1 (AugReg ViTs use .5/.5, arXiv 2106.10270)
     config.pixel_std = (0.5, 0.5, 0.5)
     return config

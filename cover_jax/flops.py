@@ -15,6 +15,8 @@ def forward(variant: Variant, num_frames: int, num_patches: int) -> int:
     width, tokens = variant.width, num_frames * num_patches
     with_cls = tokens + num_frames  # each frame has its own CLS in spatial attention
     time = 2 * 5 * width**2 * tokens + 4 * width * num_frames * tokens  # qkv, out, temporal_fc; scores and values
+    if num_frames == 1:
+        time = 2 * 3 * width**2 * tokens  # it attends to itself alone: only its value is projected
     space = 2 * 4 * width**2 * with_cls + 4 * width * (num_patches + 1) * with_cls
     mlp = 2 * 2 * width * variant.mlp_dim * (tokens + 1)
     patch_embed = 2 * 3 * variant.patch_px**2 * width * tokens

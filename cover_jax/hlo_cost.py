@@ -72,6 +72,7 @@ def kernel_bundles(folder: pathlib.Path) -> dict[str, int]:
 def _parse(text: str) -> tuple[dict[str, list[tuple[str, str]]], str]:
     """Computation -> its (instruction, rest of the line), and the entry's name."""
     computations, entry, body = {}, "", None
+    text = re.sub(r"kernel_metadata=\{\n(.*?)\n\}", r"kernel_metadata={\1}", text)  # the only thing that breaks lines
     for line in text.splitlines():
         if start := _COMPUTATION.match(line):
             body = computations[start[1]] = []
@@ -95,7 +96,7 @@ def _walk(computation: str, trips: int, computations, with_matmul) -> Iterator[W
         elif opcode.removesuffix("-start") in _COLLECTIVES:
             yield _work(name, "collective", trips, rest, bytes=_collective_bytes(opcode, rest))
         elif 'custom_call_target="tpu_custom_call"' in rest:
-            grid = re.search(r'"?grid_steps"?\s*[:=]\s*"?(\d+)', rest)
+            grid = re.search(r'"grid_steps":"(\d+)"', rest)
             size = _array_bytes(_result(rest)) + sum(
                 _array_bytes(_result(dict(computations[computation])[operand]))
                 for operand in re.findall(r"%([\w.\-]+)", _operands(rest))

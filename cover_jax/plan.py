@@ -122,7 +122,12 @@ class Compiler:
         self.mesh = sharding.make_mesh(config.mesh, chips.devices(topology))
         config_lib.validate_batches(config, sharding.num_batch_shards(self.mesh))
         num_classes = {name: _num_classes(name, dataset) for name, dataset in config.datasets.items()}
-        self.model = cover.functional(config.model, num_classes, constrain=sharding.constrain_batch(self.mesh))
+        self.model = cover.functional(
+            config.model,
+            num_classes,
+            constrain=sharding.constrain_batch(self.mesh),
+            qkv_sharding=sharding.qkv_sharding(self.mesh),
+        )
         self.schedule = optimizer.make_schedule(config.optimizer, config.steps)
         key = jax.eval_shape(lambda: jax.random.key(0))
         self.tx = optimizer.make_optimizer(config.optimizer, self.schedule, jax.eval_shape(self.model.init, key))

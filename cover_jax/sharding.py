@@ -100,6 +100,11 @@ def constrain_batch(mesh: Mesh):
     return lambda x: jax.lax.with_sharding_constraint(x, sharding)
 
 
+def qkv_sharding(mesh: Mesh) -> NamedSharding:
+    """Of projected tokens [batch, frames, tokens, heads]."""
+    return NamedSharding(mesh, PartitionSpec(BATCH, None, None, RULES["heads"]))
+
+
 def cut_batch(mesh: Mesh, pieces: int):
     """A function [B, ...] -> [pieces, B / pieces, ...]: every pieces-th example to a piece, so that none moves.
 

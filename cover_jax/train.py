@@ -40,7 +40,8 @@ class Run:
         self.class_names = {name: split.class_names for name, split in self.train_splits.items()}
         self.num_classes = {name: len(names) for name, names in self.class_names.items()}
         self.model = cover.functional(
-            config.model, self.num_classes, constrain=sharding.constrain_batch(self.mesh)
+            config.model, self.num_classes, constrain=sharding.constrain_batch(self.mesh),
+            qkv_sharding=sharding.qkv_sharding(self.mesh),
         )
         key = jax.random.key(config.seed)
         shapes = jax.eval_shape(self.model.init, key)

@@ -83,7 +83,8 @@ def _build(config_json: str, devices: int) -> types.SimpleNamespace:
     mesh = jax.make_mesh(
         tuple(sizes), ("data", "fsdp", "tensor"), (AxisType.Auto,) * 3, devices=jax.devices()[: math.prod(sizes)]
     )
-    model = cover.functional(config.model, NUM_CLASSES, constrain=sharding.constrain_batch(mesh))
+    constrain, qkv_sharding = sharding.constrain_batch(mesh), sharding.qkv_sharding(mesh)
+    model = cover.functional(config.model, NUM_CLASSES, constrain=constrain, qkv_sharding=qkv_sharding)
     key = jax.random.key(config.seed)
     schedule = optimizer.make_schedule(config.optimizer, config.steps)
     tx = optimizer.make_optimizer(config.optimizer, schedule, jax.eval_shape(model.init, key))

@@ -32,18 +32,19 @@ def dot_flops(jaxpr) -> int:
     return total
 
 
-def test_operations_are_those_of_the_model_s_matrix_products():
-    config = small_model.config(remat="none")
-    model = small_model.model(remat="none")
-    frames = small_model.frames(1, 4, 16, 16)
-    traced = jax.make_jaxpr(model.features)(small_model.params(remat="none"), frames)
-    assert dot_flops(traced.jaxpr) == flops.forward(variants.parse(config.variant), 4, 4)
+@pytest.mark.parametrize("num_frames", [4, 1])
+def test_operations_are_those_of_the_model_s_matrix_products(num_frames):
+    config = small_model.config(remat="none", num_frames=num_frames)
+    model = small_model.model(remat="none", num_frames=num_frames)
+    frames = small_model.frames(1, num_frames, 16, 16)
+    traced = jax.make_jaxpr(model.features)(small_model.params(remat="none", num_frames=num_frames), frames)
+    assert dot_flops(traced.jaxpr) == flops.forward(variants.parse(config.variant), num_frames, 4)
 
 
-def test_a_step_of_cover_l_needs_35_tflop_a_clip_and_2_an_image():
+def test_a_step_of_cover_l_needs_35_tflop_a_clip_and_1_9_an_image():
     config = cover_l.get_config()
     assert flops.train_step(config, "k400") / config.datasets.k400.batch_size == pytest.approx(35.24e12, rel=1e-3)
-    assert flops.train_step(config, "imagenet") / config.datasets.imagenet.batch_size == pytest.approx(2.2e12, rel=1e-3)
+    assert flops.train_step(config, "imagenet") / config.datasets.imagenet.batch_size == pytest.approx(1.96e12, rel=0.01)
 
 
 # Chips
@@ -88,7 +89,9 @@ HLO = """HloModule jit_step
   %s = (s32[]) parameter(0)
   %x = bf16[8,8]{1,0} constant({...})
   %m = bf16[8,8]{1,0} fusion(%x), kind=kOutput, calls=%fused, metadata={op_name="a/dot"}, backend_config={"window_config":{"estimated_cycles":"100"}}
-  %k.1 = bf16[4,8]{1,0:T(8,128)(2,1)} custom-call(%m, %x), custom_call_target="tpu_custom_call", frontend_attributes={kernel_metadata={"grid_steps":"6"}}
+  %k.1 = bf16[4,8]{1,0:T(8,128)(2,1)} custom-call(%m, %x), custom_call_target="tpu_custom_call", frontend_attributes={kernel_metadata={
+"grid_steps":"6"
+}}, metadata={op_name="b/kernel"}
   ROOT %t = (s32[]) tuple(%s)
 }
 
@@ -118,7 +121,7 @@ def test_a_loop_s_work_counts_as_often_as_it_runs(work):
 
 def test_a_kernel_has_its_grid_and_its_traffic(work):
     kernel = work["k.1"]
-    assert (kernel.kind, kernel.trips, kernel.grid_steps) == ("kernel", 24, 6)
+    assert (kernel.kind, kernel.trips, kernel.grid_steps, kernel.op_name) == ("kernel", 24, 6, "b/kernel")
     assert kernel.bytes == 2 * (64 + 64 + 32)
 
 

@@ -1,18 +1,114 @@
-"""Multi-head self-attention along one axis of a clip's tokens: over its frames, or within each frame."""
+"""Multi-head self-attention along one axis of a clip's tokens: over its frames, or within each frame.
+
+Three forms compute the same: einsum, the readable reference that runs everywhere; one Pallas kernel on TPU; cuDNN's on
+GPU. `choose` says which.
+"""
 
 # B batch, T frames, S tokens of a frame, C = 3 * D packed query, key and value, D width, H heads, K head_dim
 
+import dataclasses
+import functools
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from einops import rearrange
+from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import NamedSharding
+
+from cover_jax.models.kernels import divided_attention
+
+FORMS = ("auto", "einsum", "fused")
+OUTPUT_NAME = divided_attention.OUTPUT_NAME  # of every form's result, for jax.checkpoint_policies
 
 # axis -> (query and key to scores, probabilities and value to output); the other axis is one more batch axis
 _EINSUMS = {
     "time": ("bqshk,btshk->bshqt", "bshqt,btshk->bqshk"),
     "space": ("btqhk,btshk->bthqs", "bthqs,btshk->btqhk"),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Attend:
+    """One form of attention.
+
+    Attributes:
+      form: "einsum", "pallas" or "cudnn".
+      num_heads: heads; divides the width.
+      head_dim: channels of a head.
+      sharding: of [B, T, S, C] arrays: the kernel runs on each device's own part. None: it runs on one device.
+      interpret: run the kernel as plain JAX operations.
+    """
+
+    form: Literal["einsum", "pallas", "cudnn"]
+    num_heads: int
+    head_dim: int
+    sharding: NamedSharding | None = None
+    interpret: bool = False
+
+    def order_columns(self, projection: jax.Array) -> jax.Array:
+        """A projection's kernel or bias [..., C] with its columns as this form reads them.
+
+        Checkpoints know one order, (query, key, value), (head), (head_dim); the kernel wants each head group together.
+        """
+        if self.form != "pallas":
+            return projection
+        group = divided_attention.heads_per_group(self._local_heads, self.head_dim) * self.head_dim
+        return rearrange(projection, "... (c g w) -> ... (g c w)", c=3, w=group)
+
+    def __call__(self, qkv_BTSC: jax.Array, axis: Literal["time", "space"]) -> jax.Array:
+        """Softmax attention of each token to those that share its position ("time") or its frame ("space").
+
+        Args:
+          qkv_BTSC: projected by a kernel and a bias whose columns `order_columns` ordered.
+
+        Returns:
+          [B, T, S, D] in the input's dtype. Scores and their softmax are float32 whatever that is.
+        """
+        match self.form:
+            case "pallas":
+                return self._on_each_device(self._kernel(axis))(qkv_BTSC)
+            case "cudnn":
+                return self._on_each_device(functools.partial(_cudnn, head_dim=self.head_dim, axis=axis))(qkv_BTSC)
+        return attend(qkv_BTSC, self.num_heads, axis)
+
+    @property
+    def _local_heads(self) -> int:
+        if self.sharding is None or self.sharding.spec[-1] is None:
+            return self.num_heads
+        return self.num_heads // self.sharding.mesh.shape[self.sharding.spec[-1]]
+
+    def _kernel(self, axis):
+        return lambda qkv_BTSC: divided_attention.attend(
+            qkv_BTSC, self._local_heads, self.head_dim, axis, self.interpret
+        )
+
+    def _on_each_device(self, function):
+        """The partitioner cannot look into a kernel: without this it would gather all of the batch for it."""
+        if self.sharding is None:
+            return function
+        spec = self.sharding.spec
+        return jax.shard_map(function, mesh=self.sharding.mesh, in_specs=spec, out_specs=spec, check_vma=False)
+
+
+def choose(form: str, num_heads: int, head_dim: int, dtype: jnp.dtype, sharding: NamedSharding | None) -> Attend:
+    """The form that a config asks for, on the devices at hand.
+
+    Args:
+      form: one of FORMS. "fused": a kernel of the platform, in Pallas's interpreter where there is none (slow; for
+        tests). "auto": the same where it is known to be fast, einsum elsewhere.
+      dtype: of the activations.
+      sharding: of [B, T, S, C] arrays; its devices decide the platform. None: JAX's default device.
+    """
+    platform = jax.default_backend() if sharding is None else sharding.mesh.devices.flat[0].platform
+    attend = Attend("einsum", num_heads, head_dim, sharding)
+    if platform == "gpu":
+        cudnn = jnp.dtype(dtype).itemsize == 2 and head_dim % 8 == 0 and head_dim <= 128  # what its kernels take
+        return dataclasses.replace(attend, form="cudnn" if cudnn and form != "einsum" else "einsum")
+    fast = platform == "tpu" and divided_attention.fills_lanes(attend._local_heads, head_dim)
+    if form == "fused" or (form == "auto" and fast):
+        return dataclasses.replace(attend, form="pallas", interpret=platform != "tpu")
+    return attend
 
 
 def attend(qkv_BTSC: jax.Array, num_heads: int, axis: Literal["time", "space"]) -> jax.Array:
@@ -30,4 +126,15 @@ def attend(qkv_BTSC: jax.Array, num_heads: int, axis: Literal["time", "space"]) 
     q_BTSHK, k_BTSHK, v_BTSHK = rearrange(qkv_BTSC, "b t s (c h k) -> c b t s h k", c=3, h=num_heads)
     scores = jnp.einsum(to_scores, q_BTSHK, k_BTSHK, preferred_element_type=jnp.float32)
     probs = jax.nn.softmax(scores * q_BTSHK.shape[-1] ** -0.5, axis=-1).astype(v_BTSHK.dtype)
-    return rearrange(jnp.einsum(to_output, probs, v_BTSHK), "b t s h k -> b t s (h k)")
+    out_BTSHK = jnp.einsum(to_output, probs, v_BTSHK)
+    return checkpoint_name(rearrange(out_BTSHK, "b t s h k -> b t s (h k)"), OUTPUT_NAME)
+
+
+def _cudnn(qkv_BTSC: jax.Array, head_dim: int, axis: Literal["time", "space"]) -> jax.Array:
+    """`attend` by cuDNN, which wants (sequences, tokens, heads, head_dim)."""
+    sequences = {"time": "(b s) t h k", "space": "(b t) s h k"}[axis]
+    batch, frames, tokens, _ = qkv_BTSC.shape
+    query, key, value = rearrange(qkv_BTSC, f"b t s (c h k) -> c {sequences}", c=3, k=head_dim)
+    out = jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
+    sizes = {"b": batch, "s": tokens} if axis == "time" else {"b": batch, "t": frames}
+    return checkpoint_name(rearrange(out, f"{sequences} -> b t s (h k)", **sizes), OUTPUT_NAME)

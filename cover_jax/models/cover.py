@@ -15,9 +15,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import NamedSharding
 from ml_collections import ConfigDict
 
-from cover_jax.models import heads, timesformer, variants
+from cover_jax.models import attention, heads, timesformer, variants
 
 Params = dict[str, Any]  # nested, arrays at its leaves
 
@@ -56,7 +57,11 @@ def identity(x: jax.Array) -> jax.Array:
 
 
 def functional(
-    model: ConfigDict, num_classes: Mapping[str, int], *, constrain: timesformer.Constrain = identity
+    model: ConfigDict,
+    num_classes: Mapping[str, int],
+    *,
+    constrain: timesformer.Constrain = identity,
+    qkv_sharding: NamedSharding | None = None,
 ) -> Functional:
     """The model of a config, with one head for each name of `num_classes`.
 
@@ -64,11 +69,13 @@ def functional(
       model: `config.model`, as in configs/common.py.
       num_classes: head name -> its number of classes. Names are letters, digits and "_".
       constrain: applied to activations, batch first, at every block's edge: a sharding constraint.
+      qkv_sharding: how projected tokens [B, T, S, C] are split, for attention kernels, which the partitioner cannot
+        split. None: they are not.
 
     Raises:
       ValueError: a config value or a head's name or size that cannot be; it says which, and what would be right.
     """
-    backbone = _part(functools.partial(timesformer.TimeSformer, **_backbone_args(model)))
+    backbone = _part(functools.partial(timesformer.TimeSformer, **_backbone_args(model, qkv_sharding)))
     head_parts = {name: _head_part(model, name, count) for name, count in num_classes.items()}
 
     def init(key: jax.Array) -> Params:
@@ -89,7 +96,7 @@ def functional(
     return Functional(init, features, apply, axes)
 
 
-def _backbone_args(model: ConfigDict) -> dict[str, Any]:
+def _backbone_args(model: ConfigDict, qkv_sharding: NamedSharding | None) -> dict[str, Any]:
     """Arguments of `TimeSformer` from a config, checked."""
     variant = variants.parse(model.variant)
     if model.size_px < 1 or model.size_px % variant.patch_px:
@@ -101,14 +108,17 @@ def _backbone_args(model: ConfigDict) -> dict[str, Any]:
     _check_choice("model.temporal_init", model.temporal_init, timesformer.TEMPORAL_INITS)
     _check_choice("model.remat", model.remat, timesformer.REMATS)
     _check_choice("model.dtype", model.dtype, ("bfloat16", "float32"))
+    _check_choice("model.attention", model.attention, attention.FORMS)
+    head_dim, dtype = variant.width // variant.num_heads, jnp.dtype(model.dtype)
     return {
         "variant": variant,
         "num_patches": (model.size_px // variant.patch_px) ** 2,
         "num_frames": model.num_frames,
+        "attend": attention.choose(model.attention, variant.num_heads, head_dim, dtype, qkv_sharding),
         "drop_path": model.drop_path,
         "temporal_init": model.temporal_init,
         "time_embed_std": model.time_embed_std,
-        "dtype": jnp.dtype(model.dtype),
+        "dtype": dtype,
         "remat": model.remat,
     }
 

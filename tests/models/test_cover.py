@@ -126,13 +126,14 @@ def test_a_single_frame_is_a_clip_of_copies_of_it():
 # Ways to compute
 
 
-def test_remat_changes_no_gradient():
-    pairs = (gradient("none"), gradient("full"))
+@pytest.mark.parametrize("remat", ["full", "attention"])
+def test_remat_changes_no_gradient(remat):
+    pairs = (gradient("none"), gradient(remat))
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4), *pairs)
 
 
-def test_only_full_remat_recomputes():
-    """What the forward pass keeps for the backward one: little more than each block's input."""
+def test_remat_keeps_what_it_says():
+    """What the forward pass keeps for the backward one: with "full", little more than each block's input."""
 
     def kept_values(remat):
         features = cover.functional(small.config(remat=remat), {}).features
@@ -141,6 +142,9 @@ def test_only_full_remat_recomputes():
 
     parameters = sum(leaf.size for leaf in jax.tree.leaves(small.params()["backbone"]))
     assert kept_values("full") < 1.5 * parameters < 2 * parameters < kept_values("none")
+    patches = FRAMES.shape[0] * FRAMES.shape[1] * 4
+    tokens = patches + FRAMES.shape[0] * FRAMES.shape[1]  # each frame has its CLS in space
+    assert kept_values("attention") - kept_values("full") == 3 * 64 * (patches + tokens)
 
 
 def test_kernels_are_cast_once_before_the_scan():
@@ -213,7 +217,7 @@ def test_sharded_equals_unsharded():
         ("temporal_init", "zero", "model.temporal_init: 'zero' is not one of zeros, xavier"),
         ("head", "conv", "model.head: 'conv' is not one of linear, mlp"),
         ("dtype", "float16", "model.dtype: 'float16' is not one of bfloat16, float32"),
-        ("remat", "", "model.remat: '' is not one of full, none"),
+        ("remat", "", "model.remat: '' is not one of full, attention, none"),
     ],
 )
 def test_config_values_that_no_model_has(key, value, message):

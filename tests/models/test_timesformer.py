@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from cover_jax.models import cover, timesformer, variants
+from cover_jax.models import attention, cover, timesformer, variants
 from tests.models import small
 
 VARIANT = variants.parse("mu/8")
@@ -23,6 +23,7 @@ def backbone():
                 VARIANT,
                 num_patches=4,
                 num_frames=FRAMES,
+                attend=attention.choose("einsum", VARIANT.num_heads, 16, jnp.float32, None),
                 drop_path=0.5,
                 temporal_init="xavier",
                 time_embed_std=1.0,
