@@ -5,17 +5,20 @@
     WORKDIR/checkpoints/STEP/metrics   JSON: accuracies, where the step was evaluated
 """
 
+import dataclasses
 import fnmatch
 import importlib.metadata
 import json
 import sys
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from configs import common
 from cover_jax import config as config_lib
 
 PACKAGES = (
@@ -109,6 +112,53 @@ def restore(manager: ocp.CheckpointManager, step: int, state_like, meta: dict):
         print(f"changed since the checkpoint: {change}")
     args = ocp.args.Composite(state=ocp.args.StandardRestore(state_like))
     return manager.restore(step, args=args).state
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A trained model, without its run.
+
+    Attributes:
+        config: the whole config that it was trained with.
+        class_names: head -> its classes, in order.
+        params: of the whole model, on the host; their moving average where the run kept one.
+        step: how many steps it was trained.
+    """
+
+    config: ConfigDict
+    class_names: dict[str, list[str]]
+    params: dict
+    step: int
+
+
+def load_trained(workdir: str) -> Trained:
+    """The model of a run's newest checkpoint; needs neither its data nor its devices.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint.
+    """
+    folder = epath.Path(workdir).resolve() / "checkpoints"
+    if not folder.exists():
+        raise FileNotFoundError(f"{folder}: no checkpoints; is {workdir} the --workdir of a run?")
+    with ocp.CheckpointManager(folder) as manager:
+        step = manager.latest_step()
+        if step is None:
+            raise FileNotFoundError(f"{folder}: no checkpoint yet")
+        meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+    config = common.get_config()  # keys that came after the checkpoint have their defaults
+    with config.ignore_type(), config.unlocked():
+        config.update(meta["config"])
+    return Trained(config, meta["heads"], _read_params(folder / str(step) / "state", config), step)
+
+
+def _read_params(folder: epath.Path, config: ConfigDict) -> dict:
+    """Only the parameters of a saved state, as NumPy arrays."""
+    which = "ema" if config.optimizer.ema_decay else "params"
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        shapes = {which: checkpointer.metadata(folder).item_metadata.tree[which]}
+        restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
+        args = ocp.args.PyTreeRestore(shapes, restore_args=restore_args, partial_restore=True)
+        return checkpointer.restore(folder, args=args)[which]
 
 
 def check_same_run(saved: dict, meta: dict, where: str) -> list[str]:

@@ -1,5 +1,6 @@
 """Other people's models give their own features and logits here; a file that is none says what it is."""
 
+import functools
 import json
 import pathlib
 import pickle
@@ -69,13 +70,20 @@ def source(tmp_path):
     return find
 
 
+@functools.cache
+def initial(num_classes, **overrides):
+    """(model, its parameters as initialised), compiled once for each config; `num_classes`: (head, number) pairs."""
+    model = cover.functional(model_config(**overrides), dict(num_classes))
+    compiled = cover.Functional(model.init, jax.jit(model.features), jax.jit(model.apply, static_argnums=2), model.axes)
+    return compiled, jax.jit(model.init)(jax.random.key(0))
+
+
 def load(source, class_names=None, **overrides):
     """(model, parameters with the source's in their places, what was loaded)"""
-    config, class_names = model_config(**overrides), class_names or {"own": CLASSES}
-    model = cover.functional(config, {name: len(classes) for name, classes in class_names.items()})
-    loaded = pretrained.load(source, config, class_names)
-    params, _ = pretrained.fill(model.init(jax.random.key(0)), loaded)
-    return model, params, loaded
+    class_names = class_names or {"own": CLASSES}
+    model, params = initial(tuple((name, len(classes)) for name, classes in class_names.items()), **overrides)
+    loaded = pretrained.load(source, model_config(**overrides), class_names)
+    return model, pretrained.fill(params, loaded)[0], loaded
 
 
 @nnx.use_eager_sharding(False)
@@ -96,7 +104,7 @@ def backbone_module(config) -> timesformer.TimeSformer:
 
 def tokens(config, params, frames):
     """Final tokens [B, T, S, D] of all patches, CLS first."""
-    graph = nnx.graphdef(backbone_module(config))
+    graph, _ = jax.eval_shape(lambda: nnx.split(backbone_module(config)))
 
     @jax.jit
     def final(params, frames):
@@ -218,7 +226,7 @@ def test_real_vit_s14(real_data):
     folder = real_data / "vit_s14"
     config = small.config(variant="S/14", size_px=224, num_frames=1)
     loaded = pretrained.load(str(folder / "dinov2_vits14_backbone_f16.npz"), config, {})
-    params, _ = pretrained.fill(cover.functional(config, {}).init(jax.random.key(0)), loaded)
+    params, _ = pretrained.fill(jax.jit(cover.functional(config, {}).init)(jax.random.key(0)), loaded)
     with np.load(folder / "golden_tokens.npz") as golden:
         frames, expected = golden["pixels"].transpose(0, 2, 3, 1)[:, None], golden["tokens"]
     found = np.asarray(tokens(config, params, frames))[:, 0]

@@ -1,0 +1,105 @@
+"""Writes a trained model with one of its heads for use elsewhere.
+
+    python -m cover_jax.export --workdir=/tmp/cover_demo --head=motion --format=hugging_face --out=/tmp/motion
+
+--format=hugging_face: for `TimesformerForVideoClassification.from_pretrained(OUT)`, and for config.model.init_from=OUT.
+--format=jax: a program and its parameters, for any number of clips, on a CPU, GPU or TPU, without this package:
+
+    program = jax.export.deserialize(open("OUT/model.jax_export", "rb").read())
+    logits = program.call(safetensors.numpy.load_file("OUT/params.safetensors"), frames)
+
+with frames float32 [any number, num_frames, size_px, size_px, 3], normalised as OUT/config.json says.
+"""
+
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+from absl import app, flags, logging
+from etils import epath
+from flax import traverse_util
+from jax import export as jax_export
+from ml_collections import ConfigDict
+
+from cover_jax import checkpoint
+from cover_jax.models import cover, pretrained, variants
+from cover_jax.models.pretrained import hugging_face
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run, local or gs://; its newest checkpoint is taken.")
+_HEAD = flags.DEFINE_string("head", None, "Which head's logits.")
+_FORMAT = flags.DEFINE_enum("format", None, ["hugging_face", "jax"], "See above.")
+_OUT = flags.DEFINE_string("out", None, "Folder to write, local or gs://.")
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def to_hugging_face(trained: checkpoint.Trained, head: str, out: str) -> None:
+    """model.safetensors, config.json and preprocessor_config.json of a Hugging Face TimeSformer.
+
+    Raises:
+        PretrainedError: the head is not linear.
+    """
+    patch_px = variants.parse(trained.config.model.variant).patch_px
+    weights = hugging_face.tensors(trained.params, head, patch_px)
+    _write(out, "model.safetensors", safetensors.numpy.save(weights, metadata={"format": "pt"}))
+    _write_json(out, "config.json", hugging_face.config(trained.config.model, trained.class_names[head]))
+    _write_json(out, "preprocessor_config.json", hugging_face.preprocessor_config(trained.config.model))
+
+
+def to_jax(trained: checkpoint.Trained, head: str, out: str) -> None:
+    """model.jax_export, params.safetensors and a config.json with class names, frame size and normalisation."""
+    model = trained.config.model
+    params = {"backbone": trained.params["backbone"], "heads": {head: trained.params["heads"][head]}}
+    flat = traverse_util.flatten_dict(params, sep="/")
+    _write(out, "model.jax_export", _program(model, head, len(trained.class_names[head]), flat).serialize())
+    _write(out, "params.safetensors", safetensors.numpy.save({n: np.ascontiguousarray(x) for n, x in flat.items()}))
+    about = {key: model[key] for key in ("num_frames", "size_px", "pixel_mean", "pixel_std")}
+    _write_json(out, "config.json", {"class_names": trained.class_names[head], **about})
+
+
+def _program(model: ConfigDict, head: str, num_classes: int, flat: dict) -> jax_export.Exported:
+    """(flat parameters, frames) -> logits, for a number of clips that is open."""
+    model = model.copy_and_resolve_references()
+    model.attention = "einsum"  # a kernel would run on one platform only
+    apply = cover.functional(model, {head: num_classes}).apply
+
+    def logits(flat, frames_BTHWC):
+        return apply(traverse_util.unflatten_dict(flat, sep="/"), frames_BTHWC, head)
+
+    (batch,) = jax_export.symbolic_shape("batch")
+    shape = (batch, model.num_frames, model.size_px, model.size_px, 3)
+    shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), flat)
+    exported = jax_export.export(jax.jit(logits), platforms=PLATFORMS)
+    return exported(shapes, jax.ShapeDtypeStruct(shape, jnp.float32))
+
+
+def _write(out: str, name: str, data: bytes) -> None:
+    folder = epath.Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(bytes(data))
+
+
+def _write_json(out: str, name: str, content: dict) -> None:
+    _write(out, name, json.dumps(content, indent=2).encode())
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"arguments that are no flags: {' '.join(argv[1:])}")
+    logging.set_verbosity(logging.WARNING)
+    try:
+        trained = checkpoint.load_trained(_WORKDIR.value)
+        if _HEAD.value not in trained.class_names:
+            sys.exit(f"error: --head={_HEAD.value}: must be one of {', '.join(trained.class_names)}")
+        {"hugging_face": to_hugging_face, "jax": to_jax}[_FORMAT.value](trained, _HEAD.value, _OUT.value)
+    except (FileNotFoundError, pretrained.PretrainedError) as error:
+        sys.exit(f"error: {error}")
+    print(f"{_OUT.value}: {', '.join(sorted(path.name for path in epath.Path(_OUT.value).iterdir()))}")
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["workdir", "head", "format", "out"])
+    app.run(main)

@@ -1,0 +1,129 @@
+"""A trained model as others use it gives the same logits, and comes back bit for bit."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from configs import common
+from cover_jax import checkpoint, export, train_step
+from cover_jax.models import cover, pretrained, variants
+from cover_jax.models.pretrained import hugging_face
+from tests.models import small
+
+HEADS = {"motion": ["left", "right", "up"], "images": ["0", "1"]}
+HUGGING_FACE = pathlib.Path(__file__).parent / "models" / "golden" / "pretrained" / "hf_timesformer"
+
+
+@pytest.fixture(scope="module")
+def trained():
+    config = common.get_config()
+    config.model = small.config(size_px=16, num_frames=4)
+    model = cover.functional(config.model, {name: len(classes) for name, classes in HEADS.items()})
+    params = small.random_params(jax.eval_shape(model.init, jax.random.key(0)))
+    params = jax.tree.map(lambda array: array.astype(np.float32), params)
+    return checkpoint.Trained(config, HEADS, params, step=7)
+
+
+def zeros(model):
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), jax.eval_shape(model.init, jax.random.key(0)))
+
+
+def logits(trained, frames, head):
+    model = cover.functional(trained.config.model, {name: len(classes) for name, classes in HEADS.items()})
+    return jax.jit(model.apply, static_argnums=2)(trained.params, frames, head)
+
+
+def test_hugging_face_and_back_bit_for_bit(trained, tmp_path):
+    export.to_hugging_face(trained, "motion", str(tmp_path))
+    model = cover.functional(trained.config.model, {"mine": 3})
+    loaded = pretrained.load(str(tmp_path), trained.config.model, {"mine": HEADS["motion"]})
+    params, kept = pretrained.fill(zeros(model), loaded)
+    expected = {"backbone": trained.params["backbone"], "heads": {"mine": trained.params["heads"]["motion"]}}
+    jax.tree.map(np.testing.assert_array_equal, params, expected)
+    assert not kept
+    assert loaded.class_names == tuple(HEADS["motion"])
+
+
+def test_names_and_config_are_those_that_hugging_face_writes(monkeypatch, tmp_path):
+    """From a file that its own code wrote, back to the same file."""
+    monkeypatch.setitem(variants.SIZES, "golden", (32, 2, 4, 64))
+    config = common.get_config()
+    config.model = small.config(variant="golden/4", size_px=12, num_frames=3)
+    theirs = json.loads((HUGGING_FACE / "config.json").read_text())
+    names = list(theirs["id2label"].values())
+    model = cover.functional(config.model, {"own": len(names)})
+    loaded = pretrained.load(str(HUGGING_FACE), config.model, {"own": names})
+    params, _ = pretrained.fill(zeros(model), loaded)
+    export.to_hugging_face(checkpoint.Trained(config, {"own": names}, params, 0), "own", str(tmp_path))
+
+    written, expected = (
+        safetensors.numpy.load_file(folder / "model.safetensors") for folder in (tmp_path, HUGGING_FACE)
+    )
+    assert written.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(written[name], array, err_msg=name)
+    ours = json.loads((tmp_path / "config.json").read_text())
+    del ours["label2id"]  # theirs follows from id2label, and was left open
+    assert {key: theirs[key] for key in ours} == ours
+
+
+def test_a_head_that_hugging_face_has_not_is_refused(trained):
+    params = trained.params | {"heads": {"motion": {"logits": {}, "pre_logits": {}}}}
+    with pytest.raises(pretrained.PretrainedError, match="head motion: config.model.head='mlp' has no place"):
+        hugging_face.tensors(params, "motion", 8)
+
+
+ELSEWHERE = """
+import sys, jax, numpy, safetensors.numpy
+from jax import export
+folder = sys.argv[1]
+program = export.deserialize(open(f"{folder}/model.jax_export", "rb").read())
+params, frames = safetensors.numpy.load_file(f"{folder}/params.safetensors"), numpy.load(f"{folder}/frames.npy")
+for batch in (1, 3):
+    numpy.save(f"{folder}/logits_{batch}.npy", program.call(params, frames[:batch]))
+assert not any(name.split(".")[0] in ("cover_jax", "flax") for name in sys.modules)
+"""
+
+
+def test_the_program_runs_without_this_package_for_any_number_of_clips(trained, tmp_path):
+    export.to_jax(trained, "motion", str(tmp_path))
+    frames = small.frames(3, 4, 16, 16)
+    np.save(tmp_path / "frames.npy", frames)
+    expected = logits(trained, frames, "motion")
+    done = subprocess.run([sys.executable, "-c", ELSEWHERE, tmp_path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for batch in (1, 3):
+        found = np.load(tmp_path / f"logits_{batch}.npy")
+        np.testing.assert_allclose(found, expected[:batch], atol=1e-5, rtol=0)
+    about = json.loads((tmp_path / "config.json").read_text())
+    assert about["class_names"] == HEADS["motion"]
+    assert (about["num_frames"], about["size_px"]) == (4, 16)
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.5])
+def test_only_the_parameters_of_a_checkpoint_are_read(trained, ema_decay, tmp_path):
+    trained.config.optimizer.ema_decay = ema_decay
+    params = jax.tree.map(jnp.asarray, trained.params)
+    ema = jax.tree.map(lambda leaf: leaf + 1, params) if ema_decay else {}
+    counter = jnp.zeros((), jnp.int32)
+    state = train_step.TrainState(counter + 7, params, {"trace": params}, ema, counter, counter)
+    meta = {"heads": HEADS, "config": json.loads(trained.config.to_json())}
+    with checkpoint.open_manager(str(tmp_path), 1, "mean_top1") as manager:
+        checkpoint.save(manager, state, meta, {"mean_top1": 1.0})
+
+    found = checkpoint.load_trained(str(tmp_path))
+    jax.tree.map(np.testing.assert_array_equal, found.params, jax.device_get(ema or params))
+    assert (found.step, found.class_names) == (7, HEADS)
+    assert found.config.model.to_dict() == trained.config.model.to_dict()
+
+
+def test_a_folder_without_a_checkpoint_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no checkpoints; is .* the --workdir of a run"):
+        checkpoint.load_trained(str(tmp_path))
