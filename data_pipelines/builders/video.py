@@ -60,8 +60,7 @@ class Video:
             if not packets.count(packet):
                 continue
             clock.note(packet)
-            # libvpx is a decoder of our own, which takes no packet for the end where the stream's takes an empty one.
-            for frame in self._checked(decoder.decode(packet if packet.size else None)):
+            for frame in self._checked(_decoded(decoder, packet)):
                 self.num_decoded += 1
                 packets.seen += 1 + frame.interlaced_frame  # its two fields may have been a packet each
                 if frame.is_corrupt:
@@ -172,6 +171,11 @@ def _decoder(stream) -> av.VideoCodecContext:
     context.thread_type, context.thread_count = "NONE", 1  # files are decoded side by side instead
     context.options = {"max_pixels": str(source_file.MAX_PIXELS)}  # a stream may grow on the way
     return context
+
+
+def _decoded(decoder, packet) -> Iterator[av.VideoFrame]:
+    # A decoder of our own takes no packet for the end, where the stream's takes an empty one.
+    yield from decoder.decode(packet if packet.size else None)
 
 
 class _Packets:
