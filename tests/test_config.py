@@ -79,6 +79,7 @@ IMPOSSIBLE = [
     ("datasets.motion.augment.crop", "center", "'area', 'scale', 'none'"),
     ("datasets.motion.augment.crop_range", (1.0, 0.3), "first <= second"),
     ("datasets.motion.augment.erase_prob", 1.1, "from 0 to 1"),
+    ("input.leaks", "drop", "'exclude', 'report', 'ignore'"),
 ]
 
 
