@@ -10,22 +10,22 @@ from configs import common, datasets
 
 def get_config():
     config = common.get_config()
-    config.steps = 1200
-    config.log_every_steps = 100
-    config.eval_every_steps = 600
-    config.checkpoint_every_steps = 300
+    config.steps = 500
+    config.plan = "joint"  # one step of all three, one compilation
+    config.log_every_steps = 50
+    config.eval_every_steps = 250
+    config.checkpoint_every_steps = 125
 
-    config.datasets.appearance = datasets.digits("appearance", weight=1.0, batch_size=32)
-    config.datasets.motion = datasets.digits("motion", weight=1.0, batch_size=32)
-    config.datasets.images = datasets.digits("images", weight=2.0, batch_size=64)
+    config.datasets.appearance = datasets.digits("appearance", batch_size=16)
+    config.datasets.motion = datasets.digits("motion", batch_size=16)
+    config.datasets.images = datasets.digits("images", batch_size=64)
 
     config.model.variant = "mu/4"
     config.model.size_px = 16
     config.model.num_frames = 4
     config.model.temporal_init = "xavier"  # from scratch, temporal attention must learn at once
-    config.model.time_embed_std = 0.02
+    config.model.time_embed_std = 0.5
     config.model.dtype = "float32"
-    config.model.remat = "none"
 
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 1.2e-3

@@ -1,10 +1,9 @@
 """Moving digits: three small datasets made from scikit-learn's 1,797 real handwritten digits, offline, in seconds.
 
 - `appearance`: videos, labelled by which digit moves. It drifts, turns and changes size at random.
-- `motion`: videos, labelled by how the digit moves. Position, angle and size go round in circles (out on the right, in
-  on the left), from a random start, so that each single frame of each class is a digit at a uniformly random place,
-  angle and size: only the order of frames tells the class. Classes come in pairs, each the other's time reversal; left
-  and right, and clockwise and anticlockwise, are also each other's mirror image.
+- `motion`: videos, labelled by how the digit moves: through the middle of the canvas, of its angles or of its sizes.
+  Classes come in pairs, each the other's time reversal: both show the same frames, and only their order tells which.
+  Left and right, and clockwise and anticlockwise, are also each other's mirror image.
 - `images`: single frames, labelled by the digit.
 
 The digits are divided once, for all three: no digit image is in a training and a validation split.
@@ -32,9 +31,9 @@ CLIPS = {
 }
 
 # A pose is (y, x, angle, log2 size): centre in pixels from the canvas's, radians anticlockwise, octaves.
-POSE_RANGE = np.array([CANVAS_PX / 2, CANVAS_PX / 2, np.deg2rad(40), 0.5])  # motion: wraps at plus and minus these
-DRIFT_RANGE = np.array([CANVAS_PX / 8, CANVAS_PX / 8, np.deg2rad(10), 0.1])  # appearance, images: stays inside them
-TRAVEL = (0.4, 0.8)  # of the whole range, from the first to the last frame of a motion clip
+DRIFT_RANGE = np.array([CANVAS_PX / 16, CANVAS_PX / 16, np.deg2rad(5), 0.05])  # what is random stays inside these
+FULL_MOTION = np.array([CANVAS_PX, CANVAS_PX, np.deg2rad(180), 2.0])
+TRAVEL = (0.4, 0.8)  # of a full motion, from the first to the last frame of a clip
 MOTIONS = {
     "left": (0, -1, 0, 0),
     "right": (0, 1, 0, 0),
@@ -52,7 +51,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Moving digits; see the module."""
 
     name = "digits"
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("2.0.0")
     BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name) for name in CLIPS]
     SELF_CONTAINED = True
 
@@ -107,11 +106,10 @@ def draw(config: str, i: int, digit: int, rng: np.random.Generator) -> tuple[str
 
 
 def moving_poses(name: str, rng: np.random.Generator) -> np.ndarray:
-    """Poses [T, 4] of one motion at constant speed, from a uniformly random start, wrapping around."""
-    start = rng.uniform(-POSE_RANGE, POSE_RANGE)
-    travel = rng.uniform(*TRAVEL) * 2 * POSE_RANGE * MOTIONS[name]
-    poses = start + np.linspace(0, 1, NUM_FRAMES)[:, None] * travel
-    return (poses + POSE_RANGE) % (2 * POSE_RANGE) - POSE_RANGE
+    """Poses [T, 4] of one motion at constant speed; its middle, half of the time in, is drawn at random."""
+    middle = rng.uniform(-DRIFT_RANGE, DRIFT_RANGE)
+    travel = rng.uniform(*TRAVEL) * FULL_MOTION * MOTIONS[name]
+    return middle + np.linspace(-0.5, 0.5, NUM_FRAMES)[:, None] * travel
 
 
 def drifting_poses(num_frames: int, rng: np.random.Generator) -> np.ndarray:
@@ -121,20 +119,15 @@ def drifting_poses(num_frames: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def render(digit: np.ndarray, poses: np.ndarray) -> np.ndarray:
-    """A digit [8, 8] at each of the poses [T, 4], white on black, over the canvas's edges: uint8 [T, H, W, 3]."""
+    """A digit [8, 8] at each of the poses [T, 4], white on black, cut off at the canvas's edges: uint8 [T, H, W, 3]."""
     y, x, angle, octaves = poses.T[:, :, None, None]
     rows, cols = np.mgrid[:CANVAS_PX, :CANVAS_PX] + (1 - CANVAS_PX) / 2
-    rows, cols = _wrap(rows - y), _wrap(cols - x)
+    rows, cols = rows - y, cols - x
     cos, sin = np.cos(angle) / 2**octaves, np.sin(angle) / 2**octaves
     centre = (DIGIT_PX - 1) / 2
     intensity = _bilinear(digit, cos * rows + sin * cols + centre, cos * cols - sin * rows + centre)
     grey = np.round(255 * intensity).astype(np.uint8)
     return np.repeat(grey[..., None], 3, axis=-1)
-
-
-def _wrap(offset: np.ndarray) -> np.ndarray:
-    """The shortest of the equal distances on a canvas whose opposite edges meet."""
-    return (offset + CANVAS_PX / 2) % CANVAS_PX - CANVAS_PX / 2
 
 
 def _bilinear(image: np.ndarray, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
