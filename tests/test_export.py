@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from configs import common
-from cover_jax import checkpoint, export, train_step
+from configs import common, demo
+from cover_jax import checkpoint, export, train, train_step
 from cover_jax.models import cover, pretrained, variants
 from cover_jax.models.pretrained import hugging_face
 from tests.models import small
@@ -127,3 +127,26 @@ def test_only_the_parameters_of_a_checkpoint_are_read(trained, ema_decay, tmp_pa
 def test_a_folder_without_a_checkpoint_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="no checkpoints; is .* the --workdir of a run"):
         checkpoint.load_trained(str(tmp_path))
+
+
+@pytest.mark.slow
+def test_a_run_starts_from_an_exported_model(trained, tmp_path):
+    """Parameters, their moving average, and a head whose class names it has."""
+    config = demo.get_config()
+    for name in ("appearance", "motion"):
+        del config.datasets[name]
+    digits = [str(digit) for digit in range(10)]
+    config.data_dir, config.best_metric, config.optimizer.ema_decay = str(tmp_path), "images/top1", 0.9
+    config.model.update({"variant": "mu/8", "num_frames": 4, "init_from": str(tmp_path / "model")})
+    own = cover.functional(config.model, {"images": 10})
+    params = small.random_params(jax.eval_shape(own.init, jax.random.key(0)))
+    params = jax.tree.map(lambda array: array.astype(np.float32), params)
+    model = checkpoint.Trained(config, {"images": digits}, params, step=0)
+    export.to_hugging_face(model, "images", config.model.init_from)
+
+    run = train.Run(config, str(tmp_path / "work"))
+    state = run.restore_or_init()
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.params), params)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.ema), params)
+    assert jax.tree.map(lambda leaf: leaf.sharding, state.params) == run.shardings.params
+    run.manager.close()
