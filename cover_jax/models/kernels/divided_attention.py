@@ -147,11 +147,10 @@ class _Call:
 
     def _forward_block(self, qkv_ref, out_ref):
         query_RW, key_RW, value_RW = self._load_qkv(qkv_ref)
-        bias_RR = self._bias()
         for rows in self._query_rows():
-            out = _Lanes(self.width)
+            bias_RR, out = self._bias(rows), _Lanes(self.width)
             for head in self._heads():
-                exp_RR, total_R1 = self._softmax(head.only(query_RW[rows]), key_RW[:, head.lanes], bias_RR, rows)
+                exp_RR, total_R1 = self._softmax(head.only(query_RW[rows]), key_RW[:, head.lanes], bias_RR)
                 out.add(head, _dot(exp_RR.astype(self.dtype), value_RW[:, head.lanes], 1, 0) / total_R1)
             self._store(out_ref, rows, 0, out.joined())
 
@@ -163,13 +162,12 @@ class _Call:
         """
         query_RW, key_RW, value_RW = self._load_qkv(qkv_ref)
         attended_RW, grad_RW = self._load(attended_ref, 0), self._load(grad_ref, 0)
-        bias_RR = self._bias()
         grad_key, grad_value = _Lanes(self.width), _Lanes(self.width)
         for rows in self._query_rows():
-            grad_query = _Lanes(self.width)
+            bias_RR, grad_query = self._bias(rows), _Lanes(self.width)
             for head in self._heads():
                 query, key = head.only(query_RW[rows]), key_RW[:, head.lanes]
-                exp_RR, total_R1 = self._softmax(query, key, bias_RR, rows)
+                exp_RR, total_R1 = self._softmax(query, key, bias_RR)
                 grad = head.only(grad_RW[rows]).astype(jnp.float32) / total_R1
                 mean_R1 = jnp.sum(grad * attended_RW[rows, head.lanes].astype(jnp.float32), axis=1, keepdims=True)
                 grad = grad.astype(self.dtype)
@@ -183,11 +181,11 @@ class _Call:
         self._store(out_ref, every, 1, grad_key.joined() * self._scale)
         self._store(out_ref, every, 2, grad_value.joined())
 
-    def _softmax(self, query, key, bias_RR, rows: slice):
+    def _softmax(self, query, key, bias_RR):
         """exp(scores - their row's maximum), and the rows' sums to divide by."""
         scores_RR = _dot(query, key, 1, 1)
         if bias_RR is not None:
-            scores_RR = scores_RR + bias_RR[rows]
+            scores_RR = scores_RR + bias_RR
         from_max_RR = scores_RR - jnp.max(scores_RR, axis=1, keepdims=True)
         exp_RR = jnp.exp2(from_max_RR * (self._scale * math.log2(math.e)))  # exp would multiply once more
         return exp_RR, jnp.sum(exp_RR, axis=1, keepdims=True)
@@ -209,11 +207,11 @@ class _Call:
         size = _round_up(-(-self._num_rows // parts), SUBLANES if self.axis == "space" else self.block[1])
         return [slice(start, min(start + size, self._num_rows)) for start in range(0, self._num_rows, size)]
 
-    def _bias(self):
+    def _bias(self, rows: slice):
         """Over time: 0 between rows of one position, MASKED between others. Rows are (frame, position)."""
         if self.axis == "space":
             return None
-        shape = (self._num_rows, self._num_rows)
+        shape = (rows.stop - rows.start, self._num_rows)  # rows start with a frame, so that position 0 is the first
         row, column = (jax.lax.broadcasted_iota(jnp.int32, shape, axis) % self.block[1] for axis in (0, 1))
         return jnp.where(row == column, 0.0, MASKED)
 
