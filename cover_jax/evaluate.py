@@ -5,7 +5,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from cover_jax import metrics, sharding, train_step
+from cover_jax import compilation, metrics, sharding, train_step
 from data_pipelines import pipeline
 
 
@@ -22,7 +22,7 @@ class Evaluator:
     def __init__(self, config: ConfigDict, model, splits: dict, mesh):
         self._config, self._splits, self._mesh = config, splits, mesh
         self._steps = {
-            name: jax.jit(train_step.make_eval_step(config, model, name), out_shardings=sharding.replicated(mesh))
+            name: compilation.jit(train_step.make_eval_step(config, model, name), out_shardings=sharding.replicated(mesh))
             for name in splits
         }
 

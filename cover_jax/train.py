@@ -13,7 +13,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from cover_jax import checkpoint, evaluate, optimizer, preprocess, progress, sharding, train_step
+from cover_jax import checkpoint, compilation, evaluate, optimizer, preprocess, progress, sharding, train_step
 from cover_jax import config as config_lib
 from cover_jax.models import cover, pretrained
 from data_pipelines import leaks, manifest, mixture, pipeline, prepare, records
@@ -50,7 +50,7 @@ class Run:
         init = train_step.make_init(self.model, self.tx, config.optimizer.ema_decay)
         state_like = jax.eval_shape(init, key)
         self.shardings = sharding.state_shardings(state_like, self.model.axes, self.mesh)
-        self._init = jax.jit(init, out_shardings=self.shardings)
+        self._init = compilation.jit(init, out_shardings=self.shardings)
         self._state_like = checkpoint.abstract(state_like, self.shardings)
         self.evaluator = evaluate.Evaluator(config, self.model, self.eval_splits, self.mesh)
         self.manifests = {name: manifest.summary(d.builder, config.data_dir) for name, d in config.datasets.items()}
@@ -89,7 +89,7 @@ def train(config: ConfigDict, workdir: str) -> train_step.TrainState:
     state = run.restore_or_init()
     _describe(run, state)
     mix = mixture.Mixture({name: d.weight for name, d in config.datasets.items()}, config.plan, config.seed)
-    step_fn = jax.jit(
+    step_fn = compilation.jit(
         train_step.make_train_step(
             config, run.model, run.class_names, run.tx, run.schedule,
             sharding.cut_batch(run.mesh, config.optimizer.grad_accum_steps),

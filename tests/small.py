@@ -11,7 +11,7 @@ from jax.sharding import AxisType
 from ml_collections import ConfigDict
 
 from configs import common
-from cover_jax import optimizer, sharding, train_step
+from cover_jax import compilation, optimizer, sharding, train_step
 from cover_jax.models import cover
 
 CLASS_NAMES = {"images": tuple("abcde"), "video": ("left", "right", "up")}
@@ -102,6 +102,6 @@ def _build(config_json: str, devices: int) -> types.SimpleNamespace:
         model=model,
         shardings=shardings,
         traces=traces,
-        init=jax.jit(init, out_shardings=shardings),
-        step=jax.jit(counted, donate_argnums=0, out_shardings=(shardings, sharding.replicated(mesh))),
+        init=compilation.jit(init, out_shardings=shardings),
+        step=compilation.jit(counted, donate_argnums=0, out_shardings=(shardings, sharding.replicated(mesh))),
     )

@@ -175,7 +175,9 @@ class Block(nnx.Module):
         width = variant.width
         self.temporal_norm = layer_norm(width, rngs)
         self.time = Attention(variant, "time", attend, dtype, rngs)
-        self.temporal_fc = linear(("heads", "embed"), (width, width), dtype=dtype, rngs=rngs, kernel_init=temporal_init)
+        self.temporal_fc = linear(
+            ("embed", "joined"), (width, width), dtype=dtype, rngs=rngs, kernel_init=temporal_init
+        )
         self.spatial_norm = layer_norm(width, rngs)
         self.space = Attention(variant, "space", attend, dtype, rngs)
         self.mlp_norm = layer_norm(width, rngs)
