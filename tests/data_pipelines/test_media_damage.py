@@ -6,6 +6,7 @@ import random
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 from PIL import Image
 
 from data_pipelines.builders import media, video
@@ -199,16 +200,25 @@ def test_single_pictures_are_refused(tmp_path):
             _read(tmp_path / f"a.{ending}")
 
 
-def test_sound_alone_is_refused(tmp_path):
-    for ending, codec in (("m4a", "aac"), ("mka", "aac"), ("wav", "pcm_s16le")):
-        with av.open(str(tmp_path / f"a.{ending}"), "w") as container:
-            stream = container.add_stream(codec, rate=8000, layout="mono")
-            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.int16), format="s16", layout="mono")
-            frame.sample_rate = 8000
-            container.mux(stream.encode(frame))
-            container.mux(stream.encode())
-        with pytest.raises(media.MediaError, match="it has no video"):
-            _read(tmp_path / f"a.{ending}")
+@pytest.mark.parametrize(
+    ("ending", "codec", "has_cover"),
+    [("m4a", "aac", False), ("mka", "aac", False), ("wav", "pcm_s16le", False), ("mp4", "aac", True)],
+)
+def test_sound_alone_is_refused(tmp_path, ending, codec, has_cover):
+    with av.open(str(tmp_path / f"a.{ending}"), "w") as container:
+        sound = container.add_stream(codec, rate=8000, layout="mono")
+        if has_cover:
+            cover = container.add_stream("mjpeg", rate=1)
+            cover.height, cover.width, cover.pix_fmt = *clips.SIZE_PX, "yuvj420p"
+            cover.disposition = Disposition.attached_pic
+            container.mux(cover.encode(av.VideoFrame.from_ndarray(clips.draw(1))))
+            container.mux(cover.encode())
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.int16), format="s16", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(sound.encode(frame))
+        container.mux(sound.encode())
+    with pytest.raises(media.MediaError, match="it has no video"):
+        _read(tmp_path / f"a.{ending}")
 
 
 def test_no_frames_are_refused(tmp_path):

@@ -12,7 +12,7 @@ from av.stream import Disposition
 from av.video.reformatter import ColorPrimaries, ColorTrc
 from PIL import Image
 
-from data_pipelines.builders import media, picture, source_file
+from data_pipelines.builders import media, picture, source_file, video
 from tests.data_pipelines import media_clips as clips
 
 CODECS = [
@@ -263,11 +263,14 @@ def test_no_duration(tmp_path, codec, container):
     assert clips.numbers(_read(path)) == list(range(30))
 
 
-@pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])
-def test_hidden_frames_are_not_missed(tmp_path, codec):
-    encoder = {"auto-alt-ref": "1", "lag-in-frames": "16"}
-    path = clips.write(tmp_path / "a.webm", codec, numbers=range(40), encoder=encoder)
-    assert clips.numbers(_read(path)) == list(range(40))
+def test_hidden_frames_are_not_missed(tmp_path):
+    """Encoders of vp8 hide frames that others refer to; here the mark is set by hand."""
+    path = clips.write(tmp_path / "a.webm", "libvpx")
+    with av.open(path) as container:
+        hidden = bytes([packet for packet in container.demux(video=0) if packet.size][7])
+    with clips.edited(path) as content:
+        content[content.index(hidden)] &= ~video.VP8_SHOWN
+    assert clips.numbers(_read(path)) == [number for number in range(30) if number != 7]
 
 
 def test_fragments(tmp_path):
@@ -277,14 +280,20 @@ def test_fragments(tmp_path):
     assert clips.numbers(_read(path)) == list(range(30))
 
 
-def test_a_cut_at_a_key_frame_needs_nothing_before_it(tmp_path):
-    params = "open-gop=1:keyint=10:min-keyint=10:bframes=3:scenecut=0"
-    path = clips.write(tmp_path / "whole.ts", "libx264", encoder={"x264-params": params})
+@pytest.mark.parametrize(
+    ("codec", "encoder"),
+    [("mpeg2video", {"g": "10", "bf": "2"}),
+     ("libx265", {"x265-params": "log-level=none:open-gop=1:keyint=10:min-keyint=10:bframes=3:scenecut=0:b-adapt=0"})],
+)  # fmt: skip
+def test_a_cut_at_a_key_frame_needs_nothing_before_it(tmp_path, codec, encoder):
+    path = clips.write(tmp_path / "whole.mkv", codec, encoder=encoder)
     with av.open(path) as container:
-        first = [i for i, packet in enumerate(container.demux(video=0)) if packet.is_keyframe][1]
-    cut = clips.copy(path, tmp_path / "cut.ts", lambda i: i >= first)
-    kept = clips.numbers(_read(cut))
-    assert kept == list(range(30))[-len(kept) :] and len(kept) >= 20
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    first = [i for i, packet in enumerate(packets) if packet.is_keyframe][1]
+    num_leading = sum(packet.pts < packets[first].pts for packet in packets[first:])
+    cut = clips.copy(path, tmp_path / "cut.mkv", lambda place: place >= first)
+    assert num_leading > 0
+    assert clips.numbers(_read(cut)) == list(range(first + num_leading, 30))
 
 
 def test_interlaced_frames_stay_woven(tmp_path):
