@@ -119,18 +119,23 @@ def test_real_clips_are_prepared_trained_evaluated_and_resumed(real_data, tmp_pa
     """UCF101 by pattern, ARID by two lists, CIFAR-10 by folders; a few files of each."""
     _copy_some(real_data / "ucf101", tmp_path / "ucf101", r"_g0[78]_c01")
     _copy_some(real_data / "cifar10", tmp_path / "cifar10", r"/00[01]")
+    _copy_listed(real_data / "arid", tmp_path / "arid", every=12)
     data_dir = f"--data_dir={tmp_path}"
     prepare.main(["video_folder", "--name=ucf101", f"--source={tmp_path / 'ucf101'}", data_dir,
                   "--validation_pattern=_g07_", "--short_side_px=64"])  # fmt: skip
     prepare.main(["image_folder", "--name=cifar10", f"--source={tmp_path / 'cifar10'}", data_dir,
                   "--validation_folder=test"])  # fmt: skip
-    config = "folders.py:video_folder/ucf101,image_folder/cifar10"
+    prepare.main(["video_folder", "--name=arid", f"--source={tmp_path / 'arid'}", data_dir, "--short_side_px=64",
+                  "--validation_folder=validate", "--train_list=train.txt", "--validation_list=validate.txt",
+                  "--list_columns=index,label,path", "--class_names=mapping_table_24.txt"])  # fmt: skip
+    config = "folders.py:video_folder/ucf101,video_folder/arid,image_folder/cifar10"
     flags = ["--config.model.variant=mu/16", "--config.model.size_px=32", "--config.optimizer.warmup_steps=1",
              "--config.checkpoint_every_steps=2", "--config.plan=joint"]  # fmt: skip
     first = run(config, tmp_path / "work", tmp_path, *flags, "--config.steps=2")
     again = run(config, tmp_path / "work", tmp_path, *flags, "--config.steps=4")
     assert "validation after 2 steps" in first and "validation after 4 steps" in again
-    assert re.search(r"^ucf101 +5 +5 ", again, re.MULTILINE) and re.search(r"^cifar10 +10 ", again, re.MULTILINE)
+    for name, classes, examples in (("ucf101", 5, 5), ("arid", 6, 8), ("cifar10", 10, 20)):
+        assert re.search(rf"^{name} +{classes} +{examples} ", again, re.MULTILINE), name
 
 
 def _copy_some(source: pathlib.Path, target: pathlib.Path, pattern: str) -> None:
@@ -138,3 +143,15 @@ def _copy_some(source: pathlib.Path, target: pathlib.Path, pattern: str) -> None
         if re.search(pattern, str(path)):
             (target / path.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target / path.relative_to(source))
+
+
+def _copy_listed(source: pathlib.Path, target: pathlib.Path, every: int) -> None:
+    """Each `every`-th line of ARID's two lists with its file, and the table of class names."""
+    target.mkdir()
+    shutil.copyfile(source / "mapping_table_24.txt", target / "mapping_table_24.txt")
+    for folder in ("train", "validate"):
+        lines = (source / f"{folder}.txt").read_text().splitlines(keepends=True)[::every]
+        (target / f"{folder}.txt").write_text("".join(lines))
+        for path in (pathlib.Path(folder, line.split()[2]) for line in lines):
+            (target / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / path, target / path)
