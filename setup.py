@@ -17,7 +17,7 @@ setup(
     python_requires=">=3.11",
     install_requires=[
         "absl-py>=2.1",
-        "av>=14",  # decodes the videos that a folder is prepared from
+        "av>=18",  # decodes the videos that a folder is prepared from
         "clu>=0.0.12",
         "einops>=0.8",
         "etils[epath]>=1.9",
