@@ -1,7 +1,9 @@
 """What the user reads while a run goes on: one line an interval, and the table at the end."""
 
+import contextlib
 import datetime
 import time
+from collections.abc import Iterator
 
 from cover_jax import metrics
 
@@ -21,6 +23,13 @@ class Progress:
         self._wait_s += seconds
         self._examples += examples
         self._taken += 1
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves the time spent inside out of the clips per second and of the time left."""
+        start = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - start
 
     def add(self, measured: dict) -> None:
         """Merges the (sum, count) pairs of one step; its scalars replace the ones before."""
