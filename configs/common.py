@@ -85,7 +85,8 @@ def model() -> ml_collections.ConfigDict:
     config.size_px = 224  # side of the square that the model sees
     config.num_frames = 16  # length of the time embedding; clips of another length have it interpolated
     # First values, where WORKDIR has no checkpoint yet. "": random. Else weights that others trained, their kind told
-    # by their tensors' names: a file or folder, local or gs://, or hf://ORG/REPO[@REVISION][/FILE].
+    # by their tensors' names: a file or folder, local or gs://, or hf://ORG/REPO[@REVISION][/FILE]. Or the workdir of
+    # another run: its newest checkpoint.
     config.init_from = ""
     config.head = "linear"  # "linear", or "mlp": one hidden tanh layer of the model's width before it
     config.drop_path = 0.0  # rate of the last block, rising linearly from 0 in the first (arXiv 1603.09382)

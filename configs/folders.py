@@ -9,30 +9,20 @@ initialisation. For more, override: --config.model.variant=B/16 --config.model.s
 Everything here is this project's choice.
 """
 
+import ml_collections
+
 from configs import common, datasets
 
 
 def get_config(folders: str = ""):
     """`folders`: BUILDER/NAME, ..., where BUILDER is video_folder or image_folder."""
-    if not folders:
-        raise ValueError(
-            "configs/folders.py: name the prepared folders, as in "
-            "--config=configs/folders.py:video_folder/ucf101,image_folder/cifar10"
-        )
     config = common.get_config()
     config.steps = 2000
     config.eval_every_steps = 500
     config.checkpoint_every_steps = 500
     config.log_every_steps = 20
 
-    for folder in folders.split(","):
-        kind, _, name = folder.partition("/")
-        if kind not in ("video_folder", "image_folder") or not name:
-            raise ValueError(f"configs/folders.py:{folder}: must be video_folder/NAME or image_folder/NAME")
-        if name in config.datasets:
-            raise ValueError(f"configs/folders.py:{folder}: {name!r} is there twice; heads need different names")
-        batch_size = 8 if kind == "video_folder" else 32
-        config.datasets[name] = datasets.folder(folder, batch_size=batch_size, eval_batch_size=16)
+    config.datasets = named_datasets(folders, "configs/folders.py")
 
     config.model.variant = "Ti/16"
     config.model.size_px = 112
@@ -47,3 +37,26 @@ def get_config(folders: str = ""):
     config.optimizer.warmup_steps = 100
     config.optimizer.weight_decay = 0.05
     return config
+
+
+def named_datasets(folders: str, config_file: str) -> ml_collections.ConfigDict:
+    """Name -> dataset of each folder in BUILDER/NAME, ...; `config_file` is what an error speaks of.
+
+    Raises:
+        ValueError: none is named, one is no folder of clips or images, or two have one name.
+    """
+    if not folders:
+        raise ValueError(
+            f"{config_file}: name the prepared folders, as in "
+            f"--config={config_file}:video_folder/ucf101,image_folder/cifar10"
+        )
+    named = ml_collections.ConfigDict()
+    for folder in folders.split(","):
+        kind, _, name = folder.partition("/")
+        if kind not in ("video_folder", "image_folder") or not name:
+            raise ValueError(f"{config_file}:{folder}: must be video_folder/NAME or image_folder/NAME")
+        if name in named:
+            raise ValueError(f"{config_file}:{folder}: {name!r} is there twice; heads need different names")
+        batch_size = 8 if kind == "video_folder" else 32
+        named[name] = datasets.folder(folder, batch_size=batch_size, eval_batch_size=16)
+    return named

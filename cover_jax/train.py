@@ -13,7 +13,17 @@ from etils import epath
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from cover_jax import checkpoint, compilation, evaluate, optimizer, preprocess, progress, sharding, train_step
+from cover_jax import (
+    checkpoint,
+    compilation,
+    evaluate,
+    optimizer,
+    preprocess,
+    progress,
+    sharding,
+    train_step,
+    warm_start,
+)
 from cover_jax import config as config_lib
 from cover_jax.models import cover, pretrained
 from data_pipelines import leaks, manifest, mixture, pipeline, prepare, records
@@ -69,11 +79,11 @@ class Run:
     def _with_pretrained(self, state: train_step.TrainState) -> train_step.TrainState:
         class_names = {name: split.class_names for name, split in self.train_splits.items()}
         try:
-            loaded = pretrained.load(self.config.model.init_from, self.config.model, class_names)
+            loaded = warm_start.load(self.config.model.init_from, self.config.model, class_names)
         except pretrained.PretrainedError as error:
             raise config_lib.ConfigError(f"config.model.init_from: {error}") from error
         params, kept = pretrained.fill(state.params, loaded)
-        say("\n  ".join([*loaded.report, f"new: {', '.join(kept)}"]))
+        say("\n  ".join([*loaded.report, f"new: {', '.join(kept) or 'nothing'}"]))
         # A copy: two leaves of the state must not be one buffer, or it cannot be donated.
         return state.replace(params=params, ema=jax.tree.map(jnp.copy, params) if state.ema else {})
 

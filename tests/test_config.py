@@ -6,11 +6,11 @@ import re
 
 import pytest
 
-from configs import common, cover_l, datasets, demo, folders
+from configs import common, cover_l, datasets, demo, finetune, folders
 from cover_jax import config as config_lib
 
 NAMES = [p.stem for p in pathlib.Path(common.__file__).parent.glob("*.py")]
-RUNNABLE = sorted(set(NAMES) - {"__init__", "common", "datasets", "folders"})
+RUNNABLE = sorted(set(NAMES) - {"__init__", "common", "datasets", "finetune", "folders"})
 
 
 @pytest.mark.parametrize("name", RUNNABLE)
@@ -39,8 +39,18 @@ def test_folders_take_any_number_of_sets():
 
 @pytest.mark.parametrize("argument", ["", "a", "video_folder/", "audio_folder/a", "video_folder/a,image_folder/a"])
 def test_folders_refuses(argument):
-    with pytest.raises(ValueError, match="configs/folders.py"):
-        folders.get_config(argument)
+    for config in (folders, finetune):
+        with pytest.raises(ValueError, match=f"configs/{config.__name__.partition('.')[2]}.py"):
+            config.get_config(argument)
+
+
+def test_finetuning_says_what_it_starts_from():
+    config = finetune.get_config("video_folder/a,image_folder/b")
+    with pytest.raises(config_lib.ConfigError, match=r"^config.model.init_from: must be given, .*=VALUE: '', a path, "):
+        config_lib.validate(config)
+    config.model.init_from = "/tmp/run"
+    config_lib.validate(config)
+    assert {name: d.num_frames for name, d in config.datasets.items()} == {"a": 8, "b": 1}
 
 
 # key, impossible value, what the message must say besides them

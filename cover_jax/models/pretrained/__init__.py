@@ -22,11 +22,11 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from cover_jax.models import timesformer, variants
+from cover_jax.models import variants
 from cover_jax.models.pretrained import families, resize, sources
 from cover_jax.models.pretrained.errors import PretrainedError
 
-__all__ = ["Loaded", "PretrainedError", "fill", "load"]
+__all__ = ["Loaded", "PretrainedError", "fill", "load", "pixel_lines"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,7 @@ def load(source: str, model: ConfigDict, class_names: Mapping[str, Sequence[str]
         *(f"not taken: {name}: {why}" for name, why in unused.items()),
         *(f"not read: {name}" for name in opened.tensors.set_aside),
         *_head_lines(heads, class_names, names),
-        *_pixel_lines(family, opened.config, model),
+        *pixel_lines(_trained_pixels(family, opened.config), model),
     ]
     return Loaded(backbone | heads, names, tuple(report))
 
@@ -146,17 +146,8 @@ def _backbone(family: families.Family, read: families.Reader, model: ConfigDict)
         ("norm", family.layout.norm(read, family.norm)),
     ):
         arrays |= {f"{path}/{leaf}": array for leaf, array in layer.items()}
-    embeddings = {path: read(name) for path, name in family.embeddings.items()}
-    resized = {"cls_token": embeddings["cls_token"]}
-    resized["pos_embed"] = resize.position_embedding(embeddings["pos_embed"], model.size_px // variant.patch_px)
-    if "time_embed" in embeddings:
-        resized["time_embed"] = np.asarray(timesformer.resize_time_embed(embeddings["time_embed"], model.num_frames))
-    lines = [
-        f"{path}: resized from {old.shape[1]} to {resized[path].shape[1]} tokens"
-        for path, old in embeddings.items()
-        if old.shape != resized[path].shape
-    ]
-    return {f"backbone/{path}": array for path, array in (arrays | resized).items()}, lines
+    embeddings, lines = resize.embeddings({path: read(name) for path, name in family.embeddings.items()}, model)
+    return {f"backbone/{path}": array for path, array in (arrays | embeddings).items()}, lines
 
 
 def _class_names(config: dict) -> tuple[str, ...]:
@@ -209,9 +200,13 @@ def _head_lines(heads: families.Arrays, class_names: Mapping[str, Sequence[str]]
     return lines
 
 
-def _pixel_lines(family: families.Family, config: dict, model: ConfigDict) -> list[str]:
+def _trained_pixels(family: families.Family, config: dict) -> tuple | None:
     of_timm = config.get("pretrained_cfg", {})
-    trained = (of_timm["mean"], of_timm["std"]) if {"mean", "std"} <= of_timm.keys() else family.pixels
+    return (of_timm["mean"], of_timm["std"]) if {"mean", "std"} <= of_timm.keys() else family.pixels
+
+
+def pixel_lines(trained: tuple | None, model: ConfigDict) -> list[str]:
+    """What of `model`'s normalisation differs from that of the weights: (mean, standard deviation), or not known."""
     if trained is None:
         return []
     chosen = (model.pixel_mean, model.pixel_std)

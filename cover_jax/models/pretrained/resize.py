@@ -4,10 +4,31 @@ import math
 
 import numpy as np
 from einops import rearrange
+from ml_collections import ConfigDict
 
+from cover_jax.models import timesformer, variants
 from cover_jax.models.pretrained.errors import PretrainedError
 
 _CUBIC_A = -0.75  # of the cubic convolution kernel; torch's, in aten/src/ATen/native/UpSample.h
+
+
+def embeddings(given: dict[str, np.ndarray], model: ConfigDict) -> tuple[dict[str, np.ndarray], list[str]]:
+    """`cls_token`, `pos_embed` and, of a video model, `time_embed`, as a model of another config has them.
+
+    Returns:
+      The arrays for `model`'s grid and frames, and a line for each that was resized.
+    """
+    resized = dict(given)
+    grid_size = model.size_px // variants.parse(model.variant).patch_px
+    resized["pos_embed"] = position_embedding(given["pos_embed"], grid_size)
+    if "time_embed" in given:
+        resized["time_embed"] = np.asarray(timesformer.resize_time_embed(given["time_embed"], model.num_frames))
+    lines = [
+        f"{path}: resized from {old.shape[1]} to {resized[path].shape[1]} tokens"
+        for path, old in given.items()
+        if old.shape != resized[path].shape
+    ]
+    return resized, lines
 
 
 def position_embedding(pos_embed_1SD: np.ndarray, grid_size: int) -> np.ndarray:

@@ -40,8 +40,6 @@ def open_source(source: str) -> Opened:
 def _from_path(source: str) -> tuple[epath.Path, epath.Path | None]:
     path = epath.Path(source).expanduser()
     if path.is_dir():
-        if (path / "checkpoints").exists():
-            raise PretrainedError(f"{path}: is a run of this project; --workdir={path} continues it")
         path = path / DEFAULT_FILE
     if not path.exists():
         raise PretrainedError(f"{path}: no such file")
