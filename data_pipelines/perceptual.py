@@ -17,6 +17,7 @@ NUM_BANDS, BAND_BITS = 3, 21  # of the 63 bits
 MAX_DISTANCE = 12  # bits of 63
 CROWD = 1000  # hashes in one bucket: black screens and title cards, which say nothing about a clip
 BLOCK_HASHES = 1 << 22  # of those looked in: bounds the memory to about 200 MB
+LONG_CLIP, MIN_FRAMES = 8, 2  # two clips of so many hashes each must meet more than once: one is often chance
 MAX_PARTNERS = 50  # clips that are looked at more closely for each clip: those with the most frames in common
 
 
@@ -48,10 +49,18 @@ def similar_clips(wanted: Hashes, stored: Hashes) -> np.ndarray:
     if not counts:
         return np.zeros((0, 2), np.int64)
     pairs, frames = _merge(np.concatenate([c[0] for c in counts]), np.concatenate([c[1] for c in counts]))
+    pairs, frames = _without_chance(pairs, frames, wanted, stored)
     by_clip = np.lexsort((-frames, pairs[:, 0]))
     pairs = pairs[by_clip]
     _, starts, inverse = np.unique(pairs[:, 0], return_index=True, return_inverse=True)
     return pairs[np.arange(len(pairs)) - starts[inverse] < MAX_PARTNERS]
+
+
+def _without_chance(pairs: np.ndarray, frames: np.ndarray, wanted: Hashes, stored: Hashes):
+    """Leaves out pairs of long clips that met only once."""
+    sizes = [np.bincount(side.clips)[pairs[:, i]] for i, side in enumerate((wanted, stored))]
+    kept = (frames >= MIN_FRAMES) | (np.minimum(*sizes) < LONG_CLIP)
+    return pairs[kept], frames[kept]
 
 
 def _count_pairs(wanted: Hashes, stored: Hashes) -> tuple[np.ndarray, np.ndarray]:
