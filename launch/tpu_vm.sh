@@ -1,0 +1,247 @@
+#!/usr/bin/env bash
+# Trains on a slice of TPU VMs that is asked for as a queued resource. launch/README.md goes through it step by step.
+#
+#     launch/tpu_vm.sh [--dry-run] COMMAND --name=NAME --zone=ZONE [OPTIONS] [-- FLAGS_OF_MAIN...]
+#
+#     create   ask for a slice and wait until it is there          (--type)
+#     setup    copy this clone's last commit to every host and install it
+#     run      start python -m cover_jax.main FLAGS_OF_MAIN on every host
+#     logs     follow what one host prints                         (--worker)
+#     status   the state of the request and of each host
+#     watch    whatever of create, setup and run is still to do, again after every preemption, until main has ended
+#     stop     have main save a checkpoint and end
+#     delete   give the slice back, with all that is on its disks
+#
+#     --name=NAME            of the request and of its slice
+#     --zone=ZONE            such as us-east5-b
+#     --project=PROJECT      gcloud's own default unless given
+#     --type=TYPE            accelerator type, such as v6e-64
+#     --runtime=VERSION      of the TPU software, by --type unless given
+#     --spot                 cheaper, and may be preempted at any time
+#     --reserved             from a reservation
+#     --service_account=ADDRESS   the account that reads and writes the bucket, the project's default unless given
+#     --env=NAME=VALUE       for main on every host, may be repeated
+#     --worker=NUMBER        whose log to follow (0)
+#     --poll_s=SECONDS       between two looks (60)
+#     --dry-run              print the commands instead of running them
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+source launch/lib.sh
+
+name='' zone='' project='' type='' runtime='' spot=false reserved=false service_account='' worker=0 poll_s=60
+env=() flags=()
+
+parse() {
+  while (($#)); do
+    case $1 in
+      --name=* | --zone=* | --project=* | --type=* | --runtime=* | --service_account=* | --worker=* | --poll_s=*)
+        local option=${1%%=*}
+        printf -v "${option#--}" %s "${1#*=}"
+        ;;
+      --env=*) check_env "${1#--env=}" && env+=("${1#--env=}") ;;
+      --spot) spot=true ;;
+      --reserved) reserved=true ;;
+      --dry-run) dry_run=true ;;
+      --) shift && flags=("$@") && return ;;
+      *) die "'$1' is no option (see launch/tpu_vm.sh --help)" ;;
+    esac
+    shift
+  done
+}
+
+# Which TPU software goes with --type, for JAX: https://cloud.google.com/tpu/docs/runtimes
+resolve_type() {
+  require type
+  [[ -z $runtime ]] || return 0
+  case $type in
+    v6e-*) runtime=v2-alpha-tpuv6e ;;
+    v5p-*) runtime=v2-alpha-tpuv5 ;;
+    v5litepod-*) runtime=v2-alpha-tpuv5-lite ;;
+    v2-* | v3-* | v4-*) runtime=tpu-ubuntu2204-base ;;
+    *) die "--type=$type: should begin with v6e-, v5p-, v5litepod-, v4-, v3- or v2-, or come with its --runtime" ;;
+  esac
+}
+
+tpus() { run gcloud compute tpus "$@" "${where[@]}"; }
+
+# A host that has gone away must not hold a look at the others for minutes.
+on_hosts() {
+  local which=$1
+  shift
+  tpus tpu-vm ssh "$name" --worker="$which" --ssh-flag=-oConnectTimeout=20 --ssh-flag=-oServerAliveInterval=30 --command="$*"
+}
+
+# The API's own state of the request; NONE where there is no such request, UNKNOWN where the API does not answer.
+request_state() {
+  if ! tpus queued-resources describe "$name" --format='value(state.state)' 2>"$scratch/errors"; then
+    if grep -q NOT_FOUND "$scratch/errors"; then echo NONE; else echo UNKNOWN && cat "$scratch/errors" >&2; fi
+  fi
+}
+
+# One line a host, "host: " and its state: see worker.sh. Fails unless all answer.
+host_states() {
+  on_hosts all 'bash cover-jax/launch/worker.sh state 2>/dev/null || echo host: bare' | grep '^host: ' | sort
+}
+
+request() {
+  local options=()
+  ! $spot || options+=(--spot)
+  ! $reserved || options+=(--reserved)
+  [[ -z $service_account ]] || options+=(--service-account="$service_account")
+  tpus queued-resources create "$name" --node-id="$name" --accelerator-type="$type" --runtime-version="$runtime" \
+    "${options[@]}"
+}
+
+describe_command() { quoted gcloud compute tpus queued-resources describe "$name" "${where[@]}"; }
+
+create() {
+  local state=''
+  resolve_type
+  request
+  if $dry_run; then
+    request_state
+    return
+  fi
+  until [[ $state == ACTIVE ]]; do
+    state=$(request_state)
+    report "request: $state"
+    [[ $state != FAILED && $state != SUSPENDED ]] || die "the request ended as $state, see: $(describe_command)"
+    [[ $state == ACTIVE ]] || sleep "$poll_s"
+  done
+}
+
+# `watch` calls this and what follows it in conditions, where bash ignores `set -e`: hence the chains of &&.
+setup() {
+  check_clone &&
+    git archive --output="$scratch/cover-jax.tar.gz" HEAD &&
+    tpus tpu-vm scp "$scratch/cover-jax.tar.gz" "$name:cover-jax.tar.gz" --worker=all &&
+    on_hosts all 'mkdir -p cover-jax && tar -xzf cover-jax.tar.gz -C cover-jax && bash cover-jax/launch/worker.sh setup'
+}
+
+start() {
+  check_flags "${flags[@]}"
+  on_hosts all "env $(quoted "${env[@]}") bash cover-jax/launch/worker.sh start $(quoted "${flags[@]}" --distributed)"
+}
+
+logs() { on_hosts "$worker" 'bash cover-jax/launch/worker.sh log'; }
+
+status() {
+  request_state
+  host_states
+}
+
+stop() { on_hosts all '[ ! -e cover-jax/launch/worker.sh ] || bash cover-jax/launch/worker.sh stop'; }
+
+delete() { tpus queued-resources delete "$name" --force --quiet; }
+
+# A request gets one slice in its life, and a preempted slice is gone with its disks: both are made anew.
+replace() {
+  report "the slice was taken away: asking for another"
+  delete && request
+}
+
+# A request may still be ACTIVE for a while after its hosts were taken away.
+is_preempted() {
+  local state
+  state=$(tpus tpu-vm describe "$name" --format='value(state)' 2>/dev/null) || return 1
+  [[ $state == PREEMPTED || $state == TERMINATED ]]
+}
+
+reported=''
+
+# Says what is new.
+report() {
+  [[ $* == "$reported" ]] || note "$(date +%T) $*"
+  reported=$*
+}
+
+finished=false
+had_slice=false
+failures=0
+
+# A host that is being taken away makes the others fail first: only a failure that is there at two looks is main's own.
+blame() {
+  failures=$((failures + 1))
+  ((failures < 2)) && return
+  on_hosts all 'tail -n 20 cover-run/log' || true
+  die "main failed; the slice is still there until: launch/tpu_vm.sh delete --name=$name --zone=$zone"
+}
+
+# Does what the states of the hosts ask for.
+tend() {
+  local states=$1
+  report "hosts:" "$(uniq -c <<<"${states//host: /}" | tr -s ' \n' ' ')"
+  case $(uniq <<<"$states") in
+    'host: exit 0') finished=true ;;
+    *'host: bare'*) stop && setup && start ;;
+    *'host: ready'*) start ;;
+    *'host: lost'* | *'host: exit 42'*) stop && start ;;
+    *'host: exit '[1-9]*) blame ;;
+    *) failures=0 ;;
+  esac
+}
+
+# Does what the state of the request asks for.
+look() {
+  local state states
+  state=$(request_state)
+  case $state in
+    NONE) request || $had_slice || die "the slice cannot be asked for" ;;
+    FAILED) die "the request failed, see: $(describe_command)" ;;
+    SUSPENDED) replace ;;
+    ACTIVE)
+      had_slice=true
+      if states=$(host_states); then
+        tend "$states"
+      elif is_preempted; then
+        replace
+      else
+        report "not all hosts answer"
+      fi
+      ;;
+    *) report "request: $state" ;;
+  esac
+}
+
+watch() {
+  check_flags "${flags[@]}"
+  if $dry_run; then
+    create && setup && start
+    note "# and then, every $poll_s s:"
+    request_state
+    on_hosts all 'bash cover-jax/launch/worker.sh state'
+    note "# and if the slice was taken away, all of the above again after:"
+    delete
+    return
+  fi
+  resolve_type
+  while true; do
+    look || report "that did not work; trying again"
+    ! $finished || break
+    sleep "$poll_s"
+  done
+  note "main has ended on every host; the slice is still there until: launch/tpu_vm.sh delete --name=$name --zone=$zone"
+}
+
+if [[ ${1:-} == --dry-run ]]; then
+  dry_run=true
+  shift
+fi
+command=${1:-}
+case $command in
+  create | setup | logs | status | watch | stop | delete) ;;
+  run) command=start ;;
+  --help)
+    usage
+    exit
+    ;;
+  *) die "'$command' is no command (see launch/tpu_vm.sh --help)" ;;
+esac
+parse "${@:2}"
+require name zone
+where=(--zone="$zone")
+[[ -z $project ]] || where+=(--project="$project")
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+"$command"

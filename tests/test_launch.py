@@ -1,0 +1,451 @@
+"""The launch scripts against stand-ins for gcloud, kubectl and docker that record their calls."""
+
+import json
+import os
+import pathlib
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+REPO = pathlib.Path(__file__).parents[1]
+LAUNCH = REPO / "launch"
+SCRIPTS = sorted(LAUNCH.glob("*.sh"))
+TPU = ["--name=cover", "--zone=us-east5-b"]
+FLAGS = ["--", "--config=configs/cover_l.py", "--workdir=gs://bucket/run"]
+
+# Writes its arguments down, then answers with the first line of ANSWERS whose pattern is in them, and drops that line:
+# "pattern<tab>exit code<tab>what it prints". A pattern that no line has is answered with nothing and 0.
+STAND_IN = """#!{python} -IS
+import json, os, pathlib, sys
+call = [os.path.basename(sys.argv[0]), *sys.argv[1:]]
+piped = call[:2] == ["kubectl", "create"] or call[:2] == ["docker", "build"]
+with open("{folder}/calls", "a") as calls:
+    calls.write(json.dumps(dict(argv=call, stdin=sys.stdin.buffer.read().decode("latin1") if piped else "")) + "\\n")
+answers = pathlib.Path("{folder}/answers")
+lines = answers.read_text().splitlines()
+for line in lines:
+    pattern, code, printed = line.split("\\t")
+    if pattern in " ".join(call):
+        lines.remove(line)
+        answers.write_text("\\n".join(lines))
+        print(printed.replace("|", "\\n"), file=sys.stderr if int(code) else sys.stdout)
+        sys.exit(int(code))
+"""
+
+
+class Cloud:
+    """A folder of stand-ins, first on PATH, and the calls that reached them."""
+
+    def __init__(self, folder: pathlib.Path):
+        self.folder = folder
+        for name in ("gcloud", "kubectl", "docker"):
+            (folder / name).write_text(STAND_IN.format(python=sys.executable, folder=folder))
+            (folder / name).chmod(0o755)
+        self.answer()
+
+    def answer(self, *answers: tuple[str, int, str]) -> None:
+        (self.folder / "answers").write_text("\n".join("\t".join(map(str, answer)) for answer in answers))
+
+    def run(self, script: str, *args: str, code: int = 0) -> subprocess.CompletedProcess:
+        env = os.environ | {"PATH": f"{self.folder}:{os.environ['PATH']}", "PYTHON": sys.executable}
+        done = subprocess.run([LAUNCH / script, *args], capture_output=True, text=True, env=env, timeout=60)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done
+
+    def calls(self) -> list[dict]:
+        path = self.folder / "calls"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def steps(self) -> list[str]:
+        """Each call by what it is for, in order, without the looks."""
+        kinds = {"queued-resources create": "create", "queued-resources delete": "delete", " scp ": "copy",
+                 "worker.sh setup": "setup", "worker.sh start": "start", "worker.sh stop": "stop"}  # fmt: skip
+        lines = [" ".join(call["argv"]) for call in self.calls()]
+        return [kind for line in lines for pattern, kind in kinds.items() if pattern in line]
+
+
+@pytest.fixture
+def cloud(tmp_path):
+    return Cloud(tmp_path)
+
+
+def option(argv: list[str], name: str) -> str:
+    """The value of `--name=value`, which must be there once."""
+    (value,) = [word.split("=", 1)[1] for word in argv if word.startswith(f"--{name}=")]
+    return value
+
+
+def test_shellcheck_finds_nothing():
+    done = subprocess.run(["shellcheck", "-x", *SCRIPTS], capture_output=True, text=True, cwd=REPO)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("script", ["tpu_vm.sh", "gke.sh", "local.sh"])
+def test_help_is_the_text_at_the_top(cloud, script):
+    printed = cloud.run(script, "--help").stdout
+    assert f"launch/{script} [--dry-run]" in printed and "set -euo" not in printed and "#" not in printed
+
+
+# TPU VMs
+
+
+@pytest.mark.parametrize(
+    "tpu_type, runtime",
+    [
+        ("v6e-64", "v2-alpha-tpuv6e"),
+        ("v5p-128", "v2-alpha-tpuv5"),
+        ("v5litepod-32", "v2-alpha-tpuv5-lite"),
+        ("v4-32", "tpu-ubuntu2204-base"),
+    ],
+)
+def test_create_asks_for_the_type_with_its_runtime_and_waits(cloud, tpu_type, runtime):
+    cloud.answer(*[("describe", 0, state) for state in ("WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE")])
+    cloud.run("tpu_vm.sh", "create", *TPU, f"--type={tpu_type}", "--spot", "--project=mine", "--poll_s=0")
+    create, *describes = [call["argv"] for call in cloud.calls()]
+    assert create[:6] == ["gcloud", "compute", "tpus", "queued-resources", "create", "cover"]
+    assert set(create[6:]) == {
+        "--node-id=cover", f"--accelerator-type={tpu_type}", f"--runtime-version={runtime}", "--spot",
+        "--zone=us-east5-b", "--project=mine",
+    }  # fmt: skip
+    assert len(describes) == 3
+    assert all(call[3:6] == ["queued-resources", "describe", "cover"] for call in describes)
+
+
+@pytest.mark.parametrize("state", ["FAILED", "SUSPENDED"])
+def test_create_gives_up_on_a_request_that_failed(cloud, state):
+    cloud.answer(("describe", 0, state))
+    done = cloud.run("tpu_vm.sh", "create", *TPU, "--type=v6e-64", "--poll_s=0", code=1)
+    assert f"ended as {state}" in done.stderr and "queued-resources describe cover" in done.stderr
+
+
+def test_setup_copies_the_last_commit_to_all_hosts_and_installs_it(cloud):
+    cloud.run("tpu_vm.sh", "setup", *TPU)
+    copy, install = [call["argv"] for call in cloud.calls()]
+    assert copy[3:5] == ["tpu-vm", "scp"] and copy[6] == "cover:cover-jax.tar.gz" and option(copy, "worker") == "all"
+    assert install[3:6] == ["tpu-vm", "ssh", "cover"] and option(install, "worker") == "all"
+    assert option(install, "command").endswith("bash cover-jax/launch/worker.sh setup")
+
+
+def test_run_hands_every_flag_and_variable_to_all_hosts_unchanged(cloud):
+    awkward = '--config.note=it\'s "here" $HOME & *'
+    cloud.run("tpu_vm.sh", "run", *TPU, "--env=CACHE=gs://b/my cache", *FLAGS, awkward)
+    (call,) = cloud.calls()
+    assert option(call["argv"], "worker") == "all"
+    assert shlex.split(option(call["argv"], "command")) == [
+        "env", "CACHE=gs://b/my cache", "bash", "cover-jax/launch/worker.sh", "start", *FLAGS[1:], awkward,
+        "--distributed",
+    ]  # fmt: skip
+
+
+def test_logs_follow_the_host_that_was_asked_for(cloud):
+    cloud.run("tpu_vm.sh", "logs", *TPU, "--worker=3")
+    (call,) = cloud.calls()
+    assert option(call["argv"], "worker") == "3" and option(call["argv"], "command").endswith("worker.sh log")
+
+
+def test_status_shows_the_request_and_the_hosts(cloud):
+    cloud.answer(("describe", 0, "ACTIVE"), ("worker.sh state", 0, "host: running|host: running"))
+    assert cloud.run("tpu_vm.sh", "status", *TPU).stdout.split("\n")[:3] == ["ACTIVE", "host: running", "host: running"]
+
+
+def test_delete_takes_the_hosts_with_the_request(cloud):
+    cloud.run("tpu_vm.sh", "delete", *TPU)
+    (call,) = cloud.calls()
+    assert call["argv"][3:6] == ["queued-resources", "delete", "cover"] and "--force" in call["argv"]
+
+
+def watch(cloud: Cloud, *answers: tuple[str, int, str], code: int = 0) -> str:
+    cloud.answer(*answers)
+    return cloud.run("tpu_vm.sh", "watch", *TPU, "--type=v6e-16", "--poll_s=0", *FLAGS, code=code).stderr
+
+
+def hosts(*states: str) -> tuple[str, int, str]:
+    return ("worker.sh state", 0, "|".join(f"host: {state}" for state in states))
+
+
+REQUEST = "queued-resources describe"
+ACTIVE = (REQUEST, 0, "ACTIVE")
+START = ["stop", "copy", "setup", "start"]
+
+
+def test_watch_goes_from_nothing_to_a_finished_run(cloud):
+    printed = watch(
+        cloud,
+        (REQUEST, 1, "ERROR: (gcloud) NOT_FOUND: no such thing"),
+        (REQUEST, 0, "WAITING_FOR_RESOURCES"),
+        *[ACTIVE] * 4,
+        hosts("bare", "bare"), hosts("running", "running"), hosts("exit 0", "running"), hosts("exit 0", "exit 0"),
+    )  # fmt: skip
+    assert cloud.steps() == ["create", *START]
+    assert "main has ended on every host" in printed
+
+
+def test_watch_asks_for_another_slice_after_a_preemption(cloud):
+    watch(
+        cloud,
+        ACTIVE, (REQUEST, 0, "SUSPENDING"), (REQUEST, 0, "SUSPENDED"), (REQUEST, 0, "PROVISIONING"), *[ACTIVE] * 2,
+        hosts("running", "running"), hosts("bare", "bare"), hosts("exit 0", "exit 0"),
+    )  # fmt: skip
+    assert cloud.steps() == ["delete", "create", *START]
+
+
+def test_watch_sees_a_preemption_that_the_request_does_not_tell(cloud):
+    gone = ("worker.sh state", 255, "ssh: connect to host: timed out")
+    watch(
+        cloud,
+        *[ACTIVE] * 3, gone, ("tpu-vm describe", 0, "READY"), gone, ("tpu-vm describe", 0, "PREEMPTED"),
+        hosts("exit 0"),
+    )  # fmt: skip
+    assert cloud.steps() == ["delete", "create"]
+
+
+@pytest.mark.parametrize("states", [("lost", "exit 1"), ("exit 42", "exit 42"), ("lost", "running")])
+def test_watch_starts_all_hosts_again_after_one_was_restarted_or_preempted(cloud, states):
+    watch(cloud, *[ACTIVE] * 2, hosts(*states), hosts("exit 0", "exit 0"))
+    assert cloud.steps() == ["stop", "start"]
+
+
+def test_watch_ends_when_main_itself_fails_and_shows_its_last_lines(cloud):
+    failed = hosts("exit 1", "running")
+    printed = watch(cloud, *[ACTIVE] * 2, failed, failed, ("tail -n 20", 0, "the cause"), code=1)
+    assert "main failed" in printed
+    assert "tail -n 20 cover-run/log" in " ".join(cloud.calls()[-1]["argv"])
+    assert cloud.steps() == []
+
+
+def test_watch_does_not_blame_main_for_a_slice_that_is_being_taken_away(cloud):
+    watch(
+        cloud,
+        ACTIVE, (REQUEST, 0, "SUSPENDED"), *[ACTIVE] * 2,
+        hosts("exit 134", "exit 1"), hosts("bare", "bare"), hosts("exit 0", "exit 0"),
+    )  # fmt: skip
+    assert cloud.steps() == ["delete", "create", *START]
+
+
+def test_watch_outlives_an_api_that_does_not_answer_and_a_setup_that_fails(cloud):
+    printed = watch(
+        cloud,
+        *[ACTIVE] * 2, (REQUEST, 1, "ERROR: 503 unavailable"), *[ACTIVE] * 2,
+        hosts("bare"), ("worker.sh setup", 1, "no network"), hosts("bare"), hosts("running"), hosts("exit 0"),
+    )  # fmt: skip
+    assert cloud.steps() == [*START[:3], *START]
+    assert "503" in printed and "trying again" in printed
+
+
+def test_watch_ends_when_the_slice_cannot_be_asked_for(cloud):
+    printed = watch(cloud, (REQUEST, 1, "NOT_FOUND"), ("queued-resources create", 1, "quota exceeded"), code=1)
+    assert "cannot be asked for" in printed and "quota exceeded" in printed
+
+
+def test_dry_run_of_watch_prints_every_step_and_calls_nothing(cloud):
+    printed = cloud.run("tpu_vm.sh", "--dry-run", "watch", *TPU, "--type=v6e-16", *FLAGS).stdout
+    assert cloud.calls() == []
+    commands = [shlex.split(line) for line in printed.splitlines()]
+    assert all(command[:3] == ["gcloud", "compute", "tpus"] for command in commands)
+    assert [command[4] for command in commands] == [
+        "create", "describe", "scp", "ssh", "ssh", "describe", "ssh", "delete",
+    ]  # fmt: skip
+
+
+# GKE
+
+GKE = ["--name=cover", "--image=registry/cover:v1", "--accelerator=tpu-v6e-slice", "--topology=4x8"]
+
+
+def test_gke_creates_a_jobset_that_restarts_what_was_preempted(cloud):
+    awkward = '--config.note=a "b" \\ & c'
+    cloud.run("gke.sh", "run", *GKE, "--service_account=trainer", "--env=CACHE=gs://b/c", *FLAGS, awkward)
+    (call,) = cloud.calls()
+    assert call["argv"] == ["kubectl", "create", "--filename=-"]
+    jobset = yaml.safe_load(call["stdin"])
+    assert jobset["metadata"]["name"] == "cover"
+    (rule,) = jobset["spec"]["failurePolicy"]["rules"]
+    assert rule == {"action": "RestartJobSetAndIgnoreMaxRestarts", "onJobFailureReasons": ["PodFailurePolicy"]}
+    job = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]
+    assert job["completions"] == job["parallelism"] == 8 and job["backoffLimit"] == 0
+    assert job["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"] == [42]
+    pod = job["template"]["spec"]
+    assert pod["serviceAccountName"] == "trainer" and pod["restartPolicy"] == "Never"
+    assert pod["nodeSelector"] == {
+        "cloud.google.com/gke-tpu-accelerator": "tpu-v6e-slice",
+        "cloud.google.com/gke-tpu-topology": "4x8",
+    }
+    (main,) = pod["containers"]
+    assert main["image"] == "registry/cover:v1"
+    assert main["command"] == ["python", "-m", "cover_jax.main"]
+    assert main["args"] == [*FLAGS[1:], awkward, "--distributed"]
+    assert main["env"] == [{"name": "CACHE", "value": "gs://b/c"}]
+    assert main["resources"]["limits"] == {"google.com/tpu": 4}
+
+
+def test_gke_dry_run_prints_the_manifest_and_calls_nothing(cloud):
+    printed = cloud.run("gke.sh", "run", "--dry-run", *GKE, *FLAGS).stdout
+    manifest, command = printed.rsplit("kubectl", 1)
+    assert "${" not in manifest and yaml.safe_load(manifest)["kind"] == "JobSet"
+    assert command == " create --filename=-\n"
+    assert cloud.calls() == []
+
+
+def test_gke_image_is_built_of_the_last_commit(cloud):
+    cloud.run("gke.sh", "image", "--image=registry/cover:v1")
+    build, push = cloud.calls()
+    assert build["argv"] == ["docker", "build", "--tag=registry/cover:v1", "--file=launch/Dockerfile", "-"]
+    assert "cover_jax/main.py" in build["stdin"], "the build's context is an archive of the repository"
+    assert push["argv"] == ["docker", "push", "registry/cover:v1"]
+
+
+@pytest.mark.parametrize(
+    "command, expected",
+    [
+        ("logs", ["logs", "--follow", "--tail=-1"]),
+        ("status", ["get", "jobset", "cover"]),
+        ("delete", ["delete", "jobset", "cover"]),
+    ],
+)
+def test_gke_names_the_jobset_in_every_other_command(cloud, command, expected):
+    cloud.run("gke.sh", command, "--name=cover")
+    assert cloud.calls()[0]["argv"][1:4] == expected
+    assert "cover" in " ".join(cloud.calls()[-1]["argv"])
+
+
+# What is wrong is said before anything is called
+
+
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        (["tpu_vm.sh", "creat", *TPU], "'creat' is no command"),
+        (["tpu_vm.sh", "create", "--zone=a"], "--name is missing"),
+        (["tpu_vm.sh", "create", *TPU], "--type is missing"),
+        (["tpu_vm.sh", "create", *TPU, "--type=h100-8"], "--type=h100-8: should begin with v6e-"),
+        (["tpu_vm.sh", "create", *TPU, "--tpye=v6e-8"], "'--tpye=v6e-8' is no option"),
+        (["tpu_vm.sh", "run", *TPU, "--env=A", *FLAGS], "--env=A: should be NAME=VALUE"),
+        (["tpu_vm.sh", "run", *TPU, "--", "--workdir=gs://b"], "lack --config="),
+        (["tpu_vm.sh", "watch", *TPU, "--type=v6e-8", "--", "--config=c.py"], "lack --workdir="),
+        (["gke.sh", "run", *GKE[:3], *FLAGS], "--topology is missing"),
+        (["gke.sh", "run", *GKE[:3], "--topology=8", *FLAGS], "--topology=8: should be such as 4x8"),
+        (["gke.sh", "run", *GKE[:3], "--topology=1x2", *FLAGS], "2 chips are no whole number of hosts of 4"),
+        (["local.sh", "two", *FLAGS[1:]], "PROCESSES is 'two'"),
+        (["local.sh", "2", "--config=configs/demo.py"], "lack --workdir="),
+    ],
+)
+def test_wrong_arguments_are_named_before_anything_is_called(cloud, args, message):
+    assert message in cloud.run(*args, code=1).stderr
+    assert cloud.calls() == []
+
+
+# What runs on a host, and locally, for real: with a stand-in for Python in place of main
+
+# Ends with the codes of $CODES one after the other; on TERM it takes a moment, as main does to save, and ends with 42.
+FAKE_MAIN = """#!/bin/bash
+echo "main $*"
+trap 'sleep 0.3; echo saved; exit 42' TERM
+code=$(head -n 1 "{folder}/codes")
+sed -i 1d "{folder}/codes"
+while [[ $code == wait ]]; do sleep 0.05; done
+exit "$code"
+"""
+
+
+@pytest.fixture
+def fake_main(tmp_path):
+    path = tmp_path / "python"
+    path.write_text(FAKE_MAIN.format(folder=tmp_path))
+    path.chmod(0o755)
+
+    def codes(*values) -> dict[str, str]:
+        (tmp_path / "codes").write_text("".join(f"{value}\n" for value in values))
+        return os.environ | {"PYTHON": str(path)}
+
+    return codes
+
+
+@pytest.mark.parametrize("codes, runs", [([0], 1), ([42, 42, 0], 3), ([42, 7], 2), ([1, 0], 1)])
+def test_again_starts_main_again_as_long_as_it_was_preempted(fake_main, codes, runs):
+    done = subprocess.run(
+        [LAUNCH / "again.sh", "--a b"], env=fake_main(*codes), capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == codes[runs - 1]
+    assert done.stdout == "main -m cover_jax.main --a b\n" * runs
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_again_lets_main_save_when_it_is_stopped_and_starts_nothing_more(fake_main, sent):
+    process = subprocess.Popen([LAUNCH / "again.sh"], env=fake_main("wait", 0), stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline().startswith("main")
+    time.sleep(0.2)
+    process.send_signal(sent)
+    assert process.wait(timeout=30) == 42
+    assert process.stdout.read() == "saved\n"
+    process.stdout.close()
+
+
+class Host:
+    """A folder that looks like a TPU host after worker.sh's setup, with a stand-in for its Python."""
+
+    def __init__(self, folder: pathlib.Path, env: dict[str, str]):
+        (folder / "code/.venv/bin").mkdir(parents=True)
+        (folder / "code/.venv/bin/python").symlink_to(env["PYTHON"])
+        (folder / "code/launch").symlink_to(LAUNCH)
+        self.run_dir = folder / "run"
+        self.env = env | {"COVER_RUN_DIR": str(self.run_dir)}
+        self.script = folder / "code/launch/worker.sh"
+
+    def __call__(self, *args: str) -> str:
+        done = subprocess.run([self.script, *args], env=self.env, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def wait_for(self, state: str) -> None:
+        deadline = time.monotonic() + 30
+        while self("state") != f"host: {state}":
+            assert time.monotonic() < deadline, self("state")
+            time.sleep(0.05)
+
+
+def test_worker_runs_main_detached_and_tells_how_it_stands(tmp_path, fake_main):
+    host = Host(tmp_path, fake_main("wait", 42, 3))
+    assert host("state") == "host: bare"
+    (host.run_dir / "ready").touch()
+    assert host("state") == "host: ready"
+    host("start", "--config=c", "--note=a b")
+    host.wait_for("running")
+    assert "main -m cover_jax.main --config=c --note=a b" in (host.run_dir / "log").read_text()
+    with pytest.raises(AssertionError, match="still runs here"):
+        host("start")
+    host("stop")
+    host.wait_for("exit 42")
+    assert "saved" in (host.run_dir / "log").read_text()
+    host("start")
+    host.wait_for("exit 3")
+
+
+def test_worker_notices_that_the_machine_went_down_under_a_run(tmp_path, fake_main):
+    host = Host(tmp_path, fake_main())
+    host("stop")
+    (host.run_dir / "ready").touch()
+    (host.run_dir / "pid").write_text(str(os.getpid()))  # some other process has that number by now
+    assert host("state") == "host: lost"
+
+
+def test_local_starts_processes_that_find_each_other(tmp_path, fake_main):
+    (tmp_path / "bin").mkdir()
+    env = fake_main(0, 0, 5)
+    ports = tmp_path / "python-for-port"
+    ports.write_text(f'#!/bin/bash\n[[ $1 == -c ]] && exec {sys.executable} "$@"\nexec {env["PYTHON"]} "$@"\n')
+    ports.chmod(0o755)
+    done = subprocess.run(
+        [LAUNCH / "local.sh", "3", "--config=c", "--workdir=w"], env=env | {"PYTHON": str(ports)},
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 5, "the failure of one is the failure of all"
+    lines = sorted(line for line in done.stdout.splitlines() if "main -m" in line)
+    assert [line[:4] for line in lines] == ["[0] ", "[1] ", "[2] "]
+    assert all("--config=c --workdir=w" in line and "--num_processes=3" in line for line in lines)
+    assert [line.split("--process_id=")[1] for line in lines] == ["0", "1", "2"]
+    assert len({line.split("--coordinator=")[1].split()[0] for line in lines}) == 1
