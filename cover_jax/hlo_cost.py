@@ -29,6 +29,7 @@ class Work:
       cycles: of one run: the compiler's estimate; 0 for kernels and collectives.
       bytes: of one run: what a kernel reads and writes, or what a collective moves over one chip's ring.
       grid_steps: of a kernel.
+      program: of a kernel: its function and the types of its arrays. Kernels that have these in common are compiled once.
       op_name: where in the JAX program it comes from.
     """
 
@@ -38,6 +39,7 @@ class Work:
     cycles: int
     bytes: int
     grid_steps: int
+    program: tuple[str, ...]
     op_name: str
 
 
@@ -54,19 +56,23 @@ def read(text: str) -> list[Work]:
     return list(_walk(entry, 1, computations, with_matmul))
 
 
-def kernel_bundles(folder: pathlib.Path) -> dict[str, int]:
-    """Instruction bundles of one grid step, one cycle each, by instruction name, from the compiler's notes.
+def kernel_bundles(folder: pathlib.Path, work: list[Work]) -> dict[tuple[str, ...], int]:
+    """Instruction bundles of one grid step, one cycle each, by `Work.program`, from the compiler's notes.
+
+    The compiler notes each program once, under the name of one of the instructions that run it. Its result's place in
+    memory does not count: a copy in fast memory is the same program.
 
     Args:
-      folder: where libtpu wrote its schedules (chips.use_compiler_only).
+      folder: where libtpu wrote its schedules (chips.use_compiler_only), of this program alone.
+      work: of the program.
     """
-    found = {}
+    noted = {}
     for path in folder.glob("*schedule-analysis_final_bundles.txt"):
         match = re.search(r"total scheduled bundles:\s*(\d+)", path.read_text())
         name = re.fullmatch(r"\d+-(.+)-\d+-schedule-analysis_final_bundles\.txt", path.name)
         if match and name:
-            found[name[1]] = int(match[1])
-    return found
+            noted[name[1]] = int(match[1])
+    return {one.program: noted[one.name] for one in work if one.kind == "kernel" and one.name in noted}
 
 
 def _parse(text: str) -> tuple[dict[str, list[tuple[str, str]]], str]:
@@ -101,16 +107,21 @@ def _walk(computation: str, trips: int, computations, with_matmul) -> Iterator[W
                 _array_bytes(_result(dict(computations[computation])[operand]))
                 for operand in re.findall(r"%([\w.\-]+)", _operands(rest))
             )
-            yield _work(name, "kernel", trips, rest, bytes=size, grid_steps=int(grid[1]) if grid else 1)
+            operands = re.search(r"operand_layout_constraints=\{(.*?\})\}", rest)
+            program = (re.sub(r"\.\d+$", "", name), _without_layout(_result(rest)), operands[1] if operands else "")
+            steps = int(grid[1]) if grid else 1
+            yield _work(name, "kernel", trips, rest, bytes=size, grid_steps=steps, program=program)
         elif cycles := re.search(r'"estimated_cycles":"(\d+)"', rest):
             calls = re.search(r"calls=%?([\w.\-]+)", rest)
             matmul = opcode in ("convolution", "dot") or (calls and calls[1] in with_matmul)
             yield _work(name, "matmul" if matmul else "elementwise", trips, rest, cycles=int(cycles[1]))
 
 
-def _work(name: str, kind: str, trips: int, rest: str, *, cycles: int = 0, bytes: int = 0, grid_steps: int = 0) -> Work:
+def _work(
+    name: str, kind: str, trips: int, rest: str, *, cycles=0, bytes=0, grid_steps=0, program: tuple[str, ...] = ()
+) -> Work:
     op_name = re.search(r'op_name="([^"]*)"', rest)
-    return Work(name, kind, trips, cycles, bytes, grid_steps, op_name[1] if op_name else "")
+    return Work(name, kind, trips, cycles, bytes, grid_steps, program, op_name[1] if op_name else "")
 
 
 def _opcode(rest: str) -> str:
@@ -131,6 +142,10 @@ def _trip_count(condition: list[tuple[str, str]]) -> int:
 def _result(rest: str) -> str:
     """The type of an instruction's result."""
     return rest[: _OPCODE.search(rest).start(1)]
+
+
+def _without_layout(types: str) -> str:
+    return re.sub(r"\{[^}]*\}", "", types).strip()
 
 
 def _operands(rest: str) -> str:

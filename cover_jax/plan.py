@@ -118,6 +118,7 @@ class Compiler:
 
     def __init__(self, config: ConfigDict, topology: str, dump_folder: pathlib.Path):
         self.config, self.dump_folder = config, dump_folder
+        self._bundles: dict[tuple[str, ...], int] = {}  # of one grid step of each kernel
         self.chip, self.num_chips = chips.parse(topology)
         self.mesh = sharding.make_mesh(config.mesh, chips.devices(topology))
         config_lib.validate_batches(config, sharding.num_batch_shards(self.mesh))
@@ -175,6 +176,8 @@ class Compiler:
             parameters_gib=parameters / chips.GIB, optimizer_gib=extra / chips.GIB,
         )  # fmt: skip
         start = time.perf_counter()
+        for notes in self.dump_folder.glob("*"):  # of another program, whose names may be the same
+            notes.unlink()
         try:
             compiled = step.lower(*arguments).compile()
         except jax.errors.JaxRuntimeError as error:
@@ -195,12 +198,13 @@ class Compiler:
         )
 
     def _times_ms(self, work: list[hlo_cost.Work]) -> dict[str, float]:
-        bundles = hlo_cost.kernel_bundles(self.dump_folder)
+        # A program that was compiled before is not noted again.
+        self._bundles |= hlo_cost.kernel_bundles(self.dump_folder, work)
         seconds = dict.fromkeys(WORK, 0.0)
         for one in work:
             match one.kind:
                 case "kernel":
-                    each = self._kernel_s(one, bundles)
+                    each = self._kernel_s(one)
                 case "collective":
                     each = one.bytes / self.chip.axis_bytes_s
                 case _:
@@ -208,9 +212,9 @@ class Compiler:
             seconds[one.kind] += one.trips * each
         return {f"{WORK[kind]}_ms": 1e3 * total for kind, total in seconds.items()}
 
-    def _kernel_s(self, kernel: hlo_cost.Work, bundles: dict[str, int]) -> float:
+    def _kernel_s(self, kernel: hlo_cost.Work) -> float:
         """The longer of a kernel's instructions, shared by the cores of a chip, and its traffic with the memory."""
-        cycles = bundles[kernel.name] * kernel.grid_steps / self.chip.cores
+        cycles = self._bundles[kernel.program] * kernel.grid_steps / self.chip.cores
         return max(cycles / self.chip.clock_hz, kernel.bytes / (self.chip.hbm_gbps * 1e9))
 
 

@@ -140,10 +140,20 @@ def test_collectives(work, name, bytes):
     assert "d" not in work
 
 
-def test_bundles_of_a_kernel(tmp_path):
+def test_bundles_of_a_kernel(tmp_path, work):
     (tmp_path / "123-k.1-00-schedule-analysis_final_bundles.txt").write_text("x:\n\ttotal scheduled bundles:    6290\n")
     (tmp_path / "123-k.1-01-final_bundles.txt").write_text("total scheduled bundles: 1")
-    assert hlo_cost.kernel_bundles(tmp_path) == {"k.1": 6290}
+    assert hlo_cost.kernel_bundles(tmp_path, list(work.values())) == {work["k.1"].program: 6290}
+
+
+MOVED = "%k.2 = bf16[4,8]{1,0:T(8,128)(2,1)S(1)}"
+
+
+def test_kernels_of_one_program_are_noted_once(tmp_path, work):
+    """The second runs on arrays that only stand elsewhere in memory."""
+    (tmp_path / "123-k.1-00-schedule-analysis_final_bundles.txt").write_text("x:\n\ttotal scheduled bundles:    6290\n")
+    again = {one.name: one for one in hlo_cost.read(HLO.replace("%k.1 = bf16[4,8]{1,0:T(8,128)(2,1)}", MOVED))}
+    assert hlo_cost.kernel_bundles(tmp_path, list(work.values()))[again["k.2"].program] == 6290
 
 
 # The plan
