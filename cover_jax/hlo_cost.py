@@ -29,7 +29,7 @@ class Work:
       cycles: of one run: the compiler's estimate; 0 for kernels and collectives.
       bytes: of one run: what a kernel reads and writes, or what a collective moves over one chip's ring.
       grid_steps: of a kernel.
-      program: of a kernel: its function and the types of its arrays. Kernels that have these in common are compiled once.
+      program: of a kernel: its function and the types of its arrays. Those that have these in common are compiled once.
       op_name: where in the JAX program it comes from.
     """
 

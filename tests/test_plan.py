@@ -43,8 +43,8 @@ def test_operations_are_those_of_the_model_s_matrix_products(num_frames):
 
 def test_a_step_of_cover_l_needs_35_tflop_a_clip_and_1_9_an_image():
     config = cover_l.get_config()
-    assert flops.train_step(config, "k400") / config.datasets.k400.batch_size == pytest.approx(35.24e12, rel=1e-3)
-    assert flops.train_step(config, "imagenet") / config.datasets.imagenet.batch_size == pytest.approx(1.96e12, rel=0.01)
+    for name, needed in (("k400", 35.24e12), ("imagenet", 1.96e12)):
+        assert flops.train_step(config, name) / config.datasets[name].batch_size == pytest.approx(needed, rel=0.01)
 
 
 # Chips
