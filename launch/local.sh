@@ -21,12 +21,6 @@ labelled() {
   while IFS= read -r line; do printf '[%s] %s\n' "$1" "$line"; done
 }
 
-start() {
-  local id=$1
-  shift
-  run launch/again.sh "$@" --coordinator="127.0.0.1:$port" --num_processes="$processes" --process_id="$id"
-}
-
 if [[ ${1:-} == --dry-run ]]; then
   dry_run=true
   shift
@@ -38,16 +32,17 @@ shift
 check_flags "$@"
 export JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES="${JAX_NUM_CPU_DEVICES:-1}"
 port=$(free_port)
-if $dry_run; then
-  for ((id = 0; id < processes; id++)); do start "$id" "$@"; done
-  exit
-fi
 
 pids=()
 trap 'kill -TERM "${pids[@]}" 2>/dev/null || true' TERM INT
 for ((id = 0; id < processes; id++)); do
-  start "$id" "$@" > >(labelled "$id") 2>&1 &
-  pids+=($!)
+  process=("$@" --coordinator="127.0.0.1:$port" --num_processes="$processes" --process_id="$id")
+  if $dry_run; then
+    quoted launch/again.sh "${process[@]}"
+  else
+    launch/again.sh "${process[@]}" > >(labelled "$id") 2>&1 &
+    pids+=($!)
+  fi
 done
 status=0
 for pid in "${pids[@]}"; do

@@ -1,5 +1,6 @@
 """The launch scripts against stand-ins for gcloud, kubectl and docker that record their calls."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -343,10 +344,9 @@ def test_wrong_arguments_are_named_before_anything_is_called(cloud, args, messag
 
 # Ends with the codes of $CODES one after the other; on TERM it takes a moment, as main does to save, and ends with 42.
 FAKE_MAIN = """#!/bin/bash
-echo "main $*"
 trap 'sleep 0.3; echo saved; exit 42' TERM
-code=$(head -n 1 "{folder}/codes")
-sed -i 1d "{folder}/codes"
+{{ flock 9; read -r code <"{folder}/codes"; sed -i 1d "{folder}/codes"; }} 9>"{folder}/lock"
+[[ $code == wait ]] && echo ready || echo "main $*"
 while [[ $code == wait ]]; do sleep 0.05; done
 exit "$code"
 """
@@ -374,15 +374,31 @@ def test_again_starts_main_again_as_long_as_it_was_preempted(fake_main, codes, r
     assert done.stdout == "main -m cover_jax.main --a b\n" * runs
 
 
+@contextlib.contextmanager
+def started(*command, env: dict[str, str]):
+    """A script in a process group of its own, of which nothing is left at the end."""
+
+    def as_in_a_terminal():  # a job in the background would have INT ignored, which bash cannot undo
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    process = subprocess.Popen(
+        command, env=env, stdout=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=as_in_a_terminal
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_again_lets_main_save_when_it_is_stopped_and_starts_nothing_more(fake_main, sent):
-    process = subprocess.Popen([LAUNCH / "again.sh"], env=fake_main("wait", 0), stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline().startswith("main")
-    time.sleep(0.2)
-    process.send_signal(sent)
-    assert process.wait(timeout=30) == 42
-    assert process.stdout.read() == "saved\n"
-    process.stdout.close()
+    with started(LAUNCH / "again.sh", env=fake_main("wait", 0)) as process:
+        assert process.stdout.readline().startswith("ready")
+        process.send_signal(sent)
+        assert process.wait(timeout=30) == 42
+        assert process.stdout.read() == "saved\n"
 
 
 class Host:
@@ -413,16 +429,20 @@ def test_worker_runs_main_detached_and_tells_how_it_stands(tmp_path, fake_main):
     assert host("state") == "host: bare"
     (host.run_dir / "ready").touch()
     assert host("state") == "host: ready"
-    host("start", "--config=c", "--note=a b")
+    host("start")
     host.wait_for("running")
-    assert "main -m cover_jax.main --config=c --note=a b" in (host.run_dir / "log").read_text()
     with pytest.raises(AssertionError, match="still runs here"):
         host("start")
     host("stop")
     host.wait_for("exit 42")
     assert "saved" in (host.run_dir / "log").read_text()
-    host("start")
+    host("start", "--config=c", "--note=a b")
     host.wait_for("exit 3")
+    assert (
+        (host.run_dir / "log")
+        .read_text()
+        .endswith("main -m cover_jax.main --config=c --note=a b\nagain.sh: main ended with exit code 3\n")
+    )
 
 
 def test_worker_notices_that_the_machine_went_down_under_a_run(tmp_path, fake_main):
@@ -433,19 +453,44 @@ def test_worker_notices_that_the_machine_went_down_under_a_run(tmp_path, fake_ma
     assert host("state") == "host: lost"
 
 
-def test_local_starts_processes_that_find_each_other(tmp_path, fake_main):
-    (tmp_path / "bin").mkdir()
-    env = fake_main(0, 0, 5)
-    ports = tmp_path / "python-for-port"
-    ports.write_text(f'#!/bin/bash\n[[ $1 == -c ]] && exec {sys.executable} "$@"\nexec {env["PYTHON"]} "$@"\n')
-    ports.chmod(0o755)
-    done = subprocess.run(
-        [LAUNCH / "local.sh", "3", "--config=c", "--workdir=w"], env=env | {"PYTHON": str(ports)},
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    assert done.returncode == 5, "the failure of one is the failure of all"
+@pytest.fixture
+def local_env(tmp_path, fake_main):
+    """As `fake_main`, with a Python that can still find a free port."""
+
+    def codes(*values) -> dict[str, str]:
+        env = fake_main(*values)
+        script = tmp_path / "python_or_main"
+        script.write_text(f'#!/bin/bash\n[[ $1 != -c ]] || exec {sys.executable} "$@"\nexec {env["PYTHON"]} "$@"\n')
+        script.chmod(0o755)
+        return env | {"PYTHON": str(script)}
+
+    return codes
+
+
+LOCAL = (LAUNCH / "local.sh", "3", "--config=c", "--workdir=w")
+
+
+def test_local_starts_processes_that_find_each_other(local_env):
+    done = subprocess.run(LOCAL, env=local_env(0, 0, 0), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
     lines = sorted(line for line in done.stdout.splitlines() if "main -m" in line)
     assert [line[:4] for line in lines] == ["[0] ", "[1] ", "[2] "]
     assert all("--config=c --workdir=w" in line and "--num_processes=3" in line for line in lines)
     assert [line.split("--process_id=")[1] for line in lines] == ["0", "1", "2"]
     assert len({line.split("--coordinator=")[1].split()[0] for line in lines}) == 1
+
+
+def test_local_fails_when_one_process_does(local_env):
+    done = subprocess.run(LOCAL, env=local_env(5, 5, 5), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 5
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_local_lets_every_process_save_when_it_is_stopped(local_env, sent):
+    with started(*LOCAL, env=local_env("wait", "wait", "wait")) as process:
+        begun = 0
+        while begun < 3:
+            begun += "ready" in process.stdout.readline()
+        process.send_signal(sent)
+        assert process.wait(timeout=30) == 42
+        assert sum("saved" in line for line in process.stdout) == 3
