@@ -22,7 +22,9 @@ class Evaluator:
     def __init__(self, config: ConfigDict, model, splits: dict, mesh):
         self._config, self._splits, self._mesh = config, splits, mesh
         self._steps = {
-            name: compilation.jit(train_step.make_eval_step(config, model, name), out_shardings=sharding.replicated(mesh))
+            name: compilation.jit(
+                train_step.make_eval_step(config, model, name), out_shardings=sharding.replicated(mesh)
+            )
             for name in splits
         }
 
@@ -31,11 +33,12 @@ class Evaluator:
 
     def _evaluate(self, params, name: str) -> metrics.Predictions:
         dataset, split = self._config.datasets[name], self._splits[name]
+        host_index, host_count = sharding.host_part(self._mesh)
         stream = pipeline.eval_stream(
             split,
             dataset,
-            host_index=jax.process_index(),
-            host_count=jax.process_count(),
+            host_index=host_index,
+            host_count=host_count,
             threads=self._config.input.threads,
             prefetch_batches=self._config.input.prefetch_batches,
         )

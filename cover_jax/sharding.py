@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 RULES = {
     "layers": None,
     "embed": "fsdp",
-    # Output of temporal_fc. With it split like that of the projection before it, (tensor, fsdp) twice in a row, the SPMD
+    # Output of temporal_fc. With it split like that of the projection before it, (tensor, fsdp) twice in a row, the
     # partitioner of jax 0.10 and 0.12 gives examples the features of others if data, fsdp and tensor all exceed 1.
     "joined": None,
     "heads": "tensor",
@@ -87,11 +87,33 @@ def state_shardings(state, axes, mesh: Mesh):
     return jax.tree_util.tree_map_with_path(one, state)
 
 
+def host_part(mesh: Mesh) -> tuple[int, int]:
+    """Which part of each batch this host's devices hold: (index, count) of equal parts.
+
+    Hosts whose devices differ along `tensor` alone hold the same part. Where a mesh gives a host rows that are not
+    beside each other (torus order on TPUs), a batch has the same examples, in another order than on one host.
+
+    Raises:
+        ValueError: the parts of two hosts overlap and are not the same.
+    """
+    rows = {}  # host -> its batch shards
+    for device, (shard, *_) in batch_sharding(mesh).devices_indices_map((num_batch_shards(mesh),)).items():
+        rows.setdefault(device.process_index, set()).add(shard.start or 0)
+    parts = sorted({tuple(sorted(shards)) for shards in rows.values()})
+    if sum(map(len, parts)) != num_batch_shards(mesh):
+        raise ValueError(
+            f"config.mesh {dict(mesh.shape)} over {len(rows)} hosts: some share a part of their rows of a batch; hosts "
+            "must hold the same rows or none in common"
+        )
+    return parts.index(tuple(sorted(rows[jax.process_index()]))), len(parts)
+
+
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """This host's rows of a Batch -> global arrays; `index` becomes int32, JAX's widest integer by default."""
     sharding = batch_sharding(mesh)
     narrow = {**batch, "index": batch["index"].astype(np.int32)}
-    return {key: jax.make_array_from_process_local_data(sharding, value) for key, value in narrow.items()}
+    with jax.transfer_guard_host_to_device("allow"):  # with several hosts JAX takes this transfer for an implicit one
+        return {key: jax.make_array_from_process_local_data(sharding, value) for key, value in narrow.items()}
 
 
 def constrain_batch(mesh: Mesh):

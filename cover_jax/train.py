@@ -2,7 +2,10 @@
 
 import contextlib
 import json
+import signal
+import threading
 import time
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +34,10 @@ from data_pipelines import leaks, manifest, mixture, pipeline, prepare, records
 
 class DivergedError(RuntimeError):
     """The loss or the gradients were not finite for too many steps in a row."""
+
+
+class PreemptedError(RuntimeError):
+    """A SIGTERM came; the step that all hosts were at is saved."""
 
 
 class Run:
@@ -94,6 +101,7 @@ def train(config: ConfigDict, workdir: str) -> train_step.TrainState:
     Raises:
         ConfigError, DatasetNotPreparedError, CheckpointMismatchError: before the first step.
         DivergedError: too many steps in a row were not finite; the state is that of the last finite one.
+        PreemptedError: SIGTERM; the last step is saved.
     """
     run = Run(config, workdir)
     state = run.restore_or_init()
@@ -110,6 +118,7 @@ def train(config: ConfigDict, workdir: str) -> train_step.TrainState:
     first_step = int(state.step)
     report = progress.Progress(config.steps)
     with contextlib.ExitStack() as stack:
+        preempted = stack.enter_context(_preemption(run))
         stack.callback(run.manager.close)  # waits for the save under way; a failure there fails the run
         writer = stack.enter_context(_writer(run.workdir))
         streams = _open_streams(stack, run, mix.counts(first_step))
@@ -131,7 +140,8 @@ def train(config: ConfigDict, workdir: str) -> train_step.TrainState:
             done = step + 1
             logs, evaluates, saves = (_due(done, config[f"{what}_every_steps"], config.steps)
                                       for what in ("log", "eval", "checkpoint"))  # fmt: skip
-            if not (logs or evaluates or saves):
+            leaves = preempted(done)
+            if not (logs or evaluates or saves or leaves):
                 continue
             pending = _fetch(pending, report, config)
             if logs:
@@ -139,10 +149,13 @@ def train(config: ConfigDict, workdir: str) -> train_step.TrainState:
                 say(line)
                 writer.write_scalars(done, scalars)
             accuracies = None
-            if evaluates:
-                accuracies = _evaluate(run, state, done, writer)
-            if evaluates or saves:
+            if evaluates and not leaves:  # whoever sent the signal does not wait for long
+                with report.paused():
+                    accuracies = _evaluate(run, state, done, writer)
+            if evaluates or saves or leaves:
                 checkpoint.save(run.manager, state, run.meta, accuracies)
+            if leaves:
+                raise PreemptedError(f"SIGTERM: step {done} is saved; the same command goes on from there")
         if first_step >= config.steps:
             say(f"all {config.steps} steps are done already; evaluating the checkpoint")
             _evaluate(run, state, first_step, writer)
@@ -212,8 +225,26 @@ def _without_leaks(config: ConfigDict, train_splits: dict, eval_splits: dict) ->
     return train_splits, [leaks_of.summary() for leaks_of in found]
 
 
+@contextlib.contextmanager
+def _preemption(run: Run) -> Iterator[Callable[[int], bool]]:
+    """From here on SIGTERM ends nothing by itself: ask after every step whether to save it and leave.
+
+    Several hosts agree on a step, whichever of them got the signal. Only from the main thread, as signals are.
+    """
+    if jax.distributed.is_initialized():  # JAX listens already, and would not with a handler of ours
+        yield run.manager.reached_preemption
+        return
+    received = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: received.set())
+    try:
+        yield lambda step: received.is_set()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _open_streams(stack: contextlib.ExitStack, run: Run, counts: dict[str, int]) -> dict:
     """One input stream a dataset, at the batch that the schedule has reached."""
+    host_index, host_count = sharding.host_part(run.mesh)
     return {
         name: stack.enter_context(
             pipeline.train_stream(
@@ -222,8 +253,8 @@ def _open_streams(stack: contextlib.ExitStack, run: Run, counts: dict[str, int])
                 name=name,
                 seed=run.config.seed,
                 first_batch=counts[name],
-                host_index=jax.process_index(),
-                host_count=jax.process_count(),
+                host_index=host_index,
+                host_count=host_count,
                 threads=run.config.input.threads,
                 prefetch_batches=run.config.input.prefetch_batches,
             )

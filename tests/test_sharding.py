@@ -1,5 +1,8 @@
 """One table of rules for every parameter, and the same losses on any number of devices and any axis."""
 
+import collections
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -66,6 +69,44 @@ def test_parameters_are_born_sharded():
     assert kernel.addressable_shards[0].data.size == kernel.size // 4
     moments = jax.tree.leaves(trainer.state.opt_state)
     assert any(m.shape == kernel.shape and m.sharding == kernel.sharding for m in moments)
+
+
+class Layout:
+    """A batch in four shards, of which each device of `held`, (host, shard), holds one."""
+
+    def __init__(self, held):
+        self._held = held
+
+    def devices_indices_map(self, shape):
+        assert shape == (4,)
+        return {Device(i, host): (slice(shard, shard + 1),) for i, (host, shard) in enumerate(self._held)}
+
+
+Device = collections.namedtuple("Device", ["id", "process_index"])
+FOUR_SHARDS = types.SimpleNamespace(shape={"data": 4, "fsdp": 1, "tensor": 1})
+
+
+@pytest.mark.parametrize(
+    ("held", "expected"),
+    [
+        ([(0, 0), (0, 1), (1, 2), (1, 3)], [(0, 2), (1, 2)]),
+        ([(1, 0), (1, 1), (0, 2), (0, 3)], [(1, 2), (0, 2)]),
+        ([(0, 0), (1, 1), (0, 2), (1, 3)], [(0, 2), (1, 2)]),
+        ([(0, 0), (1, 0), (0, 1), (1, 1), (2, 2), (3, 2), (2, 3), (3, 3)], [(0, 2), (0, 2), (1, 2), (1, 2)]),
+    ],
+    ids=["side by side", "backwards", "in turn", "shared along tensor"],
+)
+def test_each_host_reads_the_rows_that_its_devices_hold(monkeypatch, held, expected):
+    monkeypatch.setattr(sharding, "batch_sharding", lambda mesh: Layout(held))
+    for host, part in enumerate(expected):
+        monkeypatch.setattr(jax, "process_index", lambda host=host: host)
+        assert sharding.host_part(FOUR_SHARDS) == part
+
+
+def test_hosts_that_share_some_of_their_rows_are_refused(monkeypatch):
+    monkeypatch.setattr(sharding, "batch_sharding", lambda mesh: Layout([(0, 0), (0, 1), (1, 1), (1, 2), (2, 3)]))
+    with pytest.raises(ValueError, match="over 3 hosts: some share a part of their rows"):
+        sharding.host_part(FOUR_SHARDS)
 
 
 AUGMENT = {"crop": "area", "flip": True, "mixup_alpha": 0.5, "erase_prob": 0.5, "color_prob": 0.5}
