@@ -63,7 +63,8 @@ resolve_type() {
   esac
 }
 
-tpus() { run gcloud compute tpus "$@" "${where[@]}"; }
+# --quiet: nobody may be there to answer when `watch` needs an SSH key made or a deletion confirmed.
+tpus() { run gcloud compute tpus "$@" "${where[@]}" --quiet; }
 
 # A host that has gone away must not hold a look at the others for minutes.
 on_hosts() {
@@ -116,7 +117,7 @@ setup() {
   check_clone &&
     git archive --output="$scratch/cover-jax.tar.gz" HEAD &&
     tpus tpu-vm scp "$scratch/cover-jax.tar.gz" "$name:cover-jax.tar.gz" --worker=all &&
-    on_hosts all 'mkdir -p cover-jax && tar -xzf cover-jax.tar.gz -C cover-jax && bash cover-jax/launch/worker.sh setup'
+    on_hosts all 'rm -rf cover-jax && mkdir cover-jax && tar -xzf cover-jax.tar.gz -C cover-jax && bash cover-jax/launch/worker.sh setup'
 }
 
 start() {
@@ -133,7 +134,7 @@ status() {
 
 stop() { on_hosts all '[ ! -e cover-jax/launch/worker.sh ] || bash cover-jax/launch/worker.sh stop'; }
 
-delete() { tpus queued-resources delete "$name" --force --quiet; }
+delete() { tpus queued-resources delete "$name" --force; }
 
 # A request gets one slice in its life, and a preempted slice is gone with its disks: both are made anew.
 replace() {

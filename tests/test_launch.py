@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -82,7 +83,10 @@ def option(argv: list[str], name: str) -> str:
 
 
 def test_shellcheck_finds_nothing():
-    done = subprocess.run(["shellcheck", "-x", *SCRIPTS], capture_output=True, text=True, cwd=REPO)
+    beside_python = pathlib.Path(sys.executable).parent  # where pip puts it, on PATH or not
+    shellcheck = shutil.which("shellcheck", path=f"{beside_python}:{os.environ['PATH']}")
+    assert shellcheck, "no shellcheck: pip install -e '.[test]'"
+    done = subprocess.run([shellcheck, "-x", *SCRIPTS], capture_output=True, text=True, cwd=REPO)
     assert done.returncode == 0, done.stdout
 
 
@@ -111,7 +115,7 @@ def test_create_asks_for_the_type_with_its_runtime_and_waits(cloud, tpu_type, ru
     assert create[:6] == ["gcloud", "compute", "tpus", "queued-resources", "create", "cover"]
     assert set(create[6:]) == {
         "--node-id=cover", f"--accelerator-type={tpu_type}", f"--runtime-version={runtime}", "--spot",
-        "--zone=us-east5-b", "--project=mine",
+        "--zone=us-east5-b", "--project=mine", "--quiet",
     }  # fmt: skip
     assert len(describes) == 3
     assert all(call[3:6] == ["queued-resources", "describe", "cover"] for call in describes)
