@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from cover_jax.models import cover
 from tests.models import small
 
-LOGICAL_AXES = {"layers", "embed", "heads", "mlp", "patch", "classes", "tokens", "norm"}
+LOGICAL_AXES = {"layers", "embed", "joined", "heads", "mlp", "patch", "classes", "tokens", "norm"}
 FRAMES = small.frames(2, 4, 16, 16)
 
 
