@@ -2,13 +2,14 @@
 
     WORKDIR/checkpoints/STEP/state     the TrainState, sharded, written while training goes on
     WORKDIR/checkpoints/STEP/meta      JSON: what the state means (see `make_meta`)
-    WORKDIR/checkpoints/STEP/metrics   JSON: accuracies, where the step was evaluated
+    WORKDIR/checkpoints/STEP/metrics   JSON: accuracies; empty where the step was not evaluated
 """
 
 import dataclasses
 import fnmatch
 import importlib.metadata
 import json
+import math
 import sys
 
 import jax
@@ -74,7 +75,9 @@ def open_manager(workdir: str, keep: int, best_metric: str) -> ocp.CheckpointMan
     """The checkpoints of a run: `keep` of the latest and `keep` of the best by `best_metric` stay."""
 
     def best_fn(metrics):
-        return metrics[best_metric]
+        # A step that was not evaluated is below all that were. Of several such the later ones rank higher: where there
+        # are fewer than `keep` evaluated ones, those that fill up the best are among the latest anyhow.
+        return metrics.get(best_metric, -math.inf)
 
     policies = [
         preservation_policy.LatestN(keep),
@@ -98,7 +101,7 @@ def save(manager: ocp.CheckpointManager, state, meta: dict, accuracies: dict[str
     if step in manager.all_steps():
         return
     items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
-    manager.save(step, args=items, metrics=accuracies, force=True)
+    manager.save(step, args=items, metrics=accuracies or {}, force=True)  # None: orbax would warn at every save
 
 
 def restore(manager: ocp.CheckpointManager, step: int, state_like, meta: dict):
