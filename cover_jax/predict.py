@@ -3,7 +3,8 @@
     python -m cover_jax.predict --checkpoint=/tmp/cover_demo --head=motion clip.mp4 folder/ *.webm
 
 Without --head all heads answer. Files are read as their datasets were prepared and evaluated: the same frames, the same
-views. A file that cannot be read is reported and the others go on; the exit status is then 1. In Python:
+views. A file that cannot be read is reported and the others go on; the exit status is then 1. With --explain=out.mp4
+and one file, a video shows where and when the model looks. In Python:
 
     predictor = predict.load("/tmp/cover_demo", heads=["motion"])
     by_path = predictor("clip.mp4")["motion"].top(5)
@@ -32,8 +33,8 @@ from ml_collections import ConfigDict
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from cover_jax import checkpoint, compilation, preprocess, progress
-from cover_jax.models import cover
+from cover_jax import checkpoint, compilation, explain, preprocess, progress
+from cover_jax.models import cover, variants
 from data_pipelines import catalog, decode, sampling
 from data_pipelines.builders import base, chunks, files, media, source_file
 
@@ -117,7 +118,7 @@ class Predictor:
         self._class_names = {head: trained.class_names[head] for head in heads or trained.class_names}
         self.views = {head: _view(trained.config.datasets[head], storage) for head in self._class_names}
         params = {"backbone": trained.params["backbone"], "heads": {h: trained.params["heads"][h] for h in self.views}}
-        self._params = jax.device_put(params)
+        self._params, self._config = jax.device_put(params), trained.config.model
         model = cover.functional(trained.config.model, {head: len(names) for head, names in self._class_names.items()})
         self._steps = {
             view: compilation.jit(_make_step(model, trained.config.model, view, self._heads_of(view)))
@@ -144,6 +145,26 @@ class Predictor:
         for batch in _read_ahead(self.read, chunks.cut(paths, batch_size)):
             said = iter(self._predict([frames for _, frames in batch if isinstance(frames, dict)], batch_size))
             yield from ((path, next(said) if isinstance(frames, dict) else frames) for path, frames in batch)
+
+    def explain(self, clip: Frames, out: str) -> None:
+        """Writes a video of where and when the model looks, see `explain.draw`: view after view in time, the centre.
+
+        Args:
+            clip: from `read` or `sample`.
+            out: the video's path; its ending says the format.
+
+        Raises:
+            ValueError: the heads see clips differently.
+        """
+        if len(clip) > 1:
+            raise ValueError(f"heads {', '.join(self.views)} see other frames: choose one to explain")
+        ((view, frames),) = clip.items()
+        batch = to_batch([frames], view, 1)
+        views_BTHWC, shares_BThw = compilation.jit(_make_look(self._config, view))(self._params["backbone"], batch)
+        levels = (np.asarray(views_BTHWC) * self._config.pixel_std + self._config.pixel_mean) * 255
+        pictures = np.clip(np.round(levels), 0, 255).astype(np.uint8)
+        drawn = [explain.draw(*pair) for pair in zip(pictures, np.asarray(shares_BThw), strict=True)]
+        explain.write(out, np.concatenate(drawn))
 
     def read(self, path: str) -> Frames:
         """The frames of a file that evaluation would see, had it been prepared."""
@@ -229,6 +250,20 @@ def _make_step(model: cover.Functional, config: ConfigDict, view: View, heads: S
         return jax.tree.map(lambda x: jnp.mean(rearrange(x, "(b v) c -> b v c", v=views), axis=1), probabilities)
 
     return step
+
+
+def _make_look(config: ConfigDict, view: View):
+    """(backbone, batch) -> the K central views, float32 [K, T, H, W, 3], and their patches' shares in CLS [K, T, h, w]."""
+
+    def look(backbone, batch):
+        frames_BTHWC = preprocess.evaluate(
+            batch, size_px=config.size_px, clips=view.clips, crops=1, mean=config.pixel_mean, std=config.pixel_std
+        )
+        _, seen = explain.trace(backbone, config, frames_BTHWC)
+        rows = config.size_px // variants.parse(config.variant).patch_px
+        return frames_BTHWC, rearrange(explain.rollout(seen), "b t (h w) -> b t h w", h=rows)
+
+    return look
 
 
 def _read_file(path: str, short_side_px: int, fps: float) -> media.Media:
@@ -340,6 +375,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--top", type=int, default=5, help="how many classes are shown (5)")
     parser.add_argument("--format", choices=FORMATS, default="table", help="of what is printed (table)")
     parser.add_argument("--batch_size", type=int, default=8, help="files at once (8)")
+    parser.add_argument("--explain", default="", metavar="VIDEO", help="of one file: where and when the model looks")
     storage = parser.add_argument_group("as the datasets were prepared", "needed where that was not by default")
     for name, (default, help_text) in base.VideoFiles.OPTIONS.items():
         storage.add_argument(f"--{name}", type=type(default), default=argparse.SUPPRESS, help=help_text)
@@ -377,12 +413,19 @@ def main(arguments: list[str]) -> None:
     paths = find(args.paths)
     if not paths:
         sys.exit(f"error: no files in {', '.join(args.paths)}")
+    if args.explain and len(paths) > 1:
+        sys.exit(f"error: --explain={args.explain} is of one file, not of {len(paths)}")
     try:
         predictor = load(args.checkpoint, [head for head in args.head.split(",") if head], **storage)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"error: {error}")
     said, num_bad = _predict_all(predictor, paths, args.batch_size)
     print(FORMATS[args.format](to_rows(said, args.top)))
+    if args.explain and said:
+        try:
+            predictor.explain(predictor.read(paths[0]), args.explain)
+        except (ValueError, OSError) as error:
+            sys.exit(f"error: --explain={args.explain}: {error}")
     if num_bad:
         sys.exit(f"{num_bad} of {len(paths)} files could not be read")
 

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 
+import av
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -309,3 +310,18 @@ def test_an_empty_folder_and_a_wrong_number_are_errors(workdir, tmp_path, capsys
     with pytest.raises(SystemExit):
         predict.main([f"--checkpoint={workdir}", "--top=0", "clip.mp4"])
     assert "--top=0: must be positive" in capsys.readouterr().err
+
+
+def test_the_command_explains_one_clip(workdir, source, tmp_path, capsys):
+    path, out = str(source / "train" / "rise" / "clip.mp4"), tmp_path / "out.mp4"
+    arguments = [f"--checkpoint={workdir}", f"--explain={out}"]
+    predict.main([*arguments, "--head=motion,places", path])
+    assert "motion" in capsys.readouterr().out
+    with av.open(str(out)) as container:
+        pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(pictures) == 2 * 4  # two clips of four frames
+    assert np.ptp(pictures[0]) > 50
+    with pytest.raises(SystemExit, match="images, motion, places see other frames: choose one"):
+        predict.main([*arguments, path])
+    with pytest.raises(SystemExit, match="is of one file, not of 2"):
+        predict.main([*arguments, path, path])

@@ -1,0 +1,158 @@
+"""Where and when a model looks: attention rollout (arXiv 2005.00928) through divided space-time attention.
+
+Each attention is taken to pass on half of a token by its residual branch and half of what its heads attend to, on
+average; MLPs and projections are left out. What the CLS token is made of is followed from the last block back to the
+first: how much of it comes from each patch of each frame. All heads share CLS, so it is the same for all.
+"""
+
+import av
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange, repeat
+from flax import nnx
+from ml_collections import ConfigDict
+from PIL import Image
+
+from cover_jax.models import attention, timesformer, variants
+
+# B batch, T frames, H height, W width, N patches of a frame, S = N + 1 tokens of a frame, CLS last, C colours;
+# h, w patches of a column and of a row; L blocks
+
+SIDE_PX = 256  # of the drawn pictures; views are resized to it
+BAR_PX = 32  # height of the bars below the picture: one a frame, how much it counts
+SHADE = 0.25  # brightness of what is not looked at
+SHOWN_FPS = 2  # slow enough to look at each frame
+_SCORES = {"time": "bqshk,btshk->bshqt", "space": "btqhk,btshk->bthqs"}  # queries first
+
+
+class _Recorder:
+    """Attends as `attention.attend`, and remembers with which probabilities."""
+
+    def __init__(self, num_heads: int):
+        self._num_heads, self._seen = num_heads, {}
+
+    def order_columns(self, projection: jax.Array) -> jax.Array:
+        return projection
+
+    def __call__(self, qkv_BTSC: jax.Array, axis: str) -> jax.Array:
+        self._seen[axis] = probabilities(qkv_BTSC, self._num_heads, axis)
+        return attention.attend(qkv_BTSC, self._num_heads, axis)
+
+    def take(self) -> dict[str, jax.Array]:
+        """What was seen since the last time, by axis; a single frame attends to itself without being asked."""
+        seen, self._seen = self._seen, {}
+        return seen
+
+
+def probabilities(qkv_BTSC: jax.Array, num_heads: int, axis: str) -> jax.Array:
+    """The mean over heads of attention's float32 probabilities, [B, S, T, T] ("time") or [B, T, S, S] ("space")."""
+    query, key, _ = rearrange(qkv_BTSC, "b t s (c h k) -> c b t s h k", c=3, h=num_heads)
+    scores = jnp.einsum(_SCORES[axis], query, key, preferred_element_type=jnp.float32)
+    return jax.nn.softmax(scores * query.shape[-1] ** -0.5, axis=-1).mean(axis=2)
+
+
+def trace(backbone: dict, model: ConfigDict, frames_BTHWC: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """CLS features [B, D], and the attention of each block: "time" [L, B, N, T, T], "space" [L, B, T, S, S].
+
+    Args:
+        backbone: its parameters.
+        model: `config.model`.
+        frames_BTHWC: normalised.
+    """
+    variant = variants.parse(model.variant)
+    recorder = _Recorder(variant.num_heads)
+    module = nnx.merge(_graph(model, variant, recorder), backbone)
+
+    def step(tokens, block):
+        return block(*tokens, jnp.zeros(()), None), recorder.take()
+
+    tokens = module.embed(frames_BTHWC)
+    (cls_BD, _), seen = jax.lax.scan(step, tokens, timesformer.cast_matrices(module.blocks, module.dtype))
+    return module.norm(cls_BD), seen
+
+
+def rollout(seen: dict[str, jax.Array]) -> jax.Array:
+    """The share of each patch in CLS, [B, T, N]; the rest to 1 is CLS's own first value."""
+
+    def back(shares, seen):
+        cls_B, x_BTN = shares
+        frames = x_BTN.shape[1]
+        # CLS after the block is the mean of its copies, one a frame.
+        x_BTS = jnp.concatenate([x_BTN, repeat(cls_B / frames, "b -> b t 1", t=frames)], axis=-1)
+        from_BTS = jnp.einsum("btq,btqs->bts", x_BTS, seen["space"])
+        cls_B = (cls_B + from_BTS[..., -1].sum(axis=1)) / 2
+        x_BTN = (x_BTN + from_BTS[..., :-1]) / 2
+        if "time" in seen:
+            x_BTN = (x_BTN + jnp.einsum("bqn,bnqt->btn", x_BTN, seen["time"])) / 2
+        return (cls_B, x_BTN), None
+
+    _, batch, frames, tokens, _ = seen["space"].shape
+    start = jnp.ones(batch), jnp.zeros((batch, frames, tokens - 1))
+    return jax.lax.scan(back, start, seen, reverse=True)[0][1]
+
+
+def draw(frames_THWC: np.ndarray, shares_Thw: np.ndarray) -> np.ndarray:
+    """A clip's frames, bright where the model looks, above a bar for each frame: uint8 [T, 256 + 32, 256, 3].
+
+    Brightness and bars are relative to the largest of the clip; the white bar is that of the frame that is shown.
+    """
+    heat_Thw = shares_Thw / shares_Thw.max()
+    of_frames_T = shares_Thw.sum(axis=(1, 2))
+    bars_T = np.round(of_frames_T / of_frames_T.max() * BAR_PX).astype(int)
+    clip = zip(frames_THWC, heat_Thw, strict=True)
+    return np.stack([np.concatenate([_shaded(*pair), _bars(bars_T, t)]) for t, pair in enumerate(clip)])
+
+
+def write(path: str, pictures_THWC: np.ndarray) -> None:
+    """Writes a video in the format of the path's ending.
+
+    Raises:
+        ValueError: the ending is of no format.
+        OSError: it cannot be written.
+    """
+    with av.open(path, "w") as container:
+        stream = container.add_stream(container.default_video_codec, rate=SHOWN_FPS)
+        stream.height, stream.width = pictures_THWC.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        for picture in pictures_THWC:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def _graph(model: ConfigDict, variant: variants.Variant, recorder: _Recorder) -> nnx.GraphDef:
+    """The backbone of a config without its arrays; what only training asks for is left out."""
+
+    def build():
+        with nnx.use_eager_sharding(False):
+            return nnx.split(
+                timesformer.TimeSformer(
+                    variant,
+                    num_patches=(model.size_px // variant.patch_px) ** 2,
+                    num_frames=model.num_frames,
+                    attend=recorder,
+                    drop_path=0.0,
+                    temporal_init="zeros",
+                    time_embed_std=0.0,
+                    dtype=jnp.dtype(model.dtype),
+                    remat="none",
+                    rngs=nnx.Rngs(0),
+                )
+            )
+
+    return jax.eval_shape(build)[0]
+
+
+def _shaded(frame_HWC: np.ndarray, heat_hw: np.ndarray) -> np.ndarray:
+    size = (SIDE_PX, SIDE_PX)
+    light = np.asarray(Image.fromarray(heat_hw.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
+    picture = np.asarray(Image.fromarray(frame_HWC).resize(size, Image.Resampling.BILINEAR))
+    return np.round(picture * (SHADE + (1 - SHADE) * light)[..., None]).astype(np.uint8)
+
+
+def _bars(heights_T: np.ndarray, shown: int) -> np.ndarray:
+    """A strip [BAR_PX, SIDE_PX, 3] with the bars from its lower edge up."""
+    frame_W = np.arange(SIDE_PX) * len(heights_T) // SIDE_PX
+    filled_HW = np.arange(BAR_PX)[::-1, None] < heights_T[frame_W]
+    level_HW = filled_HW * np.where(frame_W == shown, 255, 110)
+    return repeat(level_HW.astype(np.uint8), "h w -> h w c", c=3)
