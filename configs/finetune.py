@@ -35,7 +35,7 @@ def get_config(named: str = ""):
         dataset.augment.color_prob = 0.5
 
     config.model.variant = "B/16"
-    config.model.init_from = config_dict.required_placeholder(str)
+    config.model.init_from = config_dict.placeholder(str)  # must be given
     config.model.size_px = 224
     config.model.num_frames = 8
     config.model.drop_path = 0.1

@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Callable, Iterator
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict
 
 from configs import common
 from cover_jax.models import variants
@@ -128,7 +128,7 @@ def validate(config: ConfigDict) -> None:
     Raises:
         ConfigError: unknown or missing keys, wrong types, impossible values.
     """
-    errors = list(_not_given_errors(config)) or list(_schema_errors(config))
+    errors = list(_schema_errors(config))
     if not errors:
         errors = list(_value_errors(config)) or list(_cross_errors(config))
     if errors:
@@ -170,19 +170,6 @@ def flatten(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, object]
             yield f"{prefix}{key}", value
 
 
-def _not_given_errors(config: ConfigDict, prefix: str = "") -> Iterator[str]:
-    """Of keys that a config leaves to whoever starts the run: `config_dict.required_placeholder`."""
-    for name in config:
-        try:
-            value = config[name]
-        except config_dict.RequiredValueError:
-            key = prefix + name
-            yield f"config.{key}: must be given, as in --config.{key}=VALUE: {_RULES[key][1]}"
-        else:
-            if isinstance(value, ConfigDict):
-                yield from _not_given_errors(value, f"{prefix}{name}.")
-
-
 def _schema_errors(config: ConfigDict) -> Iterator[str]:
     schema = common.get_config()
     for name in config.get("datasets", {}):
@@ -201,7 +188,9 @@ def _schema_errors(config: ConfigDict) -> Iterator[str]:
 
 def _type_errors(key: str, value, default) -> Iterator[str]:
     numbers = isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool)
-    if isinstance(default, tuple):
+    if value is None:  # `config_dict.placeholder`: left to whoever starts the run
+        yield f"{key}: must be given, as in --{key}=VALUE; configs/common.py says what it may be"
+    elif isinstance(default, tuple):
         if not isinstance(value, tuple) or not all(isinstance(v, int | float) for v in value):
             yield f"{key}={value!r}: must be a tuple of numbers, as in {default!r}"
     elif type(value) is not type(default) and not numbers:
