@@ -9,6 +9,7 @@ from data_pipelines import decode, records
 from data_pipelines.host_tf import plain, tf
 
 PADDING_INDEX = -1  # stands for no record: zeros of weight 0
+VIDEO_FEATURES = {"video", "label", "fps", "num_source_frames"}  # of records that hold a video file instead of frames
 
 
 class ExampleReader:
@@ -27,35 +28,55 @@ class ExampleReader:
         Raises:
           ValueError: a feature is missing.
         """
-        _check_features(split, dataset)
+        self._is_file = dataset.frames_feature not in split.features and set(split.features) >= VIDEO_FEATURES
+        if not self._is_file:
+            _check_features(split, dataset)
         self._locate = records.locator(split)
         self._dataset = dataset
         self._sample = sample
         self.repeats = repeats
         self.frames_shape = (num_frames, *dataset.canvas_px, 3)
 
-    def read_chunk(self, places, size: int):
-        """Reads several examples in one thread; several chunks may be read at once.
+    def read_one(self, index, seeds):
+        """Reads an example, not padded yet.
 
         Args:
-          places: a dataset of `size` pairs (index, seeds): int64 scalar and uint32 [repeats].
-          size: of the chunk, in examples; C is `repeats` times that.
+          index: int64 scalar.
+          seeds: uint32 [repeats].
 
         Returns:
-          `frames` uint8 [C, T, H, W, 3], `size_px` int32 [C, 2], `label` int32 [C], `weight` float32 [C], `index` int64
-          [C] and `seed` uint32 [C].
+          `frames` uint8 [T, h, w, 3], `size_px` int32 [2], `label` int32, `weight` float32, `index` int64 and `seed`
+          uint32 [repeats].
+        """
+        return self._guarded(index, seeds).get_single_element()
+
+    def read_chunk(self, places, size: int):
+        """Reads several small examples in one thread; several chunks may be read at once.
+
+        Args:
+          places: a dataset of `size` pairs (index, seeds), as `read_one` takes them.
+          size: C.
+
+        Returns:
+          As `read_one`, with a leading C, and frames padded to uint8 [C, T, H, W, 3].
         """
         # A guard costs as much as a small image. One around all of a chunk is enough, until something is damaged.
-        together = self._pad(places.flat_map(plain(self._record)).map(plain(self._decode)), size)
-        one_by_one = self._pad(places.flat_map(plain(self._guarded)), size)
-        return self._repeat(_first_of(together, one_by_one).get_single_element())
+        together = self.pad(places.flat_map(plain(self._record)).map(plain(self._decode)), size)
+        one_by_one = self.pad(places.flat_map(plain(self._guarded)), size)
+        return _first_of(together, one_by_one).get_single_element()
 
-    def _repeat(self, chunk):
-        """Each example as neighbouring rows, with a seed each; they share the frames, which are decoded once."""
-        seeds = tf.reshape(chunk["seed"], [-1])
+    def pad(self, examples, size: int):
+        """Batches a dataset of examples: pictures in the top left corner of the canvas, zeros around them."""
+        shapes = dict.fromkeys(examples.element_spec, ())
+        shapes |= {"frames": self.frames_shape, "size_px": (2,), "seed": (self.repeats,)}
+        return examples.padded_batch(size, shapes, drop_remainder=True)
+
+    def repeat(self, batch):
+        """Each example of a batch as `repeats` neighbouring rows, with a seed each and the same frames."""
+        seeds = tf.reshape(batch["seed"], [-1])
         if self.repeats > 1:
-            chunk = {key: tf.repeat(value, self.repeats, axis=0) for key, value in chunk.items()}
-        return chunk | {"seed": seeds}
+            batch = {key: tf.repeat(value, self.repeats, axis=0) for key, value in batch.items()}
+        return batch | {"seed": seeds}
 
     def _record(self, index, seeds):
         """A dataset of (record, index, seed); empty for the padding index."""
@@ -74,17 +95,25 @@ class ExampleReader:
         return _first_of(good, first_byte.map(plain(lambda _: self._zeros(index, seeds))), log_warning=True)
 
     def _decode(self, record, index, seeds):
-        jpegs, label, fps = self._parse(record)
-        indices = self._sample(tf.size(jpegs), fps, seeds[0])
-        frames_Thw3 = decode.decode_frames(tf.gather(jpegs, indices), tuple(self._dataset.canvas_px))
+        clip = self._parse(record)
+        frames_Thw3 = self._sampled_frames(clip, seeds[0])
         return {
             "frames": frames_Thw3,
             "size_px": tf.shape(frames_Thw3)[1:3],
-            "label": tf.cast(label, tf.int32),
+            "label": tf.cast(clip["label"], tf.int32),
             "weight": tf.constant(1.0),
             "index": index,
             "seed": seeds,
         }
+
+    def _sampled_frames(self, clip, seed):
+        canvas_px = tuple(self._dataset.canvas_px)
+        if self._is_file:
+            indices = self._sample(clip["num_source_frames"], clip["fps"], seed)
+            return decode.decode_video(clip["video"], indices, canvas_px)
+        jpegs = clip[self._dataset.frames_feature]
+        indices = self._sample(tf.size(jpegs), clip["fps"], seed)
+        return decode.decode_frames(tf.gather(jpegs, indices), canvas_px)
 
     def _zeros(self, index, seeds):
         return {
@@ -97,22 +126,19 @@ class ExampleReader:
         }
 
     def _parse(self, record):
-        feature = self._dataset.frames_feature
-        parsed = tf.io.parse_single_example(
-            record,
-            {
-                feature: tf.io.FixedLenSequenceFeature((), tf.string, allow_missing=True),  # a single image: of one
-                "label": tf.io.FixedLenFeature((), tf.int64),
-                "fps": tf.io.FixedLenFeature((), tf.float32, default_value=0.0),
-            },
-        )
-        return parsed[feature], parsed["label"], parsed["fps"]
-
-    def _pad(self, examples, size: int):
-        """A dataset of one chunk: pictures in the top left corner of the canvas, zeros around them."""
-        shapes = dict.fromkeys(examples.element_spec, ())
-        shapes |= {"frames": self.frames_shape, "size_px": (2,), "seed": (self.repeats,)}
-        return examples.padded_batch(size, shapes, drop_remainder=True)
+        if self._is_file:
+            media = {
+                "video": tf.io.FixedLenFeature((), tf.string),
+                "num_source_frames": tf.io.FixedLenFeature((), tf.int64),
+            }
+        else:  # a single image is a sequence of one
+            jpegs = tf.io.FixedLenSequenceFeature((), tf.string, allow_missing=True)
+            media = {self._dataset.frames_feature: jpegs}
+        features = {
+            "label": tf.io.FixedLenFeature((), tf.int64),
+            "fps": tf.io.FixedLenFeature((), tf.float32, default_value=0.0),
+        }
+        return tf.io.parse_single_example(record, media | features)
 
 
 def _first_of(attempt, fallback, log_warning: bool = False):

@@ -141,16 +141,21 @@ def _position(ordinal, rows: range, batch_size: int):
 def _stream(
     ordinals: range, locate, reader: ExampleReader, batch_examples: int, threads: int, prefetch_batches: int
 ) -> Stream:
+    threads = threads or os.cpu_count()
     size = _chunk_examples(batch_examples, int(np.prod(reader.frames_shape)))
+    firsts = tf.data.Dataset.range(ordinals.start, ordinals.stop, size)
 
     def read(first):
+        if size == 1:
+            return reader.read_one(*locate(first))
         return reader.read_chunk(tf.data.Dataset.range(first, first + size).map(plain(locate)), size)
 
-    threads = threads or os.cpu_count()
-    chunks = tf.data.Dataset.range(ordinals.start, ordinals.stop, size)
-    batches = chunks.map(plain(read), num_parallel_calls=threads, deterministic=True).rebatch(
-        batch_examples * reader.repeats, drop_remainder=True
-    )
+    examples = firsts.map(plain(read), num_parallel_calls=threads, deterministic=True)
+    if size == 1:  # padded only here: padding and batching are a copy each, which large clips are spared
+        batches = reader.pad(examples, batch_examples)
+    else:
+        batches = examples.rebatch(batch_examples, drop_remainder=True)
+    batches = batches.map(plain(reader.repeat))
     options = tf.data.Options()
     options.deterministic = True
     options.autotune.enabled = False

@@ -4,7 +4,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 
-def info(builder, class_names, modality: str, description: str, **metadata) -> tfds.core.DatasetInfo:
+def info(
+    builder, class_names, modality: str, description: str, media: str = "frames", **metadata
+) -> tfds.core.DatasetInfo:
     """What a builder's `_info` returns.
 
     Args:
@@ -12,22 +14,31 @@ def info(builder, class_names, modality: str, description: str, **metadata) -> t
       class_names: in the order of the labels; None if they are not known yet, to be set when the source is listed.
       modality: "video" or "image".
       description: one sentence for `dataset_info.json`.
+      media: "frames" or "video", as in `features`.
       **metadata: JSON values kept beside the data: where it came from.
     """
     return tfds.core.DatasetInfo(
         builder=builder,
         description=description,
-        features=features(class_names),
+        features=features(class_names, media),
         metadata=tfds.core.MetadataDict(modality=modality, **metadata),
     )
 
 
-def features(class_names) -> tfds.features.FeaturesDict:
-    """The TFDS features of a record."""
+def features(class_names, media: str = "frames") -> tfds.features.FeaturesDict:
+    """The TFDS features of a record, of one of two forms.
+
+    With "frames" a record has JPEG frames, quick to read. With "video" it has the bytes of a video file instead, a few
+    times smaller and several times slower to read; its frames count as stored, at the file's own rate.
+    """
     jpeg = tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg")
+    forms = {
+        "frames": tfds.features.Sequence(jpeg),  # in order of time; one for an image
+        "video": tfds.features.Text(),  # mp4, or another format that FFmpeg knows
+    }
     return tfds.features.FeaturesDict(
         {
-            "frames": tfds.features.Sequence(jpeg),  # in order of time; one for an image
+            media: forms[media],
             "label": tfds.features.ClassLabel(names=None if class_names is None else list(class_names)),
             "source": tfds.features.Text(),  # where it came from: a path inside the source folder, or a description
             "source_sha256": tfds.features.Text(),  # of the source's bytes: equal media in two datasets can be found
@@ -53,9 +64,12 @@ def example(
     source_start_s: float = 0.0,
     source_end_s: float = 0.0,
 ) -> dict:
-    """One record; `frames` are JPEG bytes, `label` a class name or its index, -1 where it is not published."""
+    """One record; `label` is a class name or its index, -1 where it is not published.
+
+    `frames` are a sequence of JPEGs, or the bytes of a video file.
+    """
     return {
-        "frames": list(frames),
+        **({"video": frames} if isinstance(frames, bytes) else {"frames": list(frames)}),
         "label": label,
         "source": source,
         "source_sha256": source_sha256,

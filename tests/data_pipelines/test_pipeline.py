@@ -211,7 +211,9 @@ def _damage(path, at):
     pathlib.Path(path).write_bytes(content)
 
 
-def test_a_damaged_record_weighs_nothing_and_all_others_are_unchanged(make_numbered, dataset):
+@pytest.mark.parametrize("chunk_bytes", [1, 10**9])  # read one by one, or eight at once
+def test_a_damaged_record_weighs_nothing_and_all_others_are_unchanged(make_numbered, dataset, monkeypatch, chunk_bytes):
+    monkeypatch.setattr(pipeline, "CHUNK_BYTES", chunk_bytes)
     data_dir = make_numbered()
     split = records.open_split("numbered", "train", data_dir)
     before = _take(_train(split, dataset), 12)
@@ -253,8 +255,9 @@ def _serialized(jpegs, label):
     return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_a_shard_lost_during_a_run_is_an_error_and_no_hang(make_numbered, dataset, threads):
+@pytest.mark.parametrize(("threads", "chunk_bytes"), [(1, 10**9), (2, 10**9), (2, 1)])
+def test_a_shard_lost_during_a_run_is_an_error_and_no_hang(make_numbered, dataset, monkeypatch, threads, chunk_bytes):
+    monkeypatch.setattr(pipeline, "CHUNK_BYTES", chunk_bytes)
     split = records.open_split("numbered", "train", make_numbered(num_shards=1))
     pathlib.Path(split.paths[0]).unlink()
     with (
