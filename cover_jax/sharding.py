@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 from einops import rearrange
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
@@ -42,7 +43,9 @@ def make_mesh(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -
         raise ValueError(f"{sizes}: must multiply to the {count} devices at hand; -1 once takes all that are left")
     if free:
         shape[free[0]] = len(devices) // fixed
-    return jax.make_mesh(tuple(shape.values()), tuple(shape), axis_types=(AxisType.Auto,) * 3, devices=devices)
+    # A mesh axis may be a part of a torus's: fsdp=8 on v5p:4x4x4.
+    grid = mesh_utils.create_device_mesh(tuple(shape.values()), devices, allow_split_physical_axes=True)
+    return Mesh(grid, tuple(shape), axis_types=(AxisType.Auto,) * 3)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
