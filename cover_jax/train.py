@@ -184,10 +184,11 @@ def say(text: str) -> None:
 
 def _open_splits(config: ConfigDict) -> tuple[dict, dict]:
     """Training splits of all datasets and evaluation splits where there are any; embedded data is made first."""
-    if jax.process_index() == 0:
-        for dataset in config.datasets.values():
+    for dataset in config.datasets.values():
+        if jax.process_index() == 0:
             prepare.prepare_if_self_contained(dataset.builder, config.data_dir)
-    multihost_utils.sync_global_devices("data prepared")
+        else:  # not a collective: on CPUs those give up after 30 s
+            prepare.wait_if_self_contained(dataset.builder, config.data_dir)
     train_splits, eval_splits = {}, {}
     for name, dataset in config.datasets.items():
         split = records.open_split(dataset.builder, dataset.train_split, config.data_dir)

@@ -11,6 +11,7 @@ import dataclasses
 import inspect
 import json
 import sys
+import time
 from collections.abc import Iterator
 
 import tensorflow_datasets as tfds
@@ -28,6 +29,12 @@ def prepare_if_self_contained(builder: str, data_dir: str) -> None:
     if catalog.is_self_contained(builder) and not catalog.is_prepared(builder, data_dir):
         _, _, config = builder.partition("/")
         build(catalog.builder_class(builder)(config=config, data_dir=str(catalog.root_dir(data_dir))))
+
+
+def wait_if_self_contained(builder: str, data_dir: str) -> None:
+    """Returns when another process has made `builder`, if it is one that `prepare_if_self_contained` makes."""
+    while catalog.is_self_contained(builder) and not catalog.is_prepared(builder, data_dir):
+        time.sleep(0.5)
 
 
 def prepare(builder: tfds.core.DatasetBuilder, manual_dir: str = "", beam_pipeline_options: str = "") -> None:
