@@ -253,7 +253,7 @@ def _make_step(model: cover.Functional, config: ConfigDict, view: View, heads: S
 
 
 def _make_look(config: ConfigDict, view: View):
-    """(backbone, batch) -> the K central views, float32 [K, T, H, W, 3], and their patches' shares in CLS [K, T, h, w]."""
+    """(backbone, batch) -> normalised central views [K, T, H, W, 3], and patches' shares in CLS [K, T, h, w]."""
 
     def look(backbone, batch):
         frames_BTHWC = preprocess.evaluate(

@@ -325,3 +325,5 @@ def test_the_command_explains_one_clip(workdir, source, tmp_path, capsys):
         predict.main([*arguments, path])
     with pytest.raises(SystemExit, match="is of one file, not of 2"):
         predict.main([*arguments, path, path])
+    with pytest.raises(SystemExit, match=r"--explain=.*out.nonsense: Could not determine output format"):
+        predict.main([f"--checkpoint={workdir}", f"--explain={tmp_path}/out.nonsense", "--head=motion", path])
