@@ -1,0 +1,57 @@
+"""The notebook as a newcomer runs it: every cell, on the embedded clips, without a network."""
+
+import pathlib
+import re
+
+import pytest
+
+from cover_jax import checkpoint
+
+nbclient = pytest.importorskip("nbclient", reason="pip install -e '.[notebook]' to run the notebook")
+nbformat = pytest.importorskip("nbformat")
+
+NOTEBOOK = pathlib.Path(__file__).parent.parent / "launch" / "finetune_colab.ipynb"
+NUM_LINES = 20  # of a cell
+
+
+@pytest.fixture
+def notebook():
+    return nbformat.read(NOTEBOOK, as_version=4)
+
+
+def printed(cell) -> str:
+    return "".join(output.get("text", "") for output in cell.outputs)
+
+
+def cell_with(cells, text: str):
+    (cell,) = (cell for cell in cells if text in cell.source)
+    return cell
+
+
+def test_it_is_stored_without_outputs_and_in_short_cells(notebook):
+    nbformat.validate(notebook)
+    for cell in notebook.cells:
+        assert len(cell.source.splitlines()) <= NUM_LINES, cell.source
+        if cell.cell_type == "code":
+            assert not cell.outputs and cell.execution_count is None, cell.source
+
+
+@pytest.mark.slow
+def test_every_cell_runs_on_the_embedded_clips(notebook, tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
+    settings = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    assert 'SAVE_TO = ""' in settings.source
+    settings.source = settings.source.replace('SAVE_TO = ""', f'SAVE_TO = "{tmp_path / "saved"}"')
+    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    text = "\n".join(map(printed, code))
+    assert "mine: video_folder/mine, 64 to train on, 24 to validate on, 4 classes" in text
+    assert "a run of this project, step 40" in text
+    assert re.search(r"validation after 40 steps\n.*\n.*\n.*\nmine +4 +24 +25.0% +\d", text)
+    assert len(re.findall(r"moving (?:left|right|up|down) +\d+\.\d%", printed(cell_with(code, "*chosen")))) == 4 * 3
+    assert any("image/png" in output.get("data", {}) for output in cell_with(code, "plt.show()").outputs)
+    assert any("<video" in output.get("data", {}).get("text/html", "") for output in cell_with(code, "Video(").outputs)
+    trained = checkpoint.load_trained(str(tmp_path / "saved"))
+    assert trained.step == 40
+    assert trained.class_names == {"mine": ["moving down", "moving left", "moving right", "moving up"]}
