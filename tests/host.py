@@ -1,0 +1,86 @@
+"""`python -m tests.host ORDERS FLAGS`: cover_jax.main, that also writes down what it trains on, or meets with a fault.
+
+ORDERS is JSON: "record", the file for a line of JSON a row of each training batch that this host's devices hold;
+"sigterm_at" or "raise_at", the step before which this process gets that.
+
+Programs start together: on CPUs, hosts that compile for more than 30 s longer than others are given up by Gloo.
+"""
+
+import hashlib
+import itertools
+import json
+import os
+import signal
+import sys
+import time
+
+import jax
+from absl import app
+from orbax.checkpoint import multihost
+
+from cover_jax import compilation, main, sharding
+from data_pipelines import mixture
+
+# After the signal, steps are as slow as those of large models: hosts need a few seconds to agree on one.
+STEP_AFTER_SIGTERM_S = 1.0
+
+_programs = itertools.count()
+
+
+class Host:
+    """Stands between the training loop and what it calls."""
+
+    def __init__(self, record: str, sigterm_at: int | None = None, raise_at: int | None = None):
+        self._record = open(record, "w")  # noqa: SIM115 - until the process ends
+        self._sigterm_at, self._raise_at = sigterm_at, raise_at
+        self._at, self._put_batch = mixture.Mixture.at, sharding.put_batch
+        self._step, self._expected = 0, []
+        mixture.Mixture.at = lambda mix, step: self.at(mix, step)
+        sharding.put_batch = self.put_batch
+
+    def at(self, mix, step):
+        if step == self._raise_at:
+            raise OSError(f"nothing can be read at step {step}")
+        if step == self._sigterm_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        if self._sigterm_at is not None and step >= self._sigterm_at:
+            time.sleep(STEP_AFTER_SIGTERM_S)
+        found = self._at(mix, step)
+        self._step, self._expected = step, list(found)
+        return found
+
+    def put_batch(self, batch, mesh):
+        arrays = self._put_batch(batch, mesh)
+        if self._expected:  # else it is evaluation that asks
+            name = self._expected.pop(0)
+            for key, array in arrays.items():
+                for shard in array.addressable_shards:
+                    self._write(name, key, shard)
+        return arrays
+
+    def _write(self, name, key, shard):
+        first = shard.index[0].start or 0
+        for row, value in enumerate(shard.data.__array__(), first):
+            digest = hashlib.sha1(value.tobytes()).hexdigest()
+            self._record.write(json.dumps([[self._step, name, key, row], digest]) + "\n")
+        self._record.flush()
+
+
+def jit_and_wait(function, _jit=compilation.jit, **arguments):
+    """compilation.jit, but every host compiles before any runs."""
+    jitted, compiled = _jit(function, **arguments), {}
+
+    def call(*args):
+        key = str(jax.tree.map(jax.typeof, args))
+        if key not in compiled:
+            compiled[key] = jitted.lower(*args).compile()
+            multihost.sync_global_processes(f"compiled {next(_programs)}")
+        return compiled[key](*args)
+
+    return call
+
+
+if __name__ == "__main__":
+    compilation.jit = jit_and_wait
+    Host(**json.loads(sys.argv.pop(1)))
+    app.run(main.main)

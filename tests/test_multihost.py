@@ -1,0 +1,190 @@
+"""Two and four processes on 127.0.0.1 train, evaluate, save and go on as one process does; a fault ends them all."""
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import re
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cover_jax import checkpoint
+
+STEPS = 10
+SMALL = [
+    f"--config.steps={STEPS}", f"--config.checkpoint_every_steps={STEPS}", f"--config.eval_every_steps={STEPS}",
+    "--config.log_every_steps=1", "--config.optimizer.warmup_steps=2", "--config.plan=joint",
+]  # fmt: skip
+TIMEOUT_S = 400
+HEARTBEAT_TIMEOUT_S = 30  # as in main.py: until a host that is gone is noticed at the latest
+
+pytestmark = pytest.mark.slow
+
+
+@dataclasses.dataclass
+class Job:
+    """Processes that have ended.
+
+    Attributes:
+        codes: exit code of each.
+        printed: what each printed.
+        rows: (step, dataset, key, row of the global batch) -> hash, from all of them.
+        ended_s: when each ended, after the first.
+    """
+
+    codes: list[int]
+    printed: list[str]
+    rows: dict[tuple, str]
+    ended_s: list[float]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Runs a job on a number of processes, four devices in all, to its end; all jobs share their data."""
+    data_dir, cache_dir = tmp_path_factory.mktemp("digits"), tmp_path_factory.mktemp("cache")
+
+    def run(workdir, processes, *flags, orders=None):
+        folder = tmp_path_factory.mktemp("job")
+        env = os.environ | {
+            "JAX_NUM_CPU_DEVICES": str(4 // processes), "JAX_COMPILATION_CACHE_DIR": str(cache_dir),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }  # fmt: skip
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        env["JAX_COORDINATOR_BIND_ADDRESS"] = address
+        commands = []
+        for host in range(processes):
+            order = {"record": str(folder / f"rows{host}"), **(orders or {}).get(host, {})}
+            commands.append([
+                sys.executable, "-m", "tests.host", json.dumps(order), "--config=configs/demo.py",
+                f"--workdir={workdir}", f"--config.data_dir={data_dir}", *SMALL, *flags,
+                *([f"--coordinator={address}", f"--num_processes={processes}", f"--process_id={host}"]
+                  if processes > 1 else []),
+            ])  # fmt: skip
+        return _wait(commands, env, folder)
+
+    return run
+
+
+def _wait(commands: list[list[str]], env: dict, folder: pathlib.Path) -> Job:
+    """Starts the commands at once and waits for all; kills what is left after TIMEOUT_S."""
+    outputs, processes = [folder / f"printed{host}" for host in range(len(commands))], []
+    for command, output in zip(commands, outputs, strict=True):
+        with output.open("w") as file:
+            processes.append(subprocess.Popen(command, env=env, stdout=file, stderr=subprocess.STDOUT))
+    ended, deadline = {}, time.monotonic() + TIMEOUT_S
+    try:
+        while len(ended) < len(processes):
+            assert time.monotonic() < deadline, "\n".join(output.read_text() for output in outputs)
+            ended |= {
+                host: time.monotonic()
+                for host, process in enumerate(processes)
+                if host not in ended and process.poll() is not None
+            }
+            time.sleep(0.05)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    rows = {}
+    for host in range(len(commands)):
+        for line in (folder / f"rows{host}").read_text().splitlines():
+            where, digest = json.loads(line)
+            assert rows.setdefault(tuple(where), digest) == digest, f"hosts differ in {where}"
+    return Job(
+        codes=[process.returncode for process in processes],
+        printed=[output.read_text() for output in outputs],
+        rows=rows,
+        ended_s=[ended[host] - min(ended.values()) for host in range(len(commands))],
+    )
+
+
+@pytest.fixture(scope="module")
+def one(run, tmp_path_factory):
+    """A run of one process: its folder, and what it did."""
+    workdir = tmp_path_factory.mktemp("one")
+    job = run(workdir, 1)
+    assert job.codes == [0], job.printed[0]
+    return workdir, job
+
+
+def losses(workdir: pathlib.Path) -> np.ndarray:
+    """[STEPS, datasets], from TensorBoard's files: the log has three digits."""
+    found = {}
+    for path in sorted((workdir / "tensorboard").iterdir(), key=lambda path: path.stat().st_mtime):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            for value in event.summary.value:
+                if re.fullmatch(r"train/\w+/loss", value.tag):
+                    found[event.step, value.tag] = tf.make_ndarray(value.tensor)
+    tags = sorted({tag for _, tag in found})
+    return np.array([[found[step, tag] for tag in tags] for step in range(1, STEPS + 1)])
+
+
+def parameters(workdir: pathlib.Path) -> dict:
+    trained = checkpoint.load_trained(str(workdir))
+    assert trained.step == STEPS
+    return trained.params
+
+
+def table(printed: str) -> list[str]:
+    rows = re.findall(r"^(?:appearance|images|motion) +\d+ +\d+ .*%$", printed, re.MULTILINE)
+    assert len(rows) == 3, printed
+    return rows
+
+
+def assert_same_run(workdir: pathlib.Path, printed: str, one) -> None:
+    """It ended as that of one process did: losses, parameters, validation."""
+    expected = losses(one[0])
+    assert np.ptp(expected, axis=0).min() > 1e-3, "nothing was learnt, so nothing was compared"
+    np.testing.assert_allclose(losses(workdir), expected, rtol=0, atol=1e-5)
+    assert table(printed) == table(one[1].printed[0])
+    same = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-5)
+    jax.tree.map(same, parameters(workdir), parameters(one[0]))
+
+
+def saved_steps(workdir: pathlib.Path) -> list[int]:
+    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
+
+
+def test_two_hosts_do_as_one(run, one, tmp_path):
+    job = run(tmp_path, 2)
+    assert job.codes == [0, 0], "\n".join(job.printed)
+    assert job.rows == one[1].rows and len(job.rows) == STEPS * (16 + 16 + 64) * 6
+    assert_same_run(tmp_path, job.printed[0], one)
+    assert "loss" not in job.printed[1], "the second host must be silent"
+
+
+def test_sigterm_on_one_host_saves_one_step_on_all_and_four_hosts_go_on(run, one, tmp_path):
+    job = run(tmp_path, 2, "--config.mesh.fsdp=2", orders={1: {"sigterm_at": 2}})
+    assert job.codes == [42, 42], "\n".join(job.printed)
+    (step,) = saved_steps(tmp_path)
+    assert 2 < step < STEPS and f"SIGTERM: step {step} is saved" in job.printed[0]
+    # Two of the four hold the first half of each batch, the others the second half.
+    again = run(tmp_path, 4, "--config.mesh.tensor=2")
+    assert again.codes == [0] * 4, "\n".join(again.printed)
+    assert job.rows | again.rows == one[1].rows
+    assert min(again.rows)[0] == step
+    assert_same_run(tmp_path, again.printed[0], one)
+
+
+def test_sigterm_on_the_only_host_saves_its_step(run, tmp_path):
+    job = run(tmp_path, 1, orders={0: {"sigterm_at": 1}})
+    assert job.codes == [42], job.printed[0]
+    assert saved_steps(tmp_path) == [2]
+    assert "step 2 is saved" in job.printed[0] and "tracked_metric" not in job.printed[0]
+
+
+def test_an_exception_on_one_host_ends_all(run, tmp_path):
+    job = run(tmp_path, 2, orders={1: {"raise_at": 1}})
+    assert job.codes[1] == 1 and job.codes[0] != 0
+    assert max(job.ended_s) < HEARTBEAT_TIMEOUT_S + 15
+    assert job.printed[1].splitlines()[-1] == "OSError: nothing can be read at step 1"
