@@ -136,6 +136,6 @@ def input_pipeline() -> ml_collections.ConfigDict:
     config = ConfigDict()
     config.threads = 0  # of each dataset's tf.data pool; 0: one a core
     config.prefetch_batches = 2  # ready ahead of the step, for each dataset
-    # Training examples that another dataset is validated on: "exclude" them, "report" them alone, or "ignore": no search.
+    # Training examples that another dataset is validated on: "exclude" them, "report" them, or "ignore": no search.
     config.leaks = "exclude"
     return config
