@@ -30,11 +30,11 @@ PACKAGES = (
 # would silently be another run.
 _FIXED_KEYS = (
     "seed", "plan", "model.variant", "model.head", "model.size_px", "model.num_frames", "optimizer.name",
-    "datasets.*.builder", "datasets.*.train_split", "datasets.*.weight", "datasets.*.batch_size",
+    "datasets.*.builder", "datasets.*.train_split", "datasets.*.weight", "datasets.*.batch_size", "datasets.*.repeats",
 )  # fmt: skip
 
 
-class CheckpointMismatchError(ValueError):
+class CheckpointMismatchError(config_lib.ConfigError):
     """The checkpoint belongs to a run with other heads, data or input order. The message has a line for each."""
 
 
@@ -111,10 +111,19 @@ def restore(manager: ocp.CheckpointManager, step: int, state_like, meta: dict):
         CheckpointMismatchError: the checkpoint is of another run (see `check_same_run`).
     """
     saved = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
-    for change in check_same_run(saved, meta, f"{manager.directory}/{step}"):
-        print(f"changed since the checkpoint: {change}")
-    args = ocp.args.Composite(state=ocp.args.StandardRestore(state_like))
-    return manager.restore(step, args=args).state
+    where = f"{manager.directory}/{step}"
+    changes = check_same_run(saved, meta, where)
+    if jax.process_index() == 0 and changes:
+        print("\n".join(f"changed since the checkpoint: {change}" for change in changes), flush=True)
+    try:
+        return manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(state_like))).state
+    except ValueError as error:
+        if not changes:
+            raise
+        # Some keys decide what the optimizer remembers: whether there is an average, a clipped norm, a frozen part.
+        raise CheckpointMismatchError(
+            "\n".join([f"{where} cannot be restored with what changed; go back to what the checkpoint has:", *changes])
+        ) from error
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,9 +8,11 @@ import sys
 
 import jax
 from absl import app, flags, logging
+from etils import epath
 from ml_collections import config_flags
 
 from cover_jax import config as config_lib
+from cover_jax import sharding
 from data_pipelines import catalog
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/, as FILE or FILE:ARGUMENT.")
@@ -26,6 +28,23 @@ _PREEMPTED_EXIT_CODE = 42  # saved and ended on SIGTERM: the same command goes o
 flags.mark_flags_as_required(["config", "workdir"])
 
 
+# What the user can put right: the message says how, and a traceback would bury it.
+_USER_ERRORS = (
+    config_lib.ConfigError, catalog.DatasetNotPreparedError, FileNotFoundError, NotADirectoryError, PermissionError,
+)  # fmt: skip
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """absl's parser, with one line instead of a traceback for a config or a key that does not exist."""
+    try:
+        rest = app.parse_flags_with_usage(argv)
+        _ = _CONFIG.value.seed  # only now does a file that cannot be loaded say so
+    except (KeyError, AttributeError, OSError) as error:
+        reason = error.args[0] if isinstance(error, KeyError) else error
+        sys.exit(f"error: --config: {reason}")
+    return rest
+
+
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"arguments that are no flags: {' '.join(argv[1:])}")
@@ -35,15 +54,19 @@ def main(argv: list[str]) -> None:
     try:
         config_lib.validate(config)
         _start_distributed()  # before anything that may fail on one host alone
-        _check_prepared(config)
+        sharding.make_mesh(config.mesh)
+        _check_folders(config)
         _run(config)
-    except (config_lib.ConfigError, catalog.DatasetNotPreparedError) as error:
+    except _USER_ERRORS as error:
         if jax.distributed.is_initialized():
             raise
         sys.exit(f"error: {error}")
 
 
-def _check_prepared(config) -> None:
+def _check_folders(config) -> None:
+    for name, value in (("--workdir", _WORKDIR.value), ("config.data_dir", config.data_dir)):
+        if value and epath.Path(value).is_file():
+            raise config_lib.ConfigError(f"{name}={value}: is a file; it must be a folder, which is made if missing")
     for dataset in config.datasets.values():
         if not catalog.is_self_contained(dataset.builder):
             catalog.dataset_dir(dataset.builder, config.data_dir)
@@ -80,4 +103,4 @@ def _run(config) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -10,6 +10,8 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
+from cover_jax import config as config_lib
+
 # Logical axis of a parameter -> mesh axis. An axis that is not here is an error, never "replicated by default".
 RULES = {
     "layers": None,
@@ -31,7 +33,7 @@ def make_mesh(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -
     """The mesh (data, fsdp, tensor) over `devices`, by default all there are.
 
     Raises:
-        ValueError: the axes do not multiply to the number of devices.
+        ConfigError: the axes do not multiply to the number of devices.
     """
     shape = {axis: config[axis] for axis in ("data", "fsdp", "tensor")}
     devices = jax.devices() if devices is None else devices
@@ -40,7 +42,9 @@ def make_mesh(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -
     if len(devices) % fixed or (not free and fixed != len(devices)):
         sizes = ", ".join(f"config.mesh.{axis}={size}" for axis, size in shape.items())
         count = len(devices)
-        raise ValueError(f"{sizes}: must multiply to the {count} devices at hand; -1 once takes all that are left")
+        raise config_lib.ConfigError(
+            f"{sizes}: must multiply to the {count} devices at hand; -1 once takes all that are left"
+        )
     if free:
         shape[free[0]] = len(devices) // fixed
     # A mesh axis may be a part of a torus's: fsdp=8 on v5p:4x4x4.

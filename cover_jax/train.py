@@ -168,9 +168,10 @@ def evaluate_checkpoint(config: ConfigDict, workdir: str) -> None:
     Raises:
         FileNotFoundError: there is no checkpoint.
     """
+    folder = epath.Path(workdir) / "checkpoints"
+    if not folder.exists() or not any(child.name.isdigit() for child in folder.iterdir()):
+        raise FileNotFoundError(f"{folder}: no checkpoint to evaluate; train first (--mode=train)")
     run = Run(config, workdir)
-    if run.manager.latest_step() is None:
-        raise FileNotFoundError(f"{run.manager.directory}: no checkpoint to evaluate; train first (--mode=train)")
     state = run.restore_or_init()
     with contextlib.closing(run.manager), _writer(run.workdir) as writer:
         _evaluate(run, state, int(state.step), writer)

@@ -92,7 +92,8 @@ def make_train_step(
         finite = jnp.isfinite(grad_norm)
         for loss, _ in (measured[f"{name}/loss"] for name in batches):
             finite &= jnp.isfinite(loss)
-        scalars = {"learning_rate": schedule(state.step), "grad_norm": grad_norm}
+        # The optimizer counts the steps that it took: a step that was skipped does not advance its schedule.
+        scalars = {"learning_rate": schedule(state.step - state.skipped), "grad_norm": grad_norm}
         state = _update(state, grads, finite, tx, config.optimizer.ema_decay)
         scalars |= {"skipped": state.skipped, "skipped_in_a_row": state.skipped_in_a_row}
         return state, {**measured, "scalars": scalars}

@@ -75,7 +75,10 @@ def _versions(builder: str, data_dir: str) -> list[epath.Path]:
     if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", builder):
         raise ValueError(f'builder {builder!r} is not of the form "name" or "name/config"')
     folder = root_dir(data_dir) / builder
-    return [child for child in (folder.iterdir() if folder.is_dir() else ()) if _is_version(child)]
+    found = [child for child in (folder.iterdir() if folder.is_dir() else ()) if _is_version(child)]
+    if is_self_contained(builder):  # an older one is not what this version of the project makes
+        return [child for child in found if child.name == str(builder_class(builder).VERSION)]
+    return found
 
 
 def _is_version(path: epath.Path) -> bool:

@@ -1,10 +1,6 @@
 """TensorFlow as this package uses it: a reader on the host's CPU that never touches the accelerators."""
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # its notes on the CPU's instruction sets; warnings still show
-
-import tensorflow as tf  # noqa: E402
+import tensorflow as tf
 
 for _kind in ("GPU", "TPU"):
     tf.config.set_visible_devices([], _kind)

@@ -382,12 +382,10 @@ def test_again_starts_main_again_as_long_as_it_was_preempted(fake_main, codes, r
 def started(*command, env: dict[str, str]):
     """A script in a process group of its own, of which nothing is left at the end."""
 
-    def as_in_a_terminal():  # a job in the background would have INT ignored, which bash cannot undo
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    process = subprocess.Popen(
-        command, env=env, stdout=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=as_in_a_terminal
-    )
+    # As in a terminal: a job in the background would have INT ignored, which bash cannot undo.
+    undo = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execvp(sys.argv[1], sys.argv[1:])"
+    command = [sys.executable, "-c", undo, *map(str, command)]
+    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
         yield process
     finally:
