@@ -17,7 +17,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.steps = 1000  # optimizer steps in the whole run
     config.log_every_steps = 100
     config.eval_every_steps = 1000  # and always after the last step
-    config.checkpoint_every_steps = 1000  # and always after the last step
+    config.checkpoint_every_steps = 1000  # and at every evaluation and after the last step
     config.keep_checkpoints = 1  # this many of the latest and, beside them, of the best
     config.best_metric = "mean_top1"  # "mean_top1", or "DATASET/top1" | "DATASET/top5" | "DATASET/mean_class"
     config.max_nonfinite_steps = 1  # end the run after this many steps in a row with a NaN or Inf loss or gradient

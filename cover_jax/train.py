@@ -106,6 +106,7 @@ def train(config: ConfigDict, workdir: str) -> train_step.TrainState:
     run = Run(config, workdir)
     state = run.restore_or_init()
     _describe(run, state)
+    say("compiling: the first steps wait for it")
     mix = mixture.Mixture({name: d.weight for name, d in config.datasets.items()}, config.plan, config.seed)
     step_fn = compilation.jit(
         train_step.make_train_step(
@@ -140,7 +141,7 @@ def train(config: ConfigDict, workdir: str) -> train_step.TrainState:
             done = step + 1
             logs, evaluates, saves = (_due(done, config[f"{what}_every_steps"], config.steps)
                                       for what in ("log", "eval", "checkpoint"))  # fmt: skip
-            leaves = preempted(done)
+            leaves = preempted(done) and done < config.steps  # after the last step it ends by itself
             if not (logs or evaluates or saves or leaves):
                 continue
             pending = _fetch(pending, report, config)
@@ -353,6 +354,6 @@ def _preview(run: Run, name: str, batch: dict) -> np.ndarray:
 
 
 def _heat_map(confusion: np.ndarray) -> np.ndarray:
-    """uint8-range float image [S, S, 1]: rows are true classes, columns predicted ones, bright is often."""
+    """Image [S, S, 1] of values 0..1: rows are true classes, columns predicted ones, bright is often."""
     share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     return np.kron(share, np.ones((max(1, 480 // len(share)),) * 2))[..., None]
