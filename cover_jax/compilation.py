@@ -3,7 +3,7 @@
 import jax
 
 # On a CPU, jax 0.10's fusion emitters take LLVM two to three times longer, and the code is no faster (mu/4, gradient:
-# 6.1 s against 2.7 s to compile, 88 ms against 55 ms to run, on 2 cores). Later versions do not know the option.
+# 6.1 s against 2.7 s to compile, 88 ms against 55 ms to run, on 2 cores). jax 0.12 does not know the option.
 JAX_WITH_SLOW_FUSIONS = (0, 10)
 
 
