@@ -21,6 +21,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.keep_checkpoints = 1  # this many of the latest and, beside them, of the best
     config.best_metric = "mean_top1"  # "mean_top1", or "DATASET/top1" | "DATASET/top5" | "DATASET/mean_class"
     config.max_nonfinite_steps = 1  # end the run after this many steps in a row with a NaN or Inf loss or gradient
+    config.compilation_cache = True  # keep programs in WORKDIR/compilation_cache: a restart does not compile again
+    config.profile_steps = (0, 0)  # trace from this step to before that one, for TensorBoard's profile page; equal: off
+    config.write_compiled = False  # the program and the memory of each kind of step, to WORKDIR/compiled
 
     # "interleave": one dataset a step, drawn in exact proportion to the datasets' weights (weighted task sampling, as
     # in PolyViT, arXiv 2111.12993). "joint": every dataset in every step. The paper does not say which it used.

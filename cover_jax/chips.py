@@ -54,6 +54,30 @@ CHIPS = {
 }
 
 
+# Device kind, as JAX names it (`jax.devices()[0].device_kind`), by its beginning -> TFLOP/s of bfloat16 matrix products
+# without sparsity. TPUs: as JAX itself tells their kinds apart (jax/_src/pallas/mosaic/tpu_info.py). GPUs: NVIDIA's
+# data sheets, whose figures with sparsity are twice as high.
+_PEAK_TFLOPS = {
+    "TPU v4": CHIPS["v4"].peak_tflops,
+    "TPU v5 lite": CHIPS["v5e"].peak_tflops,
+    "TPU v5e": CHIPS["v5e"].peak_tflops,
+    "TPU v5": CHIPS["v5p"].peak_tflops,
+    "TPU v6": CHIPS["v6e"].peak_tflops,
+    "NVIDIA A100": 312,
+    "NVIDIA H100 80GB HBM3": 989,
+    "NVIDIA H200": 989,
+}
+
+
+def peak_flops(devices: list[jax.Device]) -> float | None:
+    """Operations a second of all devices together, bfloat16 matrix products; None where their kind is not known."""
+    kind = devices[0].device_kind
+    for beginning, tflops in _PEAK_TFLOPS.items():
+        if kind.startswith(beginning) and kind != "TPU v4 lite":
+            return len(devices) * tflops * 1e12
+    return None
+
+
 class TopologyError(ValueError):
     """The topology's name means nothing, or no compiler for TPUs is installed. The message says what would be right."""
 

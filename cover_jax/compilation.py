@@ -1,5 +1,7 @@
 """How functions are compiled: `jax.jit`, with what a platform's compiler needs to be told."""
 
+import os
+
 import jax
 
 # On a CPU, jax 0.10's fusion emitters take LLVM two to three times longer, and the code is no faster (mu/4, gradient:
@@ -11,3 +13,12 @@ def jit(function, **arguments):
     """`jax.jit(function, **arguments)` for the default platform."""
     slow = jax.default_backend() == "cpu" and jax.__version_info__[:2] == JAX_WITH_SLOW_FUSIONS
     return jax.jit(function, compiler_options={"xla_cpu_use_fusion_emitters": False} if slow else None, **arguments)
+
+
+def keep_compiled(folder: str) -> None:
+    """From here on keeps compiled programs in `folder` and takes them from there; before anything is compiled.
+
+    A folder that the environment names (JAX_COMPILATION_CACHE_DIR) has precedence: hosts may share one.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", folder)

@@ -57,6 +57,7 @@ _SHARE = (_share, "from 0 to 1")
 _BELOW_ONE = (_below_one, "from 0 to below 1")
 _REGEX = (_regex, "a regular expression")
 _RANGE = (_pair, "two numbers, 0 < first <= second")
+_STEPS = (lambda value: len(value) == 2 and 0 <= value[0] <= value[1], "two steps, 0 <= first <= second")
 _RGB = (lambda value: len(value) == 3, "three numbers, for red, green and blue")
 
 # Key pattern -> (test, what would be right). The first pattern that fits a key decides.
@@ -66,6 +67,7 @@ _RULES = {
     "*_every_steps": _POSITIVE,
     "keep_checkpoints": _POSITIVE,
     "max_nonfinite_steps": _POSITIVE,
+    "profile_steps": _STEPS,
     "plan": _one_of("interleave", "joint"),
     "datasets.*.builder": (lambda value: re.fullmatch(r"[a-z0-9_]+(/[\w.\-]+)?", value), "'name' or 'name/config'"),
     "datasets.*.train_split": (bool, "the name of a split"),

@@ -11,8 +11,8 @@ from absl import app, flags, logging
 from etils import epath
 from ml_collections import config_flags
 
+from cover_jax import compilation, sharding
 from cover_jax import config as config_lib
-from cover_jax import sharding
 from data_pipelines import catalog
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/, as FILE or FILE:ARGUMENT.")
@@ -92,6 +92,8 @@ def _run(config) -> None:
     # Here and not above: it brings TensorFlow, which takes longer to load than a wrong config should take to fail.
     from cover_jax import train
 
+    if config.compilation_cache:
+        compilation.keep_compiled(str(epath.Path(_WORKDIR.value) / "compilation_cache"))
     if _MODE.value == "evaluate":
         train.evaluate_checkpoint(config, _WORKDIR.value)
         return

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import math
 import time
 from collections.abc import Iterator
 
@@ -9,19 +10,28 @@ from cover_jax import metrics
 
 
 class Progress:
-    """Gathers fetched metrics between two log lines."""
+    """Gathers fetched metrics between two log lines.
 
-    def __init__(self, steps: int):
-        self._steps = steps
+    Args:
+        steps: of the whole run.
+        started_s: when the run was first started, by any process (seconds since 1970).
+        peak_flops: what all devices together can do in a second; None: not known.
+    """
+
+    def __init__(self, steps: int, started_s: float, peak_flops: float | None):
+        self._steps, self._started_s, self._peak_flops = steps, started_s, peak_flops
+        self._quickest_step_s = None  # not known from the first interval, in which the steps are compiled
         self._reset()
 
     def _reset(self):
         self._since, self._wait_s, self._examples, self._taken, self._totals = time.perf_counter(), 0.0, 0, 0, {}
+        self._flops = 0
 
-    def waited(self, seconds: float, examples: int) -> None:
-        """Counts the time that a step's input made the accelerator wait, and how many examples came."""
+    def waited(self, seconds: float, examples: int, flops: int) -> None:
+        """Counts the time that a step's input made the accelerator wait, its examples, and the model's operations."""
         self._wait_s += seconds
         self._examples += examples
+        self._flops += flops
         self._taken += 1
 
     @contextlib.contextmanager
@@ -44,17 +54,37 @@ class Progress:
         eta_s = (self._steps - step) * seconds / max(self._taken, 1)
         scalars = values | {name: float(value) for name, value in self._scalars.items()}
         scalars |= {"clips_per_s": self._examples / seconds, "input_wait_share": self._wait_s / seconds}
+        scalars |= self._utilization(seconds) | self._goodput(step, seconds)
         datasets = sorted({name.split("/")[0] for name in values})
         parts = [f"{d} loss {values[f'{d}/loss']:.3f} top-1 {values[f'{d}/top1']:.1%}" for d in datasets]
         line = " | ".join([
             f"step {step}/{self._steps}, {datetime.timedelta(seconds=round(eta_s))} left",
             *parts,
             f"{scalars['clips_per_s']:.1f} clips/s",
+            f"MFU {scalars['mfu']:.1%}" if "mfu" in scalars else f"{scalars['model_tflops']:.3g} TFLOP/s",
             f"input wait {scalars['input_wait_share']:.0%}",
+            *([f"goodput {scalars['goodput']:.0%}"] if "goodput" in scalars else []),
             f"lr {scalars['learning_rate']:.2e}",
         ])  # fmt: skip
         self._reset()
         return line, {f"train/{name}": value for name, value in scalars.items()}
+
+    def _utilization(self, seconds: float) -> dict[str, float]:
+        """The model's operations a second and, where the devices' peak is known, their share of it (MFU)."""
+        done = {"model_tflops": self._flops / seconds / 1e12}
+        return done | ({"mfu": self._flops / seconds / self._peak_flops} if self._peak_flops else {})
+
+    def _goodput(self, step: int, seconds: float) -> dict[str, float]:
+        """Share of the time since the run was first started that its steps would have taken at their best.
+
+        What is missing went into starting, compiling, waiting for input, evaluating, saving, standing still and doing
+        again what a fault had undone.
+        """
+        if self._quickest_step_s is None:
+            self._quickest_step_s = math.inf
+            return {}
+        self._quickest_step_s = min(self._quickest_step_s, (seconds - self._wait_s) / max(self._taken, 1))
+        return {"goodput": step * self._quickest_step_s / (time.time() - self._started_s)}
 
 
 def table(title: str, rows: list[dict[str, str]]) -> str:

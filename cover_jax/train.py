@@ -18,10 +18,13 @@ from ml_collections import ConfigDict
 
 from cover_jax import (
     checkpoint,
+    chips,
     compilation,
     evaluate,
+    flops,
     optimizer,
     preprocess,
+    profiling,
     progress,
     sharding,
     train_step,
@@ -117,26 +120,37 @@ def train(config: ConfigDict, workdir: str) -> train_step.TrainState:
         out_shardings=(run.shardings, sharding.replicated(run.mesh)),
     )
     first_step = int(state.step)
-    report = progress.Progress(config.steps)
+    step_flops = {name: flops.train_step(config, name) for name in config.datasets}
+    report = progress.Progress(config.steps, _first_start(run.workdir), chips.peak_flops(jax.devices()))
     with contextlib.ExitStack() as stack:
         preempted = stack.enter_context(_preemption(run))
         stack.callback(run.manager.close)  # waits for the save under way; a failure there fails the run
         writer = stack.enter_context(_writer(run.workdir))
+        profiler = stack.enter_context(
+            contextlib.closing(profiling.Profiler(config.profile_steps, run.workdir / "tensorboard"))
+        )
         streams = _open_streams(stack, run, mix.counts(first_step))
         previewed = set()
         pending = None  # (step, datasets, metrics) that were dispatched and not fetched yet
         for step in range(first_step, config.steps):
-            start = time.perf_counter()
-            batches = {name: next(streams[name]) for name in mix.at(step)}
-            report.waited(time.perf_counter() - start, sum(config.datasets[name].batch_size for name in batches))
-            if unseen := batches.keys() - previewed:
-                previewed |= unseen
-                writer.write_images(step, {f"input/{name}": _preview(run, name, batches[name]) for name in unseen})
-            with jax.transfer_guard("disallow"):
-                on_device = {name: sharding.put_batch(batch, run.mesh) for name, batch in batches.items()}
-                state, measured = step_fn(state, on_device)
-            _fetch(pending, report, config)
-            pending = (step, list(batches), measured)
+            with profiler.step(step):
+                start = time.perf_counter()
+                batches = {name: next(streams[name]) for name in mix.at(step)}
+                report.waited(
+                    time.perf_counter() - start,
+                    examples=sum(config.datasets[name].batch_size for name in batches),
+                    flops=sum(step_flops[name] for name in batches),
+                )
+                if unseen := batches.keys() - previewed:
+                    previewed |= unseen
+                    writer.write_images(step, {f"input/{name}": _preview(run, name, batches[name]) for name in unseen})
+                with jax.transfer_guard("disallow"):
+                    on_device = {name: sharding.put_batch(batch, run.mesh) for name, batch in batches.items()}
+                    if config.write_compiled and unseen:
+                        _write_compiled(run.workdir, step_fn, state, on_device)
+                    state, measured = step_fn(state, on_device)
+                _fetch(pending, report, config)
+                pending = (step, list(batches), measured)
 
             done = step + 1
             logs, evaluates, saves = (_due(done, config[f"{what}_every_steps"], config.steps)
@@ -264,6 +278,19 @@ def _open_streams(stack: contextlib.ExitStack, run: Run, counts: dict[str, int])
         )
         for name, split in run.train_splits.items()
     }
+
+
+def _first_start(workdir: epath.Path) -> float:
+    """When the run in `workdir` was first started, in seconds since 1970; noted there by the first process."""
+    path = workdir / "first_start.json"
+    if jax.process_index() == 0 and not path.exists():
+        path.write_text(json.dumps({"unix_time_s": time.time()}))
+    return json.loads(path.read_text())["unix_time_s"] if jax.process_index() == 0 else time.time()
+
+
+def _write_compiled(workdir: epath.Path, step_fn, state, on_device: dict) -> None:
+    """Writes what the compiler made of the step on these datasets; with the compilation cache it compiles once."""
+    say(profiling.write_compiled(step_fn.lower(state, on_device).compile(), workdir / "compiled", "+".join(on_device)))
 
 
 def _due(done: int, every: int, steps: int) -> bool:

@@ -71,6 +71,7 @@ IMPOSSIBLE = [
     ("seed", -1, "from 0"),
     ("steps", 0, "greater than 0"),
     ("log_every_steps", 0, "greater than 0"),
+    ("profile_steps", (20, 10), "0 <= first <= second"),
     ("plan", "alternate", "'interleave', 'joint'"),
     ("best_metric", "appearance/top2", "appearance/top1"),
     ("steps", "many", "type int"),
