@@ -18,6 +18,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 
+with contextlib.suppress(ImportError, OSError, RuntimeError):  # told below, where it would be used
+    import torchcodec.decoders  # noqa: F401 - loaded after TensorFlow it crashes
+
 import av
 import numpy as np
 import tensorflow as tf
