@@ -9,6 +9,7 @@ After --raw come the flags of `data_pipelines.prepare`. Beside what is printed i
 
 import argparse
 import concurrent.futures
+import dataclasses
 import functools
 import json
 import multiprocessing
@@ -55,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--raw", action="store_true", help="look at the files that a dataset would be prepared from")
     parser.add_argument("--data_dir", default="", help="where prepared datasets stand (TFDS's default)")
     parser.add_argument("--output", default="", help="folder for manifest.json and doctor.html")
-    parser.add_argument("--frames_feature", default="", help="feature with the JPEG bytes (frames, else image)")
+    parser.add_argument("--frames_feature", default="", help="feature with the pictures (frames, image or video)")
     return parser
 
 
@@ -80,9 +81,12 @@ def _splits_of(where: epath.Path) -> list[str]:
 
 
 def _frames_feature(features: tuple[str, ...]) -> str:
-    if not {"frames", "image"} & set(features):
-        raise ValueError(f"none of the features {', '.join(features)} is called frames or image: --frames_feature=NAME")
-    return "frames" if "frames" in features else "image"
+    for known in ("frames", "image", "video"):
+        if known in features:
+            return known
+    raise ValueError(
+        f"none of the features {', '.join(features)} is called frames, image or video: --frames_feature=NAME"
+    )
 
 
 def _of_records(name: str, where: epath.Path, splits: dict, frames_feature: str) -> tuple[dict, dict]:
@@ -114,6 +118,8 @@ def _class_name(names: tuple[str, ...], label: int) -> str:
 def _examine_sources(prepare_arguments: list[str], output: str) -> None:
     """Decodes every file that a dataset would be prepared from."""
     for name, modality, reader, found in prepare.sources(prepare_arguments):
+        if "form" in reader.options:  # the frames are looked at, in whatever form they would be stored
+            reader = dataclasses.replace(reader, options=reader.options | {"form": "frames"})
         examined = {role: _of_files(reader, found, role) for role in found.splits}
         about = {"dataset": name, "where": reader.source, "modality": modality, "origin": reader.options}
         splits = {role: described for role, (described, _) in examined.items()}

@@ -9,7 +9,6 @@ from data_pipelines import decode, records
 from data_pipelines.host_tf import plain, tf
 
 PADDING_INDEX = -1  # stands for no record: zeros of weight 0
-VIDEO_FEATURES = {"video", "label", "fps", "num_source_frames"}  # of records that hold a video file instead of frames
 
 
 class ExampleReader:
@@ -28,9 +27,9 @@ class ExampleReader:
         Raises:
           ValueError: a feature is missing.
         """
-        self._is_file = dataset.frames_feature not in split.features and set(split.features) >= VIDEO_FEATURES
-        if not self._is_file:
-            _check_features(split, dataset)
+        self._media_feature = records.media_feature(split, dataset.frames_feature)
+        self._is_file = self._media_feature == records.VIDEO_FEATURE
+        _check_features(split, dataset, self._is_file)
         self._locate = records.locator(split)
         self._dataset = dataset
         self._sample = sample
@@ -110,8 +109,8 @@ class ExampleReader:
         canvas_px = tuple(self._dataset.canvas_px)
         if self._is_file:
             indices = self._sample(clip["num_source_frames"], clip["fps"], seed)
-            return decode.decode_video(clip["video"], indices, canvas_px)
-        jpegs = clip[self._dataset.frames_feature]
+            return decode.decode_video(clip[self._media_feature], indices, canvas_px)
+        jpegs = clip[self._media_feature]
         indices = self._sample(tf.size(jpegs), clip["fps"], seed)
         return decode.decode_frames(tf.gather(jpegs, indices), canvas_px)
 
@@ -128,12 +127,12 @@ class ExampleReader:
     def _parse(self, record):
         if self._is_file:
             media = {
-                "video": tf.io.FixedLenFeature((), tf.string),
+                self._media_feature: tf.io.FixedLenFeature((), tf.string),
                 "num_source_frames": tf.io.FixedLenFeature((), tf.int64),
             }
         else:  # a single image is a sequence of one
             jpegs = tf.io.FixedLenSequenceFeature((), tf.string, allow_missing=True)
-            media = {self._dataset.frames_feature: jpegs}
+            media = {self._media_feature: jpegs}
         features = {
             "label": tf.io.FixedLenFeature((), tf.int64),
             "fps": tf.io.FixedLenFeature((), tf.float32, default_value=0.0),
@@ -149,8 +148,9 @@ def _first_of(attempt, fallback, log_warning: bool = False):
     return once.map(plain(lambda _, element: element)).concatenate(fallback).take(1)
 
 
-def _check_features(split: records.Split, dataset) -> None:
-    needed = {dataset.frames_feature: "frames_feature", "label": "the class"}
+def _check_features(split: records.Split, dataset, is_file: bool) -> None:
+    needed = {"num_source_frames": "frames of a file"} if is_file else {dataset.frames_feature: "frames_feature"}
+    needed["label"] = "the class"
     if dataset.sample_fps:
         needed["fps"] = f"sample_fps is {dataset.sample_fps}; 0 works without"
     for feature, why in needed.items():

@@ -18,9 +18,9 @@ from absl import logging
 from etils import epath
 from tqdm import tqdm
 
-from data_pipelines import perceptual, records
+from data_pipelines import mp4, perceptual, records
 from data_pipelines.alignment import SIDE_PX
-from data_pipelines.builders import files
+from data_pipelines.builders import files, media
 from data_pipelines.host_tf import plain, tf
 
 FOLDER = "facts"
@@ -30,7 +30,8 @@ MAX_HASHED = 64  # frames a clip
 MIN_SIDE_PX = 32  # frames that are smaller all look alike: they are not compared by content
 QUICK_BYTES = 256 << 20  # of shards: measured at once, without asking
 BATCH = 64
-DAMAGE = (tf.errors.DataLossError, tf.errors.InvalidArgumentError)  # a wrong checksum; an undecodable frame
+# A wrong checksum; an undecodable frame; whatever else Python raises over a video file.
+DAMAGE = (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.UnknownError)
 
 # Name -> type. Texts are UTF-8; "S" is as long as it has to be.
 COLUMNS = {
@@ -81,6 +82,7 @@ def of_split(split: records.Split, frames_feature: str = "frames", measure: bool
       frames_feature: the feature that holds its JPEG bytes.
       measure: False: only if that takes seconds; else None.
     """
+    frames_feature = records.media_feature(split, frames_feature)
     missing = [i for i, path in enumerate(split.paths) if _load(_facts_path(path), path) is None]
     if not measure and sum(epath.Path(split.paths[i]).stat().length for i in missing) > QUICK_BYTES:
         return None
@@ -99,7 +101,8 @@ def read_thumbs(split: records.Split, index: int, frames_feature: str = "frames"
     Raises:
       One of DAMAGE: it cannot be read.
     """
-    thumbs, fps = _thumbs_function(frames_feature)(split.paths[split.shards[index]], split.offsets[index])
+    thumbs_at = _thumbs_function(records.media_feature(split, frames_feature))
+    thumbs, fps = thumbs_at(split.paths[split.shards[index]], split.offsets[index])
     return thumbs.numpy().astype(np.float32), float(fps) or 1.0
 
 
@@ -110,8 +113,7 @@ def middle_frame(split: records.Split, index: int, frames_feature: str) -> bytes
       One of DAMAGE: it cannot be read.
     """
     record = _read(split.paths[split.shards[index]], split.offsets[index])
-    jpegs = _parse(record, frames_feature)[frames_feature]
-    return jpegs[len(jpegs) // 2].numpy()
+    return _middle_function(records.media_feature(split, frames_feature))(record).numpy()
 
 
 def keep(path: epath.Path, data: bytes) -> None:
@@ -128,10 +130,10 @@ def _facts_path(shard: str) -> epath.Path:
     return path.parent / FOLDER / f"{path.name}.npz"
 
 
-def _measure_shard(path: str, frames_feature: str) -> dict[str, np.ndarray]:
+def _measure_shard(path: str, media_feature: str) -> dict[str, np.ndarray]:
     """Facts of all records of a shard, its hashes as `hashes`."""
     offsets = records.scan(epath.Path(path))
-    look = _look_function(frames_feature)
+    look = _look_function(media_feature)
     try:
         rows = list(_rows(path, look, len(offsets) - 1))
     except DAMAGE:  # one by one, to find out which and why
@@ -171,15 +173,27 @@ def _read(path, offset):
 
 
 @functools.cache
-def _thumbs_function(frames_feature: str) -> Callable:
+def _thumbs_function(media_feature: str) -> Callable:
     """(shard, offset) -> thumbnails of all frames of a record, and their rate; traced once for all."""
 
     @functools.partial(tf.function, input_signature=_read.input_signature, autograph=False)
     def thumbs_at(path, offset):
-        parsed = _parse(_read(path, offset), frames_feature)
-        return _thumbs(parsed[frames_feature]), parsed["fps"]
+        parsed = _parse(_read(path, offset), media_feature)
+        return _thumbs(parsed["jpegs"]), parsed["fps"]
 
     return thumbs_at
+
+
+@functools.cache
+def _middle_function(media_feature: str) -> Callable:
+    """A record -> the JPEG in its middle; traced once for all."""
+
+    @functools.partial(tf.function, input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
+    def middle(record):
+        jpegs = _parse(record, media_feature)["jpegs"]
+        return jpegs[tf.size(jpegs) // 2]
+
+    return middle
 
 
 def _reason(error: Exception) -> str:
@@ -187,22 +201,31 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error.message.splitlines()[0].rpartition('}} ')[2].strip()[:200]}"
 
 
-def _parse(record, frames_feature: str) -> dict:
-    frames = {frames_feature: tf.io.FixedLenSequenceFeature((), tf.string, allow_missing=True)}
-    return tf.io.parse_single_example(record, _STORED | frames)
+def _parse(record, media_feature: str) -> dict:
+    """The facts that stand in a record, and its frames as `jpegs`: those of a video file are decoded for it."""
+    pictures = {media_feature: tf.io.FixedLenSequenceFeature((), tf.string, allow_missing=True)}
+    parsed = tf.io.parse_single_example(record, _STORED | pictures)
+    stored = parsed.pop(media_feature)
+    if media_feature == records.VIDEO_FEATURE:
+        stored = tf.ensure_shape(tf.numpy_function(_jpegs_of_file, [stored[0]], tf.string, stateful=False), (None,))
+    return parsed | {"jpegs": stored}
+
+
+def _jpegs_of_file(data: bytes) -> np.ndarray:
+    return np.array([media.encode_jpeg(frame) for frame in mp4.all_frames(data)], object)
 
 
 @functools.cache
-def _look_function(frames_feature: str) -> Callable:
+def _look_function(media_feature: str) -> Callable:
     """`_look`, traced once for all shards."""
     signature = [tf.TensorSpec((), tf.string)]
-    return tf.function(plain(lambda record: _look(record, frames_feature)), input_signature=signature, autograph=False)
+    return tf.function(plain(lambda record: _look(record, media_feature)), input_signature=signature, autograph=False)
 
 
-def _look(record, frames_feature: str) -> dict:
+def _look(record, media_feature: str) -> dict:
     """One record -> its facts and the thumbnails of some frames, as tensors."""
-    parsed = _parse(record, frames_feature)
-    jpegs = parsed.pop(frames_feature)
+    parsed = _parse(record, media_feature)
+    jpegs = parsed.pop("jpegs")
     size_px = tf.io.extract_jpeg_shape(jpegs[0])[:2]
     chosen = tf.where(tf.reduce_min(size_px) < MIN_SIDE_PX, 0, _num_hashed(tf.size(jpegs), parsed["fps"]))
     at = (2 * tf.range(chosen) + 1) * tf.size(jpegs) // (2 * tf.maximum(chosen, 1))

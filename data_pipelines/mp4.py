@@ -44,6 +44,18 @@ def frames_at(data: bytes, indices: Sequence[int]) -> np.ndarray:
     raise IndexError(f"the video has no frame {max(indices)}")
 
 
+def all_frames(data: bytes) -> Iterator[np.ndarray]:
+    """Every frame of a file in order, each uint8 [h, w, 3].
+
+    Raises:
+      av.error.FFmpegError: it cannot be opened or decoded.
+    """
+    with av.open(io.BytesIO(data)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_type, stream.codec_context.thread_count = "NONE", 1
+        yield from (frame for _, frame in _shown(stream, enumerate(container.decode(stream))))
+
+
 def _planned(container, stream, wanted: list[int]) -> dict[int, np.ndarray] | None:
     """Index -> picture; None if the packets do not say enough, or a wanted frame did not come out."""
     if container.format.name not in STAMPED:
@@ -57,7 +69,7 @@ def _planned(container, stream, wanted: list[int]) -> dict[int, np.ndarray] | No
         return None
     index_of = {shown[index]: index for index in wanted}
     frames = itertools.chain.from_iterable(_prefix(stream.codec_context, group, index_of) for group in groups)
-    pictures = _pictures(stream, ((index_of[frame.pts], frame) for frame in frames if frame.pts in index_of))
+    pictures = dict(_shown(stream, ((index_of[frame.pts], frame) for frame in frames if frame.pts in index_of)))
     return pictures if len(pictures) == len(wanted) else None
 
 
@@ -94,14 +106,13 @@ def _plain(container, stream, wanted: list[int]) -> dict[int, np.ndarray] | None
     """Index -> picture, of everything decoded in order; None if there are not as many frames."""
     frames = enumerate(itertools.islice(container.decode(stream), wanted[-1] + 1))
     places = set(wanted)
-    pictures = _pictures(stream, (numbered for numbered in frames if numbered[0] in places))
+    pictures = dict(_shown(stream, (numbered for numbered in frames if numbered[0] in places)))
     return pictures if len(pictures) == len(wanted) else None
 
 
-def _pictures(stream, numbered: Iterator[tuple[int, av.VideoFrame]]) -> dict[int, np.ndarray]:
+def _shown(stream, numbered: Iterator[tuple[int, av.VideoFrame]]) -> Iterator[tuple[int, np.ndarray]]:
     """Each frame as its player shows it, at the size of the first."""
-    converter, size_px, pictures = picture.Converter(), None, {}
+    converter, size_px = picture.Converter(), None
     for index, frame in numbered:
         size_px = size_px or picture.displayed_size(frame, stream.sample_aspect_ratio or 1)
-        pictures[index] = converter.to_rgb(frame, *size_px)
-    return pictures
+        yield index, converter.to_rgb(frame, *size_px)

@@ -22,6 +22,7 @@ from data_pipelines.host_tf import tf
 
 # TFRecord framing: length (8 bytes), its checksum (4), data, the data's checksum (4).
 HEADER_BYTES, FOOTER_BYTES = 12, 4
+VIDEO_FEATURE = "video"  # holds a whole video file
 INDEX_SUFFIX = ".index.npy"
 READ_BUFFER_BYTES = 1 << 18
 
@@ -91,6 +92,12 @@ def open_split(builder: str, split: str, data_dir: str) -> Split:
         modality=_modality(info),
         fingerprint=_fingerprint(info, class_names, pieces, indices),
     )
+
+
+def media_feature(split: Split, frames_feature: str) -> str:
+    """The feature that holds a record's pictures: `frames_feature`, or, in a dataset of video files, VIDEO_FEATURE."""
+    holds_files = frames_feature not in split.features and VIDEO_FEATURE in split.features
+    return VIDEO_FEATURE if holds_files else frames_feature
 
 
 def exclude(split: Split, indices) -> Split:

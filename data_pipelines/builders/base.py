@@ -27,6 +27,7 @@ class VideoFiles:
     OPTIONS = {  # of the reader -> (default, what it is): flags of `data_pipelines.prepare`
         "short_side_px": (256, "shorter side of the stored frames; smaller ones are not enlarged"),
         "fps": (10.0, "frames stored a second; all, if the file has fewer"),
+        "form": ("frames", "frames: JPEGs, quick to read; video: files, a few times smaller and several times slower"),
     }
     READ = staticmethod(media.read_video)
     CHUNK_FILES = 32  # read together, see `chunks`: what a killed preparation may lose of each worker
@@ -58,10 +59,16 @@ class MediaBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
           workers: processes that decode; 0: one a core.
         """
         self._options = {name: default for name, (default, _) in self.OPTIONS.items()} | (options or {})
+        if self._form not in media.FORMS:
+            raise ValueError(f"form={self._form!r}: must be one of {', '.join(media.FORMS)}")
         self._workers = workers or os.cpu_count()
         self._refused = []
         self._on_beam = False
         super().__init__(**kwargs)
+
+    @property
+    def _form(self) -> str:
+        return self._options.get("form", "frames")
 
     def origin(self) -> dict:
         """What decides the records, as JSON: kept beside the data, so that another origin is noticed."""
@@ -84,7 +91,7 @@ class MediaBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         raise NotImplementedError
 
     def _info(self):
-        return schema.info(self, None, self.MODALITY, inspect.getdoc(type(self)))
+        return schema.info(self, None, self.MODALITY, inspect.getdoc(type(self)), self._form)
 
     def _download_and_prepare(self, dl_manager, download_config):
         self._on_beam = bool(download_config.beam_options or download_config.beam_runner)
@@ -158,7 +165,7 @@ class MediaBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 def example(item: listing.Item, read: Media) -> dict:
     """The record of a file."""
     return schema.example(
-        frames=read.frames,
+        frames=read.frames if read.form == "frames" else read.frames[0],
         label=item.label or -1,
         source=item.path,
         source_sha256=read.sha256,

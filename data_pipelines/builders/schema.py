@@ -48,7 +48,7 @@ def features(class_names, media: str = "frames") -> tfds.features.FeaturesDict:
             "source_start_s": tfds.features.Scalar(np.float32),  # where in the original the clip begins
             "source_end_s": tfds.features.Scalar(np.float32),  # and ends; both 0 where there is no source_id
             "fps": tfds.features.Scalar(np.float32),  # of the stored frames; 0 for an image
-            "num_source_frames": tfds.features.Scalar(np.int64),  # before frames were left out
+            "num_source_frames": tfds.features.Scalar(np.int64),  # before frames were left out; in a file: all it has
         }
     )
 
