@@ -30,6 +30,7 @@ _TOPOLOGY = flags.DEFINE_multi_string("topology", None, "TPU slice, such as v5e:
 _CLIPS = flags.DEFINE_list("clips_per_chip", [], "Clips a chip of the dataset with the longest clips, such as 1,2,4; "
                            "other batches keep their ratio. Without it: the config's batch sizes.")  # fmt: skip
 _MESH = flags.DEFINE_list("mesh", [], "DATAxFSDPxTENSOR, such as -1x8x1,-1x1x1. Without it: the config's mesh.")
+_DATASETS = flags.DEFINE_list("datasets", [], "Only the steps on these of the config's datasets. Without it: all.")
 _EVALUATION = flags.DEFINE_bool("evaluation", False, "Compile the evaluation steps too.")
 _JSON = flags.DEFINE_string("json", None, "Also write everything to this file.")
 flags.mark_flags_as_required(["config", "topology"])
@@ -408,6 +409,21 @@ def _program_line(plan: Plan, program: Program, what: str) -> str:
     )
 
 
+def _with_datasets(config: ConfigDict, names: list[str]) -> ConfigDict:
+    """The config with these of its datasets alone; all without a name.
+
+    Raises:
+      ConfigError: there is none of such a name.
+    """
+    if unknown := [name for name in names if name not in config.datasets]:
+        raise config_lib.ConfigError(f"--datasets={','.join(unknown)}: the config has {', '.join(config.datasets)}")
+    config = copy.deepcopy(config)
+    for name in list(config.datasets) if names else []:
+        if name not in names:
+            del config.datasets[name]
+    return config
+
+
 def _configs(config: ConfigDict, topology: str) -> list[ConfigDict]:
     """The config in each batch size and mesh that the flags ask for."""
     sized = [scale_batches(config, topology, int(clips)) for clips in _CLIPS.value] or [config]
@@ -429,8 +445,9 @@ def main(argv: list[str]) -> None:
         chips.use_compiler_only(folder)
         try:
             config_lib.validate(_CONFIG.value)
+            wanted = _with_datasets(_CONFIG.value, _DATASETS.value)
             for topology in _TOPOLOGY.value:
-                for config in _configs(_CONFIG.value, topology):
+                for config in _configs(wanted, topology):
                     print(f"compiling for {topology} ...", file=sys.stderr, flush=True)
                     plans.append(make_plan(config, topology, pathlib.Path(folder), _EVALUATION.value))
         except (config_lib.ConfigError, chips.TopologyError) as error:
