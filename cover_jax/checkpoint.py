@@ -8,6 +8,7 @@
 import dataclasses
 import fnmatch
 import importlib.metadata
+import importlib.util
 import json
 import math
 import sys
@@ -88,7 +89,17 @@ def open_manager(workdir: str, keep: int, best_metric: str) -> ocp.CheckpointMan
         preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
         cleanup_tmp_directories=True,  # what a killed process left half-written
     )
-    return ocp.CheckpointManager(epath.Path(workdir).resolve() / "checkpoints", options=options)
+    return ocp.CheckpointManager(_folder(workdir), options=options)
+
+
+def _folder(workdir: str) -> epath.Path:
+    """Where a run's checkpoints stand: an absolute path, as orbax wants it, or a URL."""
+    folder = epath.Path(workdir) / "checkpoints"
+    if "://" not in str(workdir):
+        return folder.resolve()
+    if str(workdir).startswith("gs://") and importlib.util.find_spec("google.cloud.storage") is None:
+        raise config_lib.ConfigError(f"{workdir}: checkpoints in a bucket need more packages: pip install -e '.[gcs]'")
+    return folder  # resolved, it would become a local one
 
 
 def save(manager: ocp.CheckpointManager, state, meta: dict, accuracies: dict[str, float] | None) -> None:
@@ -149,7 +160,7 @@ def load_trained(workdir: str) -> Trained:
     Raises:
         FileNotFoundError: there is no checkpoint.
     """
-    folder = epath.Path(workdir).resolve() / "checkpoints"
+    folder = _folder(workdir)
     if not folder.exists():
         raise FileNotFoundError(f"{folder}: no checkpoints; is {workdir} the --workdir of a run?")
     with ocp.CheckpointManager(folder) as manager:

@@ -418,9 +418,10 @@ def _with_datasets(config: ConfigDict, names: list[str]) -> ConfigDict:
     if unknown := [name for name in names if name not in config.datasets]:
         raise config_lib.ConfigError(f"--datasets={','.join(unknown)}: the config has {', '.join(config.datasets)}")
     config = copy.deepcopy(config)
-    for name in list(config.datasets) if names else []:
-        if name not in names:
-            del config.datasets[name]
+    with config.unlocked():
+        for name in list(config.datasets) if names else []:
+            if name not in names:
+                del config.datasets[name]
     return config
 
 

@@ -1,0 +1,117 @@
+"""Data and runs in gs://, by the layers of TFDS and orbax, from a server on 127.0.0.1."""
+
+import hashlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from cover_jax import checkpoint
+from cover_jax import config as config_lib
+from data_pipelines import pipeline, prepare, records
+from data_pipelines.builders import digits
+from tests import fake_gcs
+
+STEPS = 2
+UNAVAILABLE = 0.1  # share of requests that are answered with 503
+QUICK_RETRIES = {"GCS_RETRY_CONFIG_INIT_DELAY_TIME_US": "10000"}  # TensorFlow waits for a second at first
+
+READ = """
+import json, sys
+from tests import test_buckets
+print(json.dumps(test_buckets.first_batches(sys.argv[1])))
+"""
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory) -> pathlib.Path:
+    """All of `digits`, at a twentieth of its size."""
+    folder = tmp_path_factory.mktemp("digits")
+    small = {config: {split: n // 20 for split, n in splits.items()} for config, splits in digits.CLIPS.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(digits, "CLIPS", small)
+        for config in digits.CLIPS:
+            prepare.prepare_if_self_contained(f"digits/{config}", str(folder))
+    return folder
+
+
+@pytest.fixture
+def storage(tmp_path):
+    with fake_gcs.serve(tmp_path) as storage:
+        yield storage
+
+
+def first_batches(data_dir: str) -> list[str]:
+    """Hashes of the first three batches of `digits/motion`."""
+    from configs import common
+
+    dataset = common.dataset()
+    dataset.num_frames, dataset.canvas_px, dataset.batch_size = 4, (16, 16), 8
+    split = records.open_split("digits/motion", "train", data_dir)
+    with pipeline.train_stream(split, dataset, name="motion", seed=0, first_batch=0) as stream:
+        return [hashlib.sha256(next(stream)["frames"].tobytes()).hexdigest() for _ in range(3)]
+
+
+def in_bucket(storage, *arguments: str, timeout_s: int = 500) -> str:
+    """Runs Python with `arguments` where gs:// is `storage`; returns what it printed."""
+    environment = os.environ | storage.environment | QUICK_RETRIES
+    done = subprocess.run(
+        [sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=timeout_s
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_prepared_dataset_is_read_from_a_bucket(storage, data_dir):
+    for path in data_dir.rglob("*"):
+        if path.is_file():
+            storage.put("bucket", f"data/{path.relative_to(data_dir)}", path.read_bytes())
+    printed = in_bucket(storage, "-c", READ, "gs://bucket/data")
+    assert json.loads(printed.splitlines()[-1]) == first_batches(str(data_dir))
+
+
+def command(workdir: str, data_dir: pathlib.Path, *flags: str) -> list[str]:
+    return ["-m", "cover_jax.main", "--config=configs/demo.py", f"--workdir={workdir}", f"--config.data_dir={data_dir}",
+            f"--config.steps={STEPS}", "--config.checkpoint_every_steps=1", f"--config.eval_every_steps={STEPS}",
+            "--config.optimizer.warmup_steps=1", "--config.compilation_cache=False", *flags]  # fmt: skip
+
+
+def saved_state(workdir: pathlib.Path) -> dict:
+    with ocp.CheckpointManager(workdir / "checkpoints") as manager:
+        assert manager.latest_step() == STEPS
+        return jax.device_get(manager.restore(STEPS, args=ocp.args.Composite(state=ocp.args.StandardRestore())).state)
+
+
+@pytest.mark.slow
+def test_a_run_in_a_bucket_that_often_fails_ends_as_one_on_disk(storage, data_dir, tmp_path):
+    storage.unavailable = UNAVAILABLE
+    in_bucket(storage, *command("gs://bucket/run", data_dir))
+    again = in_bucket(storage, *command("gs://bucket/run", data_dir, "--mode=evaluate"))
+    assert f"continuing from gs://bucket/run/checkpoints/{STEPS}" in again
+    assert storage.refused > 10  # or nothing was tried
+    for (_, name), (data, _) in storage.objects.items():
+        path = tmp_path / "copy" / name
+        if not name.endswith("/"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+    in_bucket(storage, *command(str(tmp_path / "disk"), data_dir))
+    jax.tree.map(np.testing.assert_array_equal, saved_state(tmp_path / "copy" / "run"), saved_state(tmp_path / "disk"))
+
+
+def test_a_bucket_stays_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert str(checkpoint._folder("gs://bucket/run")) == "gs://bucket/run/checkpoints"
+    assert str(checkpoint._folder("run")) == str(tmp_path / "run" / "checkpoints")
+
+
+def test_without_google_s_client_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(checkpoint.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(config_lib.ConfigError, match=r"gs://bucket/run: .*pip install -e '.\[gcs\]'"):
+        checkpoint._folder("gs://bucket/run")
