@@ -68,7 +68,7 @@ def _examine_prepared(names: list[str], data_dir: str, output: str, frames_featu
     for name in names:
         where = catalog.dataset_dir(name, data_dir)
         splits = {split: records.open_split(name, split, data_dir) for split in _splits_of(where)}
-        features[name] = frames_feature or _frames_feature(next(iter(splits.values())).features)
+        features[name] = frames_feature or _pictures_feature(next(iter(splits.values())).features)
         found, samples = _of_records(name, where, splits, features[name])
         _publish(found, samples, epath.Path(output) / name.replace("/", "_") if output else where)
         for role, opened in (("train", training), ("validation", validation)):
@@ -80,10 +80,11 @@ def _splits_of(where: epath.Path) -> list[str]:
     return list(tfds.builder_from_directory(where).info.splits)
 
 
-def _frames_feature(features: tuple[str, ...]) -> str:
-    for known in ("frames", "image", "video"):
-        if known in features:
-            return known
+def _pictures_feature(features: tuple[str, ...]) -> str:
+    from data_pipelines import facts
+
+    if found := facts.pictures_feature(features):
+        return found
     raise ValueError(
         f"none of the features {', '.join(features)} is called frames, image or video: --frames_feature=NAME"
     )

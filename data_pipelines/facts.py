@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import io
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from absl import logging
@@ -93,6 +93,11 @@ def of_split(split: records.Split, frames_feature: str = "frames", measure: bool
         _save(_facts_path(split.paths[i]), shards[i], split.paths[i])
     parts = [shards.get(i) or _load(_facts_path(path), path) for i, path in enumerate(split.paths)]
     return _of_records(split, parts)
+
+
+def pictures_feature(features: Sequence[str]) -> str | None:
+    """Of a record's features the one that holds its pictures, by its usual names; None if there is none of them."""
+    return next((name for name in ("frames", "image", records.VIDEO_FEATURE) if name in features), None)
 
 
 def read_thumbs(split: records.Split, index: int, frames_feature: str = "frames") -> tuple[np.ndarray, float]:

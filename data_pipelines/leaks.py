@@ -81,7 +81,7 @@ def find(training: Mapping, validation: Mapping, frames_features: Mapping[str, s
 
     Args:
       training, validation: dataset name -> opened split.
-      frames_features: dataset name -> the feature that holds its JPEG bytes.
+      frames_features: dataset name -> the feature that holds its pictures.
       measure: whether to measure splits that are not measured yet, however long it takes.
     """
     measured = functools.cache(lambda split, feature: facts.of_split(split, feature, measure))
@@ -201,7 +201,7 @@ def _by_content(val: _Side, train: _Side) -> np.ndarray:
 def _unchecked(val: _Side, train: _Side) -> str:
     for split, known in ((side.split, side.facts) for side in (val, train)):
         if min(known["height_px"].min(), known["width_px"].min()) < facts.MIN_SIDE_PX:
-            return f"frames of {split.builder} below {facts.MIN_SIDE_PX} px were compared by origin and file only"
+            return f"{split.builder}: pictures below {facts.MIN_SIDE_PX} px are compared by origin and file alone"
     return ""
 
 

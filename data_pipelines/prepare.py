@@ -110,6 +110,7 @@ def main(arguments: list[str]) -> None:
     except (ValueError, FileNotFoundError, RuntimeError, AssertionError) as error:  # the last where TFDS misses files
         sys.exit(f"error: {error}")
     for name in names:
+        _measure(name, args.data_dir)
         _print_summary(name, catalog.dataset_dir(name, args.data_dir))
 
 
@@ -128,6 +129,16 @@ def _builders(args: argparse.Namespace) -> Iterator[tfds.core.DatasetBuilder]:
     else:
         configs = [config] if config else list(cls.builder_configs) or [None]
     return (cls(config=config, **common) for config in configs)
+
+
+def _measure(name: str, data_dir: str) -> None:
+    """Measures a dataset for the doctor and the search for leaks, which at the start of a run would take too long."""
+    from data_pipelines import facts, records
+
+    for split in tfds.builder_from_directory(catalog.dataset_dir(name, data_dir)).info.splits:
+        opened = records.open_split(name, split, data_dir)
+        if feature := facts.pictures_feature(opened.features):
+            facts.of_split(opened, feature)
 
 
 def _parser(asked: list[str]) -> argparse.ArgumentParser:

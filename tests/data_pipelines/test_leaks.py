@@ -189,7 +189,7 @@ def test_digits_of_the_demo_are_compared_and_have_no_leaks(digits_dir):
     found = leaks.find(splits["train"], splits["validation"], dict.fromkeys(names, "frames"), measure=False)
     assert [(leak.validation, leak.training) for leak in found] == [("appearance", "motion"), ("motion", "appearance")]
     assert not sum(len(leak.pairs) for leak in found)
-    assert "below 32 px were compared by origin and file only" in "\n".join(leaks.report(found))
+    assert "pictures below 32 px are compared by origin and file alone" in "\n".join(leaks.report(found))
 
 
 def test_large_data_that_is_not_measured_is_not_compared_and_that_is_said(planted, monkeypatch, tmp_path):

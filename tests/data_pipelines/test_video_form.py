@@ -107,6 +107,7 @@ def test_their_facts_and_leaks_are_found(prepared):
         {split: records.open_split(f"video_folder/{name}", split, prepared) for split in ("train", "validation")}
         for name in ("one", "two")
     )
+    assert len(list(pathlib.Path(prepared).glob("video_folder/two/1.0.0/facts/*.npz"))) == 2  # measured when prepared
     known = facts.of_split(two["train"])
     assert known.columns["num_frames"].tolist() == [30, 30]
     assert known.columns["height_px"].tolist() == [96, 96] and not any(known.columns["reason"])
