@@ -78,23 +78,26 @@ def peak_flops(devices: list[jax.Device]) -> float | None:
     return None
 
 
+_TOPOLOGY = r"(\w+):([1-9]\d*(?:x[1-9]\d*){1,2})(?:\*([1-9]\d*))?"  # generation, shape, slices
+
+
 class TopologyError(ValueError):
     """The topology's name means nothing, or no compiler for TPUs is installed. The message says what would be right."""
 
 
 def parse(topology: str) -> tuple[Chip, int]:
-    """The chip and the number of chips of a name such as "v5e:16x16".
+    """The chip and the number of chips of a name such as "v5e:16x16", or of four such slices, "v5e:16x16*4".
 
     Raises:
-      TopologyError: the name is not GENERATION:AxB or AxBxC with a generation of `CHIPS`.
+      TopologyError: the name is not GENERATION:AxB or AxBxC with a generation of `CHIPS`, or that with *SLICES.
     """
-    match = re.fullmatch(r"(\w+):([1-9]\d*(?:x[1-9]\d*){1,2})", topology)
+    match = re.fullmatch(_TOPOLOGY, topology)
     if match is None or match[1] not in CHIPS:
         raise TopologyError(
             f"--topology={topology}: must be GENERATION:SHAPE with a generation of {', '.join(CHIPS)}, for example "
-            "v5e:16x16 or v5p:4x4x4"
+            "v5e:16x16 or v5p:4x4x4, or several such slices, v5e:16x16*4"
         )
-    return CHIPS[match[1]], math.prod(map(int, match[2].split("x")))
+    return CHIPS[match[1]], math.prod(map(int, match[2].split("x"))) * int(match[3] or 1)
 
 
 def use_compiler_only(dump_folder: str) -> None:
@@ -124,14 +127,14 @@ def devices(topology: str) -> list[jax.Device]:
       TopologyError: as in `parse`, or the compiler does not know the shape, or libtpu is not installed.
     """
     parse(topology)
-    generation, shape = topology.split(":")
-    options = {}
+    generation, shape, slices = re.fullmatch(_TOPOLOGY, topology).groups()
+    options = {"num_slices": int(slices)} if slices else {}
     if generation == "v4":
         options["chip_config_name"] = "megacore"  # one device a chip, as on a TPU VM
     if set(shape.split("x")) == {"1"}:
         options["chips_per_host_bounds"] = (1, 1, 1)
     try:
-        return topologies.get_topology_desc(topology, "tpu", **options).devices
+        return topologies.get_topology_desc(f"{generation}:{shape}", "tpu", **options).devices
     except Exception as error:  # no class of its own: RuntimeError, ValueError or JaxRuntimeError, by the cause
         raise TopologyError(
             f"--topology={topology}: {error}\nThe plan needs the TPU compiler (pip install 'cover-jax[plan]') and a "

@@ -32,8 +32,11 @@ BATCH = ("data", "fsdp")  # mesh axes that split a batch
 def make_mesh(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The mesh (data, fsdp, tensor) over `devices`, by default all there are.
 
+    Where these are of several slices, which a slower network joins, the slices divide the data axis: only gradients
+    cross between them.
+
     Raises:
-        ConfigError: the axes do not multiply to the number of devices.
+        ConfigError: the axes do not multiply to the number of devices, or slices do not divide the data axis.
     """
     shape = {axis: config[axis] for axis in ("data", "fsdp", "tensor")}
     devices = jax.devices() if devices is None else devices
@@ -47,9 +50,22 @@ def make_mesh(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -
         )
     if free:
         shape[free[0]] = len(devices) // fixed
+    return Mesh(_grid(shape, devices), tuple(shape), axis_types=(AxisType.Auto,) * 3)
+
+
+def _grid(shape: dict[str, int], devices: Sequence[jax.Device]) -> np.ndarray:
+    """The devices in the shape of the mesh, neighbours beside each other."""
+    slices = len({device.slice_index for device in devices}) if devices[0].platform == "tpu" else 1
+    if shape["data"] % slices:
+        raise config_lib.ConfigError(
+            f"config.mesh.data={shape['data']}: must be a multiple of the {slices} slices, since parameters are not "
+            "sharded across them; make config.mesh.fsdp or config.mesh.tensor smaller"
+        )
     # A mesh axis may be a part of a torus's: fsdp=8 on v5p:4x4x4.
-    grid = mesh_utils.create_device_mesh(tuple(shape.values()), devices, allow_split_physical_axes=True)
-    return Mesh(grid, tuple(shape), axis_types=(AxisType.Auto,) * 3)
+    if slices == 1:
+        return mesh_utils.create_device_mesh(tuple(shape.values()), devices, allow_split_physical_axes=True)
+    within = (shape["data"] // slices, shape["fsdp"], shape["tensor"])
+    return mesh_utils.create_hybrid_device_mesh(within, (slices, 1, 1), devices, allow_split_physical_axes=True)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -50,7 +50,10 @@ def test_a_step_of_cover_l_needs_35_tflop_a_clip_and_1_9_an_image():
 # Chips
 
 
-@pytest.mark.parametrize(("name", "count"), [("v5e:16x16", 256), ("v5p:4x4x4", 64), ("v6e:1x1", 1), ("v4:2x2x1", 4)])
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("v5e:16x16", 256), ("v5p:4x4x4", 64), ("v6e:1x1", 1), ("v4:2x2x1", 4), ("v5e:4x4*3", 48)],
+)
 def test_topology_names(name, count):
     chip, found = chips.parse(name)
     assert found == count
@@ -218,6 +221,31 @@ def run_plan(folder, *arguments: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "cover_jax.plan", f"--config={folder}/small.py", *arguments]
     environment = {key: value for key, value in os.environ.items() if key not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+
+
+SLICES = """
+import tempfile
+from configs import common
+from cover_jax import chips, config, sharding
+chips.use_compiler_only(tempfile.mkdtemp())
+devices, mesh = chips.devices("v5e:4x4*2"), common.get_config().mesh
+mesh.fsdp = 8
+print([sorted({device.slice_index for device in row.flat}) for row in sharding.make_mesh(mesh, devices).devices])
+mesh.fsdp = 32
+try:
+    sharding.make_mesh(mesh, devices)
+except config.ConfigError as error:
+    print(error)
+"""
+
+
+@pytest.mark.tpu_compiler
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed: pip install '.[plan]'")
+def test_slices_divide_the_data_axis_alone():
+    done = subprocess.run([sys.executable, "-c", SLICES], capture_output=True, text=True, timeout=120)
+    rows, refusal = done.stdout.splitlines()
+    assert rows == "[[0], [0], [1], [1]]"
+    assert refusal.startswith("config.mesh.data=1: must be a multiple of the 2 slices")
 
 
 @pytest.mark.tpu_compiler
