@@ -55,7 +55,7 @@ def make_mesh(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -
 
 def _grid(shape: dict[str, int], devices: Sequence[jax.Device]) -> np.ndarray:
     """The devices in the shape of the mesh, neighbours beside each other."""
-    slices = len({device.slice_index for device in devices}) if devices[0].platform == "tpu" else 1
+    slices = len({getattr(device, "slice_index", 0) for device in devices}) if devices[0].platform == "tpu" else 1
     if shape["data"] % slices:
         raise config_lib.ConfigError(
             f"config.mesh.data={shape['data']}: must be a multiple of the {slices} slices, since parameters are not "
