@@ -21,6 +21,13 @@ def get_config() -> ml_collections.ConfigDict:
     config.keep_checkpoints = 1  # this many of the latest and, beside them, of the best
     config.best_metric = "mean_top1"  # "mean_top1", or "DATASET/top1" | "DATASET/top5" | "DATASET/mean_class"
     config.max_nonfinite_steps = 1  # end the run after this many steps in a row with a NaN or Inf loss or gradient
+    # A run also diverges when a loss exceeds this many times the median of its dataset's last loss_window_steps steps;
+    # 0: off. Only steps on that dataset count, and until there are that many no loss is too high.
+    config.max_loss_ratio = 0.0
+    config.loss_window_steps = 100
+    # A run that diverges goes back to its last checkpoint and leaves out the batches since, this many times in all;
+    # then, or with 0, it ends.
+    config.max_rollbacks = 0
     config.compilation_cache = True  # keep programs in WORKDIR/compilation_cache: a restart does not compile again
     config.profile_steps = (0, 0)  # trace from this step to before that one, for TensorBoard's profile page; equal: off
     config.write_compiled = False  # the program and the memory of each kind of step, to WORKDIR/compiled

@@ -115,13 +115,18 @@ def save(manager: ocp.CheckpointManager, state, meta: dict, accuracies: dict[str
     manager.save(step, args=items, metrics=accuracies or {}, force=True)  # None: orbax would warn at every save
 
 
+def read_meta(manager: ocp.CheckpointManager, step: int) -> dict:
+    """What the checkpoint of `step` says of itself: `make_meta`, and "history" (cover_jax/history.py)."""
+    return manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+
+
 def restore(manager: ocp.CheckpointManager, step: int, state_like, meta: dict):
     """The state saved at `step`, each leaf with the shape and sharding of `state_like`; prints what the config changed.
 
     Raises:
         CheckpointMismatchError: the checkpoint is of another run (see `check_same_run`).
     """
-    saved = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+    saved = read_meta(manager, step)
     where = f"{manager.directory}/{step}"
     changes = check_same_run(saved, meta, where)
     if jax.process_index() == 0 and changes:

@@ -20,8 +20,10 @@ from cover_jax import (
     checkpoint,
     chips,
     compilation,
+    divergence,
     evaluate,
     flops,
+    history,
     optimizer,
     preprocess,
     profiling,
@@ -33,10 +35,6 @@ from cover_jax import (
 from cover_jax import config as config_lib
 from cover_jax.models import cover, pretrained
 from data_pipelines import leaks, manifest, mixture, pipeline, prepare, records
-
-
-class DivergedError(RuntimeError):
-    """The loss or the gradients were not finite for too many steps in a row."""
 
 
 class PreemptedError(RuntimeError):
@@ -71,8 +69,17 @@ class Run:
         state_like = jax.eval_shape(init, key)
         self.shardings = sharding.state_shardings(state_like, self.model.axes, self.mesh)
         self._init = compilation.jit(init, out_shardings=self.shardings)
+        self.step_fn = compilation.jit(
+            train_step.make_train_step(
+                config, self.model, self.class_names, self.tx, self.schedule,
+                sharding.cut_batch(self.mesh, config.optimizer.grad_accum_steps),
+            ),
+            donate_argnums=0,
+            out_shardings=(self.shardings, sharding.replicated(self.mesh)),
+        )
         self._state_like = checkpoint.abstract(state_like, self.shardings)
         self.evaluator = evaluate.Evaluator(config, self.model, self.eval_splits, self.mesh)
+        self.mix = mixture.Mixture({n: d.weight for n, d in config.datasets.items()}, config.plan, config.seed)
         self.manifests = {name: manifest.summary(d.builder, config.data_dir) for name, d in config.datasets.items()}
         self.meta = checkpoint.make_meta(config, self.train_splits, self.manifests, found)
         self.manager = checkpoint.open_manager(workdir, config.keep_checkpoints, config.best_metric)
@@ -85,6 +92,12 @@ class Run:
             return self._with_pretrained(state) if self.config.model.init_from else state
         say(f"continuing from {self.manager.directory}/{step}")
         return checkpoint.restore(self.manager, step, self._state_like, self.meta)
+
+    def past(self, state: train_step.TrainState) -> history.History:
+        """What the run remembers at a state that `restore_or_init` returned."""
+        step = int(state.step)
+        saved = checkpoint.read_meta(self.manager, step) if step in self.manager.all_steps() else {}
+        return history.from_json(self.mix, step, saved.get("history"))
 
     def _with_pretrained(self, state: train_step.TrainState) -> train_step.TrainState:
         class_names = {name: split.class_names for name, split in self.train_splits.items()}
@@ -103,39 +116,46 @@ def train(config: ConfigDict, workdir: str) -> train_step.TrainState:
 
     Raises:
         ConfigError, DatasetNotPreparedError, CheckpointMismatchError: before the first step.
-        DivergedError: too many steps in a row were not finite; the state is that of the last finite one.
+        DivergedError: see `divergence.check`; after config.max_rollbacks of them.
         PreemptedError: SIGTERM; the last step is saved.
     """
     run = Run(config, workdir)
     state = run.restore_or_init()
+    past = run.past(state)
     _describe(run, state)
     say("compiling: the first steps wait for it")
-    mix = mixture.Mixture({name: d.weight for name, d in config.datasets.items()}, config.plan, config.seed)
-    step_fn = compilation.jit(
-        train_step.make_train_step(
-            config, run.model, run.class_names, run.tx, run.schedule,
-            sharding.cut_batch(run.mesh, config.optimizer.grad_accum_steps),
-        ),
-        donate_argnums=0,
-        out_shardings=(run.shardings, sharding.replicated(run.mesh)),
-    )
-    first_step = int(state.step)
-    step_flops = {name: flops.train_step(config, name) for name in config.datasets}
-    report = progress.Progress(config.steps, _first_start(run.workdir), chips.peak_flops(jax.devices()))
     with contextlib.ExitStack() as stack:
         preempted = stack.enter_context(_preemption(run))
         stack.callback(run.manager.close)  # waits for the save under way; a failure there fails the run
         writer = stack.enter_context(_writer(run.workdir))
+        while True:
+            try:
+                return _train_on(run, state, past, writer, preempted)
+            except divergence.DivergedError as error:
+                if len(past.rollbacks) >= config.max_rollbacks:
+                    raise
+                diverged = error.with_traceback(None)  # that would hold the state that it left
+            state, past = _roll_back(run, past, diverged)
+
+
+def _train_on(
+    run: Run, state: train_step.TrainState, past: history.History, writer, preempted: Callable[[int], bool]
+) -> train_step.TrainState:
+    """Takes the steps from `state` to config.steps."""
+    config, first_step = run.config, int(state.step)
+    step_flops = {name: flops.train_step(config, name) for name in config.datasets}
+    report = progress.Progress(config.steps, _first_start(run.workdir), chips.peak_flops(jax.devices()))
+    with contextlib.ExitStack() as stack:
         profiler = stack.enter_context(
             contextlib.closing(profiling.Profiler(config.profile_steps, run.workdir / "tensorboard"))
         )
-        streams = _open_streams(stack, run, mix.counts(first_step))
+        streams = _open_streams(stack, run, past.course.counts(first_step))
         previewed = set()
-        pending = None  # (step, datasets, metrics) that were dispatched and not fetched yet
+        pending = None  # (step, metrics) that was dispatched and not fetched yet
         for step in range(first_step, config.steps):
             with profiler.step(step):
                 start = time.perf_counter()
-                batches = {name: next(streams[name]) for name in mix.at(step)}
+                batches = {name: next(streams[name]) for name in past.course.at(step)}
                 report.waited(
                     time.perf_counter() - start,
                     examples=sum(config.datasets[name].batch_size for name in batches),
@@ -147,10 +167,10 @@ def train(config: ConfigDict, workdir: str) -> train_step.TrainState:
                 with jax.transfer_guard("disallow"):
                     on_device = {name: sharding.put_batch(batch, run.mesh) for name, batch in batches.items()}
                     if config.write_compiled and unseen:
-                        _write_compiled(run.workdir, step_fn, state, on_device)
-                    state, measured = step_fn(state, on_device)
-                _fetch(pending, report, config)
-                pending = (step, list(batches), measured)
+                        _write_compiled(run.workdir, run.step_fn, state, on_device)
+                    state, measured = run.step_fn(state, on_device)
+                _fetch(run, pending, report, past)
+                pending = (step, measured)
 
             done = step + 1
             logs, evaluates, saves = (_due(done, config[f"{what}_every_steps"], config.steps)
@@ -158,7 +178,7 @@ def train(config: ConfigDict, workdir: str) -> train_step.TrainState:
             leaves = preempted(done) and done < config.steps  # after the last step it ends by itself
             if not (logs or evaluates or saves or leaves):
                 continue
-            pending = _fetch(pending, report, config)
+            pending = _fetch(run, pending, report, past)
             if logs:
                 line, scalars = report.flush(done)
                 say(line)
@@ -168,7 +188,7 @@ def train(config: ConfigDict, workdir: str) -> train_step.TrainState:
                 with report.paused():
                     accuracies = _evaluate(run, state, done, writer)
             if evaluates or saves or leaves:
-                checkpoint.save(run.manager, state, run.meta, accuracies)
+                checkpoint.save(run.manager, state, run.meta | {"history": past.to_json(done)}, accuracies)
             if leaves:
                 raise PreemptedError(f"SIGTERM: step {done} is saved; the same command goes on from there")
         if first_step >= config.steps:
@@ -297,26 +317,43 @@ def _due(done: int, every: int, steps: int) -> bool:
     return done % every == 0 or done == steps
 
 
-def _fetch(pending, report: progress.Progress, config: ConfigDict) -> None:
-    """Waits for a step's metrics and counts them.
+def _fetch(run: Run, pending, report: progress.Progress, past: history.History) -> None:
+    """Waits for a step's metrics, counts and judges them.
 
     Raises:
-        DivergedError: config.max_nonfinite_steps in a row were not finite.
+        DivergedError: see `divergence.check`; names the examples.
     """
     if pending is None:
         return
-    step, names, measured = pending
+    step, measured = pending
     measured = jax.device_get(measured)
     report.add(measured)
-    in_a_row = int(measured["scalars"]["skipped_in_a_row"])
-    if in_a_row:
-        say(f"step {step + 1} on {', '.join(names)}: loss or gradient is not finite; the step changed nothing")
-    if in_a_row >= config.max_nonfinite_steps:
-        raise DivergedError(
-            f"step {step + 1} on {', '.join(names)}: the {in_a_row}. step in a row whose loss or gradient is not finite"
-            f" (config.max_nonfinite_steps={config.max_nonfinite_steps}); a lower config.optimizer.learning_rate, more "
-            "warmup_steps or a clip_norm may help"
-        )
+    try:
+        if warning := divergence.check(run.config, step, measured, past.losses):
+            say(warning)
+    except divergence.DivergedError as error:
+        ordinals = past.course.at(step)
+        error.examples = {name: _examples(run, name, ordinals[name]) for name in error.names}
+        raise
+
+
+def _examples(run: Run, name: str, ordinal: int) -> list[int]:
+    """Indices of the examples in a global batch."""
+    split, dataset = run.train_splits[name], run.config.datasets[name]
+    return sorted(pipeline.batch_indices(split, dataset, name=name, seed=run.config.seed, batch=ordinal))
+
+
+def _roll_back(run: Run, past: history.History, diverged: divergence.DivergedError):
+    """The last checkpoint's state, or a new one, and a past that leaves out the batches since."""
+    run.manager.wait_until_finished()
+    state = run.restore_or_init()
+    past = history.rolled_back(past, run.past(state), diverged)
+    first, end = past.rollbacks[-1]["plan_steps"]
+    say(
+        f"diverged: {diverged}\nback at step {int(state.step)} without the batches of {end - first} steps, rollback"
+        f" {len(past.rollbacks)} of config.max_rollbacks={run.config.max_rollbacks}"
+    )
+    return state, past
 
 
 def _evaluate(run: Run, state, step: int, writer) -> dict[str, float]:

@@ -9,6 +9,7 @@ at a block's end each dataset is less than one step from its exact share, even a
 
 import collections
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from fractions import Fraction
@@ -85,6 +86,44 @@ class Mixture:
         # The raw words of Philox and a stable sort are the same in every NumPy; Generator.permutation need not be.
         words = np.random.Philox(key=[self.seed % 2**64, block]).random_raw(len(steps))
         return steps[np.argsort(words, kind="stable")].tolist()
+
+
+@dataclasses.dataclass(frozen=True)
+class Course:
+    """Which batches a run's steps consume from one of its steps on: its plan, entered at any place.
+
+    A run that never left its plan is at `step` of it, and at `mix.counts(step)`. One that left batches out is further
+    on; one whose mix was changed goes on with the batches that each dataset had come to.
+
+    Attributes:
+      mix: the step plan.
+      step: of the run.
+      plan_step: which step of the plan that one follows.
+      ordinals: dataset name -> ordinal of its next batch there.
+    """
+
+    mix: Mixture
+    step: int
+    plan_step: int
+    ordinals: Mapping[str, int]
+
+    def plan_step_at(self, step: int) -> int:
+        return self.plan_step + step - self.step
+
+    def at(self, step: int) -> dict[str, int]:
+        """Dataset name -> ordinal of the batch of it that `step` of the run consumes."""
+        return self._shifted(self.mix.at(self.plan_step_at(step)))
+
+    def counts(self, step: int) -> dict[str, int]:
+        """Dataset name -> ordinal of its next batch before `step` of the run."""
+        return self._shifted(self.mix.counts(self.plan_step_at(step)))
+
+    def _shifted(self, counts: dict[str, int]) -> dict[str, int]:
+        return {name: self.ordinals[name] + count - self._entered[name] for name, count in counts.items()}
+
+    @functools.cached_property
+    def _entered(self) -> dict[str, int]:
+        return self.mix.counts(self.plan_step)
 
 
 def _apportion(steps: int, shares: list[int]) -> list[int]:

@@ -75,9 +75,7 @@ def train_stream(
       ValueError: `batch_size` does not divide by `host_count` times `repeats`, or the split lacks what the config asks
         for.
     """
-    batch_examples, odd = divmod(dataset.batch_size, dataset.repeats)
-    if odd:
-        raise ValueError(f"batch_size {dataset.batch_size} must be a multiple of repeats, {dataset.repeats}")
+    batch_examples = _batch_examples(dataset)
     mine = _rows("batch_size / repeats", batch_examples, host_index, host_count)
     key = order.stream_key(seed, name)
 
@@ -93,6 +91,16 @@ def train_stream(
     reader = ExampleReader(split, dataset, dataset.num_frames, sample, dataset.repeats)
     ordinals = range(first_batch * len(mine), np.iinfo(np.int64).max)
     return _stream(ordinals, locate, reader, len(mine), threads, prefetch_batches)
+
+
+def batch_indices(split: records.Split, dataset, *, name: str, seed: int, batch: int) -> list[int]:
+    """Which examples the batch-th training batch has, over all hosts, in the order of their rows.
+
+    Arguments as in `train_stream`.
+    """
+    key, size = order.stream_key(seed, name), _batch_examples(dataset)
+    positions = range(batch * size, (batch + 1) * size)
+    return [int(order.locate(tf.constant(p, tf.int64), split.num_examples, key)[1]) for p in positions]
 
 
 def eval_stream(
@@ -123,6 +131,14 @@ def eval_stream(
 
     reader = ExampleReader(split, dataset, dataset.num_frames * dataset.eval_clips, sample)
     return _stream(range(num_batches * len(rows)), locate, reader, len(rows), threads, prefetch_batches)
+
+
+def _batch_examples(dataset) -> int:
+    """Examples of a global training batch."""
+    examples, odd = divmod(dataset.batch_size, dataset.repeats)
+    if odd:
+        raise ValueError(f"batch_size {dataset.batch_size} must be a multiple of repeats, {dataset.repeats}")
+    return examples
 
 
 def _rows(key: str, batch_size: int, host_index: int, host_count: int) -> range:

@@ -1,0 +1,62 @@
+"""What a run remembers beside its TrainState: where its input stands, and what went wrong with it so far.
+
+All of it follows from the steps that were taken, alike on all hosts. It is kept as JSON in every checkpoint, so that a
+run that goes on from one does as if it had never stopped.
+"""
+
+import dataclasses
+
+from cover_jax import divergence
+from data_pipelines import mixture
+
+
+@dataclasses.dataclass(frozen=True)
+class History:
+    """The past of a run.
+
+    Attributes:
+        course: which batches its steps consume.
+        losses: dataset -> its last losses, the newest last (`divergence.check`).
+        rollbacks: what was gone back from: {"step", "to_step", "plan_steps", "reason"} each.
+    """
+
+    course: mixture.Course
+    losses: dict[str, list[float]]
+    rollbacks: tuple[dict, ...]
+
+    def to_json(self, step: int) -> dict:
+        """What `from_json` continues from, as of before training step `step`."""
+        return {
+            "plan_step": self.course.plan_step_at(step),
+            "ordinals": self.course.counts(step),
+            "losses": self.losses,
+            "rollbacks": list(self.rollbacks),
+        }
+
+
+def from_json(mix: mixture.Mixture, step: int, saved: dict | None) -> History:
+    """The past of a run that stands before training step `step`; None: it never left its plan."""
+    if saved is None:
+        return History(mixture.Course(mix, step, step, mix.counts(step)), {}, ())
+    ordinals = {name: saved["ordinals"].get(name, 0) for name in mix.weights}
+    course = mixture.Course(mix, step, saved["plan_step"], ordinals)
+    losses = {name: list(saved["losses"].get(name, [])) for name in mix.weights}
+    return History(course, losses, tuple(saved["rollbacks"]))
+
+
+def rolled_back(past: History, restored: History, diverged: divergence.DivergedError) -> History:
+    """The past of a run that diverged and goes on from `restored`, an earlier point of it, without the batches since.
+
+    As PaLM's runs did (arXiv 2204.02311, section 5.1): other batches from a checkpoint before the spike on.
+    """
+    to_step, after = restored.course.step, diverged.step + 1
+    course = dataclasses.replace(
+        restored.course, plan_step=past.course.plan_step_at(after), ordinals=past.course.counts(after)
+    )
+    left_out = {
+        "step": diverged.step,
+        "to_step": to_step,
+        "plan_steps": [restored.course.plan_step_at(to_step), course.plan_step],
+        "reason": str(diverged),
+    }
+    return dataclasses.replace(restored, course=course, rollbacks=(*past.rollbacks, left_out))

@@ -1,0 +1,198 @@
+"""A run that goes wrong ends, or goes back, and says on which examples; what it leaves out stays left out."""
+
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from configs import common
+from cover_jax import divergence, history
+from data_pipelines import mixture
+from tests import tiny_run
+
+
+def judge(config, losses, step, in_a_row=0, **means):
+    measured = {f"{name}/loss": (mean * 8, 8) for name, mean in means.items()}
+    return divergence.check(config, step, measured | {"scalars": {"skipped_in_a_row": in_a_row}}, losses)
+
+
+def test_a_loss_far_above_the_median_of_its_dataset_diverges():
+    config, losses = common.get_config(), {}
+    config.max_loss_ratio, config.loss_window_steps = 3.0, 5
+    for step, loss in enumerate([9.0, 1.0, 1.0, 40.0, 1.0]):  # not full yet, and one outlier moves no median
+        judge(config, losses, step, a=loss, b=100.0)
+    judge(config, losses, 5, a=2.9)
+    assert losses["a"] == [1.0, 1.0, 40.0, 1.0, 2.9]
+    with pytest.raises(divergence.DivergedError, match=r"step 7 on a: its loss of 3.1 is 3.1 times the median of its"):
+        judge(config, losses, 6, a=3.1, b=100.0)
+
+
+def test_an_empty_batch_has_no_level():
+    config, losses = common.get_config(), {}
+    config.max_loss_ratio, config.loss_window_steps = 2.0, 1
+    divergence.check(config, 0, {"a/loss": (0.0, 0.0), "scalars": {"skipped_in_a_row": 0}}, losses)
+    assert losses == {"a": []}
+
+
+def test_without_a_ratio_no_loss_is_too_high():
+    losses = {}
+    for step in range(300):
+        judge(common.get_config(), losses, step, a=10.0**step)
+    assert not losses
+
+
+def test_steps_that_are_not_finite_are_told_until_they_are_too_many():
+    config = common.get_config()
+    config.max_nonfinite_steps = 2
+    assert judge(config, {}, 4, in_a_row=1, a=math.inf) == (
+        "step 5 on a: loss or gradient is not finite; the step changed nothing"
+    )
+    with pytest.raises(divergence.DivergedError, match="step 6 on a: the 2. step in a row whose .*finite"):
+        judge(config, {}, 5, in_a_row=2, a=math.inf)
+
+
+def test_long_batches_are_told_in_part():
+    error = divergence.DivergedError(0, ["a"], "it went wrong")
+    error.examples = {"a": list(range(70))}
+    assert "step 1 on a (examples 0, 1, 2, " in str(error) and ", 63 and 6 more): it went wrong" in str(error)
+
+
+def simulated(mix, poisoned, steps, saved, start=0):
+    """Steps -> batches of a run that saves every 4 steps and rolls back from `poisoned` batches."""
+    taken, step = {}, start
+    past = history.from_json(mix, start, saved.get(start))
+    while step < steps:
+        if poisoned & set(past.course.at(step).items()):
+            back = max(saved, default=0)
+            error = divergence.DivergedError(step, ["a"], "it went wrong")
+            past = history.rolled_back(past, history.from_json(mix, back, saved.get(back)), error)
+            step = back
+            continue
+        taken[step] = past.course.at(step)
+        step += 1
+        if step % 4 == 0:
+            saved[step] = past.to_json(step)
+    return taken
+
+
+@pytest.mark.parametrize("plan", mixture.PLANS)
+def test_what_is_left_out_is_left_out_after_every_restart(plan):
+    mix = mixture.Mixture({"a": 3, "b": 2}, plan, seed=4)
+    in_order = [pair for step in range(99) for pair in mix.at(step).items()]
+    poisoned, saved = {in_order[i] for i in (2, 5, 6, 17, 30, 31)}, {}
+    taken = simulated(mix, poisoned, 24, saved)
+    used = [pair for batches in taken.values() for pair in batches.items()]
+    assert len(set(used)) == len(used) and not poisoned & set(used)
+    assert len(saved[24]["rollbacks"]) >= 4
+    for start in (0, *saved):
+        kept = {step: history for step, history in saved.items() if step <= start}
+        assert simulated(mix, poisoned, 24, kept, start) == {s: b for s, b in taken.items() if s >= start}
+
+
+def test_a_run_that_never_left_its_plan_follows_it():
+    mix = mixture.Mixture({"a": 3, "b": 2}, "interleave", seed=4)
+    for saved in (None, history.from_json(mix, 7, None).to_json(7)):  # checkpoints of before say nothing
+        course = history.from_json(mix, 7, saved).course
+        assert [course.at(step) for step in range(7, 40)] == [mix.at(step) for step in range(7, 40)]
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("digits")
+    tiny_run.prepare_data(folder)
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory):
+    with tiny_run.compilation_cache(tmp_path_factory.mktemp("cache")):
+        yield
+
+
+def poison(taken, at: int, value: float):
+    """An order: adds `value` to a bias before the batch that stood at step `at` of an undisturbed run."""
+    _, name, examples = taken[at]
+
+    def order(state, indices):
+        if indices.get(name) != examples:
+            return state
+        bias = state.params["heads"][name]["bias"]
+        state.params["heads"][name]["bias"] = bias.at[0].add(value)
+        return state
+
+    return order
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data_dir, tmp_path_factory):
+    """What a run of 16 steps takes."""
+    run = tiny_run.Intercepted()
+    run.train(tiny_run.config(data_dir, steps=16), tmp_path_factory.mktemp("undisturbed"))
+    return run.taken
+
+
+FAULTS = {"not finite": (math.nan, {}), "spike": (1e4, {"max_loss_ratio": 5.0, "loss_window_steps": 2})}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_run_that_diverges_ends_and_names_step_dataset_and_examples(data_dir, undisturbed, tmp_path, fault):
+    value, keys = FAULTS[fault]
+    run = tiny_run.Intercepted(poison(undisturbed, 7, value))
+    with pytest.raises(divergence.DivergedError) as error:
+        run.train(tiny_run.config(data_dir, **keys), tmp_path)
+    step, name, examples = undisturbed[7]
+    assert f"step {step + 1} on {name} (examples {', '.join(map(str, sorted(examples)))}): " in str(error.value)
+    assert tiny_run.saved_steps(tmp_path) == [3, 6]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("fault", "killed_before"), [("not finite", 10), ("spike", 7)])
+def test_a_run_rolls_back_and_a_restart_leaves_out_the_same(
+    data_dir, undisturbed, tmp_path, capsys, fault, killed_before
+):
+    """Steps 6 and 7 are gone back from: 0-5 are as they were, and from 6 on come the batches of 8 and later.
+
+    It is killed before and after there is a checkpoint that knows of it.
+    """
+    value, keys = FAULTS[fault]
+    config = tiny_run.config(data_dir, max_rollbacks=1, **keys)
+    run = tiny_run.Intercepted(poison(undisturbed, 7, value))
+    state = run.train(config, tmp_path / "whole")
+    expected = [(step, *batch) for step, (_, *batch) in enumerate(undisturbed[:6] + undisturbed[8:14])]
+    assert run.taken == undisturbed[:8] + expected[6:]
+    said = capsys.readouterr().out
+    assert "back at step 6 without the batches of 2 steps, rollback 1 of config.max_rollbacks=1" in said
+
+    first = tiny_run.Intercepted(killing(poison(undisturbed, 7, value), expected[killed_before]))
+    with pytest.raises(Killed):
+        first.train(config, tmp_path / "killed")
+    again = tiny_run.Intercepted(poison(undisturbed, 7, value))
+    ended = again.train(config, tmp_path / "killed")
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(ended), jax.device_get(state))
+    assert again.taken[-2:] == expected[-2:]
+
+
+@pytest.mark.slow
+def test_rollbacks_are_counted(data_dir, undisturbed, tmp_path):
+    one, two = (poison(undisturbed, at, math.nan) for at in (4, 9))
+    run = tiny_run.Intercepted(lambda state, indices: two(one(state, indices), indices))
+    with pytest.raises(divergence.DivergedError, match=f"on {undisturbed[9][1]} "):
+        run.train(tiny_run.config(data_dir, max_rollbacks=1), tmp_path)
+
+
+class Killed(BaseException):
+    """Nothing catches it on its way out."""
+
+
+def killing(order, before):
+    """An order that also ends the run before it steps on a batch."""
+    step, name, examples = before
+
+    def ordered(state, indices):
+        if int(state.step) == step and indices.get(name) == examples:
+            raise Killed
+        return order(state, indices)
+
+    return ordered
