@@ -42,7 +42,8 @@ from data_pipelines.builders import base, chunks, files, media, source_file
 # h, w its own height and width
 
 MOVING_IMAGES = ("GIF", "PNG", "WEBP")  # of Pillow's names: formats whose pictures in one file are a clip
-DEFAULT_STORAGE = {name: default for name, (default, _) in base.VideoFiles.OPTIONS.items()}
+STORAGE = ("short_side_px", "fps")  # of the options of preparing: those that decide what a stored frame is
+DEFAULT_STORAGE = {name: base.VideoFiles.OPTIONS[name][0] for name in STORAGE}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,7 +220,8 @@ def to_batch(clips: Sequence[np.ndarray], view: View, batch_size: int) -> dict[s
 
 def _view(dataset: ConfigDict, storage: dict) -> View:
     builder = catalog.builder_class(dataset.builder)
-    options = {name: default for name, (default, _) in getattr(builder, "OPTIONS", {}).items()}
+    own = getattr(builder, "OPTIONS", {})
+    options = {name: own[name][0] for name in STORAGE if name in own}
     if builder is None:  # one of TFDS's own, which store pictures as they are
         options["short_side_px"] = source_file.MAX_PIXELS
     return View(
@@ -377,7 +379,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch_size", type=int, default=8, help="files at once (8)")
     parser.add_argument("--explain", default="", metavar="VIDEO", help="of one file: where and when the model looks")
     storage = parser.add_argument_group("as the datasets were prepared", "needed where that was not by default")
-    for name, (default, help_text) in base.VideoFiles.OPTIONS.items():
+    for name in STORAGE:
+        default, help_text = base.VideoFiles.OPTIONS[name]
         storage.add_argument(f"--{name}", type=type(default), default=argparse.SUPPRESS, help=help_text)
     return parser
 
