@@ -2,7 +2,7 @@
 
     WORKDIR/checkpoints/STEP/state     the TrainState, sharded, written while training goes on
     WORKDIR/checkpoints/STEP/meta      JSON: what the state means (see `make_meta`)
-    WORKDIR/checkpoints/STEP/metrics   JSON: accuracies; empty where the step was not evaluated
+    WORKDIR/checkpoints/STEP/metrics   JSON: accuracies, and of how many examples; empty where it was not evaluated
 """
 
 import dataclasses
@@ -151,16 +151,32 @@ class Trained:
         class_names: head -> its classes, in order.
         params: of the whole model, on the host; their moving average where the run kept one.
         step: how many steps it was trained.
+        meta: all that its checkpoint says of it (see `make_meta`).
+        accuracies: of its evaluation, with DATASET/examples; {} where the step was not evaluated.
     """
 
     config: ConfigDict
     class_names: dict[str, list[str]]
     params: dict
     step: int
+    meta: dict = dataclasses.field(default_factory=dict)
+    accuracies: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 def load_trained(workdir: str) -> Trained:
     """The model of a run's newest checkpoint; needs neither its data nor its devices.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint.
+    """
+    step, meta, accuracies = read_meta(workdir)
+    config = config_of(meta)
+    params = _read_params(_folder(workdir) / str(step) / "state", config)
+    return Trained(config, meta["heads"], params, step, meta, accuracies)
+
+
+def read_meta(workdir: str) -> tuple[int, dict, dict[str, float]]:
+    """A run's newest checkpoint: its step, what it says of itself (`make_meta`), and its accuracies if there are any.
 
     Raises:
         FileNotFoundError: there is no checkpoint.
@@ -173,10 +189,15 @@ def load_trained(workdir: str) -> Trained:
         if step is None:
             raise FileNotFoundError(f"{folder}: no checkpoint yet")
         meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
-    config = common.get_config()  # keys that came after the checkpoint have their defaults
+        return step, meta, manager.metrics(step) or {}
+
+
+def config_of(meta: dict) -> ConfigDict:
+    """The config of a checkpoint; keys that came after it have their defaults."""
+    config = common.get_config()
     with config.ignore_type(), config.unlocked():
         config.update(meta["config"])
-    return Trained(config, meta["heads"], _read_params(folder / str(step) / "state", config), step)
+    return config
 
 
 def _read_params(folder: epath.Path, config: ConfigDict) -> dict:

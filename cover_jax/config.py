@@ -175,13 +175,33 @@ def flatten(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, object]
             yield f"{prefix}{key}", value
 
 
-def _schema_errors(config: ConfigDict) -> Iterator[str]:
+def differences(config: ConfigDict) -> list[tuple[str, object, object]]:
+    """(key, its value, its default) of all that is not as in configs/common.py; a default is None where there is none.
+
+    Lists and tuples count as the same: in JSON both are lists.
+    """
+    defaults = dict(flatten(_schema(config)))
+    rows = [(key, value, defaults.get(key)) for key, value in flatten(config)]
+    return [(key, value, default) for key, value, default in rows if _plain(value) != _plain(default)]
+
+
+def _plain(value):
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _schema(config: ConfigDict) -> ConfigDict:
+    """The schema with an entry for each of the config's datasets."""
     schema = common.get_config()
+    for name in config.get("datasets", {}):
+        schema.datasets[name] = common.dataset()
+    return schema
+
+
+def _schema_errors(config: ConfigDict) -> Iterator[str]:
     for name in config.get("datasets", {}):
         if not re.fullmatch(r"[A-Za-z0-9_]+", name):
             yield f"config.datasets.{name}: a dataset's name has only letters, digits and _"
-        schema.datasets[name] = common.dataset()
-    have, want = dict(flatten(config)), dict(flatten(schema))
+    have, want = dict(flatten(config)), dict(flatten(_schema(config)))
     for key in have.keys() - want.keys():
         close = difflib.get_close_matches(key, want, n=1)
         yield f"config.{key}: unknown key" + (f"; did you mean config.{close[0]}?" if close else "")

@@ -40,6 +40,8 @@ class Predictions:
     label: np.ndarray
     top1: np.ndarray  # the class with the highest probability
     hit5: np.ndarray  # 1 where the label is among the five highest
+    label_probability: np.ndarray  # 0..1, of the right class
+    top1_probability: np.ndarray  # 0..1, of `top1`
 
     @property
     def accuracies(self) -> dict[str, float]:

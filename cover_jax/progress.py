@@ -87,6 +87,16 @@ class Progress:
         return {"goodput": step * self._quickest_step_s / (time.time() - self._started_s)}
 
 
+def accuracy_row(name: str, num_classes: int, predictions: metrics.Predictions) -> dict[str, str]:
+    """One dataset's row of the table of accuracies."""
+    found = predictions.accuracies
+    return {
+        "dataset": name, "classes": str(num_classes), "examples": str(len(predictions.index)),
+        "chance": f"{1 / num_classes:.1%}", "top-1": f"{found['top1']:.1%}", "top-5": f"{found['top5']:.1%}",
+        "mean class": f"{found['mean_class']:.1%}",
+    }  # fmt: skip
+
+
 def table(title: str, rows: list[dict[str, str]]) -> str:
     """Rows of the same columns as plain text, the first column left-aligned, the others right."""
     columns = list(rows[0])

@@ -22,6 +22,7 @@ from cover_jax import (
     compilation,
     divergence,
     evaluate,
+    evaluated,
     flops,
     history,
     optimizer,
@@ -253,13 +254,14 @@ def _without_leaks(config: ConfigDict, train_splits: dict, eval_splits: dict) ->
     found = leaks.find(train_splits, eval_splits, frames_features, measure=False)
     if not jax.process_index():
         multihost_utils.sync_global_devices("leaks found")
-    for line in leaks.report(found):
+    summaries = [pair.summary() for pair in found]
+    for line in leaks.report(summaries):
         say(line)
     if config.input.leaks == "exclude":
         train_splits = leaks.exclude(train_splits, found)
     seen = np.frombuffer(bytes.fromhex("".join(split.fingerprint for split in train_splits.values())), np.uint8)
     multihost_utils.assert_equal(seen, "hosts found different data or leaks: do they read the same config.data_dir?")
-    return train_splits, [leaks_of.summary() for leaks_of in found]
+    return train_splits, summaries
 
 
 @contextlib.contextmanager
@@ -357,18 +359,19 @@ def _roll_back(run: Run, past: history.History, diverged: divergence.DivergedErr
 
 
 def _evaluate(run: Run, state, step: int, writer) -> dict[str, float]:
-    """Evaluates all datasets, prints the table, writes curves and confusion matrices; returns all accuracies."""
+    """Evaluates all datasets; prints the table, writes curves, confusion matrices and what was said of each example.
+
+    Returns all accuracies and, as DATASET/examples, of how many examples.
+    """
     accuracies, rows = {}, []
     for name, predictions in run.evaluator(state.eval_params).items():
-        classes = run.num_classes[name]
-        found = predictions.accuracies
-        accuracies |= {f"{name}/{kind}": value for kind, value in found.items()}
-        rows.append({
-            "dataset": name, "classes": str(classes), "examples": str(len(predictions.index)),
-            "chance": f"{1 / classes:.1%}", "top-1": f"{found['top1']:.1%}", "top-5": f"{found['top5']:.1%}",
-            "mean class": f"{found['mean_class']:.1%}",
-        })  # fmt: skip
-        writer.write_images(step, {f"confusion/{name}": _heat_map(predictions.confusion(classes))})
+        accuracies |= {f"{name}/{kind}": value for kind, value in predictions.accuracies.items()}
+        accuracies[f"{name}/examples"] = len(predictions.index)
+        rows.append(progress.accuracy_row(name, run.num_classes[name], predictions))
+        writer.write_images(step, {f"confusion/{name}": _heat_map(predictions.confusion(run.num_classes[name]))})
+        if jax.process_index() == 0:
+            of_split = evaluated.Evaluated(predictions, step, run.eval_splits[name].fingerprint)
+            evaluated.save(run.workdir, name, of_split)
     if not rows:
         return {}
     accuracies["mean_top1"] = float(np.mean([accuracies[f"{name}/top1"] for name in run.eval_splits]))

@@ -102,7 +102,7 @@ def make_train_step(
 
 
 def make_eval_step(config: ConfigDict, model: Functional, name: str) -> Callable[[dict, dict], dict]:
-    """Builds `eval_step(params, Batch) -> {"index", "label", "weight", "top1", "hit5"}` for dataset `name`, each [B].
+    """Builds `eval_step(params, Batch) -> {"weight" and the fields of metrics.Predictions, each [B]}` for one dataset.
 
     Probabilities are averaged over eval_clips x eval_crops views of each example.
     """
@@ -120,7 +120,12 @@ def make_eval_step(config: ConfigDict, model: Functional, name: str) -> Callable
         )
         probabilities = jax.nn.softmax(model.apply(params, frames_BTHWC, name))
         mean_BC = jnp.mean(rearrange(probabilities, "(b v) c -> b v c", v=views), axis=1)
-        said = {"top1": jnp.argmax(mean_BC, axis=-1), "hit5": metrics.top_k_hits(mean_BC, batch["label"], 5)}
+        said = {
+            "top1": jnp.argmax(mean_BC, axis=-1),
+            "hit5": metrics.top_k_hits(mean_BC, batch["label"], 5),
+            "label_probability": jnp.take_along_axis(mean_BC, batch["label"][:, None], axis=1)[:, 0],
+            "top1_probability": jnp.max(mean_BC, axis=-1),
+        }
         return said | {key: batch[key] for key in ("index", "label", "weight")}
 
     return eval_step

@@ -73,7 +73,8 @@ def _examine_prepared(names: list[str], data_dir: str, output: str, frames_featu
         _publish(found, samples, epath.Path(output) / name.replace("/", "_") if output else where)
         for role, opened in (("train", training), ("validation", validation)):
             opened.update({name: splits[role]} if role in splits else {})
-    print("\n".join(leaks.report(leaks.find(training, validation, features, measure=True))))
+    found = leaks.find(training, validation, features, measure=True)
+    print("\n".join(leaks.report([pair.summary() for pair in found])))
 
 
 def _splits_of(where: epath.Path) -> list[str]:
@@ -101,10 +102,10 @@ def _of_records(name: str, where: epath.Path, splits: dict, frames_feature: str)
         described[role] = manifest.of_split(split.class_names, known.columns, paths, refused[role])
         good = np.flatnonzero(known["reason"] == b"")
         chosen = good[np.unique(np.linspace(0, len(good) - 1, NUM_SAMPLES).astype(int))] if len(good) else good
-        samples[role] = [
-            (_class_name(split.class_names, known["label"][i]), facts.middle_frame(split, i, frames_feature))
-            for i in chosen
-        ]
+        samples[role] = []
+        for i in chosen:
+            (jpeg,), _ = facts.some_frames(split, i, frames_feature, 1)
+            samples[role].append((_class_name(split.class_names, known["label"][i]), jpeg))
     metadata = where / "metadata.json"
     origin = json.loads(metadata.read_text()).get("origin", {}) if metadata.exists() else {}
     modality = next(iter(splits.values())).modality
@@ -184,7 +185,7 @@ def _publish(found: dict, samples: dict, folder: epath.Path) -> None:
     _print(found)
     folder.mkdir(parents=True, exist_ok=True)
     files.write_whole(folder / manifest.FILE, json.dumps(found, indent=1).encode())
-    files.write_whole(folder / PAGE, report.page(found, samples).encode())
+    files.write_whole(folder / PAGE, report.of_manifest(found, samples).encode())
     print(f"  {folder / manifest.FILE}\n  {folder / PAGE}")
 
 

@@ -111,14 +111,17 @@ def read_thumbs(split: records.Split, index: int, frames_feature: str = "frames"
     return thumbs.numpy().astype(np.float32), float(fps) or 1.0
 
 
-def middle_frame(split: records.Split, index: int, frames_feature: str) -> bytes:
-    """The JPEG of one frame of a record.
+def some_frames(split: records.Split, index: int, frames_feature: str, count: int) -> tuple[list[bytes], str]:
+    """Some frames of a record, and the path of its source, "" if that is not known.
+
+    The frames are JPEGs, `count` of them or, if it has fewer, all: the middle of each of so many equal parts.
 
     Raises:
       One of DAMAGE: it cannot be read.
     """
     record = _read(split.paths[split.shards[index]], split.offsets[index])
-    return _middle_function(records.media_feature(split, frames_feature))(record).numpy()
+    jpegs, source = _some_function(records.media_feature(split, frames_feature), count)(record)
+    return list(jpegs.numpy()), source.numpy().decode()
 
 
 def keep(path: epath.Path, data: bytes) -> None:
@@ -190,15 +193,21 @@ def _thumbs_function(media_feature: str) -> Callable:
 
 
 @functools.cache
-def _middle_function(media_feature: str) -> Callable:
-    """A record -> the JPEG in its middle; traced once for all."""
+def _some_function(media_feature: str, count: int) -> Callable:
+    """A record -> the JPEGs in the middle of each of `count` equal parts, and its source; traced once for all."""
 
     @functools.partial(tf.function, input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
-    def middle(record):
-        jpegs = _parse(record, media_feature)["jpegs"]
-        return jpegs[tf.size(jpegs) // 2]
+    def some(record):
+        parsed = _parse(record, media_feature)
+        num_frames = tf.size(parsed["jpegs"])
+        return tf.gather(parsed["jpegs"], _middles(num_frames, tf.minimum(count, num_frames))), parsed["source"]
 
-    return middle
+    return some
+
+
+def _middles(size, parts):
+    """The place in the middle of each of so many equal parts, int32 [parts]."""
+    return (2 * tf.range(parts) + 1) * size // (2 * tf.maximum(parts, 1))
 
 
 def _reason(error: Exception) -> str:
@@ -233,7 +242,7 @@ def _look(record, media_feature: str) -> dict:
     jpegs = parsed.pop("jpegs")
     size_px = tf.io.extract_jpeg_shape(jpegs[0])[:2]
     chosen = tf.where(tf.reduce_min(size_px) < MIN_SIDE_PX, 0, _num_hashed(tf.size(jpegs), parsed["fps"]))
-    at = (2 * tf.range(chosen) + 1) * tf.size(jpegs) // (2 * tf.maximum(chosen, 1))
+    at = _middles(tf.size(jpegs), chosen)
     facts = {"num_frames": tf.size(jpegs), "height_px": size_px[0], "width_px": size_px[1], "num_thumbs": chosen}
     return parsed | facts | {"thumbs": _thumbs(tf.gather(jpegs, at))}
 

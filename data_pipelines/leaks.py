@@ -21,6 +21,7 @@ from data_pipelines import alignment, facts, perceptual, records
 from data_pipelines.facts import Facts
 
 VERSION = 1  # of the search: results of another are not used
+KINDS = ("origin", "file", "content")  # of finding a pair, the surest first
 MODES = ("exclude", "report", "ignore")
 CLIPS_IN_MEMORY = 256  # thumbnails of clips that are compared; some 400 KB each
 
@@ -59,21 +60,6 @@ class Leaks:
             "unchecked": self.unchecked,
         }
 
-    def line(self) -> str:
-        """One line for the reader; "" if there is nothing to say."""
-        found = self.summary()
-        kinds = ", ".join(f"{len(pairs)} by {kind}" for kind, pairs in self.by.items() if len(pairs))
-        said = []
-        if kinds:
-            said.append(
-                f"{found['validation_examples']} validation examples of {self.validation} stand in the training set of "
-                f"{self.training} as {found['training_examples']} ({kinds})"
-            )
-        if self.other_moments:
-            said.append(
-                f"{self.other_moments} pairs of {self.validation} and {self.training} show other moments of one source"
-            )
-        return "; ".join(said)
 
 
 def find(training: Mapping, validation: Mapping, frames_features: Mapping[str, str], measure: bool) -> list[Leaks]:
@@ -95,13 +81,28 @@ def find(training: Mapping, validation: Mapping, frames_features: Mapping[str, s
     return found
 
 
-def report(found: Sequence[Leaks]) -> list[str]:
-    """Lines for the reader: what leaks, and what was not compared."""
-    lines = [leaks.line() for leaks in found if leaks.line()]
-    unchecked = dict.fromkeys(leaks.unchecked for leaks in found if leaks.unchecked)
+def report(found: Sequence[dict]) -> list[str]:
+    """Lines for the reader, of `Leaks.summary` of each pair: what leaks, and what was not compared."""
+    lines = [line for summary in found if (line := _line(summary))]
+    unchecked = dict.fromkeys(summary["unchecked"] for summary in found if summary["unchecked"])
     if found and not lines:
         lines.append("no validation example of one dataset found in the training set of another")
     return [f"leaks: {line}" for line in (*lines, *unchecked)]
+
+
+def _line(summary: dict) -> str:
+    """What one pair has in common; "" if nothing."""
+    counts = {kind: summary[f"by_{kind}"] for kind in KINDS}
+    kinds = ", ".join(f"{count} by {kind}" for kind, count in counts.items() if count)
+    validation, training, said = summary["validation"], summary["training"], []
+    if kinds:
+        said.append(
+            f"{summary['validation_examples']} validation examples of {validation} stand in the training set of "
+            f"{training} as {summary['training_examples']} ({kinds})"
+        )
+    if summary["other_moments"]:
+        said.append(f"{summary['other_moments']} pairs of {validation} and {training} show other moments of one source")
+    return "; ".join(said)
 
 
 def exclude(training: Mapping, found: Sequence[Leaks]) -> dict[str, records.Split]:
@@ -127,7 +128,7 @@ class _Side:
 
 
 def _of_pair(validation: str, training: str, val: _Side, train: _Side) -> Leaks:
-    nothing = {kind: np.zeros((0, 2), np.int64) for kind in ("origin", "file", "content")}
+    nothing = {kind: np.zeros((0, 2), np.int64) for kind in KINDS}
     lacking = " and ".join(side.split.builder for side in (val, train) if side.facts is None)
     if lacking:
         remedy = f"`python -m data_pipelines.doctor {lacking.replace(' and ', ' ')}` measures it"

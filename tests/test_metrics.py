@@ -48,7 +48,8 @@ def test_sums_are_merged_and_divided_last():
 @pytest.fixture
 def predictions():
     label, top1, hit5 = np.array([[0, 0, 0, 1, 2], [0, 0, 1, 1, 0], [1, 1, 1, 1, 0]])
-    return metrics.Predictions(index=np.arange(5), label=label, top1=top1, hit5=hit5)
+    sure = np.full(5, 0.5, np.float32)
+    return metrics.Predictions(np.arange(5), label, top1, hit5, label_probability=sure, top1_probability=sure)
 
 
 def test_accuracies(predictions):
