@@ -1,0 +1,170 @@
+"""Which classes of a dataset are told well and which badly, and what they are taken for."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from cover_jax.metrics import Predictions
+from data_pipelines import page
+from data_pipelines.page import Html, escape
+
+# C classes, S side of the picture
+
+MOST_IN_FULL = 24  # classes whose table and matrix are shown whole
+SHOWN_CLASSES, SHOWN_PAIRS = 15, 15  # of the worst, of the best; of pairs
+MOST_CELLS = 1000  # a side of the matrix as a picture; more classes share cells
+PICTURE_PX = 960
+# Red, green, blue of the picture; how often is how opaque, so that it suits light and dark.
+RIGHT_RGB, WRONG_RGB = (59, 130, 214), (217, 102, 43)
+STYLE = """
+.sides { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(24rem, 100%), 1fr)); gap: 0 2rem; }
+.sides > div { min-width: 0; }
+.share { display: flex; align-items: center; gap: .5rem; justify-content: flex-end; }
+.share i { flex: none; width: 4rem; height: .7rem; border-radius: 2px; background: linear-gradient(to right,
+  var(--bar) var(--found), var(--lack) 0); }
+@media (max-width: 30rem) { .share i { display: none; } }
+.share b { font-weight: 400; min-width: 3.2rem; }
+.confusion { font-size: .85rem; font-variant-numeric: tabular-nums; }
+.confusion td { text-align: center; padding: .15rem .35rem; min-width: 2.2rem; border: 1px solid var(--rule);
+  background: rgb(var(--wrong) / var(--often, 0)); }
+.confusion td.hit { background: rgb(var(--right) / var(--often, 0)); }
+.confusion th { max-width: 9rem; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; color: inherit; }
+.confusion thead th { writing-mode: vertical-rl; transform: rotate(180deg); max-height: 9rem; max-width: none;
+  padding: .3rem 0; font-weight: 400; }
+.confusion thead td { border: 0; } .confusion tbody th { position: sticky; left: 0; background: var(--paper); }
+.matrix { max-width: 46rem; } .matrix img { border: 1px solid var(--rule); }
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """Examples of one class that were taken for another."""
+
+    label: int
+    top1: int
+    count: int
+
+
+def confused_pairs(predictions: Predictions) -> list[Pair]:
+    """All pairs of classes that were confused, the most frequent first."""
+    wrong = predictions.label != predictions.top1
+    both = np.stack([predictions.label[wrong], predictions.top1[wrong]], axis=1)
+    pairs, counts = np.unique(both, axis=0, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    return [Pair(*pairs[i].tolist(), int(counts[i])) for i in order]
+
+
+def section(predictions: Predictions, class_names: Sequence[str]) -> Html:
+    """Each class, the confusion matrix, and the most confused pairs."""
+    pairs, seen = confused_pairs(predictions), _Seen(predictions, class_names)
+    confused = f"<h3>Most confused pairs</h3>{_pairs(pairs, seen)}"
+    if len(class_names) <= MOST_IN_FULL:
+        of_each = seen.table(seen.worst_first, pairs, "Classes, the worst first") + seen.absent()
+        matrix = f"<h3>Confusion</h3>{_table(predictions, class_names)}"
+        return _beside(f"<h3>Classes</h3>{of_each}", matrix + confused)
+    return Html(_worst_and_best(seen, pairs) + confused + f"<h3>Confusion</h3>{_picture(predictions, class_names)}")
+
+
+def _worst_and_best(seen: "_Seen", pairs: list[Pair]) -> Html:
+    """Of many classes, the worst and the best, and all by name where one asks for them."""
+    by_name = sorted(seen.worst_first, key=lambda i: seen.class_names[i])
+    shown = ((seen.worst_first, "Worst classes"), (seen.best_first, "Best classes"))
+    sides = [f"<h3>{title}</h3>{seen.table(labels[:SHOWN_CLASSES], pairs, title)}" for labels, title in shown]
+    everyone = f"All {len(by_name)} classes by name"
+    return Html(
+        f"{_beside(*sides)}<details><summary>{everyone}</summary>{seen.table(by_name, pairs, everyone)}</details>"
+        f"{seen.absent()}"
+    )
+
+
+def _beside(left: str, right: str) -> Html:
+    return Html(f'<div class="sides"><div>{left}</div><div>{right}</div></div>')
+
+
+class _Seen:
+    """How often each class was seen, and told.
+
+    Attributes:
+        class_names: in the order of the labels.
+        totals, hits: examples of each class, and those of them that are right: int64 [C].
+        worst_first, best_first: the classes that have examples; of equal ones those with more come first.
+    """
+
+    def __init__(self, predictions: Predictions, class_names: Sequence[str]):
+        right = predictions.label == predictions.top1
+        self.class_names = class_names
+        self.totals = np.bincount(predictions.label, minlength=len(class_names))
+        self.hits = np.bincount(predictions.label[right], minlength=len(class_names))
+        present = np.flatnonzero(self.totals)
+        shares = self.hits[present] / self.totals[present]
+        self.worst_first = present[np.lexsort((-self.totals[present], shares))]
+        self.best_first = present[np.lexsort((-self.totals[present], -shares))]
+
+    def table(self, labels, pairs: list[Pair], title: str) -> Html:
+        """Of these classes the examples, the share that is right, and what the others are taken for most often."""
+        most_often = {pair.label: pair for pair in reversed(pairs)}
+        rows = []
+        for i in labels:
+            pair = most_often.get(int(i))
+            taken_for = f"{self.class_names[pair.top1]} ({pair.count})" if pair else ""
+            rows.append([self.class_names[i], self.totals[i], _share(self.hits[i] / self.totals[i]), taken_for])
+        return page.table(["class", "examples", "right", "mistaken for"], rows, ("examples", "right"), title)
+
+    def absent(self) -> Html:
+        """Which classes have no examples."""
+        absent = [self.class_names[i] for i in np.flatnonzero(self.totals == 0)]
+        said = f"No validation examples of {len(absent)} classes: {', '.join(absent)}"
+        return Html(f'<p class="muted">{escape(said)}</p>' if absent else "")
+
+
+def _share(value: float) -> Html:
+    return Html(f'<span class="share"><i style="--found:{100 * value:.1f}%"></i><b>{value:.1%}</b></span>')
+
+
+def _pairs(pairs: list[Pair], seen: _Seen) -> Html:
+    if not pairs:
+        return Html("<p>None: all are right.</p>")
+    names, columns = seen.class_names, ["class", "mistaken for", "times", "of the class"]
+    rows = [
+        [names[pair.label], names[pair.top1], pair.count, f"{pair.count / seen.totals[pair.label]:.1%}"]
+        for pair in pairs[:SHOWN_PAIRS]
+    ]
+    return page.table(columns, rows, columns[2:], "Most confused pairs")
+
+
+def _table(predictions: Predictions, class_names: Sequence[str]) -> Html:
+    """The matrix with its counts: rows are true classes, columns what they were taken for."""
+    confusion = predictions.confusion(len(class_names))
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in class_names)
+    body = ""
+    for i, name in enumerate(class_names):
+        cells = "".join(_cell(confusion[i, j], shares[i, j], i == j) for j in range(len(class_names)))
+        body += f'<tr><th scope="row" title="{escape(name)}">{escape(name)}</th>{cells}</tr>'
+    table = f'<table class="confusion"><thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return Html(f"<p>Rows: true classes. Columns: predicted ones.</p>{page.scrolling(table, 'Confusion matrix')}")
+
+
+def _cell(count: int, share: float, hit: bool) -> str:
+    kind = ' class="hit"' if hit else ""
+    return f'<td{kind} style="--often:{np.sqrt(share):.2f}">{count}</td>' if count else f"<td{kind}></td>"
+
+
+def _picture(predictions: Predictions, class_names: Sequence[str]) -> Html:
+    """The matrix as a picture; never whole in memory, as there may be many thousand classes."""
+    num_classes = len(class_names)
+    side = min(num_classes, MOST_CELLS)
+    counts = np.zeros((side, side))
+    np.add.at(counts, (predictions.label * side // num_classes, predictions.top1 * side // num_classes), 1)
+    often_SS = np.sqrt(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
+    rgb_SS3 = np.where(np.eye(side, dtype=bool)[..., None], RIGHT_RGB, WRONG_RGB)
+    # What happened once in a thousand can still be seen.
+    alpha_SS = np.where(often_SS > 0, np.maximum(often_SS, 0.2), 0)
+    rgba_SS4 = np.concatenate([rgb_SS3, np.round(alpha_SS * 255)[..., None]], axis=-1).astype(np.uint8)
+    factor = max(1, PICTURE_PX // side)
+    image = Image.fromarray(np.kron(rgba_SS4, np.ones((factor, factor, 1), np.uint8)))
+    said = f"{num_classes} classes, in the order of their labels. Rows: true. Columns: predicted. Blue: right."
+    alt = f"Confusion matrix, {predictions.accuracies['top1']:.1%} of the examples on its diagonal"
+    return Html(f'<div class="matrix">{page.picture(image, alt, said, "PNG")}</div>')

@@ -1,0 +1,87 @@
+"""The clips or images of which a model is least and most sure, as thumbnails."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from cover_jax.evaluated import Evaluated
+from cover_jax.metrics import Predictions
+from data_pipelines import facts, page, records
+from data_pipelines.page import Html, escape
+
+NUM_WORST, NUM_BEST = 12, 6
+FRAMES = 3  # of a clip, beside each other
+FRAME_PX, IMAGE_PX = 112, 160  # longer side
+GAP_PX = 2
+
+
+class UnavailableError(Exception):
+    """The pictures cannot be shown; the message says why."""
+
+
+def section(evaluated: Evaluated, class_names: Sequence[str], dataset, data_dir: str) -> Html:
+    """Worst and best examples of one dataset; where its data is not there, why not.
+
+    Args:
+        evaluated: its evaluation.
+        class_names: of its head.
+        dataset: its entry in the config.
+        data_dir: where prepared datasets stand.
+    """
+    try:
+        split = _open(evaluated, dataset, data_dir)
+    except UnavailableError as error:
+        return Html(f'<h3>Worst and best</h3><p class="muted">No pictures: {escape(error)}</p>')
+    predictions = evaluated.predictions
+    # A model that has diverged gives NaN: the worst.
+    order = np.argsort(np.nan_to_num(predictions.label_probability), kind="stable")
+    clips = split.modality == "video"
+
+    def shown(rows):
+        figures = [_figure(split, predictions, row, class_names, dataset.frames_feature, clips) for row in rows]
+        return page.pictures(figures, "16rem" if clips else "8.5rem")
+
+    return Html(
+        f"<h3>Worst: the true class has the lowest probability</h3>{shown(order[:NUM_WORST])}"
+        f"<h3>Best: it has the highest</h3>{shown(order[::-1][:NUM_BEST])}"
+    )
+
+
+def _open(evaluated: Evaluated, dataset, data_dir: str) -> records.Split:
+    """The evaluated split.
+
+    Raises:
+        UnavailableError: it is not there, or is another one by now.
+    """
+    try:
+        split = records.open_split(dataset.builder, dataset.eval_split, data_dir)
+    except (ValueError, OSError) as error:
+        raise UnavailableError(error) from error
+    if split.fingerprint != evaluated.fingerprint:
+        raise UnavailableError(f"the prepared data of {dataset.builder} has changed since; --mode=evaluate looks anew")
+    return split
+
+
+def _figure(split, predictions: Predictions, row: int, class_names, frames_feature: str, clips: bool) -> Html:
+    true, said = class_names[predictions.label[row]], class_names[predictions.top1[row]]
+    sure, said_sure = predictions.label_probability[row], predictions.top1_probability[row]
+    text = f"<b>{escape(true)}</b> {sure:.1%}"
+    text += f"<br>taken for <b>{escape(said)}</b> {said_sure:.1%}" if true != said else ""
+    try:
+        jpegs, source = facts.some_frames(split, int(predictions.index[row]), frames_feature, FRAMES if clips else 1)
+        image = _side_by_side([page.thumbnail(jpeg, FRAME_PX if clips else IMAGE_PX) for jpeg in jpegs])
+    except (*facts.DAMAGE, OSError) as error:
+        return Html(f"<figure>{text}<br>cannot be read: {escape(type(error).__name__)}</figure>")
+    alt = f"{'Frames of a clip' if clips else 'An image'} of {true}, taken for {said}"
+    name = f'<br><span class="muted">{escape(source)}</span>' if source else ""
+    return page.picture(image, alt, Html(text + name))
+
+
+def _side_by_side(frames: list[Image.Image]) -> Image.Image:
+    """Frames of one size in one picture, in time from left to right."""
+    width, height = frames[0].size
+    strip = Image.new("RGB", (len(frames) * (width + GAP_PX) - GAP_PX, height), "gray")
+    for i, frame in enumerate(frames):
+        strip.paste(frame, (i * (width + GAP_PX), 0))
+    return strip
