@@ -169,13 +169,13 @@ def load_trained(workdir: str) -> Trained:
     Raises:
         FileNotFoundError: there is no checkpoint.
     """
-    step, meta, accuracies = read_meta(workdir)
+    step, meta, accuracies = newest(workdir)
     config = config_of(meta)
     params = _read_params(_folder(workdir) / str(step) / "state", config)
     return Trained(config, meta["heads"], params, step, meta, accuracies)
 
 
-def read_meta(workdir: str) -> tuple[int, dict, dict[str, float]]:
+def newest(workdir: str) -> tuple[int, dict, dict[str, float]]:
     """A run's newest checkpoint: its step, what it says of itself (`make_meta`), and its accuracies if there are any.
 
     Raises:
@@ -188,8 +188,7 @@ def read_meta(workdir: str) -> tuple[int, dict, dict[str, float]]:
         step = manager.latest_step()
         if step is None:
             raise FileNotFoundError(f"{folder}: no checkpoint yet")
-        meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
-        return step, meta, manager.metrics(step) or {}
+        return step, read_meta(manager, step), manager.metrics(step) or {}
 
 
 def config_of(meta: dict) -> ConfigDict:

@@ -9,6 +9,8 @@
     logits = program.call(safetensors.numpy.load_file("OUT/params.safetensors"), frames)
 
 with frames float32 [any number, num_frames, size_px, size_px, 3], normalised as OUT/config.json says.
+
+OUT/README.md is the model's card: its data, accuracy and limits, and a program that loads it.
 """
 
 import json
@@ -24,7 +26,7 @@ from flax import traverse_util
 from jax import export as jax_export
 from ml_collections import ConfigDict
 
-from cover_jax import checkpoint
+from cover_jax import checkpoint, model_card
 from cover_jax.models import cover, pretrained, variants
 from cover_jax.models.pretrained import hugging_face
 
@@ -95,6 +97,7 @@ def main(argv: list[str]) -> None:
         if _HEAD.value not in trained.class_names:
             sys.exit(f"error: --head={_HEAD.value}: must be one of {', '.join(trained.class_names)}")
         {"hugging_face": to_hugging_face, "jax": to_jax}[_FORMAT.value](trained, _HEAD.value, _OUT.value)
+        model_card.write(trained, _HEAD.value, _FORMAT.value, _OUT.value)
     except (FileNotFoundError, pretrained.PretrainedError) as error:
         sys.exit(f"error: {error}")
     print(f"{_OUT.value}: {', '.join(sorted(path.name for path in epath.Path(_OUT.value).iterdir()))}")

@@ -39,7 +39,7 @@ def of_run(workdir: str, data_dir: str = "") -> str:
         ValueError: the file of an evaluation is damaged.
     """
     folder = epath.Path(workdir)
-    step, meta, _ = checkpoint.read_meta(workdir)
+    step, meta, _ = checkpoint.newest(workdir)
     config = checkpoint.config_of(meta)
     config.data_dir = data_dir or config.data_dir
     found = {name: evaluated.load(folder, name) for name in meta["heads"]}
