@@ -10,7 +10,7 @@ from cover_jax.metrics import Predictions
 from data_pipelines import facts, page, records
 from data_pipelines.page import Html, escape
 
-NUM_WORST, NUM_BEST = 12, 6
+NUM_WORST, NUM_BEST = 12, 6  # at most half of all each
 FRAMES = 3  # of a clip, beside each other
 FRAME_PX, IMAGE_PX = 112, 160  # longer side
 GAP_PX = 2
@@ -36,15 +36,15 @@ def section(evaluated: Evaluated, class_names: Sequence[str], dataset, data_dir:
     predictions = evaluated.predictions
     # A model that has diverged gives NaN: the worst.
     order = np.argsort(np.nan_to_num(predictions.label_probability), kind="stable")
-    clips = split.modality == "video"
+    clips, half = split.modality == "video", (len(order) + 1) // 2
 
     def shown(rows):
         figures = [_figure(split, predictions, row, class_names, dataset.frames_feature, clips) for row in rows]
         return page.pictures(figures, "16rem" if clips else "8.5rem")
 
     return Html(
-        f"<h3>Worst: the true class has the lowest probability</h3>{shown(order[:NUM_WORST])}"
-        f"<h3>Best: it has the highest</h3>{shown(order[::-1][:NUM_BEST])}"
+        f"<h3>Worst: the true class has the lowest probability</h3>{shown(order[:half][:NUM_WORST])}"
+        f"<h3>Best: it has the highest</h3>{shown(order[half:][::-1][:NUM_BEST])}"
     )
 
 
