@@ -1,0 +1,123 @@
+"""The card beside an exported model: what it says, and that its program runs."""
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+from huggingface_hub import ModelCard
+
+from configs import common, datasets
+from cover_jax import checkpoint, export, model_card, train_step
+from cover_jax.models import cover
+from tests.models import small
+
+HEADS = {"motion": ["left | right", "<i>up</i>", "_down_"], "images": ["0", "1"]}
+ACCURACIES = {"motion/top1": 0.75, "motion/top5": 1.0, "motion/mean_class": 0.7256, "motion/examples": 40}
+LEAK = {
+    "validation": "motion", "training": "images", "validation_examples": 2, "training_examples": 3, "by_origin": 0,
+    "by_file": 3, "by_content": 0, "other_moments": 0, "unchecked": "",
+}  # fmt: skip
+FORMATS = list(model_card.FORMATS)
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """A run whose newest checkpoint was evaluated on one of its two datasets."""
+    folder, config = tmp_path_factory.mktemp("run"), common.get_config()
+    config.model = small.config(size_px=16, num_frames=4)
+    config.model.init_from = "hf://somebody/some-model@main"
+    config.data_dir = "/home/me/data"
+    config.datasets.motion = datasets.digits("motion", eval_clips=2)
+    config.datasets.images = datasets.digits("images")
+    model = cover.functional(config.model, {name: len(classes) for name, classes in HEADS.items()})
+    params = jax.tree.map(jnp.asarray, small.random_params(jax.eval_shape(model.init, jax.random.key(0))))
+    about = {"examples": 4, "excluded": 0, "fingerprint": "", "manifest": {"train": dict(
+        listed=6, found=4, missing=2, refused=0, damaged=0)}}  # fmt: skip
+    data = {name: {"builder": config.datasets[name].builder, **about} for name in HEADS}
+    meta = {"heads": HEADS, "data": data, "leaks": [LEAK], "config": json.loads(config.to_json()),
+            "versions": checkpoint.versions()}  # fmt: skip
+    zero = jnp.zeros((), jnp.int32)
+    state = train_step.TrainState(zero + 7, params, {}, {}, zero, zero)
+    with checkpoint.open_manager(str(folder), 1, "mean_top1") as manager:
+        checkpoint.save(manager, state, meta, ACCURACIES)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(workdir, tmp_path_factory):
+    """(head, format) -> the folder that the command writes."""
+
+    def run(head, model_format):
+        out = tmp_path_factory.mktemp(f"{head}_{model_format}")
+        flags.FLAGS.mark_as_parsed()
+        with flagsaver.flagsaver(workdir=str(workdir), head=head, format=model_format, out=str(out)):
+            export.main(["export"])
+        return out
+
+    return run
+
+
+def test_every_format_has_a_card():
+    assert set(flags.FLAGS["format"].parser.enum_values) == set(model_card.FORMATS) == set(model_card.LOADING)
+
+
+@pytest.mark.parametrize("model_format", FORMATS)
+def test_the_program_on_the_card_runs_as_it_is(model_format, exported, workdir):
+    needs = {"hugging_face": "transformers", "jax": "jax"}[model_format]
+    out = exported("motion", model_format)
+    (code,) = re.findall(r"```python\n(.*?)```", (out / model_card.FILE).read_text(), re.DOTALL)
+    compile(code, "card", "exec")
+    if importlib.util.find_spec(needs) is None:
+        pytest.skip(f"{needs} is not installed: the program was only compiled")
+    done = subprocess.run([sys.executable, "-c", code], cwd=out, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    trained = checkpoint.load_trained(str(workdir))
+    model = cover.functional(trained.config.model, {name: len(classes) for name, classes in HEADS.items()})
+    black = (jnp.zeros((1, 4, 16, 16, 3)) - jnp.array(trained.config.model.pixel_mean)) / jnp.array(
+        trained.config.model.pixel_std
+    )
+    probabilities = jax.nn.softmax(model.apply(trained.params, black, "motion"))[0]
+    name, _, probability = done.stdout.strip().rpartition(" ")
+    assert name == HEADS["motion"][int(np.argmax(probabilities))]
+    assert float(probability) == pytest.approx(float(np.max(probabilities)), abs=1e-4)
+
+
+def test_what_the_card_says(exported):
+    said = (exported("motion", "jax") / model_card.FILE).read_text()
+    assert said.startswith("# motion: CoVeR mu/8\n")
+    assert "for 7 steps on motion, together with images" in said and "with 3 classes" in said
+    assert "On `validation` of digits/motion, 40 examples, the mean of 2 views of each:" in said
+    for row in ("| top-1 | 75.0% |", "| top-5 | 100.0% |", "| mean over classes | 72.6% |", "| chance | 33.3% |"):
+        assert row in said
+    assert "| motion | digits/motion | 4 | 0 | train 4 of 6 listed (2 missing) |" in said
+    assert "- leaks: 2 validation examples of motion stand in the training set of images as 3 (3 by file)" in said
+    assert "| `model.variant` | `\"mu/8\"` | `\"B/16\"` |" in said
+    assert "/home/me" not in said, "where data stood is nobody's business"
+    assert r"0. left \| right" in said and r"1. \<i\>up\</i\>" in said and r"2. \_down\_" in said
+    assert "A clip is 4 frames, the middle ones of as many equal parts of a video." in said
+    assert f"| jax | {jax.__version__} |" in said
+
+
+def test_a_head_that_was_not_evaluated_or_sees_other_frames(exported):
+    said = (exported("images", "jax") / model_card.FILE).read_text()
+    assert "Not known: the checkpoint of step 7 was not evaluated on images." in said
+    assert "An image is repeated 4 times." in said
+    assert "- Its head was trained on clips of 1 frames, not of 4." in said
+
+
+def test_the_hub_can_read_the_front_matter(exported):
+    card = ModelCard.load(exported("motion", "hugging_face") / model_card.FILE)
+    assert (card.data.library_name, card.data.pipeline_tag) == ("transformers", "video-classification")
+    assert (card.data.base_model, card.data.model_name) == ("somebody/some-model", "motion")
+    found = {result.metric_name: (result.dataset_type, result.metric_value) for result in card.data.eval_results}
+    assert found["top-1"] == ("digits/motion", 0.75) and found["mean over classes"] == ("digits/motion", 0.7256)
+    other = ModelCard.load(exported("images", "hugging_face") / model_card.FILE)
+    assert other.data.eval_results is None and "Images are clips of one frame." in other.content
