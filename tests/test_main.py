@@ -12,7 +12,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from cover_jax.report import __main__ as report
 from data_pipelines import prepare
+from tests import browser
 
 STEPS = 12
 SMALL = [
@@ -90,6 +92,20 @@ def test_evaluating_alone_gives_the_same_table(undisturbed, digits_dir):
     rows = re.findall(r"^(?:appearance|images|motion) +\d+ +\d+ .*%$", alone, re.MULTILINE)
     assert len(rows) == 3
     assert all(row in printed for row in rows)
+
+
+@pytest.mark.slow
+def test_its_report_tells_the_same(undisturbed, tmp_path):
+    workdir, printed = undisturbed
+    out = tmp_path / "page.html"
+    report.main([f"--workdir={workdir}", f"--out={out}"])
+    page = out.read_text()
+    for name, examples, top1 in re.findall(r"^(\w+) +\d+ +(\d+) +[\d.]+% +([\d.]+%) .*%$", printed, re.MULTILINE)[-3:]:
+        assert f'<b>{name}</b><p class="value">{top1}</p>top-1 of {examples} examples' in page
+    assert page.count("<img") == 3 * 18 and page.count("No pictures") == 0
+    assert page.count('class="chart"') >= 3 * 2 + 5
+    seen = browser.look(page, "light")
+    assert [one["overflow_px"] for one in seen] == [0, 0] and not any(one["undecoded"] for one in seen)
 
 
 @pytest.mark.slow

@@ -15,8 +15,9 @@ import jax
 import numpy as np
 import pytest
 import tensorflow as tf
+from etils import epath
 
-from cover_jax import checkpoint
+from cover_jax import checkpoint, evaluated
 
 STEPS = 10
 SMALL = [
@@ -149,6 +150,10 @@ def assert_same_run(workdir: pathlib.Path, printed: str, one) -> None:
     assert table(printed) == table(one[1].printed[0])
     same = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-5)
     jax.tree.map(same, parameters(workdir), parameters(one[0]))
+    for name in ("appearance", "images", "motion"):
+        theirs, ours = (evaluated.load(epath.Path(folder), name) for folder in (one[0], workdir))
+        assert (ours.step, ours.fingerprint) == (STEPS, theirs.fingerprint)
+        jax.tree.map(same, vars(ours.predictions), vars(theirs.predictions))
 
 
 def saved_steps(workdir: pathlib.Path) -> list[int]:

@@ -187,4 +187,7 @@ def test_eval_step_averages_probabilities_over_views():
             probabilities += jax.nn.softmax(trainer.model.apply(params, frames, "video"))
     np.testing.assert_array_equal(said["top1"], jnp.argmax(probabilities, axis=-1))
     np.testing.assert_array_equal(said["index"], batch["index"])
+    means = np.asarray(probabilities) / 6
+    np.testing.assert_allclose(said["label_probability"], means[np.arange(len(means)), batch["label"]], rtol=1e-5)
+    np.testing.assert_allclose(said["top1_probability"], means.max(axis=1), rtol=1e-5)
     assert np.all(np.asarray(said["hit5"]) == 1)  # of three classes, five are always enough
