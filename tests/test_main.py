@@ -100,7 +100,9 @@ def test_its_report_tells_the_same(undisturbed, tmp_path):
     out = tmp_path / "page.html"
     report.main([f"--workdir={workdir}", f"--out={out}"])
     page = out.read_text()
-    for name, examples, top1 in re.findall(r"^(\w+) +\d+ +(\d+) +[\d.]+% +([\d.]+%) .*%$", printed, re.MULTILINE)[-3:]:
+    rows = re.findall(r"^(\w+) +\d+ +(\d+) +[\d.]+% +([\d.]+%) .*%$", printed, re.MULTILINE)[-3:]
+    assert len(rows) == 3
+    for name, examples, top1 in rows:
         assert f'<b>{name}</b><p class="value">{top1}</p>top-1 of {examples} examples' in page
     assert page.count("<img") == 3 * 18 and page.count("No pictures") == 0
     assert page.count('class="chart"') >= 3 * 2 + 5
