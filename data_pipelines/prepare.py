@@ -79,8 +79,12 @@ def build(builder: tfds.core.DatasetBuilder, **download_config) -> None:
     Args:
       builder: what to build.
       **download_config: more of `tfds.download.DownloadConfig`.
+
+    Raises:
+      FileNotFoundError: a part of the source is missing.
     """
     from data_pipelines import records  # TensorFlow: slow to import, and only needed from here on
+    from data_pipelines.host_tf import tf
 
     if catalog.builder_class(builder.name):
         tfds.disable_progress_bar()  # ours knows how much there is to do
@@ -93,6 +97,8 @@ def build(builder: tfds.core.DatasetBuilder, **download_config) -> None:
         if not builder.data_path.exists():
             raise
         logging.info("%s was prepared by another process meanwhile.", builder.data_path)
+    except tf.errors.NotFoundError as error:  # of TFDS's own builders, that open what they do not find
+        raise FileNotFoundError(error.message) from error
     records.write_indices(builder.data_path)
 
 

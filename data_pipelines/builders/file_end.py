@@ -1,6 +1,6 @@
-"""Whether a file ends where its format says, for the formats whose end FFmpeg does not check.
+"""Whether a file is whole as far as its format says, where FFmpeg does not check that.
 
-A file that was cut off there decodes without an error, as if it had been shorter.
+A file that was cut off, or lost a part, there decodes without an error, as if it had been shorter.
 """
 
 import os
@@ -12,11 +12,17 @@ from data_pipelines.builders.source_file import MediaError
 GIF_IMAGE, GIF_EXTENSION, GIF_TRAILER = b",", b"!", b";"  # GIF89a, sections 20, 23 and 27
 GIF_SCREEN_BYTES, GIF_IMAGE_BYTES = 13, 10  # with the header before; both may be followed by colours
 FLV_TAG_HEADER_BYTES = 11  # Adobe Flash Video File Format 10.1, annex E.4.1
-OGG_PAGE = struct.Struct("<4sBBqIIIB")  # RFC 3533, section 6: magic, version, flags, position, ..., number of segments
+OGG_MAGIC = b"OggS"
+OGG_PAGE = struct.Struct("<4sBBqIIIB")  # RFC 3533, section 6; magic, version, flags, position, stream, ...
 OGG_LAST_PAGE = 0x04  # flag: the last page of a stream
-OGG_MAX_PAGE_BYTES = 65307
 TS_PACKET_BYTES = (188, 192, 204)  # ISO/IEC 13818-1; with the time code of Blu-ray; with error correction
-TS_SYNC = 0x47
+TS_SYNC = b"G"
+TS_PACKETS_AT_ONCE = 1 << 14
+MP4_BOXES = (  # of a whole file: ISO/IEC 14496-12, table 1; `wide` is of QuickTime
+    b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"imda", b"mfra", b"sidx", b"ssix", b"prft", b"emsg", b"meta", b"meco",
+    b"pdin", b"free", b"skip", b"wide", b"uuid",
+)  # fmt: skip
+BARE_ZEROS = 16  # at the end of a stream of H.264 or its heirs: no encoder puts them there
 ASF_HEADER_BYTES = 1 << 16
 ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # Advanced Systems Format, section 3.2
 ASF_BROADCAST = 0x01  # flag: written while it was sent, so its size was not known
@@ -77,26 +83,64 @@ def _check_flv(file: BinaryIO, size: int) -> None:
 
 
 def _check_ogg(file: BinaryIO, size: int) -> None:
-    file.seek(max(0, size - OGG_MAX_PAGE_BYTES))
-    tail = file.read()
-    page = tail[max(0, tail.rfind(b"OggS")) :]
-    if len(page) < OGG_PAGE.size:
+    """Walks over all pages: FFmpeg says nothing of one that is lost, or that it does not know as one."""
+    position, flags, next_of = 0, 0, {}
+    while position < size:
+        header = _bytes_at(file, position, OGG_PAGE.size)
+        if len(header) < OGG_PAGE.size:
+            raise MediaError("it stops inside an Ogg page")
+        magic, _, flags, _, stream, number, _, num_segments = OGG_PAGE.unpack(header)
+        if magic != OGG_MAGIC or number != next_of.get(stream, number):
+            raise MediaError(f"an Ogg page is damaged or missing at byte {position}")
+        next_of[stream] = number + 1
+        position += OGG_PAGE.size + num_segments + sum(file.read(num_segments))
+    if position > size:
         raise MediaError("it stops inside an Ogg page")
-    *_, num_segments = fields = OGG_PAGE.unpack_from(page)
-    segments = page[OGG_PAGE.size : OGG_PAGE.size + num_segments]
-    if len(segments) < num_segments or len(page) < OGG_PAGE.size + num_segments + sum(segments):
-        raise MediaError("it stops inside an Ogg page")
-    if not fields[2] & OGG_LAST_PAGE:
+    if not flags & OGG_LAST_PAGE:
         raise MediaError("it stops before the last page of its Ogg streams")
 
 
 def _check_ts(file: BinaryIO, size: int) -> None:
-    file.seek(0)
-    head = file.read(16 * max(TS_PACKET_BYTES))
-    for packet_bytes in TS_PACKET_BYTES:
-        first = head.find(TS_SYNC, 0, packet_bytes)
-        if first >= 0 and set(head[first::packet_bytes]) == {TS_SYNC} and size % packet_bytes:
-            raise MediaError("it stops inside a packet of its transport stream")
+    """Looks at the first byte of each packet: FFmpeg skips what is none, and of zeros it says nothing."""
+    packet_bytes, first = _ts_packets(_bytes_at(file, 0, 16 * max(TS_PACKET_BYTES)))
+    position = file.seek(first)
+    while syncs := file.read(packet_bytes * TS_PACKETS_AT_ONCE)[::packet_bytes]:
+        if num_lost := len(syncs.lstrip(TS_SYNC)):
+            damaged = position + (len(syncs) - num_lost) * packet_bytes
+            raise MediaError(f"it has a damaged packet of its transport stream at byte {damaged}")
+        position += len(syncs) * packet_bytes
+    if size % packet_bytes:
+        raise MediaError("it stops inside a packet of its transport stream")
+
+
+def _ts_packets(head: bytes) -> tuple[int, int]:
+    """How long packets are, and where the first begins: as fits best."""
+    candidates = [(length, first) for length in TS_PACKET_BYTES for first in range(length)]
+    return max(candidates, key=lambda at: head[at[1] :: at[0]].count(TS_SYNC) * at[0])
+
+
+def _check_mp4(file: BinaryIO, size: int) -> None:
+    """Walks over the boxes of a fragmented file, which has no index: where one is damaged, FFmpeg stops."""
+    position, is_fragmented = 0, False
+    while position < size:
+        length, kind = _mp4_box(_bytes_at(file, position, 16), size - position)
+        if is_fragmented and (kind not in MP4_BOXES or position + length > size):
+            raise MediaError(f"it has a damaged box at byte {position}")
+        is_fragmented |= kind == b"moov" and b"mvex" in _bytes_at(file, position, length)
+        position += length
+
+
+def _mp4_box(header: bytes, left: int) -> tuple[int, bytes]:
+    """Length and type of a box; what is none goes to the end of the file."""
+    length = int.from_bytes(header[:4], "big")
+    if length == 1:
+        length = int.from_bytes(header[8:], "big")
+    return (length if length >= 8 else left), header[4:8]
+
+
+def _check_bare(file: BinaryIO, size: int) -> None:
+    if not any(_bytes_at(file, max(0, size - BARE_ZEROS), BARE_ZEROS)):
+        raise MediaError("it ends in zeros")
 
 
 def _check_asf(file: BinaryIO, size: int) -> None:
@@ -118,6 +162,10 @@ CHECKS = {
     "avi": _check_avi,
     "flv": _check_flv,
     "gif": _check_gif,
+    "h264": _check_bare,
+    "hevc": _check_bare,
+    "mov,mp4,m4a,3gp,3g2,mj2": _check_mp4,
     "mpegts": _check_ts,
     "ogg": _check_ogg,
+    "vvc": _check_bare,
 }

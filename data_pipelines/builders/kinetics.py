@@ -20,6 +20,7 @@ CLASSES = {"400": 400, "600": 600, "700": 700}
 CSV_NAMES = {"train": ("train",), "validation": ("validate", "val", "validation"), "test": ("test",)}
 COLUMNS = ("youtube_id", "time_start", "time_end")
 FILE_NAME = re.compile(r"(?P<id>[\w-]{11})(_(?P<start>\d+)_(?P<end>\d+))?")
+BYTE_ORDER_MARK = "\ufeff"  # what spreadsheets put before a csv file
 REPLACEMENT = "replacement"  # part of the name of the folder with clips for those that came damaged
 
 Clip = tuple[str, int, int]  # YouTube id, start and end in seconds
@@ -94,7 +95,7 @@ def _read_csv(source: epath.Path, paths: list[str], split: str) -> dict[Clip, st
     )  # kinetics_train.csv, if there is no train.csv
     wanted = f"the {split} split's csv from DeepMind or CVDF, with columns label,{','.join(COLUMNS)},split"
     path = source / publisher.the_one(found, f"{CSV_NAMES[split][0]}.csv", source, wanted)
-    reader = csv.DictReader(path.read_text().splitlines())
+    reader = csv.DictReader(path.read_text().removeprefix(BYTE_ORDER_MARK).splitlines())
     lacking = set(COLUMNS) - set(reader.fieldnames or ())
     if lacking:
         raise ValueError(f"{path} has no column {', '.join(sorted(lacking))}; it must be {wanted}")

@@ -18,9 +18,12 @@ from av.stream import Disposition
 from data_pipelines.builders import file_end, source_file
 from data_pipelines.builders.source_file import MediaError
 
+MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
 NOT_VIDEO = ("tty", "image2")  # FFmpeg plays text as if on a terminal, and reads pictures by numbered names
 PICTURE_ENDING = "_pipe"  # what FFmpeg's formats of single pictures end with
-CORRUPT_PACKET = "Packet corrupt (stream = {},"  # a warning only; a packet that is split later loses its flag
+# Said of damage, but not as errors. A packet that is split later loses its flag, and is not known by it.
+CORRUPT_PACKET = "Packet corrupt (stream = {},"
+INCOMPLETE_FRAME = "freeing incomplete packet"  # of ASF
 FALLBACK_RATE = Fraction(25)  # FFmpeg's own for streams that tell no rate
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own decoders leave the alpha of WebM out
 VP8_SHOWN = 0x10  # in a frame's first byte: RFC 6386, section 9.1
@@ -28,6 +31,8 @@ VP8_SHOWN = 0x10  # in a frame's first byte: RFC 6386, section 9.1
 # for data, and shows what follows from it.
 CODECS_WITHOUT_ZEROS = ("h264", "hevc", "vvc", "mpeg1video", "mpeg2video", "mpeg4")
 ZEROED = re.compile(rb"\0{16}\0*[^\0\1]")
+STILL_S = Fraction(1, 2000)  # no frame is shown for less
+MAX_STILL_FRAMES = 3  # in a row: more of them and the time stamps are damaged
 
 _listeners_lock = threading.Lock()
 _num_listeners = 0
@@ -41,8 +46,8 @@ class Video:
       num_decoded: frames given out so far.
     """
 
-    def __init__(self, file, container, log: list):
-        self._file, self._container, self._log = file, container, log
+    def __init__(self, file, container, log: list, at_opening: list):
+        self._file, self._container, self._log, self._at_opening = file, container, log, at_opening
         self._stream = _choose_stream(container)
         self._index_at_start = len(self._stream.index_entries)
         self.pixel_aspect = self._stream.sample_aspect_ratio or Fraction(1)
@@ -80,20 +85,26 @@ class Video:
             raise MediaError(f"frame {self.num_decoded + 1} is damaged: {error.strerror}") from error
 
     def _raise_logged(self) -> None:
-        corrupt = CORRUPT_PACKET.format(self._stream.index)
-        for level, source, message in self._log:
-            if level <= av.logging.ERROR or message.startswith(corrupt):
-                raise MediaError(f"frame {self.num_decoded + 1} is damaged: {source}: {message.strip()}")
+        self._raise_damage(self._log, f"frame {self.num_decoded + 1}")
         self._log.clear()
+
+    def _raise_damage(self, log: list, what: str) -> None:
+        damage = (CORRUPT_PACKET.format(self._stream.index), INCOMPLETE_FRAME)
+        for level, source, message in log:
+            if level <= av.logging.ERROR or message.startswith(damage):
+                raise MediaError(f"{what} is damaged: {source}: {message.strip()}")
 
     def _check_complete(self, packets: "_Packets") -> None:
         listed = len(self._stream.index_entries)
         if not self._index_at_start:  # then it grew with what was read, and only the header knows better
             listed = max(listed, self._stream.frames)
+        elif listed < self._stream.frames and self._container.format.name == MP4:
+            listed += max(0, self._stream.frames - _num_indexed(self._file, self._stream.index))
         if packets.total < listed:
             raise MediaError(f"it stops after {packets.total} of {listed} frames")
         if packets.seen < packets.due:
             raise MediaError(f"{packets.due - packets.seen} of its {packets.due} frames are missing")
+        self._raise_damage(self._at_opening, "a part of it")
         file_end.check(self._file, self._container.format.name)
 
 
@@ -113,9 +124,18 @@ def open_video(path: str) -> Iterator[Video]:
             metadata_errors="replace",  # titles in any encoding
         )
         with container:
-            log.clear()  # at first FFmpeg looks at all streams and guesses; what matters is said again
+            # Decoders say again what they said while FFmpeg looked at all streams and guessed; the demuxer does not.
+            at_opening = [entry for entry in log if entry[1] == container.format.name]
+            log.clear()
             container.flags &= ~Flags.gen_pts.value  # its guesses where time stamps are missing are out of order
-            yield Video(file, container, log)
+            yield Video(file, container, log, at_opening)
+
+
+def _num_indexed(file, stream_index: int) -> int:
+    """Frames that the tables of an mp4 file lead to, those that an edit list hides among them."""
+    file.seek(0)
+    with av.open(file, options={"ignore_editlist": "1"}, metadata_errors="replace") as container:
+        return len(container.streams[stream_index].index_entries)
 
 
 class _Disguised:
@@ -128,7 +148,7 @@ class _Disguised:
 
 @contextlib.contextmanager
 def _logged() -> Iterator[list]:
-    """A list that fills up with (level, source, message) of what FFmpeg warns of in this thread."""
+    """A list that fills up with (level, source, message) of what FFmpeg says in this thread."""
     _count_listeners(1)
     try:
         with av.logging.Capture() as log:
@@ -142,7 +162,7 @@ def _count_listeners(change: int) -> None:
     global _num_listeners
     with _listeners_lock:
         _num_listeners += change
-        av.logging.set_level(av.logging.WARNING if _num_listeners else None)
+        av.logging.set_level(av.logging.INFO if _num_listeners else None)
         av.logging.set_skip_repeated(not _num_listeners)  # the same message in the next file is another one
 
 
@@ -224,6 +244,7 @@ class _Clock:
         self._waiting_dts = collections.deque()
         self._dts = self._time = None
         self._shift = Fraction(0)
+        self._num_still = 0
 
     def note(self, packet) -> None:
         """Remembers a packet that goes into the decoder."""
@@ -231,8 +252,12 @@ class _Clock:
             self._waiting_dts.append(packet.dts)
 
     def time(self, frame) -> Fraction:
-        """When the next frame is shown, in seconds."""
-        step, stamp = self._step(), self._stamp(frame)
+        """When the next frame is shown, in seconds.
+
+        Raises:
+          MediaError: the stamps of several frames are one.
+        """
+        step, stamp, before = self._step(), self._stamp(frame), self._time
         if self._time is None:
             self._time = Fraction(0) if stamp is None else stamp
         elif stamp is None:
@@ -241,7 +266,14 @@ class _Clock:
             if stamp + self._shift < self._time:  # the stamps start anew, as where files were joined
                 self._shift = self._time + step - stamp
             self._time = stamp + self._shift
+        self._check_moving(before)
         return self._time
+
+    def _check_moving(self, before: Fraction | None) -> None:
+        stands_still = before is not None and self._time - before < STILL_S
+        self._num_still = self._num_still + 1 if stands_still else 0
+        if self._num_still > MAX_STILL_FRAMES:
+            raise MediaError(f"its time stands still at {float(self._time):.3f} s, while frames go on")
 
     def _stamp(self, frame) -> Fraction | None:
         return frame.pts * self._time_base if self._has_stamps and frame.pts is not None else None

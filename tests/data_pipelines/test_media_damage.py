@@ -123,6 +123,26 @@ def test_overwritten_parts_are_refused(tmp_path, whole, kind):
             _read(_damaged(tmp_path, whole(kind), overwritten))
 
 
+def _damaged_at_random(content: bytes, rng: random.Random, end: int) -> bytes:
+    """Cut off, or with a part missing, zeroed or overwritten, anywhere from behind the first few bytes up to `end`."""
+    place, length = rng.randrange(40, end), rng.choice((200, 1500, 4096, 16384))
+    rest = content[place + length :]
+    return content[:place] + rng.choice((b"", rest, bytes(length) + rest, rng.randbytes(length) + rest))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_frame_is_lost_silently(tmp_path, whole, kind):
+    content, rng = _content(whole(kind)), random.Random(kind)
+    for _ in range(12):
+        end = len(content) - (20_000 if kind == "wmv" else 100)  # nothing tells that WMV's last frame is missing
+        path = _damaged(tmp_path, whole(kind), _damaged_at_random(content, rng, end))
+        try:
+            read = _read(path)
+        except REFUSED:
+            continue
+        assert len(read.frames) == 30
+
+
 @pytest.mark.parametrize("kind", ["ogv", "apng"])
 def test_flipped_bits_are_refused_where_there_are_checksums(tmp_path, whole, kind):
     content = _content(whole(kind))

@@ -175,3 +175,6 @@ def test_a_builder_that_nobody_has_is_refused(tmp_path, capsys):
     assert "invalid choice: 'kinetics/500'" in capsys.readouterr().err
     with pytest.raises(SystemExit, match=r"there is no folder .*It must hold .*ILSVRC2012_img_train\.tar"):
         prepare.main(["imagenet2012", f"--data_dir={tmp_path}"])
+    source = publishers.imagenet21k(tmp_path / "other", num_images=1)
+    with pytest.raises(SystemExit, match=r"error: .*ILSVRC2012_img_val\.tar; No such file"):
+        prepare.main(["imagenet2012", f"--data_dir={tmp_path}", f"--manual_dir={source}"])

@@ -71,6 +71,12 @@ def test_the_csv_files_may_be_deepmind_s_or_the_mirrors(tmp_path, name):
     assert _found(_kinetics(tmp_path, clip, **{name: val}), "validation") == [clip]
 
 
+def test_a_csv_file_from_a_spreadsheet_is_read_like_others(tmp_path):
+    path = f"{CLIP}_000010_000020.mp4"
+    train = f"\ufeff{HEADER}tai chi,{CLIP},10,20,train\n".replace("\n", "\r\n")
+    assert _found(_kinetics(tmp_path, path, train=train)) == [path]
+
+
 def test_a_holdout_list_beside_test_csv_is_not_mistaken_for_it(tmp_path):
     rows = f"{HEADER}tai chi,abcdefghijk,1,11,test\n"
     files = {"test.csv": rows, "kinetics600_holdout_test.csv": HEADER}
