@@ -50,6 +50,7 @@ class MediaBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     VERSION = tfds.core.Version("1.0.0")
     SELF_CONTAINED = False
+    HAS_PLACEHOLDERS = False  # whether its items have some
 
     def __init__(self, *, options: dict | None = None, workers: int = 0, **kwargs):
         """Makes a builder; see `tfds.core.DatasetBuilder` for the other arguments.
@@ -91,7 +92,8 @@ class MediaBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         raise NotImplementedError
 
     def _info(self):
-        return schema.info(self, None, self.MODALITY, inspect.getdoc(type(self)), self._form)
+        description = inspect.getdoc(type(self))
+        return schema.info(self, None, self.MODALITY, description, self._form, self.HAS_PLACEHOLDERS)
 
     def _download_and_prepare(self, dl_manager, download_config):
         self._on_beam = bool(download_config.beam_options or download_config.beam_runner)
@@ -174,4 +176,5 @@ def example(item: listing.Item, read: Media) -> dict:
         source_id=item.source_id,
         source_start_s=item.start_s,
         source_end_s=item.end_s,
+        placeholders=item.placeholders,
     )

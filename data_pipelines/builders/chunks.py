@@ -97,7 +97,8 @@ def to_json(items: list[Item]) -> str:
 
 def from_json(line: str) -> list[Item]:
     """The chunk that `to_json` wrote."""
-    return [Item(*values[:-1], span=values[-1] and tuple(values[-1])) for values in json.loads(line)]
+    rows = json.loads(line)
+    return [Item(*(tuple(value) if isinstance(value, list) else value for value in row)) for row in rows]
 
 
 def read_all(reader: Reader, chunks: Iterable[list[Item]], workers: int) -> Iterator[list[tuple[Item, Outcome]]]:

@@ -44,6 +44,7 @@ class Item:
       end_s: and ends.
       archive: the tar that holds it, relative to the source folder; "" for a file.
       span: its first byte in the tar, and how many there are.
+      placeholders: what the brackets of its class's template stand for; None where classes have none.
     """
 
     path: str
@@ -53,6 +54,7 @@ class Item:
     end_s: float = 0.0
     archive: str = ""
     span: tuple[int, int] | None = None
+    placeholders: tuple[str, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

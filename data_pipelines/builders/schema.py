@@ -5,7 +5,13 @@ import tensorflow_datasets as tfds
 
 
 def info(
-    builder, class_names, modality: str, description: str, media: str = "frames", **metadata
+    builder,
+    class_names,
+    modality: str,
+    description: str,
+    media: str = "frames",
+    has_placeholders: bool = False,
+    **metadata,
 ) -> tfds.core.DatasetInfo:
     """What a builder's `_info` returns.
 
@@ -14,31 +20,35 @@ def info(
       class_names: in the order of the labels; None if they are not known yet, to be set when the source is listed.
       modality: "video" or "image".
       description: one sentence for `dataset_info.json`.
-      media: "frames" or "video", as in `features`.
+      media, has_placeholders: as in `features`.
       **metadata: JSON values kept beside the data: where it came from.
     """
     return tfds.core.DatasetInfo(
         builder=builder,
         description=description,
-        features=features(class_names, media),
+        features=features(class_names, media, has_placeholders),
         metadata=tfds.core.MetadataDict(modality=modality, **metadata),
     )
 
 
-def features(class_names, media: str = "frames") -> tfds.features.FeaturesDict:
+def features(class_names, media: str = "frames", has_placeholders: bool = False) -> tfds.features.FeaturesDict:
     """The TFDS features of a record, of one of two forms.
 
     With "frames" a record has JPEG frames, quick to read. With "video" it has the bytes of a video file instead, a few
     times smaller and several times slower to read; its frames count as stored, at the file's own rate.
+
+    Where classes are templates, `placeholders` are what a clip has in their brackets.
     """
     jpeg = tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg")
     forms = {
         "frames": tfds.features.Sequence(jpeg),  # in order of time; one for an image
         "video": tfds.features.Text(),  # mp4, or another format that FFmpeg knows
     }
+    placeholders = {"placeholders": tfds.features.Sequence(tfds.features.Text())} if has_placeholders else {}
     return tfds.features.FeaturesDict(
         {
             media: forms[media],
+            **placeholders,
             "label": tfds.features.ClassLabel(names=None if class_names is None else list(class_names)),
             "source": tfds.features.Text(),  # where it came from: a path inside the source folder, or a description
             "source_sha256": tfds.features.Text(),  # of the source's bytes: equal media in two datasets can be found
@@ -63,13 +73,15 @@ def example(
     source_id: str = "",
     source_start_s: float = 0.0,
     source_end_s: float = 0.0,
+    placeholders=None,
 ) -> dict:
     """One record; `label` is a class name or its index, -1 where it is not published.
 
-    `frames` are a sequence of JPEGs, or the bytes of a video file.
+    `frames` are a sequence of JPEGs, or the bytes of a video file; `placeholders` are None where the dataset has none.
     """
     return {
         **({"video": frames} if isinstance(frames, bytes) else {"frames": list(frames)}),
+        **({} if placeholders is None else {"placeholders": list(placeholders)}),
         "label": label,
         "source": source,
         "source_sha256": source_sha256,

@@ -3,7 +3,8 @@
 The label files stand in `labels/`, the clips in `20bn-something-something-v2/`; other folders, the older names
 `something-something-v2-train.json`, ... and clips that a mirror made mp4 are found as well. A clip's class is its
 `template` without the brackets around its placeholders ("Holding [something]" is "Holding something"); its place in
-labels.json is the label. The test split's labels come from test-answers.csv, where that is there.
+labels.json is the label, and what the brackets stand for ("a cup") is stored as `placeholders`: of the test split it is
+not published. That one's labels come from test-answers.csv, where that is there.
 """
 
 import csv
@@ -26,6 +27,7 @@ class Builder(base.VideoFiles, publisher.PublisherBuilder, skip_registration=Tru
 
     name = "something_something"
     BUILDER_CONFIGS = [tfds.core.BuilderConfig(name="v2")]
+    HAS_PLACEHOLDERS = True
     OPTIONS = base.VideoFiles.OPTIONS | {"fps": (12.0, "frames stored a second; 12 is the publisher's own rate")}
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         "labels/ (train.json, validation.json, test.json, labels.json, test-answers.csv) and "
@@ -49,9 +51,9 @@ def find(source: epath.Path, splits: tuple[str, ...], num_classes: int) -> Listi
     clips = {stem: path for stem, path in publisher.videos(paths) if stem.isdecimal()}
     listing = Listing({}, names, {})
     for split in splits:
-        labels = _labels(source, paths, split, names)
-        listing.splits[split] = [Item(clips[clip], label) for clip, label in labels.items() if clip in clips]
-        listing.missing[split] = [Item(f"{clip}.webm", label) for clip, label in labels.items() if clip not in clips]
+        entries = _entries(source, paths, split, names)
+        listing.splits[split] = [_item(clips[clip], entries[clip]) for clip in entries if clip in clips]
+        listing.missing[split] = [_item(f"{clip}.webm", entries[clip]) for clip in entries if clip not in clips]
     return listing
 
 
@@ -59,14 +61,21 @@ def _class_names(path: epath.Path) -> tuple[str, ...]:
     return publisher.ordered({name: int(index) for name, index in json.loads(path.read_text()).items()}, str(path))
 
 
-def _labels(source: epath.Path, paths: list[str], split: str, names: tuple[str, ...]) -> dict[str, str]:
-    """Clip -> class, in the order of the split's label file; "" where it is not published."""
+def _entries(source: epath.Path, paths: list[str], split: str, names: tuple[str, ...]) -> dict[str, tuple]:
+    """Clip -> class, "" where it is not published, and placeholders, in the order of the split's label file."""
     path = _file(source, paths, f"{split}.json")
-    entries = json.loads(path.read_text())
     answers = _answers(source, paths) if split == "test" else {}
-    labels = {str(entry["id"]): _class(entry) or answers.get(str(entry["id"]), "") for entry in entries}
-    publisher.check_known(labels.values(), names, split, str(path))
-    return labels
+    entries = {
+        str(entry["id"]): (_class(entry) or answers.get(str(entry["id"]), ""), tuple(entry.get("placeholders", ())))
+        for entry in json.loads(path.read_text())
+    }
+    publisher.check_known((label for label, _ in entries.values()), names, split, str(path))
+    return entries
+
+
+def _item(path: str, entry: tuple[str, tuple[str, ...]]) -> Item:
+    label, placeholders = entry
+    return Item(path, label, placeholders=placeholders)
 
 
 def _class(entry: dict) -> str:

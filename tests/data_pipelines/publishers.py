@@ -43,7 +43,7 @@ def something_something(root):
     """Something-Something v2: labels/ and ID.webm; clip 3 of train is missing. Clip i has level 40 i."""
     labels = {template.replace("[", "").replace("]", ""): str(i) for i, template in enumerate(SOMETHING_TEMPLATES)}
     entry = {"label": "holding a cup", "template": "Holding [something]", "placeholders": ["a cup"]}
-    put = {"label": "putting a cup on a plate", "template": "Putting [something] on [something]"}
+    put = {"template": "Putting [something] on [something]", "placeholders": ["a cup", "a plate with é"]}
     split_entries = {
         "train": [{"id": "1", **entry}, {"id": "2", **put}, {"id": "3", **put}],
         "validation": [{"id": "4", **put}],

@@ -74,6 +74,10 @@ def test_something_something(tmp_path, capsys):
     assert (
         labels_and_levels_of("something_something/v2", "test", tmp_path)[f"{folder}/5.webm"][0] == "Holding something"
     )
+    train, test = (records_of("something_something/v2", split, tmp_path) for split in ("train", "test"))
+    assert train[f"{folder}/1.webm"]["placeholders"].tolist() == [b"a cup"]
+    assert train[f"{folder}/2.webm"]["placeholders"].tolist() == [b"a cup", "a plate with é".encode()]
+    assert not len(test[f"{folder}/5.webm"]["placeholders"])
     assert _refused("something_something/v2", tmp_path)[1:] == [
         ("train", "3.webm", "missing", "Putting something on something")
     ]

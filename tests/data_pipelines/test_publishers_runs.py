@@ -154,7 +154,8 @@ def test_files_that_are_not_on_this_machine_are_read_through_copies(tmp_path, mo
 
 
 def test_chunks_survive_their_way_through_text():
-    items = [listing.Item("a.tar/b", "x", "id", 1.5, 2.5, "a.tar", (512, 9)), listing.Item("é", "")]
+    in_tar = listing.Item("a.tar/b", "x", "id", 1.5, 2.5, "a.tar", (512, 9))
+    items = [in_tar, listing.Item("é", "", placeholders=("a cup",))]
     assert chunks.from_json(chunks.to_json(items)) == items
     assert list(chunks.cut(range(5), 2)) == [[0, 1], [2, 3], [4]]
 
