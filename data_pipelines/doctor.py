@@ -198,7 +198,8 @@ def _print(found: dict) -> None:
         print(f"    height {_span(split['height_px'])} px, width {_span(split['width_px'])} px")
         for line in _about_classes(split["classes"]):
             print(f"    {line}")
-        for row in split["unusable"][:SHOWN_UNUSABLE]:
+        missing_last = sorted(split["unusable"], key=lambda row: row["reason"] == base.MISSING)
+        for row in missing_last[:SHOWN_UNUSABLE]:
             print(f"    {row['path']}: {row['reason']}")
         if len(split["unusable"]) > SHOWN_UNUSABLE:
             print(f"    and {len(split['unusable']) - SHOWN_UNUSABLE} more, in {manifest.FILE}")

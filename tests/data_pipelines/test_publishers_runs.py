@@ -22,7 +22,7 @@ NUM_CLIPS = 40
 ROOT = pathlib.Path(__file__).parents[2]
 
 # Apache Beam 2.77 holds protobuf below 7, where TFDS 4.9.10 meets a field that is deprecated there.
-OLDER_PROTOBUF = pytest.mark.filterwarnings(r"ignore:label\(\) is deprecated:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings(r"ignore:label\(\) is deprecated:DeprecationWarning")
 
 
 def _python(*arguments):
@@ -181,7 +181,6 @@ def test_two_preparations_of_one_dataset_do_not_disturb_each_other(tmp_path):
     prepare.main(["moments_in_time", f"--manual_dir={source}", f"--data_dir={tmp_path}", "--workers=1"])
 
 
-@OLDER_PROTOBUF
 def test_apache_beam_makes_the_same_records(tmp_path):
     pytest.importorskip("apache_beam", reason="the extra `beam` is not installed")
     source = publishers.kinetics(tmp_path / "k400", num_clips=6)
@@ -213,7 +212,6 @@ def _tfds_build(*arguments):
     return _python("-W", "ignore", "-m", "tensorflow_datasets.scripts.cli.main", "build", *arguments)
 
 
-@OLDER_PROTOBUF
 def test_tfds_build_prepares_the_same_dataset(tmp_path):
     for package in ("apache_beam", "mlcroissant"):  # TFDS 4.9.10's command imports both, whatever it is asked to do
         pytest.importorskip(package, reason=f"the command `tfds` needs {package}")
