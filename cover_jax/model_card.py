@@ -16,6 +16,7 @@ ACCURACIES = {"top1": "top-1", "top5": "top-5", "mean_class": "mean over classes
 FORMATS = {
     "hugging_face": "a Hugging Face TimeSformer",
     "jax": "a `jax.export` program with its parameters; it runs on CPU, GPU and TPU, and needs jax alone",
+    "saved_model": "a TensorFlow SavedModel; it needs TensorFlow alone, or what serves it",
 }
 LOADING = {
     "hugging_face": """\
@@ -50,6 +51,21 @@ about = json.load(open(f"{{folder}}/config.json"))
 clips = np.zeros((1, {num_frames}, {size_px}, {size_px}, 3), np.uint8)  # any number of clips: put your own here
 frames = (clips / 255 - about["pixel_mean"]) / about["pixel_std"]
 probabilities = jax.nn.softmax(program.call(params, frames.astype(np.float32)))
+best = int(probabilities[0].argmax())
+print(about["class_names"][best], float(probabilities[0, best]))
+""",
+    "saved_model": """\
+import json
+
+import numpy as np
+import tensorflow as tf
+
+folder = "."  # where this file is
+program = tf.saved_model.load(folder).signatures["serving_default"]
+about = json.load(open(f"{{folder}}/config.json"))
+
+clips = np.zeros((1, {num_frames}, {size_px}, {size_px}, 3), np.uint8)  # any number of clips: put your own here
+probabilities = tf.nn.softmax(program(frames=tf.constant(clips))["logits"]).numpy()
 best = int(probabilities[0].argmax())
 print(about["class_names"][best], float(probabilities[0, best]))
 """,
@@ -121,8 +137,8 @@ def _loading(config: ConfigDict, head: str, model_format: str) -> str:
     code = LOADING[model_format].format(num_frames=num_frames, size_px=model.size_px)
     return (
         f"```python\n{code}```\n\n{_frames(dataset, num_frames)} Each is resized so that its shorter side has "
-        f"{model.size_px} px, and its centre is cut out; values from 0 to 1 are normalised with mean "
-        f"{_numbers(model.pixel_mean)} and standard deviation {_numbers(model.pixel_std)}."
+        f"{model.size_px} px, and its centre is cut out. Values from 0 to 1 are normalised with mean "
+        f"{_numbers(model.pixel_mean)} and standard deviation {_numbers(model.pixel_std)}: the program above does so."
     )
 
 
