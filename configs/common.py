@@ -98,10 +98,17 @@ def model() -> ml_collections.ConfigDict:
     # by their tensors' names: a file or folder, local or gs://, or hf://ORG/REPO[@REVISION][/FILE]. Or the workdir of
     # another run: its newest checkpoint.
     config.init_from = ""
+    # From another run: keep its heads, with their class names, beside those of the datasets. They are not trained, and
+    # not changed as long as the backbone is frozen (optimizer.frozen). The model must be that run's.
+    config.keep_heads = False
     config.head = "linear"  # "linear", or "mlp": one hidden tanh layer of the model's width before it
     config.drop_path = 0.0  # rate of the last block, rising linearly from 0 in the first (arXiv 1603.09382)
     config.temporal_init = "zeros"  # of temporal_fc: "zeros" (from an image model), "xavier" (from scratch)
     config.time_embed_std = 0.0  # of the time embedding's initial values; 0 from an image model
+    # Both as TimeSformer and timm have them. google-research's ViT was trained with "tanh"; files of Hugging Face's ViT
+    # mostly say 1e-12. Where the weights of init_from had others, the run says so: with theirs, it equals their code.
+    config.gelu = "exact"  # of the MLPs; "tanh": its approximation
+    config.layer_norm_eps = 1e-6  # added to the variance
     config.dtype = "bfloat16"  # of activations and matrix products; parameters are float32
     # Recompute in the backward pass: "full" (every block), "attention" (all but what attention returns: faster, for
     # twice the clip's tokens in memory per block), "none".

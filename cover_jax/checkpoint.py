@@ -12,6 +12,8 @@ import importlib.util
 import json
 import math
 import sys
+import types
+from collections.abc import Mapping
 
 import jax
 import numpy as np
@@ -39,7 +41,25 @@ class CheckpointMismatchError(config_lib.ConfigError):
     """The checkpoint belongs to a run with other heads, data or input order. The message has a line for each."""
 
 
-def make_meta(config: ConfigDict, splits: dict, manifests: dict, leaks: list) -> dict:
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """A head that a run took over from another and does not train.
+
+    Attributes:
+        class_names: in order.
+        dataset: what it was trained on, as `dataset()` in configs/common.py, in JSON's types.
+    """
+
+    class_names: tuple[str, ...]
+    dataset: dict
+
+
+NO_HEADS: Mapping[str, Kept] = types.MappingProxyType({})
+
+
+def make_meta(
+    config: ConfigDict, splits: dict, manifests: dict, leaks: list, kept: Mapping[str, Kept] = NO_HEADS
+) -> dict:
     """What a checkpoint says of itself, as JSON: class names per head in order, data, config, versions.
 
     Args:
@@ -47,9 +67,11 @@ def make_meta(config: ConfigDict, splits: dict, manifests: dict, leaks: list) ->
         splits: dataset name -> its opened training split.
         manifests: dataset name -> what is there of what its source lists (`data_pipelines.manifest.summary`).
         leaks: what validation and training sets have in common (`data_pipelines.leaks.Leaks.summary`).
+        kept: heads that stand beside those of the datasets.
     """
     return {
-        "heads": {name: list(split.class_names) for name, split in splits.items()},
+        "heads": {name: list(head.class_names) for name, head in [*splits.items(), *kept.items()]},
+        "kept": {name: head.dataset for name, head in kept.items()},
         "data": {
             name: {
                 "builder": split.builder,
@@ -161,6 +183,15 @@ class Trained:
     step: int
     meta: dict = dataclasses.field(default_factory=dict)
     accuracies: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def dataset(self, head: str) -> ConfigDict:
+        """What a head was trained on, as `dataset()` in configs/common.py."""
+        if head not in self.meta.get("kept", {}):
+            return self.config.datasets[head]
+        dataset = common.dataset()  # keys that came after it have their defaults
+        with dataset.ignore_type(), dataset.unlocked():
+            dataset.update(self.meta["kept"][head])
+        return dataset
 
 
 def load_trained(workdir: str) -> Trained:

@@ -105,6 +105,8 @@ _RULES = {
     "model.drop_path": _BELOW_ONE,
     "model.temporal_init": _one_of("zeros", "xavier"),
     "model.time_embed_std": _NOT_NEGATIVE,
+    "model.gelu": _one_of("exact", "tanh"),
+    "model.layer_norm_eps": _POSITIVE,
     "model.dtype": _one_of("bfloat16", "float32"),
     "model.remat": _one_of("full", "attention", "none"),
     "model.attention": _one_of("auto", "einsum", "fused"),
@@ -252,6 +254,8 @@ def _cross_errors(config: ConfigDict) -> Iterator[str]:
 
 def _model_errors(config: ConfigDict) -> Iterator[str]:
     variant, size_px, tensor = variants.parse(config.model.variant), config.model.size_px, config.mesh.tensor
+    if config.model.keep_heads and not config.model.init_from:
+        yield "config.model.keep_heads=True: needs config.model.init_from, the --workdir of the run whose heads stay"
     if size_px % variant.patch_px:
         yield f"config.model.size_px={size_px}: must be a multiple of the patch, {variant.patch_px}"
     if tensor > 0 and variant.num_heads % tensor:

@@ -134,6 +134,8 @@ def _graph(model: ConfigDict, variant: variants.Variant, recorder: _Recorder) ->
                     drop_path=0.0,
                     temporal_init="zeros",
                     time_embed_std=0.0,
+                    gelu=model.gelu,
+                    layer_norm_eps=model.layer_norm_eps,
                     dtype=jnp.dtype(model.dtype),
                     remat="none",
                     rngs=nnx.Rngs(0),

@@ -23,8 +23,11 @@ def forward(variant: Variant, num_frames: int, num_patches: int) -> int:
     return variant.depth * (time + space + mlp) + patch_embed
 
 
-def train_step(config: ConfigDict, name: str) -> int:
-    """Operations that a training step on dataset `name` needs: forward and twice that backward, nothing recomputed."""
+def train_step(config: ConfigDict, name: str, trains_backbone: bool = True) -> int:
+    """Operations that a training step on dataset `name` needs: forward and twice that backward, nothing recomputed.
+
+    Where heads alone are trained, only forward.
+    """
     variant, dataset = parse(config.model.variant), config.datasets[name]
     num_patches = (config.model.size_px // variant.patch_px) ** 2
-    return 3 * dataset.batch_size * forward(variant, dataset.num_frames, num_patches)
+    return (3 if trains_backbone else 1) * dataset.batch_size * forward(variant, dataset.num_frames, num_patches)

@@ -1,6 +1,7 @@
 """config.optimizer -> one optax chain, and the learning-rate schedule that it follows."""
 
 import re
+from collections.abc import Collection
 
 import jax
 import jax.numpy as jnp
@@ -19,13 +20,16 @@ def make_schedule(config: ConfigDict, steps: int) -> optax.Schedule:
     )
 
 
-def make_optimizer(config: ConfigDict, schedule: optax.Schedule, params) -> optax.GradientTransformation:
+def make_optimizer(
+    config: ConfigDict, schedule: optax.Schedule, params, kept_heads: Collection[str] = ()
+) -> optax.GradientTransformation:
     """Clip, momentum or Adam, decoupled weight decay, per-layer rates, the schedule; frozen parameters keep no state.
 
     Args:
         config: config.optimizer.
         schedule: step -> learning rate.
         params: the parameters or their shapes; only paths and shapes are read.
+        kept_heads: names of heads that are frozen as well.
 
     Raises:
         ValueError: `frozen` matches no parameter, or all of them.
@@ -38,16 +42,23 @@ def make_optimizer(config: ConfigDict, schedule: optax.Schedule, params) -> opta
     if config.layer_decay != 1:
         parts.append(_scale_layers(config.layer_decay))
     tx = optax.chain(*parts, optax.scale_by_learning_rate(schedule))
-    if not config.frozen:
+    if not config.frozen and not kept_heads:
         return tx
     labels = map_paths(lambda path, _: "frozen" if re.fullmatch(config.frozen, path) else "trained", params)
-    if len(set(jax.tree.leaves(labels))) < 2:
+    if config.frozen and len(set(jax.tree.leaves(labels))) < 2:
         paths = ", ".join(sorted(jax.tree.leaves(map_paths(lambda path, _: path, params)))[:5])
         which = "all parameters" if "frozen" in jax.tree.leaves(labels) else "no parameter"
         raise ValueError(
             f"config.optimizer.frozen={config.frozen!r} matches {which}; it must match some, in full: {paths}, ..."
         )
+    labels["heads"] |= {name: jax.tree.map(lambda _: "frozen", labels["heads"][name]) for name in kept_heads}
     return optax.partition({"trained": tx, "frozen": optax.set_to_zero()}, labels)
+
+
+def trains_backbone(config: ConfigDict, params) -> bool:
+    """Whether config.optimizer leaves any parameter of the backbone to be trained; only paths are read."""
+    frozen = map_paths(lambda path, _: bool(re.fullmatch(config.frozen, path)), {"backbone": params["backbone"]})
+    return not all(jax.tree.leaves(frozen))
 
 
 def stop_frozen(params, frozen: str):

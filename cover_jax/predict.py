@@ -117,7 +117,7 @@ class Predictor:
             if head not in trained.class_names:
                 raise ValueError(f"head {head!r}: must be one of {', '.join(trained.class_names)}")
         self._class_names = {head: trained.class_names[head] for head in heads or trained.class_names}
-        self.views = {head: _view(trained.config.datasets[head], storage) for head in self._class_names}
+        self.views = {head: _view(trained.dataset(head), storage) for head in self._class_names}
         params = {"backbone": trained.params["backbone"], "heads": {h: trained.params["heads"][h] for h in self.views}}
         self._params, self._config = jax.device_put(params), trained.config.model
         model = cover.functional(trained.config.model, {head: len(names) for head, names in self._class_names.items()})

@@ -25,6 +25,7 @@ from cover_jax import (
     evaluated,
     flops,
     history,
+    kept_heads,
     optimizer,
     preprocess,
     profiling,
@@ -57,6 +58,9 @@ class Run:
         self.train_splits, self.eval_splits = _open_splits(config)
         self.train_splits, found = _without_leaks(config, self.train_splits, self.eval_splits)
         self.class_names = {name: split.class_names for name, split in self.train_splits.items()}
+        self.manager = checkpoint.open_manager(workdir, config.keep_checkpoints, config.best_metric)
+        self.kept = kept_heads.of_run(config, self._saved_meta(), self.class_names)
+        self.class_names |= {name: head.class_names for name, head in self.kept.items()}
         self.num_classes = {name: len(names) for name, names in self.class_names.items()}
         self.model = cover.functional(
             config.model, self.num_classes, constrain=sharding.constrain_batch(self.mesh),
@@ -65,7 +69,7 @@ class Run:
         key = jax.random.key(config.seed)
         shapes = jax.eval_shape(self.model.init, key)
         self.schedule = optimizer.make_schedule(config.optimizer, config.steps)
-        self.tx = optimizer.make_optimizer(config.optimizer, self.schedule, shapes)
+        self.tx = optimizer.make_optimizer(config.optimizer, self.schedule, shapes, self.kept)
         init = train_step.make_init(self.model, self.tx, config.optimizer.ema_decay)
         state_like = jax.eval_shape(init, key)
         self.shardings = sharding.state_shardings(state_like, self.model.axes, self.mesh)
@@ -82,8 +86,12 @@ class Run:
         self.evaluator = evaluate.Evaluator(config, self.model, self.eval_splits, self.mesh)
         self.mix = mixture.Mixture({n: d.weight for n, d in config.datasets.items()}, config.plan, config.seed)
         self.manifests = {name: manifest.summary(d.builder, config.data_dir) for name, d in config.datasets.items()}
-        self.meta = checkpoint.make_meta(config, self.train_splits, self.manifests, found)
-        self.manager = checkpoint.open_manager(workdir, config.keep_checkpoints, config.best_metric)
+        self.meta = checkpoint.make_meta(config, self.train_splits, self.manifests, found, self.kept)
+
+    def _saved_meta(self) -> dict | None:
+        """What the newest checkpoint says of itself, where there is one."""
+        step = self.manager.latest_step()
+        return None if step is None else checkpoint.read_meta(self.manager, step)
 
     def restore_or_init(self) -> train_step.TrainState:
         """The newest checkpoint's state or, where there is none, a new one born on its devices."""
@@ -101,9 +109,8 @@ class Run:
         return history.from_json(self.mix, step, saved.get("history"))
 
     def _with_pretrained(self, state: train_step.TrainState) -> train_step.TrainState:
-        class_names = {name: split.class_names for name, split in self.train_splits.items()}
         try:
-            loaded = warm_start.load(self.config.model.init_from, self.config.model, class_names)
+            loaded = warm_start.load(self.config.model.init_from, self.config.model, self.class_names)
         except pretrained.PretrainedError as error:
             raise config_lib.ConfigError(f"config.model.init_from: {error}") from error
         params, kept = pretrained.fill(state.params, loaded)
@@ -144,7 +151,8 @@ def _train_on(
 ) -> train_step.TrainState:
     """Takes the steps from `state` to config.steps."""
     config, first_step = run.config, int(state.step)
-    step_flops = {name: flops.train_step(config, name) for name in config.datasets}
+    trains_backbone = optimizer.trains_backbone(config.optimizer, state.params)
+    step_flops = {name: flops.train_step(config, name, trains_backbone) for name in config.datasets}
     report = progress.Progress(config.steps, _first_start(run.workdir), chips.peak_flops(jax.devices()))
     with contextlib.ExitStack() as stack:
         profiler = stack.enter_context(
@@ -392,6 +400,8 @@ def _describe(run: Run, state) -> None:
         evaluated = run.eval_splits[name].num_examples if name in run.eval_splits else 0
         say(f"{name}: {split.builder}, {split.num_examples} to train on, {evaluated} to validate on, "
             f"{run.num_classes[name]} classes")  # fmt: skip
+    for name in run.kept:
+        say(f"{name}: a head that is kept and not trained, {run.num_classes[name]} classes")
     overview = parameter_overview.get_parameter_overview(state.params, include_stats=False)
     say(overview)
     say(f"{jax.device_count()} devices ({jax.devices()[0].device_kind}), mesh {dict(run.mesh.shape)}")

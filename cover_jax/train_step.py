@@ -158,7 +158,8 @@ def _update(state: TrainState, grads, finite, tx, ema_decay: float) -> TrainStat
     """The next state; where the gradients are not finite only the counters move."""
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    ema = optax.incremental_update(params, state.ema, 1 - ema_decay) if ema_decay else {}
+    # Not optax.incremental_update, whose weighted sum moves what stands still by a rounding error.
+    ema = jax.tree.map(lambda new, old: old + (1 - ema_decay) * (new - old), params, state.ema) if ema_decay else {}
     params, opt_state, ema = jax.tree.map(
         lambda new, old: jnp.where(finite, new, old),
         (params, opt_state, ema),

@@ -11,6 +11,8 @@ from cover_jax import checkpoint
 from cover_jax.models import pretrained
 from cover_jax.models.pretrained import resize
 
+# What changes a model's function and no shape.
+_SETTINGS = ("gelu", "layer_norm_eps", "pixel_mean", "pixel_std")
 _EMBEDDINGS = ("cls_token", "pos_embed", "time_embed")
 
 
@@ -28,7 +30,7 @@ def load(source: str, model: ConfigDict, class_names: Mapping[str, Sequence[str]
     Raises:
       PretrainedError: the source cannot be read, or has other sizes than `model.variant`.
     """
-    if source.startswith("hf://") or not (epath.Path(source).expanduser() / "checkpoints").exists():
+    if not is_run(source):
         return pretrained.load(source, model, class_names)
     try:
         trained = checkpoint.load_trained(str(epath.Path(source).expanduser()))
@@ -45,9 +47,14 @@ def load(source: str, model: ConfigDict, class_names: Mapping[str, Sequence[str]
         f"initialised from {source}: a run of this project, step {trained.step}",
         *resized,
         *head_lines,
-        *pretrained.pixel_lines((before.pixel_mean, before.pixel_std), model),
+        *pretrained.setting_lines({key: before[key] for key in _SETTINGS}, model),
     ]
     return pretrained.Loaded(backbone | heads, (), tuple(report))
+
+
+def is_run(source: str) -> bool:
+    """Whether it is the workdir of a run of this project."""
+    return not source.startswith("hf://") and (epath.Path(source).expanduser() / "checkpoints").exists()
 
 
 def _backbone(params: dict, model: ConfigDict) -> tuple[dict[str, np.ndarray], list[str]]:

@@ -60,7 +60,7 @@ class Trainer:
         self.config = config
         built = _build(config.to_json(), devices)
         self.mesh, self.model, self.shardings, self.traces = built.mesh, built.model, built.shardings, built.traces
-        self._step = built.step
+        self.jitted = built.step
         self.state = built.init(jax.random.key(config.seed))
 
     def __call__(self, *names: str, seed: int = 0) -> dict:
@@ -72,7 +72,7 @@ class Trainer:
 
     def step(self, batches: dict) -> dict:
         with jax.transfer_guard("disallow"):
-            self.state, measured = self._step(self.state, batches)
+            self.state, measured = self.jitted(self.state, batches)
         return jax.device_get(measured)
 
 

@@ -1,5 +1,6 @@
 """The command as a user runs it: from data to checkpoint, killed and continued, on real clips, and its errors."""
 
+import json
 import pathlib
 import re
 import shutil
@@ -154,6 +155,35 @@ def test_real_clips_are_prepared_trained_evaluated_and_resumed(real_data, tmp_pa
     assert "validation after 2 steps" in first and "validation after 4 steps" in again
     for name, classes, examples in (("ucf101", 5, 5), ("arid", 6, 8), ("cifar10", 10, 200)):
         assert re.search(rf"^{name} +{classes} +{examples} ", again, re.MULTILINE), name
+
+
+@pytest.mark.slow
+def test_a_dataset_is_added_as_another_head_in_one_command(real_data, tmp_path):
+    """The head that was there says of a clip what it said before."""
+    _copy_some(real_data / "ucf101", tmp_path / "ucf101", r"_g0[78]_c01")
+    _copy_some(real_data / "cifar10", tmp_path / "cifar10", r"/00[01]")
+    data_dir = f"--data_dir={tmp_path}"
+    prepare.main(["video_folder", "--name=ucf101", f"--source={tmp_path / 'ucf101'}", data_dir,
+                  "--validation_pattern=_g07_", "--short_side_px=64"])  # fmt: skip
+    prepare.main(["image_folder", "--name=cifar10", f"--source={tmp_path / 'cifar10'}", data_dir,
+                  "--validation_folder=test"])  # fmt: skip
+    flags = ["--config.model.variant=mu/16", "--config.model.size_px=32", "--config.optimizer.warmup_steps=1",
+             "--config.steps=2"]  # fmt: skip
+    run("folders.py:video_folder/ucf101", tmp_path / "mine", tmp_path, *flags)
+    printed = run("folders.py:image_folder/cifar10", tmp_path / "more", tmp_path, *flags,
+                  f"--config.model.init_from={tmp_path / 'mine'}", "--config.model.keep_heads=True",
+                  "--config.optimizer.frozen=backbone/.*")  # fmt: skip
+    assert "ucf101: a head that is kept and not trained, 5 classes" in printed
+    clip = str(next((tmp_path / "ucf101").rglob("*.mp4")))
+    before, after = (_predicted(tmp_path / workdir, clip) for workdir in ("mine", "more"))
+    assert set(after) == {"ucf101", "cifar10"}
+    assert after["ucf101"] == before["ucf101"]
+
+
+def _predicted(workdir: pathlib.Path, clip: str) -> dict:
+    """What each head says of a clip."""
+    command = [sys.executable, "-m", "cover_jax.predict", f"--checkpoint={workdir}", "--format=json", clip]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)[clip]
 
 
 def _copy_some(source: pathlib.Path, target: pathlib.Path, pattern: str) -> None:

@@ -114,3 +114,26 @@ def test_no_gradient_reaches_frozen_parameters(params):
 def test_frozen_must_match_some(params, frozen, which):
     with pytest.raises(ValueError, match=f"{which}.*backbone/blocks/mlp/fc1/bias"):
         one_update(params, frozen=frozen)
+
+
+@pytest.mark.parametrize(
+    ("frozen", "trains"), [("", True), ("backbone/.*", False), ("backbone/blocks/.*", True), ("heads/.*", True)]
+)
+def test_whether_the_backbone_is_trained(params, frozen, trains):
+    config = common.optimizer()
+    config.frozen = frozen
+    assert optimizer.trains_backbone(config, params) == trains
+
+
+@pytest.mark.parametrize("frozen", ["", "backbone/.*"])
+def test_kept_heads_stay_and_keep_no_state(params, frozen):
+    params["heads"]["kept"] = {"kernel": jnp.ones((2, 5)), "bias": jnp.ones(5)}
+    config = common.optimizer()
+    config.update({"name": "adamw", "learning_rate": 1.0, "weight_decay": 0.1, "frozen": frozen})
+    tx = optimizer.make_optimizer(config, lambda step: 1.0, params, ["kept"])
+    state = tx.init(params)
+    updates, _ = tx.update(jax.tree.map(jnp.ones_like, params), state, params)
+    jax.tree.map(lambda u: np.testing.assert_array_equal(u, 0), updates["heads"]["kept"])
+    assert np.all(updates["heads"]["a"]["kernel"] != 0)
+    assert np.all(updates["backbone"]["norm"]["scale"] != 0) == (not frozen)
+    assert not {(2, 5), (5,)} & {leaf.shape for leaf in jax.tree.leaves(state)}

@@ -123,6 +123,25 @@ def test_ema_follows():
     assert trainer.state.eval_params is trainer.state.ema
 
 
+def test_the_average_of_what_stands_still_is_bit_for_bit_what_it_was():
+    trainer = small.Trainer(small.config(optimizer__ema_decay=0.9, optimizer__frozen="backbone/.*"))
+    before = jax.device_get(trainer.state.ema["backbone"])
+    trainer("video")
+    assert not changed(before, jax.device_get(trainer.state.ema["backbone"]))
+
+
+def test_heads_alone_are_trained_without_a_backward_pass_through_the_backbone():
+    def flops(step, *args) -> float:
+        return step.lower(*args).compile().cost_analysis()["flops"]
+
+    trainer, heads_only = (small.Trainer(small.config(optimizer__frozen=frozen)) for frozen in ("", "backbone/.*"))
+    batch = trainer.put(small.batch(trainer.config, "video"))
+    forward = jax.jit(train_step.make_eval_step(trainer.config, trainer.model, "video"))
+    needed = flops(forward, trainer.state.params, batch)
+    assert flops(heads_only.jitted, heads_only.state, {"video": batch}) < 1.05 * needed
+    assert flops(trainer.jitted, trainer.state, {"video": batch}) > 2.5 * needed
+
+
 def test_without_ema_the_parameters_are_evaluated():
     trainer = small.Trainer(small.config())
     assert trainer.state.ema == {}

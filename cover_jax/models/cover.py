@@ -107,6 +107,7 @@ def _backbone_args(model: ConfigDict, qkv_sharding: NamedSharding | None) -> dic
         raise ValueError(f"model.drop_path: {model.drop_path} is not in [0, 1)")
     _check_choice("model.temporal_init", model.temporal_init, timesformer.TEMPORAL_INITS)
     _check_choice("model.remat", model.remat, timesformer.REMATS)
+    _check_choice("model.gelu", model.gelu, timesformer.GELUS)
     _check_choice("model.dtype", model.dtype, ("bfloat16", "float32"))
     _check_choice("model.attention", model.attention, attention.FORMS)
     head_dim, dtype = variant.width // variant.num_heads, jnp.dtype(model.dtype)
@@ -118,6 +119,8 @@ def _backbone_args(model: ConfigDict, qkv_sharding: NamedSharding | None) -> dic
         "drop_path": model.drop_path,
         "temporal_init": model.temporal_init,
         "time_embed_std": model.time_embed_std,
+        "gelu": model.gelu,
+        "layer_norm_eps": model.layer_norm_eps,
         "dtype": dtype,
         "remat": model.remat,
     }

@@ -7,6 +7,7 @@ any number of frames, one included.
 
 # B batch, T frames, H height, W width, C channels, N patches of a frame, S = N + 1 tokens of a frame with CLS, D width
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -20,10 +21,10 @@ from cover_jax.models.variants import Variant
 
 Constrain = Callable[[jax.Array], jax.Array]
 
-LAYER_NORM_EPS = 1e-6  # facebookresearch/TimeSformer, timesformer/models/vit.py
-EMBED_STD = 0.02  # of cls_token and pos_embed: as above
+EMBED_STD = 0.02  # of cls_token and pos_embed: facebookresearch/TimeSformer, timesformer/models/vit.py
 ZEROS, XAVIER = nnx.initializers.zeros_init(), nnx.initializers.xavier_uniform()
 TEMPORAL_INITS = {"zeros": ZEROS, "xavier": XAVIER}
+GELUS = ("exact", "tanh")
 REMATS = ("full", "attention", "none")
 
 
@@ -60,11 +61,11 @@ def linear(
     )
 
 
-def layer_norm(width: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
+def layer_norm(width: int, eps: float, rngs: nnx.Rngs) -> nnx.LayerNorm:
     """Float32 inside and out: the layer that follows casts, which the compiler fuses."""
     return nnx.LayerNorm(
         width,
-        epsilon=LAYER_NORM_EPS,
+        epsilon=eps,
         dtype=jnp.float32,
         scale_init=nnx.with_partitioning(nnx.initializers.ones_init(), ("norm",)),
         bias_init=nnx.with_partitioning(ZEROS, ("norm",)),
@@ -121,14 +122,18 @@ def drop_path_scale(key: jax.Array | None, rate: jax.Array, shape: tuple[int, ..
     return (kept / (1 - rate)).astype(dtype)
 
 
-def gelu(x: jax.Array) -> jax.Array:
-    """Exact GELU, float32 inside: near -3, 1 + erf has no digits left in bfloat16.
+def gelu(x: jax.Array, form: str) -> jax.Array:
+    """GELU in one of `GELUS`, float32 inside: near -3, 1 + erf has no digits left in bfloat16.
 
-    Written with erf because `jax.nn.gelu(approximate=False)` uses erfc, several times slower on a CPU. The barrier
-    keeps a TPU's compiler from computing it again for each tile of the matrix product that follows.
+    The exact one is written with erf because `jax.nn.gelu(approximate=False)` uses erfc, several times slower on a CPU.
+    The barrier keeps a TPU's compiler from computing it again for each tile of the matrix product that follows.
     """
     x_f32 = x.astype(jnp.float32)
-    return jax.lax.optimization_barrier((0.5 * x_f32 * (1 + jax.lax.erf(x_f32 * math.sqrt(0.5)))).astype(x.dtype))
+    if form == "tanh":
+        y_f32 = jax.nn.gelu(x_f32, approximate=True)
+    else:
+        y_f32 = 0.5 * x_f32 * (1 + jax.lax.erf(x_f32 * math.sqrt(0.5)))
+    return jax.lax.optimization_barrier(y_f32.astype(x.dtype))
 
 
 class Attention(nnx.Module):
@@ -154,12 +159,13 @@ def _values(projection: jax.Array) -> jax.Array:
 class Mlp(nnx.Module):
     """Two layers around a GELU."""
 
-    def __init__(self, variant: Variant, dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(self, variant: Variant, gelu: str, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.gelu = gelu
         self.fc1 = linear(("embed", "mlp"), (variant.width, variant.mlp_dim), dtype=dtype, rngs=rngs)
         self.fc2 = linear(("mlp", "embed"), (variant.mlp_dim, variant.width), dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.fc2(gelu(self.fc1(x)))
+        return self.fc2(gelu(self.fc1(x), self.gelu))
 
 
 class Block(nnx.Module):
@@ -170,18 +176,26 @@ class Block(nnx.Module):
     """
 
     def __init__(
-        self, variant: Variant, temporal_init: nnx.Initializer, attend: Attend, dtype: jnp.dtype, rngs: nnx.Rngs
+        self,
+        variant: Variant,
+        *,
+        temporal_init: nnx.Initializer,
+        attend: Attend,
+        gelu: str,
+        layer_norm_eps: float,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
     ):
         width = variant.width
-        self.temporal_norm = layer_norm(width, rngs)
+        self.temporal_norm = layer_norm(width, layer_norm_eps, rngs)
         self.time = Attention(variant, "time", attend, dtype, rngs)
         self.temporal_fc = linear(
             ("embed", "joined"), (width, width), dtype=dtype, rngs=rngs, kernel_init=temporal_init
         )
-        self.spatial_norm = layer_norm(width, rngs)
+        self.spatial_norm = layer_norm(width, layer_norm_eps, rngs)
         self.space = Attention(variant, "space", attend, dtype, rngs)
-        self.mlp_norm = layer_norm(width, rngs)
-        self.mlp = Mlp(variant, dtype, rngs)
+        self.mlp_norm = layer_norm(width, layer_norm_eps, rngs)
+        self.mlp = Mlp(variant, gelu, dtype, rngs)
 
     def __call__(
         self, cls_BD: jax.Array, x_BTND: jax.Array, rate: jax.Array, key: jax.Array | None
@@ -236,6 +250,8 @@ class TimeSformer(nnx.Module):
         drop_path: float,
         temporal_init: str,
         time_embed_std: float,
+        gelu: str,
+        layer_norm_eps: float,
         dtype: jnp.dtype,
         remat: str,
         rngs: nnx.Rngs,
@@ -249,6 +265,8 @@ class TimeSformer(nnx.Module):
           drop_path: rate of the last block, rising linearly from 0 in the first.
           temporal_init: of `temporal_fc`, a key of `TEMPORAL_INITS`.
           time_embed_std: standard deviation of the time embedding's first values; 0: zeros.
+          gelu: one of `GELUS`.
+          layer_norm_eps: added to the variance.
           dtype: of activations and matrix products; parameters are float32.
           remat: one of `REMATS`; for the backward pass "full" keeps only each block's input, "attention" also what
             its attentions return.
@@ -257,19 +275,22 @@ class TimeSformer(nnx.Module):
         width = variant.width
         self.variant, self.drop_path, self.dtype, self.remat = variant, drop_path, dtype, remat
         self.attend = attend
+        block = functools.partial(
+            Block,
+            variant,
+            temporal_init=TEMPORAL_INITS[temporal_init],
+            attend=attend,
+            gelu=gelu,
+            layer_norm_eps=layer_norm_eps,
+            dtype=dtype,
+        )
         self.patch_embed = linear(("patch", "embed"), (3 * variant.patch_px**2, width), dtype=dtype, rngs=rngs)
         self.cls_token = embedding(1, width, nnx.initializers.truncated_normal(EMBED_STD), rngs)
         self.pos_embed = embedding(num_patches + 1, width, nnx.initializers.truncated_normal(EMBED_STD), rngs)
         self.time_embed = embedding(num_frames, width, nnx.initializers.normal(time_embed_std), rngs)
-        self.blocks = self._stack(TEMPORAL_INITS[temporal_init], rngs)
-        self.norm = layer_norm(width, rngs)
-
-    def _stack(self, temporal_init: nnx.Initializer, rngs: nnx.Rngs) -> Block:
-        @nnx.vmap(transform_metadata={nnx.PARTITION_NAME: "layers"})
-        def stack(rngs: nnx.Rngs) -> Block:
-            return Block(self.variant, temporal_init, self.attend, self.dtype, rngs)
-
-        return stack(rngs.split(self.variant.depth))
+        stack = nnx.vmap(lambda rngs: block(rngs=rngs), transform_metadata={nnx.PARTITION_NAME: "layers"})
+        self.blocks = stack(rngs.split(variant.depth))
+        self.norm = layer_norm(width, layer_norm_eps, rngs)
 
     def __call__(self, frames_BTHWC: jax.Array, key: jax.Array | None, constrain: Constrain) -> jax.Array:
         """CLS features [B, D], float32, of normalised frames; a `key` turns drop-path on.

@@ -4,7 +4,9 @@
     pip install torch==2.13.0 transformers==5.23.0 timm==1.0.31 safetensors numpy einops
     python tests/models/make_torch_golden.py --clone=TimeSformer
 
-For `test_pretrained.py`. The official TimeSformer is of commit a5ef29a; what it imports and does not need for a
+For `test_pretrained.py`; hf_vit_other was made with transformers 5.24.0.
+
+The official TimeSformer is of commit a5ef29a; what it imports and does not need for a
 forward pass (fvcore's registry, a module that torch has dropped) is stood in for.
 """
 
@@ -62,6 +64,17 @@ def hf_vit(frames, folder, rng) -> dict:
     model = randomise(transformers.ViTForImageClassification(config), rng)
     tokens = model.vit(pixel_values=frames[:, 0]).last_hidden_state
     outputs = {"tokens": tokens, "logits": model(pixel_values=frames[:, 0]).logits}
+    model.float().save_pretrained(folder)
+    return outputs
+
+
+def hf_vit_other(frames, folder, rng) -> dict:
+    """Another activation, and an epsilon that matters."""
+    config = hugging_face_config(
+        transformers.ViTConfig, intermediate_size=MLP, layer_norm_eps=1e-2, hidden_act="gelu_new"
+    )
+    model = randomise(transformers.ViTForImageClassification(config), rng)
+    outputs = {"logits": model(pixel_values=frames[:, 0]).logits}
     model.float().save_pretrained(folder)
     return outputs
 
@@ -150,6 +163,8 @@ def write(out: pathlib.Path, clone: pathlib.Path) -> None:
     for make in (hf_vit, hf_dinov2, hf_timesformer, timm_vit):
         outputs = make(pixels, out / make.__name__, rng)
         expected |= {f"{make.__name__}/{name}": tensor.numpy() for name, tensor in outputs.items()}
+    outputs = hf_vit_other(pixels, out / "hf_vit_other", np.random.default_rng(2))
+    expected |= {f"hf_vit_other/{name}": tensor.numpy() for name, tensor in outputs.items()}
     outputs = official_timesformer(pixels, out / "timesformer.pyth", rng, clone)
     expected |= {f"timesformer/{name}": tensor.numpy() for name, tensor in outputs.items()}
     np.savez_compressed(out / "expected.npz", **{name: array.astype(np.float32) for name, array in expected.items()})

@@ -5,6 +5,7 @@ import json
 import pathlib
 import pickle
 import shutil
+import tracemalloc
 import zipfile
 
 import huggingface_hub.constants
@@ -103,20 +104,44 @@ def tokens(monkeypatch):
     return lambda config, params, frames: jax.jit(cover.functional(config, {}).features)(params, frames)
 
 
-def own_gelu(name, monkeypatch):
-    """google-research's ViT was trained with, and its code computes, the tanh approximation."""
-    if name == "google_vit.npz":
-        monkeypatch.setattr(timesformer, "gelu", jax.nn.gelu)
+OWN_SETTINGS = {
+    "google_vit.npz": {"gelu": "tanh"},
+    "pretrained/hf_vit_other": {"gelu": "tanh", "layer_norm_eps": 0.01},
+}
 
 
 @pytest.mark.parametrize("name", IMAGE_MODELS)
-def test_image_models_give_their_own_tokens(name, source, expected, tokens, monkeypatch):
-    own_gelu(name, monkeypatch)
-    _, params, _ = load(source(name))
+def test_image_models_give_their_own_tokens(name, source, expected, tokens):
+    own = OWN_SETTINGS.get(name, {})
+    _, params, _ = load(source(name), **own)
     family = pathlib.Path(name).stem
     frames = expected.get(f"{family}/frames", expected["frames"][:, :1])
-    found = tokens(model_config(), params, frames)
+    found = tokens(model_config(**own), params, frames)
     np.testing.assert_allclose(found, expected[f"{family}/tokens"], atol=1e-5, rtol=0)
+
+
+# what the config has instead of the source's own, what the report says of it
+OTHER_SETTINGS = [
+    ({"gelu": "exact"}, "config.model.gelu='exact': its own is 'tanh'"),
+    ({"layer_norm_eps": 1e-6}, "config.model.layer_norm_eps=1e-06: its own is 0.01"),
+]
+
+
+@pytest.mark.parametrize(("changed", "said"), OTHER_SETTINGS)
+def test_another_activation_and_epsilon_are_the_sources_or_said_not_to_be(changed, said, source, expected):
+    name = "pretrained/hf_vit_other"
+    frames, logits = expected["frames"][:, :1], expected["hf_vit_other/logits"]
+    model, params, loaded = load(source(name), **OWN_SETTINGS[name])
+    np.testing.assert_allclose(model.apply(params, frames, "own"), logits, atol=1e-5, rtol=0)
+    assert not any("its own is" in line for line in loaded.report)
+    model, params, loaded = load(source(name), **OWN_SETTINGS[name] | changed)
+    assert np.max(np.abs(model.apply(params, frames, "own") - logits)) > 1e-4
+    assert said in loaded.report
+    assert said not in load(source("pretrained/hf_timesformer"), **changed)[2].report
+
+
+def test_what_a_family_always_has_is_said(source):
+    assert "config.model.gelu='exact': its own is 'tanh'" in load(source("google_vit.npz"))[2].report
 
 
 @pytest.mark.parametrize("name", ["pretrained/timm_vit", "pretrained/hf_vit", "pretrained/hf_timesformer"])
@@ -199,7 +224,7 @@ def test_embeddings_are_resized_to_the_config_and_said_to_be(source):
 
 def test_pixels_that_it_was_not_trained_with_are_said(source):
     _, _, loaded = load(source("pretrained/hf_dinov2"))
-    said = "config.model.pixel_mean=(0.5, 0.5, 0.5): it was trained with (0.485, 0.456, 0.406)"
+    said = "config.model.pixel_mean=(0.5, 0.5, 0.5): its own is (0.485, 0.456, 0.406)"
     assert said in loaded.report
     _, _, loaded = load(source("pretrained/timm_vit"))
     assert not any("pixel" in line for line in loaded.report)
@@ -259,15 +284,24 @@ def test_heads_are_checked_where_only_the_config_says_them(source, monkeypatch):
     assert "num_heads 4, not 8; no variant has these sizes" in refusal(source("pretrained/hf_vit"))
 
 
+def test_heads_that_nothing_tells_are_said(source, tmp_path):
+    alone = shutil.copy(f"{source('pretrained/hf_vit')}/model.safetensors", tmp_path)
+    assert "not told by it: num_heads; golden/4 has 4" in load(alone)[2].report
+    assert not any("not told" in line for line in load(source("pretrained/hf_vit"))[2].report)
+
+
 # bytes of a file, what it is
 NOT_WEIGHTS = [
     (b"", "an empty file"),
     (b"<!DOCTYPE html>", "a web page"),
+    (b"\x1f\x8b\x08\0", "a gzip file"),
+    (b"\x93NUMPY\x01\0", "a single array"),
     (b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
     (b"\x80\x04K\x01.", "a Python pickle"),
     (b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20", "torch older than 1.6"),
     (b"PK\x03\x04 and no more", "a broken or cut-off archive"),
     (b"\x10\0\0\0\0\0\0\0{ and no more", "a broken or cut-off safetensors file"),
+    (b"\xff\xff\xff\xff\xff\xff\xff\x7f{}", "cut-off safetensors file: Error while deserializing: header too large"),
     (b"RIFF....AVI ", "neither .npz nor .safetensors nor a torch file"),
 ]
 
@@ -305,12 +339,96 @@ def test_no_tensor_is_lost_or_made_up(tmp_path):
 def test_a_model_that_computes_otherwise_is_refused(source, tmp_path):
     folder = shutil.copytree(source("pretrained/hf_vit"), tmp_path / "vit")
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"hidden_act": "quick_gelu"}))
-    assert "hidden_act='quick_gelu'; this model is hidden_act='gelu'" in refusal(folder)
+    (folder / "config.json").write_text(json.dumps(config | {"qkv_bias": False}))
+    assert "qkv_bias=False; this model is qkv_bias=True" in refusal(folder)
+
+
+# of config.json: what it says, what is wrong with it
+OTHER_CONFIGS = [
+    ({"hidden_act": "quick_gelu"}, "has the activation 'quick_gelu'; this model's are gelu, gelu_python,"),
+    ({"hidden_act": None, "model_args": {"act_layer": "relu"}}, "has the activation 'relu'"),
+    ({"model_args": {"norm_layer": "rmsnorm"}}, "has model_args.norm_layer='rmsnorm'"),
+    ({"model_args": 3}, "has model_args=3, which is no object"),
+    ({"global_pool": "avg"}, "global_pool='avg'; this model is global_pool='token'"),
+    ({"id2label": {"first": "ash"}}, "class names that are no NUMBER: NAME"),
+    ({"id2label": 5}, "class names that are no NUMBER: NAME"),
+]
+
+
+@pytest.mark.parametrize(("changed", "what"), OTHER_CONFIGS)
+def test_a_config_that_this_model_cannot_follow_is_refused(changed, what, source, tmp_path):
+    folder = shutil.copytree(source("pretrained/hf_vit"), tmp_path / "vit")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changed))
+    assert what in refusal(folder)
+
+
+@pytest.mark.parametrize("config", ["{", "[]", "[" * 100_000])
+def test_a_config_that_is_none_is_refused(config, source, tmp_path):
+    folder = shutil.copytree(source("pretrained/hf_vit"), tmp_path / "vit")
+    (folder / "config.json").write_text(config)
+    assert "its config.json" in refusal(folder)
 
 
 def test_missing_sources_are_named(tmp_path):
     assert "no such file" in refusal(tmp_path / "none.npz")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    assert "has no model.safetensors; name the file that you mean; there are pytorch_model.bin" in refusal(tmp_path)
+
+
+def test_what_is_no_weights_is_not_read_to_its_end():
+    assert "/dev/zero: it begins with b'\\x00" in refusal("/dev/zero")
+
+
+@pytest.mark.parametrize("share", [0.5, 0.999])
+@pytest.mark.parametrize(
+    "name", ["google_vit.npz", "pretrained/timesformer.pyth", "pretrained/hf_vit/model.safetensors"]
+)
+def test_a_cut_off_file_says_so(name, share, source, tmp_path):
+    data = pathlib.Path(source(name)).read_bytes()
+    (tmp_path / "cut").write_bytes(data[: int(share * len(data))])
+    assert "broken or cut-off" in refusal(tmp_path / "cut")
+
+
+@pytest.mark.parametrize("name", ["google_vit.npz", "pretrained/timesformer.pyth"])
+def test_a_damaged_member_says_so(name, source, tmp_path):
+    data = bytearray(pathlib.Path(source(name)).read_bytes())
+    data[len(data) // 3] ^= 0xFF
+    (tmp_path / "damaged").write_bytes(data)
+    assert "Bad CRC-32" in refusal(tmp_path / "damaged")
+
+
+def test_other_archives_say_what_is_in_them(tmp_path):
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        archive.writestr("cat.jpg", b"")
+    assert "a zip archive with 'cat.jpg' in it, neither .npz nor a torch file" in refusal(tmp_path / "photos.zip")
+
+
+# in place of a tensor of an .npz
+NO_NUMBERS = [(np.array(["a"]), "an array of <U1, not of numbers"), (np.ones(1, complex), "an array of complex128")]
+
+
+@pytest.mark.parametrize(("array", "what"), NO_NUMBERS)
+def test_arrays_of_no_numbers_are_refused(array, what, tmp_path):
+    np.savez(tmp_path / "model.npz", **google_weights() | {"cls": array})
+    assert f"cls: {what}" in refusal(tmp_path / "model.npz")
+
+
+def test_an_array_with_python_objects_is_not_loaded(tmp_path):
+    victim = tmp_path / "touched"
+    np.savez(tmp_path / "model.npz", **google_weights() | {"cls": np.array([Bomb(victim)], object)})
+    assert "Object arrays cannot be loaded" in refusal(tmp_path / "model.npz")
+    assert not victim.exists()
+
+
+def test_an_array_larger_than_its_file_is_refused(tmp_path):
+    weights = google_weights()
+    del weights["cls"]
+    np.savez(tmp_path / "model.npz", **weights)
+    header = {"descr": "<f4", "fortran_order": False, "shape": (1, 1, 1 << 50)}
+    with zipfile.ZipFile(tmp_path / "model.npz", "a") as archive, archive.open("cls.npy", "w") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+    assert "cls: Unable to allocate 4.00 PiB" in refusal(tmp_path / "model.npz")
 
 
 @pytest.mark.parametrize(("kind", "dtype"), [("F16", np.float16), ("BF16", ml_dtypes.bfloat16)])
@@ -362,7 +480,8 @@ def test_only_tensors_may_be_built(name, tmp_path):
 
 @pytest.mark.parametrize(
     ("offset", "shape", "strides", "what"),
-    [(0, (5,), (1,), "too few"), (4, (1,), (1,), "too few"), (0, (2, 2), (1 << 40, 1), "too few"),
+    [(0, (5,), (1,), "too few"), (0, (1 << 40,), (0,), "too few"),
+     (4, (1,), (1,), "too few"), (0, (2, 2), (1 << 40, 1), "too few"),
      (0, (2,), (-1,), "impossible"), (0, (2,), (1, 1), "impossible")],
 )  # fmt: skip
 def test_a_tensor_never_reaches_beyond_its_storage(offset, shape, strides, what, tmp_path):
@@ -371,6 +490,25 @@ def test_a_tensor_never_reaches_beyond_its_storage(offset, shape, strides, what,
     tensor = torch_file.Tensor(np.float32, "s", offset, shape, strides)
     with zipfile.ZipFile(archive) as opened, pytest.raises(pretrained.PretrainedError, match=what):
         torch_file.read(opened, "archive/data/s", tensor)
+
+
+def test_compressed_storages_are_refused(tmp_path):
+    """They might have any size."""
+    with zipfile.ZipFile(tmp_path / "model.pyth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps({}))
+    assert "archive/data.pkl: is compressed" in refusal(tmp_path / "model.pyth")
+
+
+# opcodes that claim a length of 2 GiB or more: a place in the memo, a string, a frame
+CLAIMS = [b"\x80\x02}r\xff\xff\xff\x03.", b"\x80\x04\x8e\0\0\0\x80\0\0\0\0", b"\x80\x04\x95\0\0\0\x80\0\0\0\0"]
+
+
+@pytest.mark.parametrize("pickled", CLAIMS)
+def test_a_pickle_gets_no_memory_for_what_it_only_claims(pickled, tmp_path):
+    tracemalloc.start()
+    assert "model.pyth" in refusal(torch_archive(tmp_path / "model.pyth", pickled))
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
 
 
 def test_strided_tensors_are_read_in_their_order(tmp_path):

@@ -27,6 +27,8 @@ def backbone():
                 drop_path=0.5,
                 temporal_init="xavier",
                 time_embed_std=1.0,
+                gelu="exact",
+                layer_norm_eps=1e-6,
                 dtype=jnp.float32,
                 remat="none",
                 rngs=nnx.Rngs(0),
@@ -217,14 +219,15 @@ def test_scan_equals_a_loop_over_the_blocks(backbone, tokens):
 def test_layer_norm_is_float32_in_bfloat16():
     """Statistics, scale and result: a bfloat16 mean would be 256, not 257, a bfloat16 scale 1, not 1.001."""
     with nnx.use_eager_sharding(False):
-        norm = timesformer.layer_norm(2, nnx.Rngs(0))
+        norm = timesformer.layer_norm(2, 1e-6, nnx.Rngs(0))
     norm.scale[...] = jnp.full(2, 1.001)
     np.testing.assert_allclose(norm(jnp.array([256, 258], jnp.bfloat16)), [-1.001, 1.001], atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_gelu_is_the_exact_one(dtype):
+@pytest.mark.parametrize("form", timesformer.GELUS)
+def test_gelu_is_the_one_that_is_asked_for(form, dtype):
     x = jnp.linspace(-6, 6, 1001).astype(dtype)
-    exact = jax.nn.gelu(x.astype(jnp.float32), approximate=False).astype(dtype)
-    difference = np.abs(timesformer.gelu(x).astype(jnp.float32) - exact.astype(jnp.float32))
-    assert difference.max() < 2e-6  # the tanh approximation is 5e-4 away
+    expected = jax.nn.gelu(x.astype(jnp.float32), approximate=form == "tanh").astype(dtype)
+    difference = np.abs(timesformer.gelu(x, form).astype(jnp.float32) - expected.astype(jnp.float32))
+    assert difference.max() < 2e-6  # the other is 5e-4 away

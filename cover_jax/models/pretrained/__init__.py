@@ -8,8 +8,9 @@ From an image model, temporal attention and its norm start as copies of the spat
 embedding keep what `config.model.temporal_init` and `time_embed_std` gave them, zeros by default, so that the model
 starts as that image model on each frame (facebookresearch/TimeSformer, timesformer/models/helpers.py).
 
-This model's GELU is exact. google-research trained with its tanh approximation; timm and Hugging Face run the same
-weights with the exact one.
+Logits are those of the source's own code where `config.model.gelu`, `layer_norm_eps`, `pixel_mean` and `pixel_std` are
+what that has; the report says which are not. google-research's ViT computes flax's default GELU, the tanh approximation
+(vit_jax/models_vit.py); timm and Hugging Face run the same weights with the exact one.
 """
 
 # S tokens of a frame with CLS, T frames, D width, C classes
@@ -26,7 +27,20 @@ from cover_jax.models import variants
 from cover_jax.models.pretrained import families, resize, sources
 from cover_jax.models.pretrained.errors import PretrainedError
 
-__all__ = ["Loaded", "PretrainedError", "fill", "load", "pixel_lines"]
+# Names that Hugging Face (ACT2FN in transformers/activations.py) and timm give it -> config.model.gelu.
+_GELUS = {
+    "gelu": "exact",
+    "gelu_python": "exact",
+    "gelu_new": "tanh",
+    "gelu_fast": "tanh",
+    "gelu_accurate": "tanh",
+    "gelu_pytorch_tanh": "tanh",
+    "gelu_python_tanh": "tanh",
+    "gelu_tanh": "tanh",
+}
+_TIMM_LAYERS = {"norm_layer", "mlp_layer", "attn_layer", "block_fn", "embed_layer"}
+
+__all__ = ["Loaded", "PretrainedError", "fill", "load", "setting_lines"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +76,8 @@ def load(source: str, model: ConfigDict, class_names: Mapping[str, Sequence[str]
     try:
         family, read = families.recognise(opened.tensors)
         _check_config(opened.config)
-        _check_sizes(family, read, opened.config, model.variant)
+        settings = _settings(family, opened.config)
+        untold = _check_sizes(family, read, opened.config, model.variant)
         backbone, resized = _backbone(family, read, model)
         names = _class_names(opened.config)
         heads = _heads(family, read, names, class_names if model.head == "linear" else {})
@@ -71,12 +86,13 @@ def load(source: str, model: ConfigDict, class_names: Mapping[str, Sequence[str]
         raise PretrainedError(f"{source}: {error}") from error
     report = [
         f"initialised from {source}: {family.title}, {read.num_taken} of {len(opened.tensors.names)} tensors taken",
+        *untold,
         *resized,
         *([] if family.is_video else ["temporal attention and its norm: copies of the spatial ones"]),
         *(f"not taken: {name}: {why}" for name, why in unused.items()),
         *(f"not read: {name}" for name in opened.tensors.set_aside),
         *_head_lines(heads, class_names, names),
-        *pixel_lines(_trained_pixels(family, opened.config), model),
+        *setting_lines(settings, model),
     ]
     return Loaded(backbone | heads, names, tuple(report))
 
@@ -106,13 +122,39 @@ def fill(params: dict, loaded: Loaded) -> tuple[dict, list[str]]:
 
 
 def _check_config(config: dict) -> None:
-    """Refuses settings of Hugging Face's config.json that this model computes otherwise."""
-    for key, right in (("hidden_act", "gelu"), ("attention_type", "divided_space_time"), ("qkv_bias", True)):
+    """Refuses settings of a config.json of Hugging Face or timm that this model cannot have."""
+    for key, right in (("attention_type", "divided_space_time"), ("qkv_bias", True), ("global_pool", "token")):
         if config.get(key, right) != right:
             raise PretrainedError(f"its config.json has {key}={config[key]!r}; this model is {key}={right!r}")
+    for key, value in _section(config, "model_args").items():
+        if key in _TIMM_LAYERS and value is not None:
+            raise PretrainedError(f"its config.json has model_args.{key}={value!r}: this model's layers are timm's own")
 
 
-def _check_sizes(family: families.Family, read: families.Reader, config: dict, variant_name: str) -> None:
+def _section(config: dict, name: str) -> dict:
+    """A part of config.json; {} where it has none."""
+    section = config.get(name) or {}
+    if not isinstance(section, dict):
+        raise PretrainedError(f"its config.json has {name}={section!r}, which is no object")
+    return section
+
+
+def _settings(family: families.Family, config: dict) -> dict[str, object]:
+    """Keys of `config.model` that change what a model computes and no shape -> what the source has."""
+    name = config.get("hidden_act") or _section(config, "model_args").get("act_layer")
+    if name is not None and name not in _GELUS:
+        raise PretrainedError(f"its config.json has the activation {name!r}; this model's are {', '.join(_GELUS)}")
+    settings = {
+        "gelu": _GELUS[name] if name else family.gelu,
+        "layer_norm_eps": config.get("layer_norm_eps", family.layer_norm_eps),
+    }
+    of_timm = _section(config, "pretrained_cfg")
+    pixels = (of_timm["mean"], of_timm["std"]) if {"mean", "std"} <= of_timm.keys() else family.pixels
+    return settings | dict(zip(("pixel_mean", "pixel_std"), pixels or (), strict=False))
+
+
+def _check_sizes(family: families.Family, read: families.Reader, config: dict, variant_name: str) -> list[str]:
+    """Refuses another variant's sizes; returns a line on what the source does not tell."""
     block = family.block.format(0)
     found = {
         "width": read(family.embeddings["cls_token"]).shape[-1],
@@ -126,6 +168,7 @@ def _check_sizes(family: families.Family, read: families.Reader, config: dict, v
     wrong = [f"{key} {size}, not {expected[key]}" for key, size in found.items() if size not in (None, expected[key])]
     if wrong:
         raise PretrainedError(f"is no {variant_name}: {', '.join(wrong)}; {_right_variant(found)}")
+    return [f"not told by it: {key}; {variant_name} has {expected[key]}" for key, size in found.items() if size is None]
 
 
 def _right_variant(found: dict[str, int | None]) -> str:
@@ -152,8 +195,12 @@ def _backbone(family: families.Family, read: families.Reader, model: ConfigDict)
 
 def _class_names(config: dict) -> tuple[str, ...]:
     """Of Hugging Face's `id2label` or timm's `label_names`."""
-    labels = config.get("id2label") or dict(enumerate(config.get("label_names") or ()))
-    return tuple(str(name) for _, name in sorted(labels.items(), key=lambda item: int(item[0])))
+    labels = config.get("id2label") or config.get("label_names") or {}
+    try:
+        labels = dict(enumerate(labels)) if isinstance(labels, list) else labels
+        return tuple(str(name) for _, name in sorted(labels.items(), key=lambda item: int(item[0])))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise PretrainedError(f"its config.json has class names that are no NUMBER: NAME: {error}") from error
 
 
 def _heads(
@@ -200,19 +247,14 @@ def _head_lines(heads: families.Arrays, class_names: Mapping[str, Sequence[str]]
     return lines
 
 
-def _trained_pixels(family: families.Family, config: dict) -> tuple | None:
-    of_timm = config.get("pretrained_cfg", {})
-    return (of_timm["mean"], of_timm["std"]) if {"mean", "std"} <= of_timm.keys() else family.pixels
+def setting_lines(own: Mapping[str, object], model: ConfigDict) -> list[str]:
+    """What of `model` differs from the settings that weights were made with, by key of `config.model`."""
 
+    def plain(value):
+        return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
 
-def pixel_lines(trained: tuple | None, model: ConfigDict) -> list[str]:
-    """What of `model`'s normalisation differs from that of the weights: (mean, standard deviation), or not known."""
-    if trained is None:
-        return []
-    chosen = (model.pixel_mean, model.pixel_std)
-    pairs = zip(("pixel_mean", "pixel_std"), trained, chosen, strict=True)
     return [
-        f"config.model.{key}={tuple(now)}: it was trained with {tuple(then)}"
-        for key, then, now in pairs
-        if tuple(then) != tuple(now)
+        f"config.model.{key}={plain(model[key])!r}: its own is {plain(value)!r}"
+        for key, value in own.items()
+        if plain(value) != plain(model[key])
     ]

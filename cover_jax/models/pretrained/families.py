@@ -6,6 +6,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Mapping
 
+import ml_dtypes
 import numpy as np
 from einops import rearrange
 
@@ -32,7 +33,10 @@ class Reader:
         if full not in self._names:
             raise PretrainedError(f"lacks the tensor {full}")
         self._taken.add(full)
-        return self._tensors.read(full).astype(np.float32)
+        array = self._tensors.read(full)
+        if array.dtype.kind not in "fiub" and array.dtype != ml_dtypes.bfloat16:
+            raise PretrainedError(f"{full}: an array of {array.dtype}, not of numbers")
+        return array.astype(np.float32)
 
     def at_root(self) -> "Reader":
         """The same tensors without the prefix."""
@@ -124,6 +128,7 @@ class Family:
       layer_scales: path of a layer -> name of the vector that scales its output, where a file has one.
       unused: pattern of names that this model has no place for -> why that changes nothing.
       pixels: mean and standard deviation of the pixels that it was trained with, where the family has one.
+      gelu, layer_norm_eps: as in `config.model`; a config.json may say otherwise.
     """
 
     title: str
@@ -139,6 +144,8 @@ class Family:
     layer_scales: Mapping[str, str] = dataclasses.field(default_factory=dict)
     unused: Mapping[str, str] = dataclasses.field(default_factory=dict)
     pixels: tuple | None = None
+    gelu: str = "exact"
+    layer_norm_eps: float = 1e-6
     head_at_root: bool = False
 
     @property
@@ -189,6 +196,7 @@ GOOGLE_VIT = Family(
         r"opt/state/": "the optimizer's state",
     },
     pixels=HALF_PIXELS,
+    gelu="tanh",  # flax's default, in vit_jax/models_vit.py
 )
 
 TIMM_VIT = Family(
@@ -260,6 +268,7 @@ HF_VIT = Family(
         r"(vit\.)?embeddings\.mask_token$": "stands for masked patches, in pre-training only",
     },
     pixels=HALF_PIXELS,
+    layer_norm_eps=1e-12,  # transformers/models/vit/configuration_vit.py
     head_at_root=True,
 )
 
@@ -279,6 +288,7 @@ HF_TIMESFORMER = dataclasses.replace(
     },
     unused={},
     pixels=TIMESFORMER.pixels,
+    layer_norm_eps=1e-6,
 )
 
 HF_DINOV2 = dataclasses.replace(
@@ -300,6 +310,7 @@ HF_DINOV2 = dataclasses.replace(
         r"(dinov2\.)?embeddings\.mask_token$": "stands for masked patches, in pre-training only",
     },
     pixels=IMAGENET_PIXELS,
+    layer_norm_eps=1e-6,
 )
 
 # TimeSformer before ViT: it has all names of one, and more.

@@ -8,7 +8,7 @@ from einops import rearrange
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from cover_jax.models import timesformer, variants
+from cover_jax.models import variants
 from cover_jax.models.pretrained.errors import PretrainedError
 from cover_jax.models.pretrained.families import HF_TIMESFORMER, Arrays
 
@@ -62,11 +62,11 @@ def config(model: ConfigDict, class_names: Sequence[str]) -> dict[str, Any]:
         "num_hidden_layers": variant.depth,
         "num_attention_heads": variant.num_heads,
         "intermediate_size": variant.mlp_dim,
-        "hidden_act": "gelu",
+        "hidden_act": {"exact": "gelu", "tanh": "gelu_pytorch_tanh"}[model.gelu],
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
         "qkv_bias": True,
-        "layer_norm_eps": timesformer.LAYER_NORM_EPS,
+        "layer_norm_eps": model.layer_norm_eps,
         "id2label": {str(index): name for index, name in enumerate(class_names)},
         "label2id": {name: index for index, name in enumerate(class_names)},
         "dtype": "float32",

@@ -32,6 +32,8 @@ def open_source(source: str) -> Opened:
     """
     weights, config = _from_hub(source) if source.startswith("hf://") else _from_path(source)
     try:
+        with weights.open("rb") as file:
+            tensors.check_start(file.read(tensors.START_LENGTH))
         return Opened(tensors.parse(weights.read_bytes()), tensors.parse_json(config.read_bytes()) if config else {})
     except PretrainedError as error:
         raise PretrainedError(f"{weights}: {error}") from error
@@ -40,12 +42,20 @@ def open_source(source: str) -> Opened:
 def _from_path(source: str) -> tuple[epath.Path, epath.Path | None]:
     path = epath.Path(source).expanduser()
     if path.is_dir():
-        path = path / DEFAULT_FILE
+        path = _in_folder(path)
     if not path.exists():
         raise PretrainedError(f"{path}: no such file")
     config = path.parent / "config.json"
-    # Beside other formats a config.json is somebody else's.
-    return path, config if path.suffix == ".safetensors" and config.exists() else None
+    # Beside other formats a config.json is somebody else's; "pytorch_model.bin" is Hugging Face's older format.
+    return path, config if path.suffix in (".safetensors", ".bin") and config.exists() else None
+
+
+def _in_folder(folder: epath.Path) -> epath.Path:
+    path = folder / DEFAULT_FILE
+    if path.exists():
+        return path
+    found = ", ".join(sorted(child.name for child in folder.iterdir())[:5])
+    raise PretrainedError(f"{folder}: has no {DEFAULT_FILE}; name the file that you mean; there are {found or 'none'}")
 
 
 def _from_hub(source: str) -> tuple[epath.Path, epath.Path | None]:

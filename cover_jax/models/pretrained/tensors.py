@@ -12,6 +12,7 @@ import safetensors
 
 from cover_jax.models.pretrained import torch_file
 from cover_jax.models.pretrained.errors import PretrainedError
+from cover_jax.models.pretrained.torch_file import BROKEN
 
 _SAFETENSORS_DTYPES = {
     "F64": np.float64,
@@ -28,6 +29,8 @@ _STATE_KEYS = ("model_state", "state_dict", "model", "teacher")
 # What people hand over by mistake: how it begins -> what it is.
 _NOT_WEIGHTS = {
     b"": "an empty file",
+    b"\x93NUMPY": "a single array; np.savez writes several, with names",
+    b"\x1f\x8b": "a gzip file; unpack it first",
     b"version https://git-lfs": "a Git LFS pointer, not the file itself; run `git lfs pull`",
     b"<": "a web page, not weights: the download failed",
     b"\x89HDF": "a Keras or HDF5 file",
@@ -52,40 +55,52 @@ class Tensors:
     set_aside: tuple[str, ...] = ()
 
 
+_ZIP = b"PK\x03\x04"
+START_LENGTH = 32  # bytes, by which a file is told
+
+
+def check_start(start: bytes) -> None:
+    """Refuses a file by its first START_LENGTH bytes, so that a large one need not be read.
+
+    Raises:
+      PretrainedError: it is neither of what `parse` reads; the message says what it is.
+    """
+    if start.startswith(_ZIP) or start[8:9] == b"{":
+        return
+    for beginning, what in _NOT_WEIGHTS.items():
+        if start.startswith(beginning) and (beginning or not start):
+            raise PretrainedError(f"it is {what}")
+    raise PretrainedError(f"it begins with {start[:8]!r}, so it is neither .npz nor .safetensors nor a torch file")
+
+
 def parse(data: bytes) -> Tensors:
     """The tensors in a file's bytes.
 
     Raises:
       PretrainedError: it is something else, or broken; the message says what.
     """
-    if data.startswith(b"PK\x03\x04"):
-        return _parse_zip(data)
-    if data[8:9] == b"{":
-        return _parse_safetensors(data)
-    for start, what in _NOT_WEIGHTS.items():
-        if data.startswith(start) and (start or not data):
-            raise PretrainedError(f"it is {what}")
-    raise PretrainedError(f"it begins with {data[:8]!r}, so it is neither .npz nor .safetensors nor a torch file")
+    check_start(data[:START_LENGTH])
+    return _parse_zip(data) if data.startswith(_ZIP) else _parse_safetensors(data)
 
 
 def _parse_zip(data: bytes) -> Tensors:
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
-    except zipfile.BadZipFile as error:
+    except BROKEN as error:
         raise PretrainedError(f"it is a broken or cut-off archive: {error}") from error
     if torch_file.is_torch_archive(archive):
         return _of_torch(*torch_file.load(archive))
     strange = [name for name in archive.namelist() if not name.endswith(".npy")]
     if strange:
         raise PretrainedError(f"it is a zip archive with {strange[0]!r} in it, neither .npz nor a torch file")
-    arrays = np.load(io.BytesIO(data), allow_pickle=False)
+    arrays = np.load(io.BytesIO(data), allow_pickle=False)  # no object arrays: reading one would run what is in it
     return Tensors(tuple(arrays.files), lambda name: _npz_array(arrays, name))
 
 
 def _npz_array(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     try:
         return arrays[name]
-    except (ValueError, zipfile.BadZipFile) as error:
+    except BROKEN as error:
         raise PretrainedError(f"{name}: {error}") from error
 
 
@@ -110,6 +125,7 @@ def _parse_safetensors(data: bytes) -> Tensors:
         entry = entries[name]
         if entry["dtype"] not in _SAFETENSORS_DTYPES:
             raise PretrainedError(f"{name}: has the type {entry['dtype']}, known are {', '.join(_SAFETENSORS_DTYPES)}")
+        # safetensors has checked that the shape is as long as the data.
         return np.frombuffer(entry["data"], _SAFETENSORS_DTYPES[entry["dtype"]]).reshape(entry["shape"])
 
     return Tensors(tuple(entries), read)
@@ -123,7 +139,7 @@ def parse_json(data: bytes) -> dict:
     """
     try:
         parsed = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PretrainedError(f"its config.json cannot be read: {error}") from error
     if not isinstance(parsed, dict):
         raise PretrainedError("its config.json is not an object")

@@ -7,8 +7,12 @@ that of torch/serialization.py and torch/_utils.py of pytorch/pytorch.
 
 import collections
 import dataclasses
+import io
+import math
 import pickle
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +21,11 @@ import numpy as np
 
 from cover_jax.models.pretrained.errors import PretrainedError
 
+# What Python raises at an archive's broken or impossible member.
+BROKEN = (
+    ValueError, KeyError, EOFError, MemoryError, OverflowError, RuntimeError, struct.error, zipfile.BadZipFile,
+    zlib.error,
+)  # fmt: skip
 _STORAGE_DTYPES = {
     "DoubleStorage": np.float64,
     "FloatStorage": np.float32,
@@ -55,20 +64,23 @@ def load(archive: zipfile.ZipFile) -> tuple[Any, Callable[[Tensor], np.ndarray]]
     """
     root = next(name for name in archive.namelist() if name.endswith("/data.pkl")).removesuffix("/data.pkl")
     byteorder = f"{root}/byteorder"
-    if byteorder in archive.namelist() and archive.read(byteorder) != b"little":
+    if byteorder in archive.namelist() and _member(archive, byteorder) != b"little":
         raise PretrainedError("its numbers are big-endian, which is not supported")
-    with archive.open(f"{root}/data.pkl") as file:
-        try:
-            saved = _Unpickler(file).load()
-        except PretrainedError:
-            raise
-        except (pickle.UnpicklingError, EOFError, TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
-            raise PretrainedError(f"its pickle is broken: {error}") from error
+    pickled = _member(archive, f"{root}/data.pkl")
+    try:
+        saved = _Unpickler(io.BytesIO(pickled)).load()
+    except PretrainedError:
+        raise
+    except (pickle.UnpicklingError, TypeError, AttributeError, IndexError, *BROKEN) as error:
+        raise PretrainedError(f"its pickle is broken: {error}") from error
     return saved, lambda tensor: read(archive, f"{root}/data/{tensor.key}", tensor)
 
 
-class _Unpickler(pickle.Unpickler):
-    """Builds containers and `Tensor`s only; whatever else a pickle names is refused, not imported."""
+class _Unpickler(pickle._Unpickler):
+    """Builds containers and `Tensor`s only; whatever else a pickle names is refused, not imported.
+
+    Of Python's two unpicklers the one in Python: that in C takes memory for whatever length a pickle claims.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         # New objects each time: what a pickle does to one ends with it.
@@ -102,13 +114,24 @@ def read(archive: zipfile.ZipFile, member: str, tensor: Tensor) -> np.ndarray:
     """
     needed = _needed_length(tensor, member)
     try:
-        storage = np.frombuffer(archive.read(member), tensor.dtype)
-    except (KeyError, ValueError, zipfile.BadZipFile) as error:
+        storage = np.frombuffer(_member(archive, member), tensor.dtype)
+    except ValueError as error:
         raise PretrainedError(f"{member}: {error}") from error
     if needed > len(storage):
         raise PretrainedError(f"{member}: {len(storage)} numbers, too few for the tensor {tensor.shape}")
     byte_strides = [stride * storage.itemsize for stride in tensor.strides]
     return np.lib.stride_tricks.as_strided(storage[tensor.offset :], tensor.shape, byte_strides, writeable=False)
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """What torch has stored under a name; it compresses nothing, and what is compressed might have any size."""
+    compressed = any(info.filename == name and info.compress_type != zipfile.ZIP_STORED for info in archive.infolist())
+    if compressed:
+        raise PretrainedError(f"{name}: is compressed, which torch's files are not")
+    try:
+        return archive.read(name)
+    except BROKEN as error:
+        raise PretrainedError(f"{name}: {error}") from error
 
 
 def _needed_length(tensor: Tensor, member: str) -> int:
@@ -120,4 +143,5 @@ def _needed_length(tensor: Tensor, member: str) -> int:
         raise PretrainedError(f"{member}: impossible strides {tensor.strides} or type {tensor.dtype}")
     if 0 in tensor.shape:
         return tensor.offset
-    return tensor.offset + 1 + sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.strides, strict=True))
+    reached = 1 + sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.strides, strict=True))
+    return tensor.offset + max(reached, math.prod(tensor.shape))  # a stride of 0 would make much out of nothing
