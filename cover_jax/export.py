@@ -9,12 +9,18 @@
     logits = program.call(safetensors.numpy.load_file("OUT/params.safetensors"), frames)
 
 with frames float32 [any number, num_frames, size_px, size_px, 3], normalised as OUT/config.json says.
+--format=saved_model: for TensorFlow 2.21 or newer and what serves it, without JAX:
+
+    logits = tf.saved_model.load("OUT").signatures["serving_default"](frames=frames)["logits"]
+
+with frames uint8 [any number, num_frames, size_px, size_px, 3], red, green, blue: the program normalises them.
 
 OUT/README.md is the model's card: its data, accuracy and limits, and a program that loads it.
 """
 
 import json
 import sys
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -26,13 +32,13 @@ from flax import traverse_util
 from jax import export as jax_export
 from ml_collections import ConfigDict
 
-from cover_jax import checkpoint, model_card
+from cover_jax import checkpoint, model_card, preprocess
 from cover_jax.models import cover, pretrained, variants
 from cover_jax.models.pretrained import hugging_face
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run, local or gs://; its newest checkpoint is taken.")
 _HEAD = flags.DEFINE_string("head", None, "Which head's logits.")
-_FORMAT = flags.DEFINE_enum("format", None, ["hugging_face", "jax"], "See above.")
+_FORMAT = flags.DEFINE_enum("format", None, ["hugging_face", "jax", "saved_model"], "See above.")
 _OUT = flags.DEFINE_string("out", None, "Folder to write, local or gs://.")
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -54,34 +60,59 @@ def to_hugging_face(trained: checkpoint.Trained, head: str, out: str) -> None:
 def to_jax(trained: checkpoint.Trained, head: str, out: str) -> None:
     """model.jax_export, params.safetensors and a config.json with class names, frame size and normalisation."""
     model = trained.config.model
-    params = {"backbone": trained.params["backbone"], "heads": {head: trained.params["heads"][head]}}
-    flat = traverse_util.flatten_dict(params, sep="/")
-    _write(out, "model.jax_export", _program(model, head, len(trained.class_names[head]), flat).serialize())
+    flat, logits = _flat(trained, head), _logits(model, head, len(trained.class_names[head]))
+    _write(out, "model.jax_export", _program(logits, flat, model, jnp.float32).serialize())
     _write(out, "params.safetensors", safetensors.numpy.save({n: np.ascontiguousarray(x) for n, x in flat.items()}))
-    about = {key: model[key] for key in ("num_frames", "size_px", "pixel_mean", "pixel_std")}
-    _write_json(out, "config.json", {"class_names": trained.class_names[head], **about})
+    frames = "float32, red, green, blue: (value / 255 - pixel_mean) / pixel_std"
+    _write_about(out, trained, head, frames, ("num_frames", "size_px", "pixel_mean", "pixel_std"))
 
 
-def _program(model: ConfigDict, head: str, num_classes: int, flat: dict) -> jax_export.Exported:
-    """(flat parameters, frames) -> logits, for a number of clips that is open."""
+def to_saved_model(trained: checkpoint.Trained, head: str, out: str) -> None:
+    """A TensorFlow SavedModel of uint8 frames, and a config.json with class names and frame size."""
+    from cover_jax import saved_model  # here and not above: it brings TensorFlow, which takes long to load
+
+    model, flat = trained.config.model, _flat(trained, head)
+    logits = _logits(model, head, len(trained.class_names[head]))
+
+    def of_pixels(flat, frames_BTHWC):
+        normal_BTHWC = preprocess.normalize(frames_BTHWC.astype(jnp.float32), model.pixel_mean, model.pixel_std)
+        return logits(flat, normal_BTHWC)
+
+    saved_model.write(out, _program(of_pixels, flat, model, jnp.uint8), flat)
+    _write_about(out, trained, head, "uint8, red, green, blue", ("num_frames", "size_px"))
+
+
+def _flat(trained: checkpoint.Trained, head: str) -> dict[str, np.ndarray]:
+    """Parameters of the backbone and one head by their paths."""
+    params = {"backbone": trained.params["backbone"], "heads": {head: trained.params["heads"][head]}}
+    return traverse_util.flatten_dict(params, sep="/")
+
+
+def _logits(model: ConfigDict, head: str, num_classes: int) -> Callable[[dict, jax.Array], jax.Array]:
+    """(flat parameters, normalised frames) -> logits."""
     model = model.copy_and_resolve_references()
     model.attention = "einsum"  # a kernel would run on one platform only
     apply = cover.functional(model, {head: num_classes}).apply
+    return lambda flat, frames_BTHWC: apply(traverse_util.unflatten_dict(flat, sep="/"), frames_BTHWC, head)
 
-    def logits(flat, frames_BTHWC):
-        return apply(traverse_util.unflatten_dict(flat, sep="/"), frames_BTHWC, head)
 
+def _program(logits: Callable, flat: dict, model: ConfigDict, dtype: jnp.dtype) -> jax_export.Exported:
+    """(flat parameters, frames of `dtype`) -> logits, for a number of clips that is open."""
     (batch,) = jax_export.symbolic_shape("batch")
-    shape = (batch, model.num_frames, model.size_px, model.size_px, 3)
     shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), flat)
     exported = jax_export.export(jax.jit(logits), platforms=PLATFORMS)
-    return exported(shapes, jax.ShapeDtypeStruct(shape, jnp.float32))
+    return exported(shapes, jax.ShapeDtypeStruct((batch, model.num_frames, model.size_px, model.size_px, 3), dtype))
 
 
 def _write(out: str, name: str, data: bytes) -> None:
     folder = epath.Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_bytes(bytes(data))
+
+
+def _write_about(out: str, trained: checkpoint.Trained, head: str, frames: str, keys: Sequence[str]) -> None:
+    about = {key: trained.config.model[key] for key in keys}
+    _write_json(out, "config.json", {"class_names": trained.class_names[head], "frames": frames, **about})
 
 
 def _write_json(out: str, name: str, content: dict) -> None:
@@ -96,7 +127,8 @@ def main(argv: list[str]) -> None:
         trained = checkpoint.load_trained(_WORKDIR.value)
         if _HEAD.value not in trained.class_names:
             sys.exit(f"error: --head={_HEAD.value}: must be one of {', '.join(trained.class_names)}")
-        {"hugging_face": to_hugging_face, "jax": to_jax}[_FORMAT.value](trained, _HEAD.value, _OUT.value)
+        writers = {"hugging_face": to_hugging_face, "jax": to_jax, "saved_model": to_saved_model}
+        writers[_FORMAT.value](trained, _HEAD.value, _OUT.value)
         model_card.write(trained, _HEAD.value, _FORMAT.value, _OUT.value)
     except (FileNotFoundError, pretrained.PretrainedError) as error:
         sys.exit(f"error: {error}")

@@ -89,9 +89,9 @@ def text(trained: checkpoint.Trained, head: str, model_format: str) -> str:
     config, names = trained.config, trained.class_names[head]
     sections = {
         "Accuracy": _accuracy(trained, head),
-        "How to load it": _loading(config, head, model_format),
+        "How to load it": _loading(config.model, trained.dataset(head), model_format),
         "Data": _data(trained),
-        "Limits": _limits(config, head, len(names)),
+        "Limits": _limits(config.model, trained.dataset(head), len(names)),
         "Config": _config(config),
         "Classes": "\n".join(f"{i}. {_escape(name)}" for i, name in enumerate(names)),
         "Versions": _table(("package", "version"), trained.meta["versions"].items()),
@@ -102,18 +102,21 @@ def text(trained: checkpoint.Trained, head: str, model_format: str) -> str:
 
 
 def _what(trained: checkpoint.Trained, head: str, model_format: str) -> str:
-    config, others = trained.config, [name for name in trained.class_names if name != head]
-    together = f", together with {', '.join(others)}" if others else ""
+    config, others = trained.config, ", ".join(name for name in trained.config.datasets if name != head)
+    if head in trained.meta.get("kept", {}):
+        sets = f"{others}; its head {head} was trained by an earlier run and kept as it was"
+    else:
+        sets = f"{head}, together with {others}" if others else head
     return (
         f"A TimeSformer with divided space-time attention (arXiv 2102.05095), trained as CoVeR (arXiv 2112.07175) by "
-        f"cover-jax for {trained.step} steps on {head}{together}. This is its head `{head}`, with "
+        f"cover-jax for {trained.step} steps on {sets}. This is its head `{head}`, with "
         f"{len(trained.class_names[head])} classes, as {FORMATS[model_format]}. It starts from "
         f"{f'`{config.model.init_from}`' if config.model.init_from else 'random values'}."
     )
 
 
 def _accuracy(trained: checkpoint.Trained, head: str) -> str:
-    found, dataset = _values(trained, head), trained.config.datasets[head]
+    found, dataset = _values(trained, head), trained.dataset(head)
     if not found:
         return f"Not known: the checkpoint of step {trained.step} was not evaluated on {head}."
     views = dataset.eval_clips * dataset.eval_crops
@@ -131,8 +134,7 @@ def _values(trained: checkpoint.Trained, head: str) -> dict[str, float]:
     return {title: trained.accuracies[f"{head}/{kind}"] for kind, title in ACCURACIES.items()}
 
 
-def _loading(config: ConfigDict, head: str, model_format: str) -> str:
-    dataset, model = config.datasets[head], config.model
+def _loading(model: ConfigDict, dataset: ConfigDict, model_format: str) -> str:
     num_frames = dataset.num_frames if model_format == "hugging_face" else model.num_frames
     code = LOADING[model_format].format(num_frames=num_frames, size_px=model.size_px)
     return (
@@ -156,16 +158,15 @@ def _data(trained: checkpoint.Trained) -> str:
     return f"{table}\n\n" + "\n".join(f"- {_escape(line)}" for line in lines)
 
 
-def _limits(config: ConfigDict, head: str, num_classes: int) -> str:
-    dataset = config.datasets[head]
+def _limits(model: ConfigDict, dataset: ConfigDict, num_classes: int) -> str:
     lines = [
         f"It answers with one of its {num_classes} classes whatever it is shown. Its probabilities are not calibrated.",
         "Its accuracy is that on data like its validation set; on other data it was not measured.",
         "Leaks were looked for between datasets, not between the training and validation sets of one.",
         "The rights in its training data, and in the weights that it starts from, are not those of this file.",
     ]
-    if dataset.num_frames != config.model.num_frames:
-        lines.append(f"Its head was trained on clips of {dataset.num_frames} frames, not of {config.model.num_frames}.")
+    if dataset.num_frames != model.num_frames:
+        lines.append(f"Its head was trained on clips of {dataset.num_frames} frames, not of {model.num_frames}.")
     return "\n".join(f"- {line}" for line in lines)
 
 
@@ -177,7 +178,7 @@ def _config(config: ConfigDict) -> str:
 
 def _front_matter(trained: checkpoint.Trained, head: str) -> str:
     """What the Hugging Face hub reads of a card, as YAML."""
-    dataset = trained.config.datasets[head]
+    dataset = trained.dataset(head)
     task = "image-classification" if dataset.num_frames == 1 else "video-classification"
     results = [
         EvalResult(

@@ -81,14 +81,27 @@ def test_a_head_that_hugging_face_has_not_is_refused(trained):
 
 
 ELSEWHERE = """
-import sys, jax, numpy, safetensors.numpy
+import sys
+sys.modules.update({"cover_jax": None, "flax": None})  # not to be imported
+import jax, numpy, safetensors.numpy
 from jax import export
 folder = sys.argv[1]
 program = export.deserialize(open(f"{folder}/model.jax_export", "rb").read())
 params, frames = safetensors.numpy.load_file(f"{folder}/params.safetensors"), numpy.load(f"{folder}/frames.npy")
 for batch in (1, 3):
     numpy.save(f"{folder}/logits_{batch}.npy", program.call(params, frames[:batch]))
-assert not any(name.split(".")[0] in ("cover_jax", "flax") for name in sys.modules)
+"""
+IN_TENSORFLOW = """
+import sys
+sys.modules.update({"cover_jax": None, "flax": None, "jax": None})
+import numpy, tensorflow
+folder = sys.argv[1]
+signature = tensorflow.saved_model.load(folder).signatures["serving_default"]
+(spec,) = signature.structured_input_signature[1].values()
+assert (spec.name, spec.dtype.name, spec.shape.as_list()) == ("frames", "uint8", [None, 4, 16, 16, 3]), spec
+frames = numpy.load(f"{folder}/frames.npy")
+for batch in (1, 3):
+    numpy.save(f"{folder}/logits_{batch}.npy", signature(frames=tensorflow.constant(frames[:batch]))["logits"])
 """
 
 
@@ -97,14 +110,30 @@ def test_the_program_runs_without_this_package_for_any_number_of_clips(trained, 
     frames = small.frames(3, 4, 16, 16)
     np.save(tmp_path / "frames.npy", frames)
     expected = logits(trained, frames, "motion")
-    done = subprocess.run([sys.executable, "-c", ELSEWHERE, tmp_path], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    for batch in (1, 3):
-        found = np.load(tmp_path / f"logits_{batch}.npy")
-        np.testing.assert_allclose(found, expected[:batch], atol=1e-5, rtol=0)
+    _assert_says(ELSEWHERE, tmp_path, expected)
     about = json.loads((tmp_path / "config.json").read_text())
     assert about["class_names"] == HEADS["motion"]
     assert (about["num_frames"], about["size_px"]) == (4, 16)
+
+
+def test_tensorflow_runs_it_without_jax_for_any_number_of_clips(trained, tmp_path):
+    export.to_saved_model(trained, "motion", str(tmp_path))
+    frames = np.random.default_rng(1).integers(0, 256, (3, 4, 16, 16, 3), np.uint8)
+    np.save(tmp_path / "frames.npy", frames)
+    model = trained.config.model
+    expected = logits(trained, (frames / np.float32(255) - model.pixel_mean) / model.pixel_std, "motion")
+    _assert_says(IN_TENSORFLOW, tmp_path, expected)
+    about = json.loads((tmp_path / "config.json").read_text())
+    assert about["class_names"] == HEADS["motion"]
+    assert about["frames"] == "uint8, red, green, blue"
+
+
+def _assert_says(program, folder, expected):
+    """`program` finds the logits of one and of three clips in another process."""
+    done = subprocess.run([sys.executable, "-c", program, folder], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for batch in (1, 3):
+        np.testing.assert_allclose(np.load(folder / f"logits_{batch}.npy"), expected[:batch], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("ema_decay", [0.0, 0.5])

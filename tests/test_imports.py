@@ -32,7 +32,7 @@ def forbidden(path: pathlib.Path) -> tuple[str, ...]:
     if path.parts[:2] == ("cover_jax", "models"):
         return ("tensorflow", "configs", "optax", "orbax", "data_pipelines", "clu", "tests",
                 *(f"cover_jax.{p.stem}" for p in ROOT.glob("cover_jax/*.py")))  # fmt: skip
-    common = ("tensorflow", "tensorflow_datasets", "tests")
+    common = ("tests",) if path.name == "saved_model.py" else ("tensorflow", "tensorflow_datasets", "tests")
     orbax = () if path.name == "checkpoint.py" else ("orbax",)
     above = () if path.stem in ABOVE else tuple(f"cover_jax.{name}" for name in ABOVE)
     return (*common, *orbax, *above)
