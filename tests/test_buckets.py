@@ -17,6 +17,8 @@ from cover_jax import config as config_lib
 from data_pipelines import pipeline, prepare, records
 from data_pipelines.builders import digits
 from tests import fake_gcs
+from tests.data_pipelines import publishers
+from tests.data_pipelines.records_of import records_of
 
 STEPS = 2
 UNAVAILABLE = 0.1  # share of requests that are answered with 503
@@ -75,6 +77,29 @@ def test_a_prepared_dataset_is_read_from_a_bucket(storage, data_dir):
             storage.put("bucket", f"data/{path.relative_to(data_dir)}", path.read_bytes())
     printed = in_bucket(storage, "-c", READ, "gs://bucket/data")
     assert json.loads(printed.splitlines()[-1]) == first_batches(str(data_dir))
+
+
+@pytest.mark.slow
+def test_a_publisher_s_files_are_prepared_from_a_bucket_into_one(storage, tmp_path):
+    source = publishers.moments_in_time(tmp_path / "mit")
+    for path in source.rglob("*"):
+        if path.is_file():
+            storage.put("bucket", f"mit/{path.relative_to(source)}", path.read_bytes())
+    in_bucket(
+        storage, "-m", "data_pipelines.prepare", "moments_in_time", "--workers=1",
+        "--manual_dir=gs://bucket/mit", "--data_dir=gs://bucket/data",
+    )  # fmt: skip
+    for (_, name), (data, _) in storage.objects.items():
+        path = tmp_path / name
+        if not name.endswith("/"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+    prepare.main(["moments_in_time", f"--manual_dir={source}", f"--data_dir={tmp_path / 'disk'}", "--workers=1"])
+    for split in ("train", "validation"):
+        here, there = (records_of("moments_in_time", split, tmp_path / name) for name in ("disk", "data"))
+        assert here.keys() == there.keys()
+        for clip, record in here.items():
+            assert list(record["frames"]) == list(there[clip]["frames"]), clip
 
 
 def command(workdir: str, data_dir: pathlib.Path, *flags: str) -> list[str]:
