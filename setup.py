@@ -23,7 +23,7 @@ setup(
     python_requires=">=3.11",
     install_requires=[
         "absl-py>=2.1",
-        "av>=18",  # decodes the videos that a folder is prepared from
+        "av>=18,<19",  # decodes the videos that a folder is prepared from; 19 opens files by other arguments
         "clu>=0.0.12",
         "einops>=0.8",
         "etils[epath]>=1.9",
