@@ -67,6 +67,7 @@ def save_checkpoint(workdir, config, class_names) -> None:
         "heads": {name: list(class_names) for name in config.datasets},
         "data": {name: {"builder": dataset.builder, **about} for name, dataset in config.datasets.items()},
         "leaks": [LEAK],
+        "history": {"rollbacks": [{"step": 12, "to_step": 10, "plan_steps": [10, 12], "reason": "a loss > 3 < 9"}]},
         "config": json.loads(config.to_json()),
         "versions": checkpoint.versions(),
     }
@@ -189,6 +190,7 @@ def test_accuracies_confusions_data_and_config_are_told(page):
     assert page.index(row) < page.index("The whole config")
     assert "model.head</th>" not in page.partition("The whole config")[0]
     assert checkpoint.versions()["jax"] in page
+    assert '<th scope="row">12</th><td>10</td><td>a loss &gt; 3 &lt; 9</td>' in page
 
 
 def test_of_many_classes_the_worst_and_best_come_first(page_of_many):

@@ -7,6 +7,7 @@ examples are shown if the prepared data is still there.
 """
 
 import argparse
+import dataclasses
 import sys
 
 from absl import logging
@@ -40,43 +41,51 @@ def of_run(workdir: str, data_dir: str = "") -> str:
     """
     folder = epath.Path(workdir)
     step, meta, _ = checkpoint.newest(workdir)
-    config = checkpoint.config_of(meta)
-    config.data_dir = data_dir or config.data_dir
-    found = {name: evaluated.load(folder, name) for name in meta["heads"]}
-    scalars = curves.read(folder / "tensorboard")
+    config, scalars = checkpoint.config_of(meta), curves.read(folder / "tensorboard")
+    of_datasets = {
+        name: _Dataset(dataset, meta["heads"][name], evaluated.load(folder, name))
+        for name, dataset in config.datasets.items()
+    }
     sections = [
-        *((name, _of_dataset(name, found[name], scalars, names, config)) for name, names in meta["heads"].items()),
-        ("The run", curves.of_run(scalars)),
+        *((name, curves.of_dataset(scalars, name) + of_dataset.section(data_dir or config.data_dir))
+          for name, of_dataset in of_datasets.items()),
+        ("The run", curves.of_run(scalars) + about.rollbacks(meta)),
         ("Data", about.data(meta, config)),
         ("Config", about.config(config)),
         ("Versions", about.versions(meta)),
-    ]
+    ]  # fmt: skip
     head = f"<p>Step {step} of {config.steps}; {escape(config.model.variant)}, {config.model.size_px} px.</p>"
-    body = head + _links(sections) + _accuracies(found, meta["heads"], step) + _headed(sections)
+    body = head + _links(sections) + _accuracies(of_datasets, step) + _headed(sections)
     return page.document(f"Run {folder.name}", body, STYLE + chart.STYLE + classes.STYLE)
 
 
-def _of_dataset(
-    name: str, found: evaluated.Evaluated | None, scalars: curves.Scalars, class_names: list[str], config: ConfigDict
-) -> str:
-    """Curves of one dataset and, where it was evaluated, its classes and examples."""
-    drawn = curves.of_dataset(scalars, name)
-    if found is None:
-        return drawn
-    shown = examples.section(found, class_names, config.datasets[name], config.data_dir)
-    return drawn + classes.section(found.predictions, class_names) + shown
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Dataset:
+    """One of a run's datasets: its entry in the config, its head's classes, its newest evaluation or None."""
+
+    config: ConfigDict
+    class_names: list[str]
+    found: evaluated.Evaluated | None
+
+    def section(self, data_dir: str) -> str:
+        """Its classes and examples; "" if it was not evaluated."""
+        if self.found is None:
+            return ""
+        shown = examples.section(self.found, self.class_names, self.config, data_dir)
+        return classes.section(self.found.predictions, self.class_names) + shown
 
 
-def _accuracies(found: dict[str, evaluated.Evaluated | None], heads: dict[str, list[str]], step: int) -> str:
+def _accuracies(of_datasets: dict[str, _Dataset], step: int) -> str:
     """A card for each dataset; and which were not evaluated."""
+    evaluated_ones = {name: one for name, one in of_datasets.items() if one.found}
     cards = "".join(
-        _card(progress.accuracy_row(name, len(heads[name]), of_dataset.predictions), of_dataset.step)
-        for name, of_dataset in found.items()
-        if of_dataset
+        _card(progress.accuracy_row(name, len(one.class_names), one.found.predictions), one.found.step)
+        for name, one in evaluated_ones.items()
     )
-    missing = [name for name, of_dataset in found.items() if not of_dataset]
+    missing = [name for name, one in of_datasets.items() if one.config.eval_split and not one.found]
     lines = [f"No evaluation yet of {', '.join(missing)}: --mode=evaluate makes one."] if missing else []
-    lines += [f"The newest checkpoint is of step {step}."] if any(e and e.step != step for e in found.values()) else []
+    if any(one.found.step != step for one in evaluated_ones.values()):
+        lines.append(f"The newest checkpoint is of step {step}.")
     said = "".join(f'<p class="muted">{escape(line)}</p>' for line in lines)
     return f'<section><h2>Accuracy</h2><div class="cards">{cards}</div>{said}</section>'
 

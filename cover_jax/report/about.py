@@ -24,6 +24,14 @@ def config(of_run: ConfigDict) -> Html:
     return Html(f"{differences}<details><summary>The whole config</summary>{whole}</details>")
 
 
+def rollbacks(meta: dict) -> Html:
+    """What the run went back from, and why."""
+    past = meta.get("history", {}).get("rollbacks", [])  # checkpoints of before have none
+    rows = [[one["step"], one["to_step"], one["reason"]] for one in past]
+    table = page.table(["at step", "back to", "because"], rows, label="What the run went back from")
+    return Html(f"<h3>What the run went back from</h3>{table}" if rows else "")
+
+
 def versions(meta: dict) -> Html:
     """Of Python and packages."""
     return page.table(["package", "version"], meta["versions"].items(), label="Versions")
