@@ -122,7 +122,8 @@ def test_a_run_in_a_bucket_that_often_fails_ends_as_one_on_disk(storage, data_di
     assert f"continuing from gs://bucket/run/checkpoints/{STEPS}" in again
     in_bucket(storage, "-m", "cover_jax.report", "--workdir=gs://bucket/run")
     page = storage.objects["bucket", "run/report.html"][0].decode()
-    assert page.count("<polyline") >= 3 and page.count("No pictures") == 0 and page.count("<img") == 3 * 18
+    assert page.count("<polyline") >= 3 and page.count("No pictures") == 0
+    assert page.count("<img") == 14 + 18 + 14  # the worst and best of 15, 25 and 15
     assert storage.refused > 10  # or nothing was tried
     for (_, name), (data, _) in storage.objects.items():
         path = tmp_path / "copy" / name
