@@ -14,11 +14,13 @@ import pytest
 
 from cover_jax import checkpoint
 from cover_jax import config as config_lib
+from cover_jax.models import pretrained, variants
 from data_pipelines import pipeline, prepare, records
 from data_pipelines.builders import digits
 from tests import fake_gcs
 from tests.data_pipelines import publishers
 from tests.data_pipelines.records_of import records_of
+from tests.models import small
 
 STEPS = 2
 UNAVAILABLE = 0.1  # share of requests that are answered with 503
@@ -31,13 +33,21 @@ print(json.dumps(test_buckets.first_batches(sys.argv[1])))
 """
 
 
+WEIGHTS = pathlib.Path(__file__).parent / "models" / "golden" / "pretrained"
+LOAD = """
+import sys
+from tests import test_buckets
+print(test_buckets.hash_of_weights(sys.argv[1]))
+"""
+
+
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory) -> pathlib.Path:
     """All of `digits`, at a twentieth of its size."""
     folder = tmp_path_factory.mktemp("digits")
-    small = {config: {split: n // 20 for split, n in splits.items()} for config, splits in digits.CLIPS.items()}
+    few = {config: {split: n // 20 for split, n in splits.items()} for config, splits in digits.CLIPS.items()}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(digits, "CLIPS", small)
+        patch.setattr(digits, "CLIPS", few)
         for config in digits.CLIPS:
             prepare.prepare_if_self_contained(f"digits/{config}", str(folder))
     return folder
@@ -100,6 +110,26 @@ def test_a_publisher_s_files_are_prepared_from_a_bucket_into_one(storage, tmp_pa
         assert here.keys() == there.keys()
         for clip, record in here.items():
             assert list(record["frames"]) == list(there[clip]["frames"]), clip
+
+
+def hash_of_weights(source: str) -> str:
+    """Of the class names and parameters that `source` gives a model of its size."""
+    variants.SIZES["golden"] = (32, 2, 4, 64)
+    loaded = pretrained.load(source, small.config(variant="golden/4", size_px=12, num_frames=3), {})
+    found = hashlib.sha256(repr(loaded.class_names).encode())
+    for name, array in sorted(loaded.params.items()):
+        found.update(name.encode() + array.tobytes())
+    return found.hexdigest()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["hf_vit", "hf_vit/model.safetensors", "timesformer.pyth"])
+def test_weights_are_read_from_a_bucket(source, storage, monkeypatch):
+    for path in WEIGHTS.rglob("*.*"):
+        storage.put("bucket", f"weights/{path.relative_to(WEIGHTS)}", path.read_bytes())
+    monkeypatch.setattr(variants, "SIZES", dict(variants.SIZES))
+    printed = in_bucket(storage, "-c", LOAD, f"gs://bucket/weights/{source}")
+    assert printed.split()[-1] == hash_of_weights(str(WEIGHTS / source))
 
 
 def command(workdir: str, data_dir: pathlib.Path, *flags: str) -> list[str]:

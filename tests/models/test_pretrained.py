@@ -2,9 +2,12 @@
 
 import functools
 import json
+import os
 import pathlib
 import pickle
 import shutil
+import subprocess
+import sys
 import tracemalloc
 import zipfile
 
@@ -535,6 +538,26 @@ def test_the_hubs_cache_serves_without_a_network(source, offline_hub):
     loaded = pretrained.load(source, model_config(), {})
     assert loaded.class_names == tuple(CLASSES)
     assert loaded.report[0].startswith(f"initialised from {source}: Hugging Face ViT, ")
+
+
+OFFLINE = """
+from cover_jax.models import pretrained, variants
+from tests.models import small
+variants.SIZES["golden"] = (32, 2, 4, 64)
+config = small.config(variant="golden/4", size_px=12, num_frames=3)
+print(pretrained.load("hf://org/vit", config, {}).report[0])
+pretrained.load("hf://org/other", config, {})
+"""
+
+
+@pytest.mark.slow
+def test_the_hubs_own_variables_are_honoured(offline_hub, tmp_path):
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", OFFLINE], env=environment, capture_output=True, text=True)
+    assert done.stdout.startswith("initialised from hf://org/vit: Hugging Face ViT, "), done.stderr
+    assert done.stderr.splitlines()[-1].startswith(
+        "cover_jax.models.pretrained.errors.PretrainedError: hf://org/other: not in the hub's cache, "
+    )
 
 
 def test_what_the_hubs_cache_lacks_is_named(offline_hub):
