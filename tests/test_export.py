@@ -1,5 +1,6 @@
 """A trained model as others use it gives the same logits, and comes back bit for bit."""
 
+import dataclasses
 import json
 import pathlib
 import subprocess
@@ -49,6 +50,16 @@ def test_hugging_face_and_back_bit_for_bit(trained, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, params, expected)
     assert not kept
     assert loaded.class_names == tuple(HEADS["motion"])
+
+
+def test_another_gelu_and_epsilon_come_back(trained, tmp_path):
+    config = trained.config.copy_and_resolve_references()
+    config.model.update({"gelu": "tanh", "layer_norm_eps": 1e-5})
+    export.to_hugging_face(dataclasses.replace(trained, config=config), "motion", str(tmp_path))
+    said = pretrained.load(str(tmp_path), trained.config.model, {}).report
+    assert "config.model.gelu='exact': its own is 'tanh'" in said
+    assert "config.model.layer_norm_eps=1e-06: its own is 1e-05" in said
+    assert not any("its own is" in line for line in pretrained.load(str(tmp_path), config.model, {}).report)
 
 
 def test_names_and_config_are_those_that_hugging_face_writes(monkeypatch, tmp_path):

@@ -90,7 +90,7 @@ def load(source, class_names=None, **overrides):
     """(model, parameters with the source's in their places, what was loaded)"""
     class_names = class_names or {"own": CLASSES}
     model = compiled(tuple((name, len(classes)) for name, classes in class_names.items()), **overrides)
-    loaded = pretrained.load(source, model_config(**overrides), class_names)
+    loaded = pretrained.load(str(source), model_config(**overrides), class_names)
     return model, pretrained.fill(zeros(model), loaded)[0], loaded
 
 
@@ -231,6 +231,14 @@ def test_pixels_that_it_was_not_trained_with_are_said(source):
     assert said in loaded.report
     _, _, loaded = load(source("pretrained/timm_vit"))
     assert not any("pixel" in line for line in loaded.report)
+
+
+def test_pixels_are_those_that_the_model_says_for_itself(source, tmp_path):
+    folder = shutil.copytree(source("pretrained/hf_dinov2"), tmp_path / "model")
+    said = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.2, 0.5, 0.5]}
+    (folder / "preprocessor_config.json").write_text(json.dumps(said))
+    lines = [line for line in load(folder)[2].report if "config.model.pixel" in line]
+    assert lines == ["config.model.pixel_std=(0.5, 0.5, 0.5): its own is (0.2, 0.5, 0.5)"]
 
 
 def test_real_vit_s14(real_data, tokens):
@@ -535,7 +543,7 @@ def offline_hub(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("source", ["hf://org/vit", "hf://org/vit@main/model.safetensors"])
 def test_the_hubs_cache_serves_without_a_network(source, offline_hub):
-    loaded = pretrained.load(source, model_config(), {})
+    loaded = pretrained.load(str(source), model_config(), {})
     assert loaded.class_names == tuple(CLASSES)
     assert loaded.report[0].startswith(f"initialised from {source}: Hugging Face ViT, ")
 

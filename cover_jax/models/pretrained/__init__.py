@@ -76,7 +76,7 @@ def load(source: str, model: ConfigDict, class_names: Mapping[str, Sequence[str]
     try:
         family, read = families.recognise(opened.tensors)
         _check_config(opened.config)
-        settings = _settings(family, opened.config)
+        settings = _settings(family, opened)
         untold = _check_sizes(family, read, opened.config, model.variant)
         backbone, resized = _backbone(family, read, model)
         names = _class_names(opened.config)
@@ -139,8 +139,9 @@ def _section(config: dict, name: str) -> dict:
     return section
 
 
-def _settings(family: families.Family, config: dict) -> dict[str, object]:
+def _settings(family: families.Family, opened: sources.Opened) -> dict[str, object]:
     """Keys of `config.model` that change what a model computes and no shape -> what the source has."""
+    config = opened.config
     name = config.get("hidden_act") or _section(config, "model_args").get("act_layer")
     if name is not None and name not in _GELUS:
         raise PretrainedError(f"its config.json has the activation {name!r}; this model's are {', '.join(_GELUS)}")
@@ -148,9 +149,10 @@ def _settings(family: families.Family, config: dict) -> dict[str, object]:
         "gelu": _GELUS[name] if name else family.gelu,
         "layer_norm_eps": config.get("layer_norm_eps", family.layer_norm_eps),
     }
-    of_timm = _section(config, "pretrained_cfg")
-    pixels = (of_timm["mean"], of_timm["std"]) if {"mean", "std"} <= of_timm.keys() else family.pixels
-    return settings | dict(zip(("pixel_mean", "pixel_std"), pixels or (), strict=False))
+    of_timm, of_transformers = _section(config, "pretrained_cfg"), opened.preprocessor
+    for key, usual in zip(("mean", "std"), family.pixels or (None, None), strict=True):
+        settings[f"pixel_{key}"] = of_timm.get(key) or of_transformers.get(f"image_{key}") or usual
+    return {key: value for key, value in settings.items() if value is not None}
 
 
 def _check_sizes(family: families.Family, read: families.Reader, config: dict, variant_name: str) -> list[str]:

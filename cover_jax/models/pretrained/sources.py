@@ -1,5 +1,6 @@
 """Where pretrained weights come from: a path, a bucket, or the Hugging Face hub."""
 
+import contextlib
 import dataclasses
 
 import huggingface_hub
@@ -9,15 +10,17 @@ from huggingface_hub import errors as hub_errors
 from cover_jax.models.pretrained import tensors
 from cover_jax.models.pretrained.errors import PretrainedError
 
+BESIDE = ("config.json", "preprocessor_config.json")
 DEFAULT_FILE = "model.safetensors"  # of a folder or a hub repository, where none is named
 
 
 @dataclasses.dataclass(frozen=True)
 class Opened:
-    """A source's tensors, and its config.json where one stands beside them ({} otherwise)."""
+    """A source's tensors, and its config.json and preprocessor_config.json where they stand beside ({} otherwise)."""
 
     tensors: tensors.Tensors
     config: dict
+    preprocessor: dict
 
 
 def open_source(source: str) -> Opened:
@@ -30,24 +33,26 @@ def open_source(source: str) -> Opened:
     Raises:
       PretrainedError: there is no such thing, or it is not weights.
     """
-    weights, config = _from_hub(source) if source.startswith("hf://") else _from_path(source)
+    weights, beside = _from_hub(source) if source.startswith("hf://") else _from_path(source)
     try:
         with weights.open("rb") as file:
             tensors.check_start(file.read(tensors.START_LENGTH))
-        return Opened(tensors.parse(weights.read_bytes()), tensors.parse_json(config.read_bytes()) if config else {})
+        parsed = {name: tensors.parse_json(path.read_bytes(), name) for name, path in beside.items()}
+        return Opened(tensors.parse(weights.read_bytes()), *(parsed.get(name, {}) for name in BESIDE))
     except PretrainedError as error:
         raise PretrainedError(f"{weights}: {error}") from error
 
 
-def _from_path(source: str) -> tuple[epath.Path, epath.Path | None]:
+def _from_path(source: str) -> tuple[epath.Path, dict[str, epath.Path]]:
+    """The weights, and by name which of BESIDE stand beside them."""
     path = epath.Path(source).expanduser()
     if path.is_dir():
         path = _in_folder(path)
     if not path.exists():
         raise PretrainedError(f"{path}: no such file")
-    config = path.parent / "config.json"
     # Beside other formats a config.json is somebody else's; "pytorch_model.bin" is Hugging Face's older format.
-    return path, config if path.suffix in (".safetensors", ".bin") and config.exists() else None
+    names = BESIDE if path.suffix in (".safetensors", ".bin") else ()
+    return path, {name: path.parent / name for name in names if (path.parent / name).exists()}
 
 
 def _in_folder(folder: epath.Path) -> epath.Path:
@@ -58,7 +63,7 @@ def _in_folder(folder: epath.Path) -> epath.Path:
     raise PretrainedError(f"{folder}: has no {DEFAULT_FILE}; name the file that you mean; there are {found or 'none'}")
 
 
-def _from_hub(source: str) -> tuple[epath.Path, epath.Path | None]:
+def _from_hub(source: str) -> tuple[epath.Path, dict[str, epath.Path]]:
     try:
         uri = huggingface_hub.parse_hf_uri(source)
     except ValueError as error:
@@ -71,10 +76,11 @@ def _from_hub(source: str) -> tuple[epath.Path, epath.Path | None]:
         raise PretrainedError(f"{source}: not in the hub's cache, and the hub cannot be reached: {error}") from error
     except hub_errors.HfHubHTTPError as error:
         raise PretrainedError(f"{source}: the hub has no {name} there, or not for you: {error}") from error
-    try:
-        return weights, _download(uri, f"{folder}/config.json".removeprefix("/"))
-    except hub_errors.EntryNotFoundError:  # also where it is not cached and there is no network
-        return weights, None
+    beside = {}
+    for other in BESIDE:
+        with contextlib.suppress(hub_errors.EntryNotFoundError):  # also where it is not cached and there is no network
+            beside[other] = _download(uri, f"{folder}/{other}".removeprefix("/"))
+    return weights, beside
 
 
 def _download(uri: huggingface_hub.HfUri, name: str) -> epath.Path:

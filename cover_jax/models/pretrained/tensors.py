@@ -131,8 +131,8 @@ def _parse_safetensors(data: bytes) -> Tensors:
     return Tensors(tuple(entries), read)
 
 
-def parse_json(data: bytes) -> dict:
-    """A model's config.json.
+def parse_json(data: bytes, name: str) -> dict:
+    """A model's config.json or another file that `name` says.
 
     Raises:
       PretrainedError: it is not a JSON object.
@@ -140,7 +140,7 @@ def parse_json(data: bytes) -> dict:
     try:
         parsed = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise PretrainedError(f"its config.json cannot be read: {error}") from error
+        raise PretrainedError(f"its {name} cannot be read: {error}") from error
     if not isinstance(parsed, dict):
-        raise PretrainedError("its config.json is not an object")
+        raise PretrainedError(f"its {name} is not an object")
     return parsed
