@@ -18,7 +18,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.log_every_steps = 100
     config.eval_every_steps = 1000  # and always after the last step
     config.checkpoint_every_steps = 1000  # and at every evaluation and after the last step
-    config.keep_checkpoints = 1  # this many of the latest and, beside them, of the best
+    # This many of the latest and, beside them, of the best; 2 or more, so that one stays where the newest is damaged.
+    config.keep_checkpoints = 2
     config.best_metric = "mean_top1"  # "mean_top1", or "DATASET/top1" | "DATASET/top5" | "DATASET/mean_class"
     config.max_nonfinite_steps = 1  # end the run after this many steps in a row with a NaN or Inf loss or gradient
     # A run also diverges when a loss exceeds this many times the median of its dataset's last loss_window_steps steps;
@@ -41,6 +42,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer = optimizer()
     config.mesh = mesh()
     config.input = input_pipeline()
+    config.timeouts = timeouts()
     return config
 
 
@@ -155,4 +157,16 @@ def input_pipeline() -> ml_collections.ConfigDict:
     config.prefetch_batches = 2  # ready ahead of the step, for each dataset
     # Training examples that another dataset is validated on: "exclude" them, "report" them, or "ignore": no search.
     config.leaks = "exclude"
+    return config
+
+
+def timeouts() -> ml_collections.ConfigDict:
+    """Seconds after which a host gives up, with the stacks of all its threads and exit code 48. Our choice."""
+    config = ConfigDict()
+    config.start_s = 3600  # opening data, restoring or downloading weights: until the first step
+    config.compile_s = 3600  # a step on datasets that have not been together in one before
+    config.step_s = 600  # any other step, with its input
+    config.evaluation_s = 3600  # from one dataset's evaluation to the next one's
+    config.save_s = 600  # writing a checkpoint, and whatever waits for it
+    config.exit_s = 300  # from the last step to the end of the process
     return config

@@ -1,10 +1,13 @@
 """Orbax checkpoints of a run: its state, its class names, its config and its data. The only module that imports orbax.
 
+`python -m cover_jax.checkpoint verify WORKDIR` compares every leaf of every checkpoint with its fingerprint.
+
     WORKDIR/checkpoints/STEP/state     the TrainState, sharded, written while training goes on
-    WORKDIR/checkpoints/STEP/meta      JSON: what the state means (see `make_meta`)
+    WORKDIR/checkpoints/STEP/meta      JSON: what the state means (see `make_meta`), and its fingerprints (integrity.py)
     WORKDIR/checkpoints/STEP/metrics   JSON: accuracies, and of how many examples; empty where it was not evaluated
 """
 
+import contextlib
 import dataclasses
 import fnmatch
 import importlib.metadata
@@ -24,6 +27,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from configs import common
 from cover_jax import config as config_lib
+from cover_jax import exit_codes, fingerprint, hosts, integrity
 
 PACKAGES = (
     "jax", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "ml_collections", "clu", "einops", "numpy",
@@ -39,6 +43,12 @@ _FIXED_KEYS = (
 
 class CheckpointMismatchError(config_lib.ConfigError):
     """The checkpoint belongs to a run with other heads, data or input order. The message has a line for each."""
+
+
+class CheckpointDamagedError(RuntimeError):
+    """Checkpoints are not what was saved, and no sound one is left. The message names the folder."""
+
+    exit_code = exit_codes.DAMAGED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,8 +104,20 @@ def versions() -> dict[str, str]:
     return {"python": sys.version.split()[0], **found}
 
 
-def open_manager(workdir: str, keep: int, best_metric: str) -> ocp.CheckpointManager:
-    """The checkpoints of a run: `keep` of the latest and `keep` of the best by `best_metric` stay."""
+def steps(workdir: str) -> list[int]:
+    """The steps that were saved whole, in order."""
+    return sorted(ocp.path.step.checkpoint_steps(_folder(workdir)))
+
+
+def open_manager(workdir: str, keep: int, best_metric: str, save_timeout_s: float) -> ocp.CheckpointManager:
+    """The checkpoints of a run, to be written: `keep` of the latest and `keep` of the best by `best_metric` stay.
+
+    What a killed process left half-written is removed: only for whoever holds the workdir.
+
+    Args:
+        save_timeout_s: after which a save fails that a host has not finished.
+    """
+    _set_aside_unreadable(workdir)
 
     def best_fn(metrics):
         # A step that was not evaluated is below all that were. Of several such the later ones rank higher: where there
@@ -109,9 +131,21 @@ def open_manager(workdir: str, keep: int, best_metric: str) -> ocp.CheckpointMan
     options = ocp.CheckpointManagerOptions(
         best_fn=best_fn,
         preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
-        cleanup_tmp_directories=True,  # what a killed process left half-written
+        cleanup_tmp_directories=True,
+        async_options=ocp.AsyncOptions(timeout_secs=round(save_timeout_s)),
     )
     return ocp.CheckpointManager(_folder(workdir), options=options)
+
+
+def _set_aside_unreadable(workdir: str) -> None:
+    """Orbax cannot open a folder in which one checkpoint's JSON is broken."""
+    if jax.process_index() == 0:
+        for step in steps(workdir):
+            path = _folder(workdir) / str(step)
+            if problems := integrity.read_meta(path)[1]:
+                moved = integrity.set_aside(path, workdir)
+                hosts.say(f"WARNING: {path} is damaged, set aside as {moved}: {problems[0]}")
+    hosts.exchange("")
 
 
 def _folder(workdir: str) -> epath.Path:
@@ -125,43 +159,133 @@ def _folder(workdir: str) -> epath.Path:
 
 
 def save(manager: ocp.CheckpointManager, state, meta: dict, accuracies: dict[str, float] | None) -> None:
-    """Starts saving the state under its step and returns; a step that is already saved is left as it is.
+    """Starts saving the state under its step, and returns.
 
     Raises:
         Whatever the save before this one failed with.
     """
-    step = int(state.step)
-    if step in manager.all_steps():
-        return
-    items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
-    manager.save(step, args=items, metrics=accuracies or {}, force=True)  # None: orbax would warn at every save
+    accuracies = accuracies or {}  # None: orbax would warn at every save
+    sealed = integrity.seal(meta | {"fingerprints": fingerprint.as_json(fingerprint.of_tree(state))}, accuracies)
+    items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(sealed))
+    manager.save(int(state.step), args=items, metrics=accuracies, force=True)
 
 
-def read_meta(manager: ocp.CheckpointManager, step: int) -> dict:
-    """What the checkpoint of `step` says of itself: `make_meta`, and "history" (cover_jax/history.py)."""
-    return manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+def remove_unfinished(manager: ocp.CheckpointManager) -> None:
+    """Removes what a save that failed has left; on all hosts, while none is saving."""
+    if jax.process_index() == 0:
+        for path in manager.directory.glob("*.orbax-checkpoint-tmp*"):
+            path.rmtree(missing_ok=True)
+    hosts.exchange("removed")
 
 
-def restore(manager: ocp.CheckpointManager, step: int, state_like, meta: dict):
-    """The state saved at `step`, each leaf with the shape and sharding of `state_like`; prints what the config changed.
+def restore_newest(workdir: str, state_like, meta: dict, set_aside: bool) -> tuple[object, dict]:
+    """(state of the newest sound checkpoint, its meta), each leaf as in `state_like`; (None, {}) where there is none.
+
+    Every leaf is compared with the fingerprint that was taken when it was saved. A damaged checkpoint is passed over,
+    loudly, for the one before. On several hosts all call this, and all take the same.
+
+    Args:
+        set_aside: move damaged ones to WORKDIR/damaged; only for whoever holds the workdir.
 
     Raises:
         CheckpointMismatchError: the checkpoint is of another run (see `check_same_run`).
+        CheckpointDamagedError: there were some, and none is sound.
     """
-    saved = read_meta(manager, step)
-    where = f"{manager.directory}/{step}"
-    changes = check_same_run(saved, meta, where)
-    if jax.process_index() == 0 and changes:
-        print("\n".join(f"changed since the checkpoint: {change}" for change in changes), flush=True)
+    damaged = []
+    while (step := _newest(workdir, damaged)) is not None:
+        folder = _folder(workdir) / str(step)
+        state, saved, problems = _restore(folder, state_like, meta)
+        if not problems:
+            return state, saved
+        damaged.append(step)
+        moved = set_aside and jax.process_index() == 0
+        where = f"set aside as {integrity.set_aside(folder, workdir)}" if moved else "passed over"
+        hosts.say(f"WARNING: {folder} is damaged, {where}: {'; '.join(problems)}")
+        hosts.exchange("moved")
+    _refuse_to_begin_anew(workdir, damaged)
+    return None, {}
+
+
+def _newest(workdir: str, damaged: list[int]) -> int | None:
+    """The newest step as the first host sees it: another's view of the folder may be older."""
+    newest = max((step for step in steps(workdir) if step not in damaged), default="")
+    newest = hosts.exchange(str(newest))[0]
+    return int(newest) if newest else None
+
+
+def _refuse_to_begin_anew(workdir: str, damaged: list[int]) -> None:
+    """Raises where there is, or was, a damaged checkpoint and no other."""
+    kept = integrity.damaged_folder(workdir)
+    if damaged or kept.exists():
+        where = kept if kept.exists() else _folder(workdir)
+        raise CheckpointDamagedError(
+            f"{where}: all checkpoints are damaged, none is left to go on from; to begin anew, move it away or take "
+            "another --workdir"
+        )
+
+
+def _restore(folder: epath.Path, state_like, meta: dict) -> tuple[object, dict, list[str]]:
+    """(state, its meta, []), or what is damaged as the last, which is the same on all hosts."""
+    hosts.say(f"continuing from {folder}")
+    saved, problems = integrity.read_meta(folder)
+    state = None
+    if not problems:
+        changes = check_same_run(saved, meta, str(folder))
+        for change in changes:
+            hosts.say(f"changed since the checkpoint: {change}")
+        state, problems = _read_state(folder, state_like, saved, changes)
+    found = hosts.exchange("; ".join(problems))
+    if any(found):
+        return None, {}, [f"host {host}: {text}" if len(found) > 1 else text for host, text in enumerate(found) if text]
+    if not integrity.is_sealed(saved):
+        hosts.say(f"{folder} was saved by an earlier version, without fingerprints: damage would not be noticed")
+    return state, saved, integrity.compare(saved, fingerprint.as_json(fingerprint.of_tree(state)))
+
+
+def _read_state(folder: epath.Path, state_like, saved: dict, changes: list[str]) -> tuple[object, list[str]]:
+    """(state, []), or (None, what is damaged in what this host reads).
+
+    By orbax's handler and not its manager, which would wait for a host that cannot read its part.
+    """
     try:
-        return manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(state_like))).state
-    except ValueError as error:
-        if not changes:
+        with contextlib.closing(ocp.StandardCheckpointHandler()) as handler:
+            return handler.restore(folder / "state", args=ocp.args.StandardRestore(state_like)), []
+    except Exception as error:
+        if not integrity.is_damage(error):
             raise
+        if list(saved.get("fingerprints", ())) == fingerprint.paths(state_like):  # it must have been readable
+            return None, [integrity.one_line(error)]
+        if problems := damage(folder):
+            return None, problems
         # Some keys decide what the optimizer remembers: whether there is an average, a clipped norm, a frozen part.
         raise CheckpointMismatchError(
-            "\n".join([f"{where} cannot be restored with what changed; go back to what the checkpoint has:", *changes])
+            "\n".join([f"{folder} cannot be restored with what changed; go back to what the checkpoint has:", *changes])
         ) from error
+
+
+def damage(folder: epath.Path) -> list[str]:
+    """What is damaged in one checkpoint; needs no config and no devices, but memory for the whole state."""
+    meta, problems = integrity.read_meta(folder)
+    if problems:
+        return problems
+    try:
+        found = fingerprint.as_json(fingerprint.of_host_tree(_read_arrays(folder / "state", lambda name: True)))
+    except Exception as error:
+        if not integrity.is_damage(error):
+            raise
+        return [integrity.one_line(error)]
+    missing = [f"{path}: missing" for path in meta.get("fingerprints", {}) if path not in found]
+    return missing[:1] or integrity.compare(meta, found)
+
+
+def _read_arrays(folder: epath.Path, wanted) -> dict:
+    """The parts of a saved state whose name is `wanted`, as NumPy arrays."""
+    with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
+        shapes = {name: part for name, part in handler.metadata(folder).tree.items() if wanted(name)}
+        restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
+        return handler.restore(
+            folder, args=ocp.args.PyTreeRestore(shapes, restore_args=restore_args, partial_restore=True)
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,15 +319,13 @@ class Trained:
 
 
 def load_trained(workdir: str) -> Trained:
-    """The model of a run's newest checkpoint; needs neither its data nor its devices.
+    """The model of a run's newest sound checkpoint; needs neither its data nor its devices, and changes nothing there.
 
     Raises:
         FileNotFoundError: there is no checkpoint.
+        CheckpointDamagedError: there are some, and none is sound.
     """
-    step, meta, accuracies = newest(workdir)
-    config = config_of(meta)
-    params = _read_params(_folder(workdir) / str(step) / "state", config)
-    return Trained(config, meta["heads"], params, step, meta, accuracies)
+    return _newest_sound(workdir, lambda step, meta: _load(_folder(workdir) / str(step), meta))
 
 
 def newest(workdir: str) -> tuple[int, dict, dict[str, float]]:
@@ -211,15 +333,26 @@ def newest(workdir: str) -> tuple[int, dict, dict[str, float]]:
 
     Raises:
         FileNotFoundError: there is no checkpoint.
+        CheckpointDamagedError: there are some, and none is sound, as far as this can tell without the arrays.
     """
-    folder = _folder(workdir)
+    return _newest_sound(workdir, lambda step, meta: ((step, meta, _accuracies(_folder(workdir) / str(step))), []))
+
+
+def _newest_sound(workdir: str, read):
+    """What `read(step, meta) -> (result, what is damaged)` gives of the newest checkpoint that is not damaged."""
+    folder, damaged = _folder(workdir), []
     if not folder.exists():
         raise FileNotFoundError(f"{folder}: no checkpoints; is {workdir} the --workdir of a run?")
-    with ocp.CheckpointManager(folder) as manager:
-        step = manager.latest_step()
-        if step is None:
-            raise FileNotFoundError(f"{folder}: no checkpoint yet")
-        return step, read_meta(manager, step), manager.metrics(step) or {}
+    for step in reversed(steps(workdir)):
+        meta, problems = integrity.read_meta(folder / str(step))
+        if not problems:
+            result, problems = read(step, meta)
+        if not problems:
+            return result
+        damaged.append(step)
+        print(f"WARNING: {folder / str(step)} is damaged, passed over: {problems[0]}", file=sys.stderr, flush=True)
+    _refuse_to_begin_anew(workdir, damaged)
+    raise FileNotFoundError(f"{folder}: no checkpoint yet")
 
 
 def config_of(meta: dict) -> ConfigDict:
@@ -230,14 +363,23 @@ def config_of(meta: dict) -> ConfigDict:
     return config
 
 
-def _read_params(folder: epath.Path, config: ConfigDict) -> dict:
-    """Only the parameters of a saved state, as NumPy arrays."""
+def _accuracies(folder: epath.Path) -> dict[str, float]:
+    return json.loads((folder / "metrics" / "metrics").read_text())
+
+
+def _load(folder: epath.Path, meta: dict) -> tuple[Trained | None, list[str]]:
+    """(model, []), or (None, what is damaged)."""
+    config = config_of(meta)
     which = "ema" if config.optimizer.ema_decay else "params"
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        shapes = {which: checkpointer.metadata(folder).item_metadata.tree[which]}
-        restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
-        args = ocp.args.PyTreeRestore(shapes, restore_args=restore_args, partial_restore=True)
-        return checkpointer.restore(folder, args=args)[which]
+    try:
+        arrays = _read_arrays(folder / "state", lambda name: name == which)
+    except Exception as error:
+        if not integrity.is_damage(error):
+            raise
+        return None, [integrity.one_line(error)]
+    problems = integrity.compare(meta, fingerprint.as_json(fingerprint.of_host_tree(arrays)))
+    step, accuracies = int(folder.name), _accuracies(folder)
+    return Trained(config, meta["heads"], arrays[which], step, meta, accuracies), problems
 
 
 def check_same_run(saved: dict, meta: dict, where: str) -> list[str]:
@@ -299,3 +441,34 @@ def _flatten(config: dict):
 def abstract(state, shardings):
     """Shapes, types and shardings of a state: what `restore` fills."""
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)
+
+
+def verify(workdir: str) -> bool:
+    """Prints a line for each checkpoint of a run; whether all are sound."""
+    sound = True
+    for step in steps(workdir):
+        folder = _folder(workdir) / str(step)
+        problems = damage(folder)
+        sound &= not problems
+        print(f"{folder}: {'; '.join(problems) or _soundness(folder)}", flush=True)
+    return sound
+
+
+def _soundness(folder: epath.Path) -> str:
+    meta, _ = integrity.read_meta(folder)
+    if not integrity.is_sealed(meta):
+        return "readable; saved by an earlier version, without fingerprints"
+    return f"sound, all {len(meta['fingerprints'])} leaves"
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) != 2 or argv[0] != "verify":
+        sys.exit("usage: python -m cover_jax.checkpoint verify WORKDIR")
+    if not steps(argv[1]):
+        sys.exit(f"error: {_folder(argv[1])}: no checkpoints")
+    if not verify(argv[1]):
+        sys.exit(exit_codes.DAMAGED)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -12,11 +12,14 @@ from collections.abc import Callable, Iterator
 from ml_collections import ConfigDict
 
 from configs import common
+from cover_jax import exit_codes
 from cover_jax.models import variants
 
 
 class ConfigError(ValueError):
     """The config cannot be run. The message has one line for each key that is wrong."""
+
+    exit_code = exit_codes.CONFIG
 
 
 def _positive(value) -> bool:
@@ -65,7 +68,7 @@ _RULES = {
     "seed": (lambda value: 0 <= value < 2**32, "from 0 to 2**32 - 1"),
     "steps": _POSITIVE,
     "*_every_steps": _POSITIVE,
-    "keep_checkpoints": _POSITIVE,
+    "keep_checkpoints": (lambda value: value >= 2, "2 or greater: one to go back to where the newest is damaged"),
     "max_nonfinite_steps": _POSITIVE,
     "max_loss_ratio": (lambda value: value == 0 or value > 1, "0 or greater than 1"),
     "loss_window_steps": _POSITIVE,
@@ -123,6 +126,7 @@ _RULES = {
     "optimizer.grad_accum_steps": _POSITIVE,
     "optimizer.*": _NOT_NEGATIVE,
     "mesh.*": (lambda value: value == -1 or value > 0, "-1 or greater than 0"),
+    "timeouts.*": _POSITIVE,
     "input.threads": _NOT_NEGATIVE,
     "input.prefetch_batches": _POSITIVE,
     "input.leaks": _one_of("exclude", "report", "ignore"),

@@ -8,6 +8,8 @@ import statistics
 
 from ml_collections import ConfigDict
 
+from cover_jax import exit_codes
+
 LISTED = 64  # examples that a message names at most
 _REMEDY = "a lower config.optimizer.learning_rate, more warmup_steps or a clip_norm may help, or config.max_rollbacks"
 
@@ -23,6 +25,8 @@ class DivergedError(RuntimeError):
     Attributes:
         examples: dataset -> indices of the examples that it trained on, if whoever caught it has looked them up.
     """
+
+    exit_code = exit_codes.DIVERGED
 
     def __init__(self, step: int, names: list[str], reason: str):
         super().__init__(step, names, reason)

@@ -1,17 +1,18 @@
 """Trains or evaluates a config: `python -m cover_jax.main --config=configs/demo.py --workdir=/tmp/cover_demo`.
 
-SIGTERM while it trains, to any of its hosts: all save the same step and exit with code 42.
+SIGTERM to any of its hosts: all save the same step and exit with code 42. All exit codes: cover_jax/FAULTS.md.
 """
 
-import os
 import sys
+import time
+import traceback
 
 import jax
 from absl import app, flags, logging
 from etils import epath
 from ml_collections import config_flags
 
-from cover_jax import compilation, sharding
+from cover_jax import compilation, exit_codes, hosts, lease, lifeline, preemption, sharding, watchdog
 from cover_jax import config as config_lib
 from data_pipelines import catalog
 
@@ -22,10 +23,8 @@ _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Several hosts that find 
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where hosts do not find each other.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", 1, "How many processes there are, with --coordinator.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", 0, "Which of them this is, with --coordinator.")
-# Until the others notice a host that is gone; JAX's own default is 100.
-_HEARTBEAT_TIMEOUT_S = 30
-_PREEMPTED_EXIT_CODE = 42  # saved and ended on SIGTERM: the same command goes on
 flags.mark_flags_as_required(["config", "workdir"])
+_NEWS_S = 1.0  # until the end of another host is known here
 
 
 # What the user can put right: the message says how, and a traceback would bury it.
@@ -41,7 +40,7 @@ def parse_flags(argv: list[str]) -> list[str]:
         _ = _CONFIG.value.seed  # only now does a file that cannot be loaded say so
     except (KeyError, AttributeError, OSError) as error:
         reason = error.args[0] if isinstance(error, KeyError) else error
-        sys.exit(f"error: --config: {reason}")
+        lifeline.end(exit_codes.CONFIG, f"--config: {reason}")
     return rest
 
 
@@ -51,16 +50,20 @@ def main(argv: list[str]) -> None:
     config = _CONFIG.value
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # what the libraries note on their way would bury the run's own lines
+    preemption.listen()
     try:
         config_lib.validate(config)
-        _start_distributed()  # before anything that may fail on one host alone
+        _start_distributed(config.timeouts)  # before anything that may fail on one host alone
         sharding.make_mesh(config.mesh)
         _check_folders(config)
-        _run(config)
-    except _USER_ERRORS as error:
-        if jax.distributed.is_initialized():
-            raise
-        sys.exit(f"error: {error}")
+        code = _run(config)
+    except Exception as error:
+        _end(error)
+    if jax.distributed.is_initialized():
+        jax.distributed.shutdown()  # which waits for all
+        lifeline.leave()
+    watchdog.stop()
+    sys.exit(code)
 
 
 def _check_folders(config) -> None:
@@ -72,23 +75,31 @@ def _check_folders(config) -> None:
             catalog.dataset_dir(dataset.builder, config.data_dir)
 
 
-def _start_distributed() -> None:
-    if not (_COORDINATOR.value or _DISTRIBUTED.value):
-        return
-    by_hand = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value) if _COORDINATOR.value else ()
-    jax.distributed.initialize(*by_hand, heartbeat_timeout_seconds=_HEARTBEAT_TIMEOUT_S)
-    sys.excepthook = _end_at_once
+def _start_distributed(timeouts) -> None:
+    if _COORDINATOR.value or _DISTRIBUTED.value:
+        by_hand = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value) if _COORDINATOR.value else ()
+        # JAX aborts a host whose heartbeat stops. The lifeline sees that one is gone, and the watchdog that one hangs,
+        # sooner and with a reason.
+        jax.distributed.initialize(*by_hand, heartbeat_timeout_seconds=round(max(timeouts.values())) + 600)
+        preemption.hand_over()
+        lifeline.start()
+    watchdog.start(timeouts)
 
 
-def _end_at_once(*exception) -> None:
-    """An excepthook: an orderly exit would wait for the other hosts, and they for this one, 300 s long."""
-    sys.__excepthook__(*exception)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(1)
+def _end(error: Exception) -> None:
+    """Ends all hosts with the exit code of an error; its message is the last line. Does not return."""
+    code = exit_codes.CONFIG if isinstance(error, _USER_ERRORS) else getattr(error, "exit_code", exit_codes.FAILED)
+    message = str(error)
+    if code == exit_codes.FAILED:
+        traceback.print_exception(error)
+        message = "".join(traceback.format_exception_only(error)).strip()
+        if jax.distributed.is_initialized():
+            time.sleep(_NEWS_S)  # another host's end may be the reason, which it says itself
+    lifeline.end(code, message)
 
 
-def _run(config) -> None:
+def _run(config) -> int:
+    """The exit code of a run that ended as it should."""
     # Here and not above: it brings TensorFlow, which takes longer to load than a wrong config should take to fail.
     from cover_jax import train
 
@@ -96,12 +107,14 @@ def _run(config) -> None:
         compilation.keep_compiled(str(epath.Path(_WORKDIR.value) / "compilation_cache"))
     if _MODE.value == "evaluate":
         train.evaluate_checkpoint(config, _WORKDIR.value)
-        return
-    try:
-        train.train(config, _WORKDIR.value)
-    except train.PreemptedError as stopped:
-        train.say(str(stopped))
-        sys.exit(_PREEMPTED_EXIT_CODE)
+        return exit_codes.DONE
+    with lease.hold(_WORKDIR.value):
+        try:
+            train.train(config, _WORKDIR.value)
+        except train.PreemptedError as stopped:
+            hosts.say(str(stopped))
+            return exit_codes.PREEMPTED
+    return exit_codes.DONE
 
 
 if __name__ == "__main__":

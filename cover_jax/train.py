@@ -2,10 +2,7 @@
 
 import contextlib
 import json
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -23,24 +20,31 @@ from cover_jax import (
     divergence,
     evaluate,
     evaluated,
+    exit_codes,
     flops,
     history,
     kept_heads,
     optimizer,
+    preemption,
     preprocess,
     profiling,
     progress,
+    saving,
     sharding,
     train_step,
     warm_start,
+    watchdog,
 )
 from cover_jax import config as config_lib
+from cover_jax.hosts import say
 from cover_jax.models import cover, pretrained
 from data_pipelines import leaks, manifest, mixture, pipeline, prepare, records
 
 
 class PreemptedError(RuntimeError):
     """A SIGTERM came; the step that all hosts were at is saved."""
+
+    exit_code = exit_codes.PREEMPTED
 
 
 class Run:
@@ -58,8 +62,8 @@ class Run:
         self.train_splits, self.eval_splits = _open_splits(config)
         self.train_splits, found = _without_leaks(config, self.train_splits, self.eval_splits)
         self.class_names = {name: split.class_names for name, split in self.train_splits.items()}
-        self.manager = checkpoint.open_manager(workdir, config.keep_checkpoints, config.best_metric)
-        self.kept = kept_heads.of_run(config, self._saved_meta(), self.class_names)
+        saved_meta = checkpoint.newest(workdir)[1] if checkpoint.steps(workdir) else None
+        self.kept = kept_heads.of_run(config, saved_meta, self.class_names)
         self.class_names |= {name: head.class_names for name, head in self.kept.items()}
         self.num_classes = {name: len(names) for name, names in self.class_names.items()}
         self.model = cover.functional(
@@ -88,25 +92,17 @@ class Run:
         self.manifests = {name: manifest.summary(d.builder, config.data_dir) for name, d in config.datasets.items()}
         self.meta = checkpoint.make_meta(config, self.train_splits, self.manifests, found, self.kept)
 
-    def _saved_meta(self) -> dict | None:
-        """What the newest checkpoint says of itself, where there is one."""
-        step = self.manager.latest_step()
-        return None if step is None else checkpoint.read_meta(self.manager, step)
+    def restore(self, set_aside: bool) -> tuple[train_step.TrainState | None, dict]:
+        """(state of the newest sound checkpoint, its meta): see `checkpoint.restore_newest`."""
+        return checkpoint.restore_newest(str(self.workdir), self._state_like, self.meta, set_aside)
 
-    def restore_or_init(self) -> train_step.TrainState:
-        """The newest checkpoint's state or, where there is none, a new one born on its devices."""
-        step = self.manager.latest_step()
-        if step is None:
+    def restore_or_init(self) -> tuple[train_step.TrainState, history.History]:
+        """The newest sound checkpoint's state or, where there is none, a new one born on its devices; with its past."""
+        state, saved = self.restore(set_aside=True)
+        if state is None:
             state = self._init(jax.random.key(self.config.seed))
-            return self._with_pretrained(state) if self.config.model.init_from else state
-        say(f"continuing from {self.manager.directory}/{step}")
-        return checkpoint.restore(self.manager, step, self._state_like, self.meta)
-
-    def past(self, state: train_step.TrainState) -> history.History:
-        """What the run remembers at a state that `restore_or_init` returned."""
-        step = int(state.step)
-        saved = checkpoint.read_meta(self.manager, step) if step in self.manager.all_steps() else {}
-        return history.from_json(self.mix, step, saved.get("history"))
+            state = self._with_pretrained(state) if self.config.model.init_from else state
+        return state, history.from_json(self.mix, int(state.step), saved.get("history"))
 
     def _with_pretrained(self, state: train_step.TrainState) -> train_step.TrainState:
         try:
@@ -128,28 +124,32 @@ def train(config: ConfigDict, workdir: str) -> train_step.TrainState:
         PreemptedError: SIGTERM; the last step is saved.
     """
     run = Run(config, workdir)
-    state = run.restore_or_init()
-    past = run.past(state)
+    state, past = run.restore_or_init()
     _describe(run, state)
     say("compiling: the first steps wait for it")
     with contextlib.ExitStack() as stack:
-        preempted = stack.enter_context(_preemption(run))
-        stack.callback(run.manager.close)  # waits for the save under way; a failure there fails the run
+        # Waits for the save under way at the end; a failure there fails the run.
+        saver = stack.enter_context(saving.Saver(config, workdir))
         writer = stack.enter_context(_writer(run.workdir))
         while True:
             try:
-                return _train_on(run, state, past, writer, preempted)
+                state = _train_on(run, state, past, writer, saver)
+                break
             except divergence.DivergedError as error:
                 if len(past.rollbacks) >= config.max_rollbacks:
                     raise
                 diverged = error.with_traceback(None)  # that would hold the state that it left
-            state, past = _roll_back(run, past, diverged)
+            state, past = _roll_back(run, past, diverged, saver)
+    watchdog.enter("exit")
+    if int(state.step) < config.steps:
+        raise PreemptedError(f"SIGTERM: step {int(state.step)} is saved; the same command goes on from there")
+    return state
 
 
 def _train_on(
-    run: Run, state: train_step.TrainState, past: history.History, writer, preempted: Callable[[int], bool]
+    run: Run, state: train_step.TrainState, past: history.History, writer, saver: saving.Saver
 ) -> train_step.TrainState:
-    """Takes the steps from `state` to config.steps."""
+    """Takes the steps from `state` to config.steps; after a SIGTERM fewer, the last of which is being saved."""
     config, first_step = run.config, int(state.step)
     trains_backbone = optimizer.trains_backbone(config.optimizer, state.params)
     step_flops = {name: flops.train_step(config, name, trains_backbone) for name in config.datasets}
@@ -159,12 +159,16 @@ def _train_on(
             contextlib.closing(profiling.Profiler(config.profile_steps, run.workdir / "tensorboard"))
         )
         streams = _open_streams(stack, run, past.course.counts(first_step))
-        previewed = set()
+        previewed, compiled = set(), []
         pending = None  # (step, metrics) that was dispatched and not fetched yet
         for step in range(first_step, config.steps):
+            names = list(past.course.at(step))
+            watchdog.enter("step" if names in compiled else "compile", f"step {step + 1} on {', '.join(names)}")
+            compiled += [names] if names not in compiled else []
+            saver.poll()
             with profiler.step(step):
                 start = time.perf_counter()
-                batches = {name: next(streams[name]) for name in past.course.at(step)}
+                batches = {name: next(streams[name]) for name in names}
                 report.waited(
                     time.perf_counter() - start,
                     examples=sum(config.datasets[name].batch_size for name in batches),
@@ -184,7 +188,7 @@ def _train_on(
             done = step + 1
             logs, evaluates, saves = (_due(done, config[f"{what}_every_steps"], config.steps)
                                       for what in ("log", "eval", "checkpoint"))  # fmt: skip
-            leaves = preempted(done) and done < config.steps  # after the last step it ends by itself
+            leaves = preemption.reached(saver.reached_preemption, done) and done < config.steps  # else it ends anyhow
             if not (logs or evaluates or saves or leaves):
                 continue
             pending = _fetch(run, pending, report, past)
@@ -197,12 +201,14 @@ def _train_on(
                 with report.paused():
                     accuracies = _evaluate(run, state, done, writer)
             if evaluates or saves or leaves:
-                checkpoint.save(run.manager, state, run.meta | {"history": past.to_json(done)}, accuracies)
+                watchdog.enter("save", f"step {done}")
+                saver.save(state, run.meta | {"history": past.to_json(done)}, accuracies)
             if leaves:
-                raise PreemptedError(f"SIGTERM: step {done} is saved; the same command goes on from there")
+                break
         if first_step >= config.steps:
             say(f"all {config.steps} steps are done already; evaluating the checkpoint")
             _evaluate(run, state, first_step, writer)
+        watchdog.enter("save", "the last one")
     return state
 
 
@@ -212,19 +218,12 @@ def evaluate_checkpoint(config: ConfigDict, workdir: str) -> None:
     Raises:
         FileNotFoundError: there is no checkpoint.
     """
-    folder = epath.Path(workdir) / "checkpoints"
-    if not folder.exists() or not any(child.name.isdigit() for child in folder.iterdir()):
-        raise FileNotFoundError(f"{folder}: no checkpoint to evaluate; train first (--mode=train)")
+    if not checkpoint.steps(workdir):
+        raise FileNotFoundError(f"{workdir}/checkpoints: no checkpoint to evaluate; train first (--mode=train)")
     run = Run(config, workdir)
-    state = run.restore_or_init()
-    with contextlib.closing(run.manager), _writer(run.workdir) as writer:
+    state, _ = run.restore(set_aside=False)
+    with _writer(run.workdir) as writer:
         _evaluate(run, state, int(state.step), writer)
-
-
-def say(text: str) -> None:
-    """Prints on the first host only, at once."""
-    if jax.process_index() == 0:
-        print(text, flush=True)
 
 
 def _open_splits(config: ConfigDict) -> tuple[dict, dict]:
@@ -270,23 +269,6 @@ def _without_leaks(config: ConfigDict, train_splits: dict, eval_splits: dict) ->
     seen = np.frombuffer(bytes.fromhex("".join(split.fingerprint for split in train_splits.values())), np.uint8)
     multihost_utils.assert_equal(seen, "hosts found different data or leaks: do they read the same config.data_dir?")
     return train_splits, summaries
-
-
-@contextlib.contextmanager
-def _preemption(run: Run) -> Iterator[Callable[[int], bool]]:
-    """From here on SIGTERM ends nothing by itself: ask after every step whether to save it and leave.
-
-    Several hosts agree on a step, whichever of them got the signal. Only from the main thread, as signals are.
-    """
-    if jax.distributed.is_initialized():  # JAX listens already, and would not with a handler of ours
-        yield run.manager.reached_preemption
-        return
-    received = threading.Event()
-    before = signal.signal(signal.SIGTERM, lambda *_: received.set())
-    try:
-        yield lambda step: received.is_set()
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _open_streams(stack: contextlib.ExitStack, run: Run, counts: dict[str, int]) -> dict:
@@ -353,11 +335,13 @@ def _examples(run: Run, name: str, ordinal: int) -> list[int]:
     return sorted(pipeline.batch_indices(split, dataset, name=name, seed=run.config.seed, batch=ordinal))
 
 
-def _roll_back(run: Run, past: history.History, diverged: divergence.DivergedError):
+def _roll_back(run: Run, past: history.History, diverged: divergence.DivergedError, saver: saving.Saver):
     """The last checkpoint's state, or a new one, and a past that leaves out the batches since."""
-    run.manager.wait_until_finished()
-    state = run.restore_or_init()
-    past = history.rolled_back(past, run.past(state), diverged)
+    watchdog.enter("start", "going back to the last checkpoint")
+    saver.wait()
+    state, restored = run.restore_or_init()
+    saver.reload()  # a damaged one may have been set aside
+    past = history.rolled_back(past, restored, diverged)
     first, end = past.rollbacks[-1]["plan_steps"]
     say(
         f"diverged: {diverged}\nback at step {int(state.step)} without the batches of {end - first} steps, rollback"
@@ -372,6 +356,7 @@ def _evaluate(run: Run, state, step: int, writer) -> dict[str, float]:
     Returns all accuracies and, as DATASET/examples, of how many examples.
     """
     accuracies, rows = {}, []
+    watchdog.enter("evaluation", f"after step {step}")
     for name, predictions in run.evaluator(state.eval_params).items():
         accuracies |= {f"{name}/{kind}": value for kind, value in predictions.accuracies.items()}
         accuracies[f"{name}/examples"] = len(predictions.index)

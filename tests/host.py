@@ -1,7 +1,7 @@
 """`python -m tests.host ORDERS FLAGS`: cover_jax.main, that also writes down what it trains on, or meets with a fault.
 
 ORDERS is JSON: "record", the file for a line of JSON a row of each training batch that this host's devices hold;
-"sigterm_at" or "raise_at", the step before which this process gets that.
+"sigterm_at", "raise_at" or "hang_at", the step before which this process gets that.
 
 Programs start together: on CPUs, hosts that compile for more than 30 s longer than others are given up by Gloo.
 """
@@ -30,9 +30,12 @@ _programs = itertools.count()
 class Host:
     """Stands between the training loop and what it calls."""
 
-    def __init__(self, record: str, sigterm_at: int | None = None, raise_at: int | None = None):
+    def __init__(
+        self, record: str = os.devnull, sigterm_at: int | None = None, raise_at: int | None = None,
+        hang_at: int | None = None,
+    ):  # fmt: skip
         self._record = open(record, "w")  # noqa: SIM115 - until the process ends
-        self._sigterm_at, self._raise_at = sigterm_at, raise_at
+        self._sigterm_at, self._raise_at, self._hang_at = sigterm_at, raise_at, hang_at
         self._at, self._put_batch = mixture.Mixture.at, sharding.put_batch
         self._step, self._expected = 0, []
         mixture.Mixture.at = lambda mix, step: self.at(mix, step)
@@ -41,6 +44,8 @@ class Host:
     def at(self, mix, step):
         if step == self._raise_at:
             raise OSError(f"nothing can be read at step {step}")
+        if step == self._hang_at:
+            time.sleep(10_000)
         if step == self._sigterm_at:
             os.kill(os.getpid(), signal.SIGTERM)
         if self._sigterm_at is not None and step >= self._sigterm_at:
@@ -71,7 +76,7 @@ def jit_and_wait(function, _jit=compilation.jit, **arguments):
     jitted, compiled = _jit(function, **arguments), {}
 
     def call(*args):
-        key = str(jax.tree.map(jax.typeof, args))
+        key = str(jax.tree.map(lambda x: (jax.typeof(x), getattr(x, "sharding", None)), args))
         if key not in compiled:
             compiled[key] = jitted.lower(*args).compile()
             multihost.sync_global_processes(f"compiled {next(_programs)}")

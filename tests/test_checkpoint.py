@@ -58,7 +58,7 @@ def test_what_may_change_is_told():
 def save(folder, accuracies, ema_decay=0.9):
     """Checkpoints of a run, one for each accuracy; returns its trainer."""
     trainer = small.Trainer(small.config(optimizer__ema_decay=ema_decay))
-    manager = checkpoint.open_manager(str(folder), keep=1, best_metric="mean_top1")
+    manager = checkpoint.open_manager(str(folder), keep=1, best_metric="mean_top1", save_timeout_s=60)
     for accuracy in accuracies:
         trainer("video")
         checkpoint.save(manager, trainer.state, META, None if accuracy is None else {"mean_top1": accuracy})
@@ -70,9 +70,7 @@ def save(folder, accuracies, ema_decay=0.9):
 def test_every_leaf_comes_back_bit_for_bit_on_another_mesh(tmp_path, ema_decay):
     trainer = save(tmp_path, [0.5], ema_decay)
     other = small.Trainer(small.config(optimizer__ema_decay=ema_decay, mesh__fsdp=4, mesh__tensor=2, mesh__data=1))
-    manager = checkpoint.open_manager(str(tmp_path), keep=1, best_metric="mean_top1")
-    found = checkpoint.restore(manager, 1, checkpoint.abstract(other.state, other.shardings), META)
-    manager.close()
+    found = checkpoint.restore_newest(str(tmp_path), checkpoint.abstract(other.state, other.shardings), META, False)
     assert jax.tree.structure(found) == jax.tree.structure(trainer.state)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(found), jax.device_get(trainer.state))
     assert jax.tree.map(lambda x: x.sharding, found) == other.shardings

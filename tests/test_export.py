@@ -155,7 +155,7 @@ def test_only_the_parameters_of_a_checkpoint_are_read(trained, ema_decay, tmp_pa
     counter = jnp.zeros((), jnp.int32)
     state = train_step.TrainState(counter + 7, params, {"trace": params}, ema, counter, counter)
     meta = {"heads": HEADS, "config": json.loads(trained.config.to_json())}
-    with checkpoint.open_manager(str(tmp_path), 1, "mean_top1") as manager:
+    with checkpoint.open_manager(str(tmp_path), 2, "mean_top1", 60) as manager:
         checkpoint.save(manager, state, meta, {"mean_top1": 1.0})
 
     found = checkpoint.load_trained(str(tmp_path))
@@ -185,8 +185,7 @@ def test_a_run_starts_from_an_exported_model(trained, tmp_path):
     export.to_hugging_face(model, "images", config.model.init_from)
 
     run = train.Run(config, str(tmp_path / "work"))
-    state = run.restore_or_init()
+    state, _ = run.restore_or_init()
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.params), params)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.ema), params)
     assert jax.tree.map(lambda leaf: leaf.sharding, state.params) == run.shardings.params
-    run.manager.close()

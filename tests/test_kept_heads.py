@@ -67,13 +67,12 @@ def equal(a, b):
 @pytest.mark.slow
 def test_before_training_kept_heads_are_those_of_the_run(data_dir, first, tmp_path):
     run = train.Run(added(data_dir, first), str(tmp_path))
-    params, before = run.restore_or_init().params, checkpoint.load_trained(first)
+    params, before = run.restore_or_init()[0].params, checkpoint.load_trained(first)
     equal(params["backbone"], before.params["backbone"])
     for head in ("motion", "appearance"):
         equal(params["heads"][head], before.params["heads"][head])
         assert run.class_names[head] == tuple(before.class_names[head])
     equal(params["heads"]["images"], before.params["heads"]["appearance"])  # new, and of the same ten digits
-    run.manager.close()
 
 
 @pytest.mark.slow

@@ -47,7 +47,7 @@ def workdir(tmp_path_factory):
             "versions": checkpoint.versions()}  # fmt: skip
     zero = jnp.zeros((), jnp.int32)
     state = train_step.TrainState(zero + 7, params, {}, {}, zero, zero)
-    with checkpoint.open_manager(str(folder), 1, "mean_top1") as manager:
+    with checkpoint.open_manager(str(folder), 2, "mean_top1", 60) as manager:
         checkpoint.save(manager, state, meta, ACCURACIES)
     return folder
 

@@ -250,7 +250,7 @@ def workdir(trained, tmp_path_factory):
     params = jax.tree.map(jnp.asarray, trained.params)
     state = train_step.TrainState(counter + 7, params, {"trace": params}, {}, counter, counter)
     meta = {"heads": HEADS, "config": json.loads(trained.config.to_json())}
-    with checkpoint.open_manager(str(folder), 1, "mean_top1") as manager:
+    with checkpoint.open_manager(str(folder), 2, "mean_top1", 60) as manager:
         checkpoint.save(manager, state, meta, {"mean_top1": 1.0})
     return str(folder)
 

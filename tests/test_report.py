@@ -73,7 +73,7 @@ def save_checkpoint(workdir, config, class_names) -> None:
     }
     counter = jnp.zeros((), jnp.int32)
     state = train_step.TrainState(counter + 40, {"kernel": jnp.ones(2)}, {}, {}, counter, counter)
-    with checkpoint.open_manager(str(workdir), 1, "mean_top1") as manager:
+    with checkpoint.open_manager(str(workdir), 2, "mean_top1", 60) as manager:
         checkpoint.save(manager, state, meta, {})
 
 

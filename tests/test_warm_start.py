@@ -21,7 +21,7 @@ def run(request, tmp_path_factory):
     params = jax.tree.map(jnp.asarray, small_params(shapes))
     counter = jnp.zeros((), jnp.int32)
     state = train_step.TrainState(counter + 7, params, {"trace": params}, {}, counter, counter)
-    with checkpoint.open_manager(str(workdir), 1, "mean_top1") as manager:
+    with checkpoint.open_manager(str(workdir), 2, "mean_top1", 60) as manager:
         meta = {"heads": {name: list(names) for name, names in CLASSES.items()}, "config": config.to_dict()}
         checkpoint.save(manager, state, meta, {"mean_top1": 1.0})
     return str(workdir), config, params

@@ -1,0 +1,15 @@
+"""How a run's process ends: the codes that scripts go by. launch/lib.sh knows them too."""
+
+DONE = 0
+FAILED = 1  # by an error that has no code of its own; its traceback is printed
+PREEMPTED = 42  # SIGTERM: saved; the same command goes on
+CONFIG = 43  # a config, a flag or a path that cannot work: change it
+BAD_DATA = 44  # more undecodable examples than the config allows
+DIVERGED = 45  # loss or gradients not finite
+DAMAGED = 46  # no sound checkpoint is left, or `verify` found damage
+LOST_PEER = 47  # another host has gone: the same command goes on
+HUNG = 48  # a phase took longer than its timeout: the same command goes on
+NOT_SAVED = 49  # the last checkpoint could not be written
+IN_USE = 50  # another job holds the workdir
+
+START_AGAIN = (PREEMPTED, LOST_PEER, HUNG)

@@ -1,0 +1,90 @@
+"""Whether a checkpoint is what was saved: what is stored to tell, what is read of it, and where damaged ones go.
+
+A checkpoint's JSON, `meta`, holds a fingerprint for each leaf of the state (fingerprint.py), the accuracies that are
+stored beside it, and a hash over all of itself.
+"""
+
+import hashlib
+import json
+
+from etils import epath
+
+# Errors of storage that say nothing about what is stored there.
+_NO_ANSWER = (
+    "UNAVAILABLE", "DEADLINE_EXCEEDED", "PERMISSION_DENIED", "UNAUTHENTICATED", "RESOURCE_EXHAUSTED", "ABORTED",
+)  # fmt: skip
+_NAMED = 3  # leaves that a message names
+
+
+def seal(meta: dict, accuracies: dict[str, float]) -> dict:
+    """`meta` with the accuracies and its own hash."""
+    meta = json.loads(json.dumps({**meta, "accuracies": accuracies}))
+    return {**meta, "hash": _hash(meta)}
+
+
+def _hash(meta: dict) -> str:
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
+
+
+def read_meta(folder: epath.Path) -> tuple[dict, list[str]]:
+    """(what a checkpoint says of itself, what is damaged in it)."""
+    try:
+        meta = json.loads((folder / "meta" / "metadata").read_text())
+        accuracies = json.loads((folder / "metrics" / "metrics").read_text())
+    except Exception as error:
+        if not is_damage(error):
+            raise
+        return {}, [one_line(error)]
+    if not isinstance(meta, dict):
+        return {}, ["meta is no JSON object"]
+    if is_sealed(meta):
+        meta = dict(meta)
+        if meta.pop("hash", None) != _hash(meta):
+            return {}, ["meta is not what was saved"]
+        if meta["accuracies"] != accuracies:
+            return {}, ["metrics are not what was saved"]
+    return meta, []
+
+
+def is_sealed(meta: dict) -> bool:
+    """Whether it has, or had, anything to be checked by: checkpoints of earlier versions have not."""
+    return any(key in meta for key in ("hash", "fingerprints", "accuracies"))
+
+
+def compare(meta: dict, found: dict[str, str]) -> list[str]:
+    """What differs between the fingerprints in `meta` and those `found`; nothing where it has none."""
+    if not is_sealed(meta):
+        return []
+    wrong = [path for path, value in found.items() if meta["fingerprints"].get(path) != value]
+    if not wrong:
+        return []
+    more = f" and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
+    return [f"{', '.join(wrong[:_NAMED])}{more}: not what was saved"]
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether an error while reading says that what is stored is wrong, and not that the storage does not answer."""
+    if isinstance(error, FileNotFoundError):
+        return True
+    return not isinstance(error, OSError | MemoryError) and not any(code in str(error) for code in _NO_ANSWER)
+
+
+def one_line(error: Exception) -> str:
+    lines = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:300]}"
+
+
+def damaged_folder(workdir: str) -> epath.Path:
+    """Where damaged checkpoints are moved to: WORKDIR/damaged."""
+    return epath.Path(workdir) / "damaged"
+
+
+def set_aside(checkpoint: epath.Path, workdir: str) -> epath.Path:
+    """Moves a damaged checkpoint out of the way, keeping all of it; returns where it is now."""
+    folder = damaged_folder(workdir)
+    folder.mkdir(parents=True, exist_ok=True)
+    number = 0
+    while (target := folder / f"{checkpoint.name}{f'.{number}' if number else ''}").exists():
+        number += 1
+    checkpoint.rename(target)
+    return target

@@ -1,0 +1,152 @@
+"""One job at a time writes into a workdir: whoever holds WORKDIR/lease.json.
+
+On one machine a lock of the operating system decides, which is gone with its process however that ends. Elsewhere, and
+in buckets, the file tells whether its holder lives: it writes a new beat every BEAT_S, and another job waits for one
+for STALE_S. Clocks are not compared.
+"""
+
+import contextlib
+import datetime
+import fcntl
+import json
+import os
+import pathlib
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+
+import jax
+from etils import epath
+
+from cover_jax import exit_codes, hosts
+
+BEAT_S = 10.0
+STALE_S = 60.0
+
+
+class WorkdirInUseError(RuntimeError):
+    """Another job writes into the workdir. The message names it."""
+
+    exit_code = exit_codes.IN_USE
+
+
+@contextlib.contextmanager
+def hold(workdir: str) -> Iterator[None]:
+    """Holds the workdir for as long as this is entered; the first host does so for all.
+
+    Raises:
+        WorkdirInUseError: on all hosts.
+    """
+    with contextlib.ExitStack() as stack:
+        problem = ""
+        if jax.process_index() == 0:
+            try:
+                stack.enter_context(_Lease(epath.Path(workdir)))
+            except WorkdirInUseError as error:
+                problem = str(error)
+        if problem := hosts.exchange(problem)[0]:
+            raise WorkdirInUseError(problem)
+        yield
+
+
+class _Lease:
+    """The file with its lock and its beat."""
+
+    def __init__(self, workdir: epath.Path):
+        self._path, self._lock, self._ended = workdir / "lease.json", None, threading.Event()
+        self._me = {
+            "run_id": uuid.uuid4().hex[:12],
+            "host": socket.gethostname(),
+            "boot": _boot(),
+            "pid": os.getpid(),
+            "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
+
+    def __enter__(self):
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        if "://" not in str(self._path):
+            self._lock = open(self._path, "a+")  # noqa: SIM115 - the lock ends with the file
+            if not _try_lock(self._lock):
+                raise WorkdirInUseError(_in_use(self._path, _read(self._path)))
+        self._wait_for_sign_of_life()
+        self._write(beat=0)
+        threading.Thread(target=self._beat, name="lease", daemon=True).start()
+
+    def __exit__(self, *exception):
+        self._ended.set()
+        self._write(released=True)
+        if self._lock:
+            self._lock.close()
+
+    def _wait_for_sign_of_life(self) -> None:
+        """Returns when the holder named in the file is gone.
+
+        Raises:
+            WorkdirInUseError: it is not.
+        """
+        holder = _read(self._path)
+        if holder is None or holder.get("released") or self._is_dead_here(holder):
+            return
+        print(f"{self._path}: held by {_name(holder)}; waiting up to {STALE_S:.0f} s for a sign of life", flush=True)
+        deadline = time.monotonic() + STALE_S
+        while time.monotonic() < deadline:
+            time.sleep(1)
+            if (found := _read(self._path)) != holder:
+                raise WorkdirInUseError(_in_use(self._path, found))
+
+    def _is_dead_here(self, holder: dict) -> bool:
+        """Whether it was a process of this machine, which has ended."""
+        if (holder["host"], holder["boot"]) != (self._me["host"], self._me["boot"]):
+            return False
+        return self._lock is not None or not _is_alive(holder["pid"])
+
+    def _write(self, **state) -> None:
+        self._path.write_text(json.dumps(self._me | state))
+
+    def _beat(self) -> None:
+        beat = 0
+        while not self._ended.wait(BEAT_S):
+            beat += 1
+            with contextlib.suppress(Exception):  # a full disk, or a bucket that does not answer: next time, perhaps
+                self._write(beat=beat)
+
+
+def _boot() -> str:
+    """Differs between machines, and between one and itself started again; "" where the system does not tell."""
+    path = pathlib.Path("/proc/sys/kernel/random/boot_id")
+    return path.read_text().strip() if path.exists() else ""
+
+
+def _try_lock(file) -> bool:
+    """Locks an open file. Where the file system knows no locks, beats must do."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def _is_alive(pid: int) -> bool:
+    return pathlib.Path(f"/proc/{pid}").exists()
+
+
+def _read(path: epath.Path) -> dict | None:
+    """What the file says; None where there is none, or nothing whole in it."""
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+
+
+def _name(holder: dict | None) -> str:
+    if holder is None:
+        return "another process"
+    return f"process {holder['pid']} on {holder['host']}, started {holder['started']}, run {holder['run_id']}"
+
+
+def _in_use(path: epath.Path, holder: dict | None) -> str:
+    return f"{path.parent}: in use by {_name(holder)}; end that job, or take another --workdir"

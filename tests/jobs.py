@@ -1,0 +1,125 @@
+"""Jobs of one or more processes of the command itself, in tiny, for tests that do something to them."""
+
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from data_pipelines import prepare
+from data_pipelines.builders import digits
+
+TIMEOUT_S = 500  # on a machine that has much else to do
+
+
+class Job:
+    """Running processes, each with its output in a file."""
+
+    def __init__(self, commands: list[list[str]], env: dict, folder: pathlib.Path, preexec: dict):
+        self.outputs = [folder / f"printed{host}" for host in range(len(commands))]
+        self.processes, self.started = [], time.monotonic()
+        for host, (command, output) in enumerate(zip(commands, self.outputs, strict=True)):
+            with output.open("w") as file:
+                self.processes.append(
+                    subprocess.Popen(
+                        command, env=env, stdout=file, stderr=subprocess.STDOUT, preexec_fn=preexec.get(host)
+                    )
+                )
+
+    def printed(self, host: int = 0) -> str:
+        return self.outputs[host].read_text()
+
+    def all_printed(self) -> str:
+        return "\n".join(f"[{host}] {self.printed(host)}" for host in range(len(self.outputs)))
+
+    def last_line(self, host: int = 0) -> str:
+        return self.printed(host).rstrip().splitlines()[-1]
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Waits for something that happens while all run."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while not condition():
+            alive = [process.poll() is None for process in self.processes]
+            assert all(alive) and time.monotonic() < deadline, self.all_printed()
+            time.sleep(0.02)
+
+    def until_printed(self, text: str, host: int = 0) -> None:
+        self.until(lambda: text in self.printed(host))
+
+    def codes(self, hosts: list[int] | None = None, within_s: float = TIMEOUT_S) -> list[int]:
+        """Waits for the end; the exit codes."""
+        hosts = range(len(self.processes)) if hosts is None else hosts
+        deadline = time.monotonic() + within_s
+        while any(self.processes[host].poll() is None for host in hosts):
+            assert time.monotonic() < deadline, f"still running after {within_s} s\n{self.all_printed()}"
+            time.sleep(0.02)
+        return [self.processes[host].returncode for host in hosts]
+
+    def kill(self) -> None:
+        for process in self.processes:
+            process.send_signal(signal.SIGCONT)
+            process.kill()
+            process.wait()
+
+
+class Jobs:
+    """Starts jobs that share their data and their compiled programs."""
+
+    def __init__(self, folder: pathlib.Path):
+        self._folder, self._count = folder, 0
+        self.data_dir = folder / "data"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(digits, "CLIPS", {"images": {"train": 96, "validation": 16}})
+            prepare.prepare_if_self_contained("digits/images", str(self.data_dir))
+
+    @contextlib.contextmanager
+    def start(self, workdir, *flags: str, hosts: int = 1, orders=None, env=(), preexec=()) -> Iterator[Job]:
+        """Processes that train; what still runs at the end is killed.
+
+        Args:
+            orders: what tests/host.py is to do to a host.
+            env: more variables of the environment.
+            preexec: host -> function to call in its process before all else.
+        """
+        self._count += 1
+        folder = self._folder / f"job{self._count}"
+        folder.mkdir()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        environment = os.environ | {
+            "JAX_NUM_CPU_DEVICES": str(2 // hosts), "JAX_COORDINATOR_BIND_ADDRESS": address, "PYTHONUNBUFFERED": "1",
+            "JAX_COMPILATION_CACHE_DIR": str(self._folder / "cache"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", **dict(env),
+        }  # fmt: skip
+        commands = []
+        for host in range(hosts):
+            together = [f"--coordinator={address}", f"--num_processes={hosts}", f"--process_id={host}"]
+            commands.append([
+                sys.executable, "-m", "tests.host", json.dumps((orders or {}).get(host, {})),
+                "--config=tests/tiny_config.py", f"--workdir={workdir}", f"--config.data_dir={self.data_dir}",
+                *flags, *(together if hosts > 1 else []),
+            ])  # fmt: skip
+        job = Job(commands, environment, folder, dict(preexec))
+        try:
+            yield job
+        finally:
+            job.kill()
+
+
+def saved_steps(workdir: pathlib.Path) -> list[int]:
+    """Steps with a whole checkpoint."""
+    folder = workdir / "checkpoints"
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()) if folder.exists() else []
+
+
+def fingerprints(workdir: pathlib.Path, step: int) -> dict[str, str]:
+    """Of every leaf of the state."""
+    return json.loads((workdir / "checkpoints" / str(step) / "meta" / "metadata").read_text())["fingerprints"]
