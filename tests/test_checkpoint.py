@@ -70,7 +70,10 @@ def save(folder, accuracies, ema_decay=0.9):
 def test_every_leaf_comes_back_bit_for_bit_on_another_mesh(tmp_path, ema_decay):
     trainer = save(tmp_path, [0.5], ema_decay)
     other = small.Trainer(small.config(optimizer__ema_decay=ema_decay, mesh__fsdp=4, mesh__tensor=2, mesh__data=1))
-    found = checkpoint.restore_newest(str(tmp_path), checkpoint.abstract(other.state, other.shardings), META, False)
+    found, saved = checkpoint.restore_newest(
+        str(tmp_path), checkpoint.abstract(other.state, other.shardings), META, set_aside=False
+    )
+    assert {key: saved[key] for key in META} == META
     assert jax.tree.structure(found) == jax.tree.structure(trainer.state)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(found), jax.device_get(trainer.state))
     assert jax.tree.map(lambda x: x.sharding, found) == other.shardings

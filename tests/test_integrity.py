@@ -76,7 +76,8 @@ def restore(workdir: pathlib.Path, set_aside: bool = True):
     like = make_state(0)
     like = checkpoint.abstract(like, jax.tree.map(lambda x: x.sharding, like))
     meta = copy.deepcopy(META) | {"config": common.get_config().to_dict()}
-    return jax.device_get(checkpoint.restore_newest(str(workdir), like, meta, set_aside))
+    state, _ = checkpoint.restore_newest(str(workdir), like, meta, set_aside)
+    return jax.device_get(state)
 
 
 def same(one, other) -> bool:
