@@ -80,7 +80,10 @@ def _start_distributed(timeouts) -> None:
         by_hand = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value) if _COORDINATOR.value else ()
         # JAX aborts a host whose heartbeat stops. The lifeline sees that one is gone, and the watchdog that one hangs,
         # sooner and with a reason.
-        jax.distributed.initialize(*by_hand, heartbeat_timeout_seconds=round(max(timeouts.values())) + 600)
+        try:
+            jax.distributed.initialize(*by_hand, heartbeat_timeout_seconds=round(max(timeouts.values())) + 600)
+        except RuntimeError as error:
+            raise hosts.LostPeerError(f"the hosts have not found each other: {error}") from error
         preemption.hand_over()
         lifeline.start()
     watchdog.start(timeouts)

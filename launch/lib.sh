@@ -9,6 +9,10 @@ fi
 # An error within $( ) ends the script as one outside does.
 shopt -s inherit_errexit
 
+# Exit codes of main after which the same command goes on (cover_jax/exit_codes.py).
+# shellcheck disable=SC2034
+readonly PREEMPTED=42 LOST_PEER=47 HUNG=48
+
 dry_run=false
 
 note() { echo "$*" >&2; }

@@ -14,6 +14,8 @@ import time
 import pytest
 import yaml
 
+from cover_jax import exit_codes
+
 REPO = pathlib.Path(__file__).parents[1]
 LAUNCH = REPO / "launch"
 SCRIPTS = sorted(LAUNCH.glob("*.sh"))
@@ -273,7 +275,7 @@ def test_gke_creates_a_jobset_that_restarts_what_was_preempted(cloud):
     assert rule == {"action": "RestartJobSetAndIgnoreMaxRestarts", "onJobFailureReasons": ["PodFailurePolicy"]}
     job = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]
     assert job["completions"] == job["parallelism"] == 8 and job["backoffLimit"] == 0
-    assert job["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"] == [42]
+    assert job["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"] == [exit_codes.PREEMPTED, exit_codes.LOST_PEER]
     pod = job["template"]["spec"]
     assert pod["serviceAccountName"] == "trainer" and pod["restartPolicy"] == "Never"
     assert pod["nodeSelector"] == {
@@ -369,13 +371,28 @@ def fake_main(tmp_path):
     return codes
 
 
-@pytest.mark.parametrize("codes, runs", [([0], 1), ([42, 42, 0], 3), ([42, 7], 2), ([1, 0], 1)])
-def test_again_starts_main_again_as_long_as_it_was_preempted(fake_main, codes, runs):
-    done = subprocess.run(
-        [LAUNCH / "again.sh", "--a b"], env=fake_main(*codes), capture_output=True, text=True, timeout=60
-    )
+def again(env) -> subprocess.CompletedProcess:
+    return subprocess.run([LAUNCH / "again.sh", "--a b"], env=env, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    "codes, runs",
+    [([0], 1), ([42, 42, 0], 3), ([42, 7], 2), ([1, 0], 1), ([47, 48, 42, 0], 4), ([47] * 4 + [42] + [48] * 9, 10)],
+)
+def test_again_starts_main_again_as_long_as_the_same_command_goes_on(fake_main, codes, runs):
+    done = again(fake_main(*codes))
     assert done.returncode == codes[runs - 1]
     assert done.stdout == "main -m cover_jax.main --a b\n" * runs
+
+
+def test_again_does_not_count_hosts_that_are_lost_after_a_long_time(fake_main):
+    assert again(fake_main(*[47] * 9, 0) | {"COVER_SHORT_S": "0"}).returncode == 0
+
+
+@pytest.mark.parametrize("code", [v for k, v in vars(exit_codes).items() if k.isupper() and isinstance(v, int)])
+def test_again_obeys_every_exit_code(fake_main, code):
+    runs = 2 if code in exit_codes.START_AGAIN else 1
+    assert len(again(fake_main(code, 0)).stdout.splitlines()) == runs
 
 
 @contextlib.contextmanager
