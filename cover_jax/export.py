@@ -130,6 +130,9 @@ def main(argv: list[str]) -> None:
         writers = {"hugging_face": to_hugging_face, "jax": to_jax, "saved_model": to_saved_model}
         writers[_FORMAT.value](trained, _HEAD.value, _OUT.value)
         model_card.write(trained, _HEAD.value, _FORMAT.value, _OUT.value)
+    except checkpoint.CheckpointDamagedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
     except (FileNotFoundError, pretrained.PretrainedError) as error:
         sys.exit(f"error: {error}")
     print(f"{_OUT.value}: {', '.join(sorted(path.name for path in epath.Path(_OUT.value).iterdir()))}")

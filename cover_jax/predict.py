@@ -420,6 +420,9 @@ def main(arguments: list[str]) -> None:
         sys.exit(f"error: --explain={args.explain} is of one file, not of {len(paths)}")
     try:
         predictor = load(args.checkpoint, [head for head in args.head.split(",") if head], **storage)
+    except checkpoint.CheckpointDamagedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"error: {error}")
     said, num_bad = _predict_all(predictor, paths, args.batch_size)

@@ -1,4 +1,4 @@
-"""Two and four processes on 127.0.0.1 train, evaluate, save and go on as one process does; a fault ends them all."""
+"""Two and four processes on 127.0.0.1 train, evaluate, save and go on as one process does."""
 
 import dataclasses
 import functools
@@ -25,7 +25,6 @@ SMALL = [
     "--config.log_every_steps=1", "--config.optimizer.warmup_steps=2", "--config.plan=joint",
 ]  # fmt: skip
 TIMEOUT_S = 400
-HEARTBEAT_TIMEOUT_S = 30  # as in main.py: until a host that is gone is noticed at the latest
 
 pytestmark = pytest.mark.slow
 
@@ -38,13 +37,11 @@ class Job:
         codes: exit code of each.
         printed: what each printed.
         rows: (step, dataset, key, row of the global batch) -> hash, from all of them.
-        ended_s: when each ended, after the first.
     """
 
     codes: list[int]
     printed: list[str]
     rows: dict[tuple, str]
-    ended_s: list[float]
 
 
 @pytest.fixture(scope="module")
@@ -82,15 +79,10 @@ def _wait(commands: list[list[str]], env: dict, folder: pathlib.Path) -> Job:
     for command, output in zip(commands, outputs, strict=True):
         with output.open("w") as file:
             processes.append(subprocess.Popen(command, env=env, stdout=file, stderr=subprocess.STDOUT))
-    ended, deadline = {}, time.monotonic() + TIMEOUT_S
+    deadline = time.monotonic() + TIMEOUT_S
     try:
-        while len(ended) < len(processes):
+        while any(process.poll() is None for process in processes):
             assert time.monotonic() < deadline, "\n".join(output.read_text() for output in outputs)
-            ended |= {
-                host: time.monotonic()
-                for host, process in enumerate(processes)
-                if host not in ended and process.poll() is not None
-            }
             time.sleep(0.05)
     finally:
         for process in processes:
@@ -105,7 +97,6 @@ def _wait(commands: list[list[str]], env: dict, folder: pathlib.Path) -> Job:
         codes=[process.returncode for process in processes],
         printed=[output.read_text() for output in outputs],
         rows=rows,
-        ended_s=[ended[host] - min(ended.values()) for host in range(len(commands))],
     )
 
 
@@ -186,10 +177,3 @@ def test_sigterm_on_the_only_host_saves_its_step(run, tmp_path):
     assert job.codes == [42], job.printed[0]
     assert saved_steps(tmp_path) == [2]
     assert "step 2 is saved" in job.printed[0] and "tracked_metric" not in job.printed[0]
-
-
-def test_an_exception_on_one_host_ends_all(run, tmp_path):
-    job = run(tmp_path, 2, orders={1: {"raise_at": 1}})
-    assert job.codes[1] == 1 and job.codes[0] != 0
-    assert max(job.ended_s) < HEARTBEAT_TIMEOUT_S + 15
-    assert job.printed[1].splitlines()[-1] == "OSError: nothing can be read at step 1"
