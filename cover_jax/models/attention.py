@@ -100,15 +100,24 @@ def choose(form: str, num_heads: int, head_dim: int, dtype: jnp.dtype, sharding:
       dtype: of the activations.
       sharding: of [B, T, S, C] arrays; its devices decide the platform. None: JAX's default device.
     """
-    platform = jax.default_backend() if sharding is None else sharding.mesh.devices.flat[0].platform
+    device = jax.devices()[0] if sharding is None else sharding.mesh.devices.flat[0]
+    platform = device.platform
     attend = Attend("einsum", num_heads, head_dim, sharding)
     if platform == "gpu":
-        cudnn = jnp.dtype(dtype).itemsize == 2 and head_dim % 8 == 0 and head_dim <= 128  # what its kernels take
-        return dataclasses.replace(attend, form="cudnn" if cudnn and form != "einsum" else "einsum")
+        cudnn = form != "einsum" and _cudnn_takes(device, head_dim, dtype)
+        return dataclasses.replace(attend, form="cudnn" if cudnn else "einsum")
     fast = platform == "tpu" and divided_attention.fills_lanes(attend._local_heads, head_dim)
     if form == "fused" or (form == "auto" and fast):
         return dataclasses.replace(attend, form="pallas", interpret=platform != "tpu")
     return attend
+
+
+def _cudnn_takes(device: jax.Device, head_dim: int, dtype: jnp.dtype) -> bool:
+    """Whether cuDNN has fused attention for it: two-byte floats, from Ampere on. JAX itself does not ask for the GPU."""
+    if "cuda" not in device.client.platform_version:
+        return False
+    generation = int(device.compute_capability.split(".")[0])
+    return generation >= 8 and jnp.dtype(dtype).itemsize == 2 and head_dim % 8 == 0 and head_dim <= 128
 
 
 def attend(qkv_BTSC: jax.Array, num_heads: int, axis: Literal["time", "space"]) -> jax.Array:
@@ -134,7 +143,14 @@ def _cudnn(qkv_BTSC: jax.Array, head_dim: int, axis: Literal["time", "space"]) -
     """`attend` by cuDNN, which wants (sequences, tokens, heads, head_dim)."""
     sequences = {"time": "(b s) t h k", "space": "(b t) s h k"}[axis]
     batch, frames, tokens, _ = qkv_BTSC.shape
-    query, key, value = rearrange(qkv_BTSC, f"b t s (c h k) -> c {sequences}", c=3, k=head_dim)
-    out = jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
+    qkv = rearrange(qkv_BTSC, f"b t s (c h k) -> c {sequences}", c=3, k=head_dim)
+    _, count, length, _, _ = qkv.shape
+    lengths = None
+    if length % 2:  # JAX refuses these in training, where cuDNN only refuses them with a bias: one masked token more
+        qkv = jnp.pad(qkv, ((0, 0), (0, 0), (0, 1), (0, 0), (0, 0)))
+        lengths = jnp.full(count, length, jnp.int32)
+    out = jax.nn.dot_product_attention(
+        *qkv, query_seq_lengths=lengths, key_value_seq_lengths=lengths, implementation="cudnn"
+    )
     sizes = {"b": batch, "s": tokens} if axis == "time" else {"b": batch, "t": frames}
-    return checkpoint_name(rearrange(out, f"{sequences} -> b t s (h k)", **sizes), OUTPUT_NAME)
+    return checkpoint_name(rearrange(out[:, :length], f"{sequences} -> b t s (h k)", **sizes), OUTPUT_NAME)

@@ -122,35 +122,3 @@ def test_columns_of_a_group_of_heads_stand_together():
 def test_groups_fill_lanes_where_they_can(num_heads, head_dim, group, fills):
     assert divided_attention.heads_per_group(num_heads, head_dim) == group
     assert divided_attention.fills_lanes(num_heads, head_dim) == fills
-
-
-@pytest.mark.parametrize(
-    ("platform", "form", "heads", "head_dim", "dtype", "expected"),
-    [
-        ("cpu", "auto", 16, 64, "bfloat16", "einsum"),
-        ("cpu", "fused", 16, 64, "bfloat16", "pallas"),
-        ("tpu", "auto", 16, 64, "bfloat16", "pallas"),
-        ("tpu", "auto", 3, 64, "bfloat16", "einsum"),
-        ("tpu", "fused", 3, 64, "bfloat16", "pallas"),
-        ("tpu", "einsum", 16, 64, "bfloat16", "einsum"),
-        ("gpu", "auto", 16, 64, "bfloat16", "cudnn"),
-        ("gpu", "auto", 16, 64, "float32", "einsum"),
-        ("gpu", "einsum", 16, 64, "bfloat16", "einsum"),
-    ],
-)
-def test_the_form_follows_config_and_platform(monkeypatch, platform, form, heads, head_dim, dtype, expected):
-    monkeypatch.setattr(jax, "default_backend", lambda: platform)
-    chosen = attention.choose(form, heads, head_dim, jnp.dtype(dtype), None)
-    assert chosen.form == expected
-    assert chosen.interpret == (platform == "cpu" and expected == "pallas")
-
-
-@pytest.mark.parametrize("axis", ["time", "space"])
-def test_the_gpu_s_attention_sees_the_same_sequences(monkeypatch, axis):
-    """cuDNN needs a GPU; JAX's own implementation of the same function takes its place."""
-    plain = jax.nn.dot_product_attention
-    monkeypatch.setattr(jax.nn, "dot_product_attention", lambda *qkv, implementation: plain(*qkv, implementation="xla"))
-    qkv, weights = arrays(3, 5, 2, 8, batch=2)
-    expected, _ = output_and_gradient(qkv, weights, 2, axis, "einsum")
-    found, _ = output_and_gradient(qkv, weights, 2, axis, "cudnn")
-    np.testing.assert_allclose(found, expected, atol=1e-5)
