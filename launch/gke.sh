@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Trains on a TPU slice of a GKE cluster, as a JobSet. launch/README.md goes through it step by step.
+# Trains on one or more TPU slices of a GKE cluster, as a JobSet. launch/README.md goes through it step by step.
 #
 #     launch/gke.sh [--dry-run] COMMAND [OPTIONS] [-- FLAGS_OF_MAIN...]
 #
 #     image    build the image of this clone's last commit and push it   (--image)
 #     run      start python -m cover_jax.main FLAGS_OF_MAIN on every host   (--name, --image, --accelerator, --topology);
 #              the cluster starts it again after a preemption
-#     logs     follow what the first host prints                           (--name)
+#     logs     follow what the first slice's first host prints             (--name)
 #     status   the JobSet and its pods                                     (--name)
 #     delete   end it                                                      (--name)
 #
@@ -15,6 +15,7 @@
 #     --accelerator=LABEL     cloud.google.com/gke-tpu-accelerator of the nodes, such as tpu-v6e-slice
 #     --topology=TOPOLOGY     cloud.google.com/gke-tpu-topology of the nodes, such as 8x8
 #     --chips_per_host=COUNT  4 unless given
+#     --slices=COUNT          1 unless given; each is a node pool of its own
 #     --service_account=NAME  the Kubernetes service account that may use the bucket (default)
 #     --env=NAME=VALUE        for main on every host, may be repeated
 #     --dry-run               print the commands, and the manifest, instead of running them
@@ -23,13 +24,13 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source launch/lib.sh
 
-name='' image='' accelerator='' topology='' chips_per_host=4 service_account=default
+name='' image='' accelerator='' topology='' chips_per_host=4 slices=1 service_account=default
 env=() flags=()
 
 parse() {
   while (($#)); do
     case $1 in
-      --name=* | --image=* | --accelerator=* | --topology=* | --chips_per_host=* | --service_account=*)
+      --name=* | --image=* | --accelerator=* | --topology=* | --chips_per_host=* | --slices=* | --service_account=*)
         local option=${1%%=*}
         printf -v "${option#--}" %s "${1#*=}"
         ;;
@@ -80,9 +81,11 @@ fill() { text=${text//"\${$1}"/"$2"}; }
 manifest() {
   local text hosts
   hosts=$(hosts)
+  [[ $slices =~ ^[1-9][0-9]*$ ]] || die "--slices=$slices: should be a number from 1"
   text=$(<launch/jobset.yaml)
   text=${text#*$'\n'} # its first line is about the template
   fill NAME "$name"
+  fill SLICES "$slices"
   fill HOSTS "$hosts"
   fill IMAGE "$image"
   fill ACCELERATOR "$accelerator"
@@ -119,7 +122,7 @@ pods() { echo "--selector=jobset.sigs.k8s.io/jobset-name=$name"; }
 
 logs() {
   require name
-  run kubectl logs --follow --tail=-1 "$(pods),batch.kubernetes.io/job-completion-index=0"
+  run kubectl logs --follow --tail=-1 "$(pods),jobset.sigs.k8s.io/job-index=0,batch.kubernetes.io/job-completion-index=0"
 }
 
 status() {

@@ -273,7 +273,9 @@ def test_gke_creates_a_jobset_that_restarts_what_was_preempted(cloud):
     assert jobset["metadata"]["name"] == "cover"
     (rule,) = jobset["spec"]["failurePolicy"]["rules"]
     assert rule == {"action": "RestartJobSetAndIgnoreMaxRestarts", "onJobFailureReasons": ["PodFailurePolicy"]}
-    job = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]
+    (slices,) = jobset["spec"]["replicatedJobs"]
+    assert slices["replicas"] == 1
+    job = slices["template"]["spec"]
     assert job["completions"] == job["parallelism"] == 8 and job["backoffLimit"] == 0
     assert job["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"] == [exit_codes.PREEMPTED, exit_codes.LOST_PEER]
     pod = job["template"]["spec"]
@@ -296,6 +298,18 @@ def test_gke_dry_run_prints_the_manifest_and_calls_nothing(cloud):
     assert "${" not in manifest and yaml.safe_load(manifest)["kind"] == "JobSet"
     assert command == " create --filename=-\n"
     assert cloud.calls() == []
+
+
+def test_gke_starts_several_slices_of_as_many_hosts_each(cloud):
+    cloud.run("gke.sh", "run", *GKE, "--slices=3", *FLAGS)
+    (slices,) = yaml.safe_load(cloud.calls()[0]["stdin"])["spec"]["replicatedJobs"]
+    assert (slices["replicas"], slices["template"]["spec"]["completions"]) == (3, 8)
+
+
+def test_gke_follows_the_first_host_of_the_first_slice(cloud):
+    cloud.run("gke.sh", "logs", "--name=cover")
+    labels = cloud.calls()[0]["argv"][-1].removeprefix("--selector=").split(",")
+    assert {"jobset.sigs.k8s.io/job-index=0", "batch.kubernetes.io/job-completion-index=0"} < set(labels)
 
 
 def test_gke_image_is_built_of_the_last_commit(cloud):
@@ -335,6 +349,7 @@ def test_gke_names_the_jobset_in_every_other_command(cloud, command, expected):
         (["tpu_vm.sh", "run", *TPU, "--", "--workdir=gs://b"], "lack --config="),
         (["tpu_vm.sh", "watch", *TPU, "--type=v6e-8", "--", "--config=c.py"], "lack --workdir="),
         (["gke.sh", "run", *GKE[:3], *FLAGS], "--topology is missing"),
+        (["gke.sh", "run", *GKE, "--slices=two", *FLAGS], "--slices=two: should be a number from 1"),
         (["gke.sh", "run", *GKE[:3], "--topology=8", *FLAGS], "--topology=8: should be such as 4x8"),
         (["gke.sh", "run", *GKE[:3], "--topology=1x2", *FLAGS], "2 chips are no whole number of hosts of 4"),
         (["local.sh", "two", *FLAGS[1:]], "PROCESSES is 'two'"),

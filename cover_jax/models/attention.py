@@ -113,7 +113,7 @@ def choose(form: str, num_heads: int, head_dim: int, dtype: jnp.dtype, sharding:
 
 
 def _cudnn_takes(device: jax.Device, head_dim: int, dtype: jnp.dtype) -> bool:
-    """Whether cuDNN has fused attention for it: two-byte floats, from Ampere on. JAX itself does not ask for the GPU."""
+    """Whether cuDNN has fused attention for it: two-byte floats, from Ampere on, which JAX itself does not ask for."""
     if "cuda" not in device.client.platform_version:
         return False
     generation = int(device.compute_capability.split(".")[0])
