@@ -5,6 +5,7 @@ import io
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 
@@ -215,7 +216,7 @@ def test_where_something_is_missing_the_page_says_so(workdir, data_dir, page_of_
     assert "No evaluation yet of files, stills" in changed and "The newest checkpoint is of step 40." in changed
 
 
-def test_errors_are_one_line(data_dir, tmp_path):
+def test_errors_are_one_line(data_dir, tmp_path, capsys):
     with pytest.raises(SystemExit, match="error: .*: no checkpoints; is .* the --workdir of a run"):
         report.main([f"--workdir={tmp_path}"])
     save_checkpoint(tmp_path, make_config(data_dir), NAMES)
@@ -223,6 +224,11 @@ def test_errors_are_one_line(data_dir, tmp_path):
     (tmp_path / evaluated.FOLDER / "files.npz").write_bytes(b"no archive")
     with pytest.raises(SystemExit, match="error: .*files.npz is damaged: .*; --mode=evaluate writes it anew"):
         report.main([f"--workdir={tmp_path}"])
+    shutil.rmtree(tmp_path / "checkpoints" / "40" / "meta")
+    with pytest.raises(SystemExit) as ended:
+        report.main([f"--workdir={tmp_path}"])
+    assert ended.value.code == checkpoint.CheckpointDamagedError.exit_code
+    assert "error: " in capsys.readouterr().err
 
 
 def test_a_damaged_record_is_told_and_the_others_shown(workdir, data_dir, monkeypatch):

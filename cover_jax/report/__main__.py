@@ -37,6 +37,7 @@ def of_run(workdir: str, data_dir: str = "") -> str:
 
     Raises:
         FileNotFoundError: there is no checkpoint.
+        CheckpointDamagedError: there are some, and none is sound.
         ValueError: the file of an evaluation is damaged.
     """
     folder = epath.Path(workdir)
@@ -125,6 +126,9 @@ def main(arguments: list[str]) -> None:
         made = of_run(args.workdir, args.data_dir)
         out.parent.mkdir(parents=True, exist_ok=True)
         files.write_whole(out, made.encode())
+    except checkpoint.CheckpointDamagedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     print(out)
