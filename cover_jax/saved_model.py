@@ -2,7 +2,8 @@
 
 The program goes into the operation in which jax2tf would put it, and TensorFlow's XLA runs it. Not by jax2tf itself,
 nor by orbax-export 0.0.8, which calls it: both are maintained, but write the StableHLO of a few weeks before JAX's own
-release. TensorFlow 2.21 reads it up to version 1.13.7, and refuses the exact GELU that jax 0.10.2 writes.
+release. TensorFlow 2.21 reads it up to version 1.13.7: from jax 0.10.2 (1.15.0) it refuses an error function, from
+0.12.0 (1.18.0) any batch of open size.
 """
 
 import numpy as np
