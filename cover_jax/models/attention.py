@@ -49,12 +49,12 @@ class Attend:
     def order_columns(self, projection: jax.Array) -> jax.Array:
         """A projection's kernel or bias [..., C] with its columns as this form reads them.
 
-        Checkpoints know one order, (query, key, value), (head), (head_dim); the kernel wants each head group together.
+        Checkpoints know one order, (query, key, value), (head), (head_dim); the kernel wants them by tiles.
         """
         if self.form != "pallas":
             return projection
-        group = divided_attention.heads_per_group(self._local_heads, self.head_dim) * self.head_dim
-        return rearrange(projection, "... (c g w) -> ... (g c w)", c=3, w=group)
+        tile = divided_attention.tile_lanes(self._local_heads, self.head_dim)
+        return rearrange(projection, "... (c t w) -> ... (t c w)", c=3, w=tile)
 
     def __call__(self, qkv_BTSC: jax.Array, axis: Literal["time", "space"]) -> jax.Array:
         """Softmax attention of each token to those that share its position ("time") or its frame ("space").

@@ -39,7 +39,10 @@ SHAPES = [
     (16, 37, 2, 64),  # the last block over time reaches beyond the tokens
     (3, 20, 8, 80),  # heads across tiles of lanes
     (2, 260, 16, 88),  # the same, and two parts of queries in space
+    (8, 9, 16, 88),  # the same in time, and one token more than a block
+    (32, 9, 8, 80),  # one block fills the rows of the matrix units by itself
     (128, 5, 2, 64),  # three parts of queries in time, and fewer tokens than a tile
+    (2, 7, 2, 128),  # a head that is a tile
     (1, 18, 3, 64),  # an image; heads that fill no tile
     (4, 16, 4, 16),  # heads narrower than a tile, several in one
 ]
@@ -105,8 +108,8 @@ def attention_model(form, qkv_sharding=None):
     return small.cover.functional(small.config(attention=form), {}, qkv_sharding=qkv_sharding)
 
 
-def test_columns_of_a_group_of_heads_stand_together():
-    """Four heads of 64 in two groups of 128 lanes: (query, key, value) of heads 0 and 1, then of 2 and 3."""
+def test_columns_of_a_tile_stand_together():
+    """Four heads of 64 in two tiles of 128 lanes: (query, key, value) of heads 0 and 1, then of 2 and 3."""
     attend = attention.Attend("pallas", 4, 64)
     names = np.array([f"{part}{head}" for part in "qkv" for head in range(4) for _ in range(64)])
     ordered = rearrange(np.arange(len(names)), "n -> 1 n")
@@ -116,9 +119,17 @@ def test_columns_of_a_group_of_heads_stand_together():
 
 
 @pytest.mark.parametrize(
-    ("num_heads", "head_dim", "group", "fills"),
-    [(16, 64, 2, True), (16, 80, 8, True), (16, 88, 16, True), (3, 64, 3, False), (8, 128, 1, True), (2, 256, 1, True)],
+    ("num_heads", "head_dim", "lanes", "fills"),
+    [
+        (16, 64, 128, True),
+        (16, 80, 128, True),
+        (16, 88, 128, True),
+        (3, 64, 192, False),
+        (8, 88, 704, False),
+        (8, 128, 128, True),
+        (2, 256, 256, True),
+    ],
 )
-def test_groups_fill_lanes_where_they_can(num_heads, head_dim, group, fills):
-    assert divided_attention.heads_per_group(num_heads, head_dim) == group
+def test_tiles_are_whole_where_they_can_be(num_heads, head_dim, lanes, fills):
+    assert divided_attention.tile_lanes(num_heads, head_dim) == lanes
     assert divided_attention.fills_lanes(num_heads, head_dim) == fills

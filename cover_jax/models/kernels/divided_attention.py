@@ -1,22 +1,22 @@
 """Attention over time or within each frame as one TPU kernel, forward and backward: scores never leave the chip.
 
 The kernels read the projection's output where it lies, so that nothing is sliced, padded or transposed in memory. For
-that its channels are ordered (head group), (query, key, value), (head), (head_dim), with as many heads in a group as
-fill whole lanes of 128: one block of a group holds all that its heads need.
+that its channels are ordered (tile), (query, key, value), (lane), a tile being 128 lanes or one wide head: a block of
+three tiles holds all that the heads in it need.
 
-Within a block, a head is the lanes that it covers, rounded out to whole tiles, and the lanes of its neighbours there
-are zeroed: a matrix unit works on 128 lanes anyway, and shifting lanes would cost more.
+Heads of 64 lie two in a tile and are done together, each a mask over its lanes: a matrix unit works on 128 anyway.
+Heads of 80 or 88 cross from one tile into the next: each is done by itself, its lanes shifted to the beginning of one
+tile, and the part of its result that lies in the next tile waits for the head after it.
 
-Attention over time takes many positions at once, as rows (frame, position) of one matrix, and masks the scores between
+Attention over time takes some positions at once, as rows (frame, position) of one matrix, and masks the scores between
 different positions.
 """
 
-# B batch, T frames, S tokens of a frame, C = 3 * D channels, D width, R rows of a block, W lanes of a head group
+# B batch, T frames, S tokens of a frame, C = 3 * D channels, D width, R rows of a block, W lanes at hand
 
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator
 from typing import Literal
 
 import jax
@@ -26,7 +26,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 LANES = 128
-SUBLANES = 16  # of a bfloat16 tile: positions are taken in multiples of them
+SUBLANES = 16  # of a bfloat16 tile: rows are cut at multiples of them
+POSITIONS = 8  # of a block over time, or a multiple; fewer share fewer masked scores, and no tile in memory has fewer
 TIME_ROWS = 128  # of a block over time, at least: fewer would leave rows of the matrix units empty
 QUERY_ROWS = 256  # rows of scores at a time: this project's choice, by the compiler's schedules
 VMEM_BYTES = 64 << 20
@@ -34,15 +35,15 @@ OUTPUT_NAME = "attention"  # of the result, for jax.checkpoint_policies
 MASKED = -1e30  # finite: the scores of a row that is masked as a whole must not become NaN
 
 
-def heads_per_group(num_heads: int, head_dim: int) -> int:
-    """Heads that together fill whole lanes; all of them where no such number divides `num_heads`."""
-    fill = math.lcm(head_dim, LANES) // head_dim
-    return fill if num_heads % fill == 0 else num_heads
+def tile_lanes(num_heads: int, head_dim: int) -> int:
+    """Lanes of a tile: 128, or a head that fills whole ones; all of the heads' where these do not fill whole tiles."""
+    tile = head_dim if head_dim % LANES == 0 else LANES
+    return num_heads * head_dim if head_dim > tile or num_heads * head_dim % tile else tile
 
 
 def fills_lanes(num_heads: int, head_dim: int) -> bool:
     """Whether the kernels can be used on a TPU without shifting lanes."""
-    return heads_per_group(num_heads, head_dim) * head_dim % LANES == 0
+    return tile_lanes(num_heads, head_dim) % LANES == 0
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
@@ -83,14 +84,14 @@ class _Call:
     """One kernel on arrays of one shape: its grid, its blocks, and what it costs.
 
     Attributes:
-      block: (frames, tokens) that a block holds.
-      tokens: of a frame; a block may reach beyond them.
+      lanes: of a tile.
+      block: (frames, tokens) that a block holds; it may reach beyond the last token.
     """
 
     shape: tuple[int, int, int, int]
     dtype: jnp.dtype
     head_dim: int
-    width: int
+    lanes: int
     axis: str
     block: tuple[int, int]
     interpret: bool
@@ -98,15 +99,16 @@ class _Call:
     @classmethod
     def of(cls, qkv_BTSC: jax.Array, num_heads: int, head_dim: int, axis: str, interpret: bool) -> "_Call":
         _, frames, tokens, _ = qkv_BTSC.shape
-        width = heads_per_group(num_heads, head_dim) * head_dim
+        lanes = tile_lanes(num_heads, head_dim)
         block = (1, tokens) if axis == "space" else (frames, _positions(frames, tokens))
-        return cls(qkv_BTSC.shape, qkv_BTSC.dtype, head_dim, width, axis, block, interpret)
+        return cls(qkv_BTSC.shape, qkv_BTSC.dtype, head_dim, lanes, axis, block, interpret)
 
     @property
     def grid(self) -> tuple[int, int, int, int]:
-        """(batch, frame, tokens, head group), in blocks."""
+        """(batch, frame, tokens, tile), in blocks; heads in place of tiles where heads cross them."""
         batch, frames, tokens, channels = self.shape
-        return batch, frames // self.block[0], -(-tokens // self.block[1]), channels // (3 * self.width)
+        along_lanes = channels // (3 * (self.head_dim if self._crossing else self.lanes))
+        return batch, frames // self.block[0], -(-tokens // self.block[1]), along_lanes
 
     def forward(self, qkv_BTSC):
         return self._run(self._forward_block, "forward", (qkv_BTSC,), (3,), 1, matmuls=2)
@@ -115,25 +117,42 @@ class _Call:
         return self._run(self._backward_block, "backward", (qkv_BTSC, out_BTSD, grad_BTSD), (3, 1, 1), 3, matmuls=5)
 
     def _run(self, body, name: str, arrays, widths: tuple[int, ...], out_width: int, matmuls: int):
-        """A pallas_call of `body`; `widths` of operands and result are in units of a head group's lanes."""
-        out_shape = (*self.shape[:3], self.shape[3] // 3 * out_width)
+        """A pallas_call of `body`; `widths` of operands and result are in tiles.
+
+        `body` takes for each operand its blocks: one, or two where heads cross from one tile into the next.
+        """
+        each = 1 + self._crossing
+
+        def with_blocks(*refs):
+            operands = [refs[start : start + each] for start in range(0, each * len(arrays), each)]
+            body(*operands, refs[each * len(arrays) :])
+
         return pl.pallas_call(
-            body,
+            with_blocks,
             grid=self.grid,
-            in_specs=[self._block_spec(width) for width in widths],
+            in_specs=[self._block_spec(width, ahead) for width in widths for ahead in range(each)],
             out_specs=self._block_spec(out_width),
-            out_shape=jax.ShapeDtypeStruct(out_shape, self.dtype),
+            out_shape=jax.ShapeDtypeStruct((*self.shape[:3], self.shape[3] // 3 * out_width), self.dtype),
+            scratch_shapes=[pltpu.VMEM((self._num_rows, out_width * self.lanes), self.dtype)] * self._crossing,
             compiler_params=pltpu.CompilerParams(
-                dimension_semantics=("parallel",) * len(self.grid), vmem_limit_bytes=VMEM_BYTES
+                dimension_semantics=("parallel", "parallel", "parallel", "arbitrary" if self._crossing else "parallel"),
+                vmem_limit_bytes=VMEM_BYTES,
             ),
-            cost_estimate=self._cost(matmuls, sum(widths) + out_width),
+            cost_estimate=self._cost(matmuls, each * sum(widths) + out_width),
             interpret=self.interpret,
             name=f"{self.axis}_attention_{name}",
             metadata={"grid_steps": str(math.prod(self.grid))},
-        )(*arrays)
+        )(*(array for array in arrays for _ in range(each)))
 
-    def _block_spec(self, width: int) -> pl.BlockSpec:
-        return pl.BlockSpec((1, *self.block, width * self.width), lambda *indices: indices)
+    def _block_spec(self, width: int, ahead: int = 0) -> pl.BlockSpec:
+        """The block of a grid step, or of the tile after it; the last tile has none, and no head goes beyond it."""
+        last = self.shape[3] // (3 * self.lanes) - 1
+
+        def place(batch, frame, tokens, step):
+            tile = jax.lax.div(step * self.head_dim, self.lanes) if self._crossing else step
+            return batch, frame, tokens, jnp.minimum(tile + ahead, last)
+
+        return pl.BlockSpec((1, *self.block, width * self.lanes), place)
 
     def _cost(self, matmuls: int, width: int) -> pl.CostEstimate:
         batch, frames, tokens, channels = self.shape
@@ -145,41 +164,43 @@ class _Call:
             bytes_accessed=size * width * jnp.dtype(self.dtype).itemsize,
         )
 
-    def _forward_block(self, qkv_ref, out_ref):
-        query_RW, key_RW, value_RW = self._load_qkv(qkv_ref)
+    def _forward_block(self, qkv_refs, out_refs):
+        query_RW, key_RW, value_RW = self._load_qkv(qkv_refs)
+        self._begin(out_refs)
         for rows in self._query_rows():
-            bias_RR, out = self._bias(rows), _Lanes(self.width)
+            bias_RR, out = self._bias(rows), None
             for head in self._heads():
-                exp_RR, total_R1 = self._softmax(head.only(query_RW[rows]), key_RW[:, head.lanes], bias_RR)
-                out.add(head, _dot(exp_RR.astype(self.dtype), value_RW[:, head.lanes], 1, 0) / total_R1)
-            self._store(out_ref, rows, 0, out.joined())
+                exp_RR, total_R1 = self._softmax(head.only(query_RW[rows]), key_RW, bias_RR)
+                out = _plus(out, head.only(_dot(exp_RR.astype(self.dtype), value_RW, 1, 0) / total_R1))
+            self._store(out_refs, rows, 0, out)
 
-    def _backward_block(self, qkv_ref, attended_ref, grad_ref, out_ref):
+    def _backward_block(self, qkv_refs, attended_refs, grad_refs, out_refs):
         """With P the probabilities, dO the gradient of the output O = P V, and S = Q K' * scale:
 
         dV = P' dO, dP = dO V', dS = P * (dP - rowsum(dO * O)), dQ = dS K * scale, dK = dS' Q * scale.
         P is exp / total; the division moves to dO, which has fewer columns.
         """
-        query_RW, key_RW, value_RW = self._load_qkv(qkv_ref)
-        attended_RW, grad_RW = self._load(attended_ref, 0), self._load(grad_ref, 0)
-        grad_key, grad_value = _Lanes(self.width), _Lanes(self.width)
+        query_RW, key_RW, value_RW = self._load_qkv(qkv_refs)
+        attended_RW, grad_RW = self._load(attended_refs, 0), self._load(grad_refs, 0)
+        self._begin(out_refs)
+        grad_key = grad_value = None
         for rows in self._query_rows():
-            bias_RR, grad_query = self._bias(rows), _Lanes(self.width)
+            bias_RR, grad_query = self._bias(rows), None
             for head in self._heads():
-                query, key = head.only(query_RW[rows]), key_RW[:, head.lanes]
-                exp_RR, total_R1 = self._softmax(query, key, bias_RR)
+                query = head.only(query_RW[rows])
+                exp_RR, total_R1 = self._softmax(query, key_RW, bias_RR)
                 grad = head.only(grad_RW[rows]).astype(jnp.float32) / total_R1
-                mean_R1 = jnp.sum(grad * attended_RW[rows, head.lanes].astype(jnp.float32), axis=1, keepdims=True)
+                mean_R1 = jnp.sum(grad * attended_RW[rows].astype(jnp.float32), axis=1, keepdims=True)
                 grad = grad.astype(self.dtype)
-                grad_probs_RR = _dot(grad, value_RW[:, head.lanes], 1, 1)
+                grad_probs_RR = _dot(grad, value_RW, 1, 1)
                 grad_scores_RR = (exp_RR * (grad_probs_RR - mean_R1)).astype(self.dtype)
-                grad_value.add(head, _dot(exp_RR.astype(self.dtype), grad, 0, 0))
-                grad_key.add(head, _dot(grad_scores_RR, query, 0, 0))
-                grad_query.add(head, _dot(grad_scores_RR, key, 1, 0))
-            self._store(out_ref, rows, 0, grad_query.joined() * self._scale)
+                grad_value = _plus(grad_value, head.only(_dot(exp_RR.astype(self.dtype), grad, 0, 0)))
+                grad_key = _plus(grad_key, head.only(_dot(grad_scores_RR, query, 0, 0)))
+                grad_query = _plus(grad_query, head.only(_dot(grad_scores_RR, key_RW, 1, 0)))
+            self._store(out_refs, rows, 0, grad_query * self._scale)
         every = slice(0, self._num_rows)
-        self._store(out_ref, every, 1, grad_key.joined() * self._scale)
-        self._store(out_ref, every, 2, grad_value.joined())
+        self._store(out_refs, every, 1, grad_key * self._scale)
+        self._store(out_refs, every, 2, grad_value)
 
     def _softmax(self, query, key, bias_RR):
         """exp(scores - their row's maximum), and the rows' sums to divide by."""
@@ -198,8 +219,21 @@ class _Call:
     def _num_rows(self) -> int:
         return self.block[0] * self.block[1]
 
-    def _heads(self) -> Iterator["_Head"]:
-        return (_Head(start, self.head_dim, self.width) for start in range(0, self.width, self.head_dim))
+    @property
+    def _crossing(self) -> bool:
+        """Whether heads cross from one tile into the next."""
+        return self.lanes % self.head_dim != 0
+
+    def _heads(self) -> list["_Head"]:
+        starts = range(0, 1 if self._crossing else self.lanes, self.head_dim)
+        return [_Head(start, self.head_dim) for start in starts]
+
+    def _start(self):
+        """The lane of its tile where the head of this grid step begins."""
+        return jax.lax.rem(pl.program_id(3) * self.head_dim, self.lanes)
+
+    def _shift(self, values_RW, lanes):
+        return pltpu.roll(values_RW.astype(jnp.float32), jax.lax.rem(lanes, 2 * self.lanes), axis=1)
 
     def _query_rows(self) -> list[slice]:
         """The rows of a block in nearly equal parts of at most QUERY_ROWS."""
@@ -215,78 +249,69 @@ class _Call:
         row, column = (jax.lax.broadcasted_iota(jnp.int32, shape, axis) % self.block[1] for axis in (0, 1))
         return jnp.where(row == column, 0.0, MASKED)
 
-    def _load_qkv(self, ref):
-        return [self._load(ref, part) for part in range(3)]
+    def _load_qkv(self, refs):
+        return [self._load(refs, part) for part in range(3)]
 
-    def _load(self, ref, part: int):
-        """A third of a block as [R, W]; what lies beyond the last token is unknown and becomes 0."""
-        values = ref[0, :, :, part * self.width : (part + 1) * self.width]
+    def _load(self, refs, part: int):
+        """A third of a block as [R, W]; what lies beyond the last token is unknown and becomes 0.
+
+        Where heads cross tiles, it is the head's tile: its lanes, then some of its neighbours'.
+        """
+        lanes = slice(part * self.lanes, (part + 1) * self.lanes)
+        values = jnp.concatenate([ref[0, :, :, lanes] for ref in refs], axis=-1)
         beyond = self.shape[2] % self.block[1]
         if beyond:
             left = self.shape[2] - pl.program_id(2) * self.block[1]
             values = jnp.where(jax.lax.broadcasted_iota(jnp.int32, values.shape, 1) < left, values, 0)
-        return values.reshape(self._num_rows, self.width)
+        values_RW = values.reshape(self._num_rows, -1)
+        if not self._crossing:
+            return values_RW
+        return self._shift(values_RW, 2 * self.lanes - self._start())[:, : self.lanes].astype(self.dtype)
 
-    def _store(self, ref, rows: slice, part: int, values_RW):
+    def _begin(self, out_refs) -> None:
+        """Nothing waits for the first head."""
+        if self._crossing:
+            waiting_ref = out_refs[1]
+
+            @pl.when(pl.program_id(3) == 0)
+            def _():
+                waiting_ref[...] = jnp.zeros_like(waiting_ref)
+
+    def _store(self, out_refs, rows: slice, part: int, values_RW):
         """Puts rows [R, W] back where `_load` found them."""
-        lanes = slice(part * self.width, (part + 1) * self.width)
-        values_RW = values_RW.astype(self.dtype)
-        if self.block[0] == 1:
-            ref[0, 0, rows, lanes] = values_RW
-        else:
-            tokens = self.block[1]
-            frames = slice(rows.start // tokens, rows.stop // tokens)
-            ref[0, frames, :, lanes] = values_RW.reshape(-1, tokens, self.width)
+        lanes = slice(part * self.lanes, (part + 1) * self.lanes)
+        out_ref, frames = out_refs[0], slice(rows.start // self.block[1], rows.stop // self.block[1])
+        place = (0, 0, rows, lanes) if self.block[0] == 1 else (0, frames, slice(None), lanes)
+        if self._crossing:
+            waiting_ref, start = out_refs[1], self._start()
+            held_RW = out_ref[place].reshape(-1, self.lanes)
+            before_RW = jnp.where(start < self.head_dim, waiting_ref[rows, lanes], held_RW).astype(jnp.float32)
+            both_RW = self._shift(jnp.concatenate([values_RW, jnp.zeros_like(values_RW)], axis=1), start)
+            waiting_ref[rows, lanes] = both_RW[:, self.lanes :].astype(self.dtype)
+            values_RW = before_RW + both_RW[:, : self.lanes]
+        out_ref[place] = values_RW.astype(self.dtype).reshape(out_ref.at[place].shape)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Head:
-    """Where a head lies among the lanes of its group."""
+    """Where a head lies among the lanes at hand."""
 
     start: int
     head_dim: int
-    width: int
-
-    @property
-    def lanes(self) -> slice:
-        """The lanes of the head, rounded out to whole tiles."""
-        end = _round_up(self.start + self.head_dim, LANES)
-        return slice(self.start // LANES * LANES, min(end, self.width))
-
-    def mask(self, shape: tuple[int, int]):
-        lane = jax.lax.broadcasted_iota(jnp.int32, shape, 1) + self.lanes.start
-        return (lane >= self.start) & (lane < self.start + self.head_dim)
 
     def only(self, values_RW):
-        """Its tiles, its neighbours' lanes in them zeroed."""
-        tiles = values_RW[:, self.lanes]
-        return jnp.where(self.mask(tiles.shape), tiles, 0)
+        """Its neighbours' lanes zeroed."""
+        lane = jax.lax.broadcasted_iota(jnp.int32, values_RW.shape, 1)
+        return jnp.where((lane >= self.start) & (lane < self.start + self.head_dim), values_RW, 0)
 
 
-class _Lanes:
-    """A group's lanes, put together from its heads' tiles, which overlap."""
-
-    def __init__(self, width: int):
-        self._tile = min(LANES, width)
-        self._tiles = [None] * -(-width // self._tile)
-        self._width = width
-
-    def add(self, head: _Head, values) -> None:
-        """Adds a head's tiles, of which only its own lanes count; later rows add to earlier ones."""
-        values = jnp.where(head.mask(values.shape), values, 0.0)
-        first = head.lanes.start // self._tile
-        for index in range(-(-values.shape[1] // self._tile)):
-            part = values[:, index * self._tile : (index + 1) * self._tile]
-            held = self._tiles[first + index]
-            self._tiles[first + index] = part if held is None else held + part
-
-    def joined(self):
-        return jnp.concatenate(self._tiles, axis=1) if len(self._tiles) > 1 else self._tiles[0]
+def _plus(total, more):
+    return more if total is None else total + more
 
 
 def _positions(frames: int, tokens: int) -> int:
     """Positions of a block over time: whole tiles of them that give at least TIME_ROWS rows, or all there are."""
-    return min(tokens, SUBLANES * max(1, TIME_ROWS // (SUBLANES * frames)))
+    return min(tokens, POSITIONS * max(1, TIME_ROWS // (POSITIONS * frames)))
 
 
 def _round_up(number: int, multiple: int) -> int:
