@@ -1,0 +1,16 @@
+"""CoVeR-H/14: cover_l.py with a larger model, 896.6 M parameters with heads, in the patches of its image model.
+
+    python -m cover_jax.main --config=configs/cover_h.py --workdir=gs://BUCKET/cover_h --distributed
+
+Hardware: a TPU pod slice; 96 TF a clip and training step (from the shapes). The table of cover_jax/PLAN.md says what
+fits. The paper (arXiv 2112.07175) trained no such model: all of it is this project's choice, and nobody has run it yet.
+"""
+
+from configs import cover_l
+
+
+def get_config(kinetics: str = "k400"):
+    config = cover_l.get_config(kinetics)
+    config.model.variant = "H/14"
+    config.model.init_from = "hf://google/vit-huge-patch14-224-in21k"  # ImageNet-21k, arXiv 2010.11929
+    return config
