@@ -91,24 +91,32 @@ class Attend:
         return jax.shard_map(function, mesh=self.sharding.mesh, in_specs=spec, out_specs=spec, check_vma=False)
 
 
-def choose(form: str, num_heads: int, head_dim: int, dtype: jnp.dtype, sharding: NamedSharding | None) -> Attend:
+def choose(
+    form: str,
+    num_heads: int,
+    head_dim: int,
+    dtype: jnp.dtype,
+    sharding: NamedSharding | None,
+    clip: tuple[int, int],
+) -> Attend:
     """The form that a config asks for, on the devices at hand.
 
     Args:
       form: one of FORMS. "fused": a kernel of the platform, in Pallas's interpreter where there is none (slow; for
-        tests). "auto": the same where it is known to be fast, einsum elsewhere.
+        tests). "auto": the same where it is known to compile and to be fast, einsum elsewhere.
       dtype: of the activations.
       sharding: of [B, T, S, C] arrays; its devices decide the platform. None: JAX's default device.
+      clip: frames, and tokens of each.
     """
     device = jax.devices()[0] if sharding is None else sharding.mesh.devices.flat[0]
-    platform = device.platform
     attend = Attend("einsum", num_heads, head_dim, sharding)
-    if platform == "gpu":
+    if device.platform == "gpu":
         cudnn = form != "einsum" and _cudnn_takes(device, head_dim, dtype)
         return dataclasses.replace(attend, form="cudnn" if cudnn else "einsum")
-    fast = platform == "tpu" and divided_attention.fills_lanes(attend._local_heads, head_dim)
+    fast = divided_attention.was_compiled(device.device_kind, head_dim, dtype, *clip)
+    fast = fast and divided_attention.fills_lanes(attend._local_heads, head_dim)
     if form == "fused" or (form == "auto" and fast):
-        return dataclasses.replace(attend, form="pallas", interpret=platform != "tpu")
+        return dataclasses.replace(attend, form="pallas", interpret=device.platform != "tpu")
     return attend
 
 

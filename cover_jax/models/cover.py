@@ -111,11 +111,13 @@ def _backbone_args(model: ConfigDict, qkv_sharding: NamedSharding | None) -> dic
     _check_choice("model.dtype", model.dtype, ("bfloat16", "float32"))
     _check_choice("model.attention", model.attention, attention.FORMS)
     head_dim, dtype = variant.width // variant.num_heads, jnp.dtype(model.dtype)
+    num_patches = (model.size_px // variant.patch_px) ** 2
+    clip = (model.num_frames, num_patches + 1)
     return {
         "variant": variant,
-        "num_patches": (model.size_px // variant.patch_px) ** 2,
+        "num_patches": num_patches,
         "num_frames": model.num_frames,
-        "attend": attention.choose(model.attention, variant.num_heads, head_dim, dtype, qkv_sharding),
+        "attend": attention.choose(model.attention, variant.num_heads, head_dim, dtype, qkv_sharding, clip),
         "drop_path": model.drop_path,
         "temporal_init": model.temporal_init,
         "time_embed_std": model.time_embed_std,

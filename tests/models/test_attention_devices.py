@@ -15,13 +15,16 @@ WIDTH, HEADS = 768, 12
 KERNELS = ("__cudnn$fmhaSoftmax", "__cudnn$fmhaSoftmaxBackward")
 
 
-def device(platform: str, version: str = "", compute_capability: str = ""):
+def device(platform: str, version: str = "", compute_capability: str = "", kind: str = ""):
     """What `choose` asks of a device."""
     client = types.SimpleNamespace(platform_version=version)
-    return types.SimpleNamespace(platform=platform, client=client, compute_capability=compute_capability)
+    return types.SimpleNamespace(
+        platform=platform, client=client, compute_capability=compute_capability, device_kind=kind
+    )
 
 
-CPU, TPU, ROCM = device("cpu"), device("tpu"), device("gpu", "rocm 60300", "gfx942")
+CPU, ROCM = device("cpu"), device("gpu", "rocm 60300", "gfx942")
+V2, V4, TPU = (device("tpu", kind=kind) for kind in ("TPU v2", "TPU v4", "TPU v5 lite"))
 T4, A100, B200 = (device("gpu", "cuda 12090", capability) for capability in ("7.5", "8.0", "10.0"))
 
 
@@ -46,9 +49,25 @@ T4, A100, B200 = (device("gpu", "cuda 12090", capability) for capability in ("7.
 )
 def test_the_form_follows_config_and_device(monkeypatch, on, form, heads, head_dim, dtype, expected):
     monkeypatch.setattr(jax, "devices", lambda: [on])
-    chosen = attention.choose(form, heads, head_dim, jnp.dtype(dtype), None)
+    chosen = attention.choose(form, heads, head_dim, jnp.dtype(dtype), None, (16, 785))
     assert chosen.form == expected
     assert chosen.interpret == (on is CPU and expected == "pallas")
+
+
+@pytest.mark.parametrize(
+    ("on", "head_dim", "dtype", "clip", "expected"),
+    [
+        (V4, 88, "bfloat16", (128, 1025), "pallas"),
+        (V2, 64, "bfloat16", (16, 785), "einsum"),
+        (TPU, 32, "bfloat16", (16, 785), "einsum"),
+        (TPU, 64, "float32", (16, 785), "einsum"),
+        (TPU, 64, "bfloat16", (129, 785), "einsum"),
+        (TPU, 64, "bfloat16", (16, 1026), "einsum"),
+    ],
+)
+def test_auto_takes_a_tpu_kernel_only_where_it_was_compiled(monkeypatch, on, head_dim, dtype, clip, expected):
+    monkeypatch.setattr(jax, "devices", lambda: [on])
+    assert attention.choose("auto", 16, head_dim, jnp.dtype(dtype), None, clip).form == expected
 
 
 def output_and_gradient(form: str, qkv_BTSC, axis: str):

@@ -23,7 +23,7 @@ def backbone():
                 VARIANT,
                 num_patches=4,
                 num_frames=FRAMES,
-                attend=attention.choose("einsum", VARIANT.num_heads, 16, jnp.float32, None),
+                attend=attention.choose("einsum", VARIANT.num_heads, 16, jnp.float32, None, (4, 5)),
                 drop_path=0.5,
                 temporal_init="xavier",
                 time_embed_std=1.0,

@@ -31,6 +31,10 @@ POSITIONS = 8  # of a block over time, or a multiple; fewer share fewer masked s
 TIME_ROWS = 128  # of a block over time, at least: fewer would leave rows of the matrix units empty
 QUERY_ROWS = 256  # rows of scores at a time: this project's choice, by the compiler's schedules
 VMEM_BYTES = 64 << 20
+COMPILED_KINDS = ("TPU v4", "TPU v5 lite", "TPU v5", "TPU v6 lite")  # v4, v5e, v5p and v6e, as JAX names devices
+COMPILED_HEAD_DIMS = (64, 80, 88)
+COMPILED_FRAMES = 128  # of a clip
+COMPILED_TOKENS = 1025  # of a frame
 OUTPUT_NAME = "attention"  # of the result, for jax.checkpoint_policies
 MASKED = -1e30  # finite: the scores of a row that is masked as a whole must not become NaN
 
@@ -41,8 +45,14 @@ def tile_lanes(num_heads: int, head_dim: int) -> int:
     return num_heads * head_dim if head_dim > tile or num_heads * head_dim % tile else tile
 
 
+def was_compiled(device_kind: str, head_dim: int, dtype: jnp.dtype, num_frames: int, num_tokens: int) -> bool:
+    """Whether a chip's compiler has taken the kernels at such a size: cover_jax/PLAN.md says which it was shown."""
+    known = device_kind in COMPILED_KINDS and head_dim in COMPILED_HEAD_DIMS and dtype == jnp.bfloat16
+    return known and num_frames <= COMPILED_FRAMES and num_tokens <= COMPILED_TOKENS
+
+
 def fills_lanes(num_heads: int, head_dim: int) -> bool:
-    """Whether the kernels can be used on a TPU without shifting lanes."""
+    """Whether the kernels can be used on a TPU without masking more lanes than a head's own tile has."""
     return tile_lanes(num_heads, head_dim) % LANES == 0
 
 
