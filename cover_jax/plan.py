@@ -14,6 +14,7 @@ import re
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,7 @@ from ml_collections import ConfigDict, config_flags
 from cover_jax import chips, flops, hlo_cost, optimizer, sharding, train_step
 from cover_jax import config as config_lib
 from cover_jax.models import cover
+from cover_jax.plan_report import Plan, Program, report
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/, as FILE or FILE:ARGUMENT.")
 _TOPOLOGY = flags.DEFINE_multi_string("topology", None, "TPU slice, such as v5e:16x16; may be given several times.")
@@ -36,72 +38,6 @@ _JSON = flags.DEFINE_string("json", None, "Also write everything to this file.")
 flags.mark_flags_as_required(["config", "topology"])
 
 WORK = {"matmul": "matmuls", "kernel": "kernels", "elementwise": "elementwise", "collective": "collectives"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Program:
-    """One compiled step: memory of a chip in GiB, time in ms.
-
-    Attributes:
-      datasets: what one call trains on.
-      counts_for: all datasets whose steps are taken to cost the same.
-      share: of all steps.
-      parameters_gib, optimizer_gib: arithmetic, from shapes and shardings.
-      activations_gib, peak_gib: the compiler's; peak includes the others. Where it refused the program, what it wanted.
-      fits: whether the compiler took it.
-      matmuls_ms, kernels_ms, elementwise_ms: the compiler's predictions. Kernels are the Pallas ones.
-      collectives_ms: an estimate from bytes and link bandwidth; the compiler hides much of it behind the rest.
-      tflop: that the step needs on one chip, arithmetic.
-      compile_s: how long the compiler took.
-    """
-
-    datasets: tuple[str, ...]
-    counts_for: tuple[str, ...]
-    share: float
-    parameters_gib: float
-    optimizer_gib: float
-    activations_gib: float
-    peak_gib: float
-    fits: bool
-    matmuls_ms: float = 0.0
-    kernels_ms: float = 0.0
-    elementwise_ms: float = 0.0
-    collectives_ms: float = 0.0
-    tflop: float = 0.0
-    compile_s: float = 0.0
-
-    @property
-    def compute_ms(self) -> float:
-        return self.matmuls_ms + self.kernels_ms + self.elementwise_ms
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """A config on one topology: its programs, and the mean step over their shares (`Program` has the units).
-
-    Attributes:
-      step_ms: predicted time of the mean step if all collectives hide behind it.
-      exposed_step_ms: the same if none does; the truth lies between.
-      mfu: needed operations over what the chips could do in step_ms; mfu_exposed in exposed_step_ms.
-      clips_per_s: examples of all datasets, over all chips, at step_ms.
-      days: for config.steps steps of step_ms, evaluation and input left out.
-    """
-
-    topology: str
-    mesh: dict[str, int]
-    chips: int
-    batch_sizes: dict[str, int]
-    hbm_gib: float
-    programs: tuple[Program, ...]
-    evaluations: tuple[Program, ...]
-    fits: bool
-    advice: str
-    step_ms: float = 0.0
-    exposed_step_ms: float = 0.0
-    mfu: float = 0.0
-    mfu_exposed: float = 0.0
-    clips_per_s: float = 0.0
-    days: float = 0.0
 
 
 class Compiler:
@@ -341,74 +277,6 @@ def _wanted_gib(message: str) -> float | None:
     return float(found[1]) / {"K": 1 << 20, "M": 1 << 10, "G": 1}[found[2]] if found else None
 
 
-def table(plans: list[Plan]) -> str:
-    """All plans as one Markdown table, a row each."""
-    head = ("topology", "mesh", "a chip", "parameters", "optimizer", "activations", "peak", "matmuls", "kernels",
-            "elementwise", "collectives", "step", "MFU", "examples/s", "days")  # fmt: skip
-    lines = [head, ("---",) * len(head), *(_row(plan) for plan in plans)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _row(plan: Plan) -> tuple[str, ...]:
-    largest = max(plan.programs, key=lambda program: program.peak_gib)
-    of = lambda part: sum(p.share * getattr(p, part) for p in plan.programs)  # noqa: E731
-    per_chip = {size / plan.chips for size in plan.batch_sizes.values()}
-    memory = (
-        "x".join(map(str, plan.mesh.values())),
-        " or ".join(f"{size:g}" for size in sorted(per_chip)),
-        f"{largest.parameters_gib:.2f}",
-        f"{largest.optimizer_gib:.2f}",
-        f"{largest.activations_gib:.1f}",
-        f"{largest.peak_gib:.1f} of {plan.hbm_gib:g}",
-    )
-    if not plan.fits:
-        return (plan.topology, *memory, *["does not fit"] * 8)
-    times = (of("matmuls_ms"), of("kernels_ms"), of("elementwise_ms"), of("collectives_ms"), plan.step_ms)
-    return (
-        plan.topology, *memory, *(f"{ms:.0f}" for ms in times), f"{plan.mfu:.1%}", f"{plan.clips_per_s:,.0f}",
-        f"{plan.days:.1f}",
-    )  # fmt: skip
-
-
-def report(config: ConfigDict, plans: list[Plan]) -> str:
-    """The table, its legend, each program, and what to change where something does not fit."""
-    lines = [table(plans), "", *_LEGEND, ""]
-    for plan in plans:
-        lines.append(f"{plan.topology}, mesh {'x'.join(map(str, plan.mesh.values()))}:")
-        lines += [_program_line(plan, program, "a step") for program in plan.programs]
-        lines += [_program_line(plan, program, "an evaluation step") for program in plan.evaluations]
-        if plan.fits:
-            lines.append(
-                f"  MFU {plan.mfu:.1%} if all collectives hide behind computation, {plan.mfu_exposed:.1%} if none; "
-                f"{config.steps} steps take {plan.days:.1f} days"
-            )
-        else:
-            lines.append(f"  does not fit. {plan.advice}")
-    return "\n".join(lines)
-
-
-_LEGEND = (
-    "GiB of one chip; ms of the mean step; a chip: examples of one dataset.",
-    "Compiler's prediction, nothing ran: activations, peak, matmuls, kernels, elementwise. Trust rankings before",
-    "absolutes (25 %). Arithmetic: parameters, optimizer, operations, and from the above step, MFU, examples/s, days.",
-    "Collectives: an estimate, bytes over the bandwidth of a ring along one axis of the torus; not in the step's time,",
-    "because the compiler hides much of it. Left out: evaluation, waiting for input, start-up.",
-)
-
-
-def _program_line(plan: Plan, program: Program, what: str) -> str:
-    standing = f" (for {', '.join(program.counts_for)})" if program.counts_for != program.datasets else ""
-    memory = f"peak {program.peak_gib:.1f} of {plan.hbm_gib:g} GiB"
-    if not program.fits:
-        return f"  {what} on {', '.join(program.datasets)}{standing}: {memory}"
-    peak = chips.parse(plan.topology)[0].peak_tflops
-    mfu = f", MFU {program.tflop / (program.compute_ms / 1e3) / peak:.1%}" if program.tflop else ""
-    return (
-        f"  {what} on {', '.join(program.datasets)}{standing}, {program.share:.0%}: {memory}, "
-        f"{program.compute_ms:.0f} ms{mfu}; compiled in {program.compile_s:.0f} s"
-    )
-
-
 def _with_datasets(config: ConfigDict, names: list[str]) -> ConfigDict:
     """The config with these of its datasets alone; all without a name.
 
@@ -426,16 +294,43 @@ def _with_datasets(config: ConfigDict, names: list[str]) -> ConfigDict:
 
 
 def _configs(config: ConfigDict, topology: str) -> list[ConfigDict]:
-    """The config in each batch size and mesh that the flags ask for."""
-    sized = [scale_batches(config, topology, int(clips)) for clips in _CLIPS.value] or [config]
+    """The config in each batch size and mesh that the flags ask for.
+
+    Raises:
+      ConfigError: a flag that is no such thing.
+    """
+    sized = [scale_batches(config, topology, _clips(text)) for text in _CLIPS.value] or [config]
     found = []
     for one in sized:
         for mesh in _MESH.value or [None]:
             one = copy.deepcopy(one)
             if mesh is not None:
-                one.mesh.data, one.mesh.fsdp, one.mesh.tensor = map(int, mesh.split("x"))
+                one.mesh.data, one.mesh.fsdp, one.mesh.tensor = _axes(mesh)
             found.append(one)
     return found
+
+
+def _clips(text: str) -> int:
+    if re.fullmatch(r"[1-9]\d*", text) is None:
+        raise config_lib.ConfigError(f"--clips_per_chip={text}: must be numbers of clips, such as 1,2,4")
+    return int(text)
+
+
+def _axes(text: str) -> tuple[int, int, int]:
+    if re.fullmatch(r"(-1|[1-9]\d*)(x(-1|[1-9]\d*)){2}", text) is None:
+        raise config_lib.ConfigError(
+            f"--mesh={text}: must be DATAxFSDPxTENSOR, such as -1x8x1; -1 once: all that are left"
+        )
+    data, fsdp, tensor = map(int, text.split("x"))
+    return data, fsdp, tensor
+
+
+def _make_plans(config: ConfigDict, folder: pathlib.Path) -> Iterator[Plan]:
+    """A plan for each row that the flags ask for."""
+    wanted = [(topology, one) for topology in _TOPOLOGY.value for one in _configs(config, topology)]
+    for number, (topology, one) in enumerate(wanted, 1):
+        print(f"compiling for {topology}, row {number} of {len(wanted)} ...", file=sys.stderr, flush=True)
+        yield make_plan(one, topology, folder, _EVALUATION.value)
 
 
 def main(argv: list[str]) -> None:
@@ -446,16 +341,14 @@ def main(argv: list[str]) -> None:
         chips.use_compiler_only(folder)
         try:
             config_lib.validate(_CONFIG.value)
-            wanted = _with_datasets(_CONFIG.value, _DATASETS.value)
-            for topology in _TOPOLOGY.value:
-                for config in _configs(wanted, topology):
-                    print(f"compiling for {topology} ...", file=sys.stderr, flush=True)
-                    plans.append(make_plan(config, topology, pathlib.Path(folder), _EVALUATION.value))
+            for plan in _make_plans(_with_datasets(_CONFIG.value, _DATASETS.value), pathlib.Path(folder)):
+                plans.append(plan)
+                if _JSON.value:  # after each, since the next one takes minutes and may fail
+                    found = [dataclasses.asdict(plan) for plan in plans]
+                    pathlib.Path(_JSON.value).write_text(json.dumps(found, indent=2))
         except (config_lib.ConfigError, chips.TopologyError) as error:
             sys.exit(f"error: {error}")
     print(report(_CONFIG.value, plans))
-    if _JSON.value:
-        pathlib.Path(_JSON.value).write_text(json.dumps([dataclasses.asdict(plan) for plan in plans], indent=2))
 
 
 if __name__ == "__main__":

@@ -268,6 +268,8 @@ def test_plan_of_a_small_config(tmp_path):
         (["--topology=v5x:2x2"], "must be GENERATION:SHAPE"),
         (["--topology=v5e:2x2", "--config.datasets.clips.num_classes=0"], "datasets.clips.num_classes=0: the plan"),
         (["--topology=v5e:2x2", "--config.model.dtype=float64"], "config.model.dtype='float64'"),
+        (["--topology=v5e:2x2", "--mesh=2x2"], "--mesh=2x2: must be DATAxFSDPxTENSOR"),
+        (["--topology=v5e:2x2", "--clips_per_chip=0"], "--clips_per_chip=0: must be numbers of clips"),
     ],
 )
 def test_a_plan_that_cannot_be_says_why(tmp_path, arguments, message):
