@@ -8,7 +8,12 @@
 classes one of its heads has is taken over. Set `model.variant` to its size; `size_px` and `num_frames` may differ.
 
 One head for each folder. A new head beside those of such a run: name their folders too, and they are trained on
-together. Otherwise the new one is alone. To train heads alone: --config.optimizer.frozen='backbone/.*'
+together. Otherwise the new one is alone. To train heads alone: configs/finetune_head.py. With few clips do that first
+and start this from its workdir: a head that knows nothing yet pulls the layers below it astray (arXiv 2202.10054).
+
+The run ends before its last step where three evaluations in a row bring no new best; the best checkpoint is kept beside
+the newest, and prediction and export take it with --step=best. Chosen by the accuracy on the validation clips, it looks
+a little better on them than it is.
 
 Sized for few clips and one accelerator. AdamW with a layer decay of 0.75, label smoothing of 0.1 and a weight decay of
 0.05 is how VideoMAEv2 (arXiv 2303.16727) fine-tunes. The rest is this project's choice, and so far without a result:
@@ -20,15 +25,16 @@ from ml_collections import config_dict
 from configs import common, folders
 
 
-def get_config(named: str = ""):
-    """`named`: BUILDER/NAME, ..., where BUILDER is video_folder or image_folder."""
+def get_config(named: str = "", config_file: str = "configs/finetune.py"):
+    """`named`: BUILDER/NAME, ..., where BUILDER is video_folder or image_folder; an error speaks of `config_file`."""
     config = common.get_config()
     config.steps = 1000
-    config.eval_every_steps = 250
-    config.checkpoint_every_steps = 250
+    config.eval_every_steps = 100
+    config.checkpoint_every_steps = 100
+    config.early_stop_evals = 3
     config.log_every_steps = 20
 
-    config.datasets = folders.named_datasets(named, "configs/finetune.py")
+    config.datasets = folders.named_datasets(named, config_file)
     for dataset in config.datasets.values():
         dataset.label_smoothing = 0.1
         dataset.augment.crop_range = (0.5, 1.0)  # milder than from scratch: what little there is stays in the picture

@@ -318,14 +318,46 @@ class Trained:
         return dataset
 
 
-def load_trained(workdir: str) -> Trained:
-    """The model of a run's newest sound checkpoint; needs neither its data nor its devices, and changes nothing there.
+def load_trained(workdir: str, which: str = "newest") -> Trained:
+    """The model of one of a run's sound checkpoints; needs neither its data nor its devices, and changes nothing there.
+
+    Args:
+        workdir: of the run, local or gs://.
+        which: "newest"; "best" by config.best_metric, the latest of equal ones; or the step of one that is kept.
 
     Raises:
-        FileNotFoundError: there is no checkpoint.
+        FileNotFoundError: there is no such checkpoint.
         CheckpointDamagedError: there are some, and none is sound.
     """
-    return _newest_sound(workdir, lambda step, meta: _load(_folder(workdir) / str(step), meta))
+    return _first_sound(workdir, which, lambda step, meta: _load(_folder(workdir) / str(step), meta))
+
+
+def best(workdir: str, metric: str) -> tuple[int, float] | None:
+    """The best of the kept checkpoints, the latest of equal ones, and its `metric`; None if none was evaluated."""
+    ranked = _by_metric(workdir, metric)
+    return (ranked[0][1], ranked[0][0]) if ranked and ranked[0][0] > -math.inf else None
+
+
+def _by_metric(workdir: str, metric: str) -> list[tuple[float, int]]:
+    """(value, step) of the kept checkpoints, the best first; -inf where it was not evaluated."""
+    folders = {step: _folder(workdir) / str(step) for step in steps(workdir)}
+    sound = [step for step, folder in folders.items() if not integrity.read_meta(folder)[1]]
+    return sorted(((_accuracies(folders[step]).get(metric, -math.inf), step) for step in sound), reverse=True)
+
+
+def _candidates(workdir: str, which: str) -> list[int]:
+    """The steps that `which` means, the first choice first; see `load_trained`."""
+    kept = steps(workdir)[::-1]
+    if which == "newest" or not kept:
+        return kept
+    if which == "best":
+        metas = (integrity.read_meta(_folder(workdir) / str(step)) for step in kept)
+        meta = next((meta for meta, problems in metas if not problems), None)
+        return [step for _, step in _by_metric(workdir, meta["config"]["best_metric"])] if meta else kept
+    if which not in map(str, kept):
+        right = ", ".join(["newest", "best", *map(str, kept)])
+        raise FileNotFoundError(f"{_folder(workdir)}: no step {which}; must be one of {right}")
+    return [int(which)]
 
 
 def newest(workdir: str) -> tuple[int, dict, dict[str, float]]:
@@ -335,15 +367,16 @@ def newest(workdir: str) -> tuple[int, dict, dict[str, float]]:
         FileNotFoundError: there is no checkpoint.
         CheckpointDamagedError: there are some, and none is sound, as far as this can tell without the arrays.
     """
-    return _newest_sound(workdir, lambda step, meta: ((step, meta, _accuracies(_folder(workdir) / str(step))), []))
+    folder = _folder(workdir)
+    return _first_sound(workdir, "newest", lambda step, meta: ((step, meta, _accuracies(folder / str(step))), []))
 
 
-def _newest_sound(workdir: str, read):
-    """What `read(step, meta) -> (result, what is damaged)` gives of the newest checkpoint that is not damaged."""
+def _first_sound(workdir: str, which: str, read):
+    """What `read(step, meta) -> (result, what is damaged)` gives of the first choice that is not damaged."""
     folder, damaged = _folder(workdir), []
     if not folder.exists():
         raise FileNotFoundError(f"{folder}: no checkpoints; is {workdir} the --workdir of a run?")
-    for step in reversed(steps(workdir)):
+    for step in _candidates(workdir, which):
         meta, problems = integrity.read_meta(folder / str(step))
         if not problems:
             result, problems = read(step, meta)

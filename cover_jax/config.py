@@ -69,6 +69,7 @@ _RULES = {
     "steps": _POSITIVE,
     "*_every_steps": _POSITIVE,
     "keep_checkpoints": (lambda value: value >= 2, "2 or greater: one to go back to where the newest is damaged"),
+    "early_stop_evals": _NOT_NEGATIVE,
     "max_nonfinite_steps": _POSITIVE,
     "max_loss_ratio": (lambda value: value == 0 or value > 1, "0 or greater than 1"),
     "loss_window_steps": _POSITIVE,
@@ -271,3 +272,5 @@ def _best_metric_errors(config: ConfigDict) -> Iterator[str]:
     known = ["mean_top1"] + [f"{name}/{kind}" for name in evaluated for kind in ("top1", "top5", "mean_class")]
     if config.best_metric not in known:
         yield f"config.best_metric={config.best_metric!r}: must be one of {', '.join(known)}"
+    if config.early_stop_evals and not evaluated:
+        yield f"config.early_stop_evals={config.early_stop_evals}: no dataset is evaluated (eval_split); it must be 0"

@@ -36,7 +36,8 @@ from cover_jax import checkpoint, model_card, preprocess
 from cover_jax.models import cover, pretrained, variants
 from cover_jax.models.pretrained import hugging_face
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run, local or gs://; its newest checkpoint is taken.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run, local or gs://.")
+_STEP = flags.DEFINE_string("step", "newest", "Which of its checkpoints: newest, best, or a number.")
 _HEAD = flags.DEFINE_string("head", None, "Which head's logits.")
 _FORMAT = flags.DEFINE_enum("format", None, ["hugging_face", "jax", "saved_model"], "See above.")
 _OUT = flags.DEFINE_string("out", None, "Folder to write, local or gs://.")
@@ -124,7 +125,7 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"arguments that are no flags: {' '.join(argv[1:])}")
     logging.set_verbosity(logging.WARNING)
     try:
-        trained = checkpoint.load_trained(_WORKDIR.value)
+        trained = checkpoint.load_trained(_WORKDIR.value, _STEP.value)
         if _HEAD.value not in trained.class_names:
             sys.exit(f"error: --head={_HEAD.value}: must be one of {', '.join(trained.class_names)}")
         writers = {"hugging_face": to_hugging_face, "jax": to_jax, "saved_model": to_saved_model}

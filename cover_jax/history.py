@@ -6,7 +6,7 @@ run that goes on from one does as if it had never stopped.
 
 import dataclasses
 
-from cover_jax import divergence
+from cover_jax import divergence, early_stop
 from data_pipelines import mixture
 
 
@@ -17,11 +17,13 @@ class History:
     Attributes:
         course: which batches its steps consume.
         losses: dataset -> its last losses, the newest last (`divergence.check`).
+        watch: over its evaluations.
         rollbacks: what was gone back from: {"step", "to_step", "plan_steps", "reason"} each.
     """
 
     course: mixture.Course
     losses: dict[str, list[float]]
+    watch: early_stop.Watch
     rollbacks: tuple[dict, ...]
 
     def to_json(self, step: int) -> dict:
@@ -30,6 +32,7 @@ class History:
             "plan_step": self.course.plan_step_at(step),
             "ordinals": self.course.counts(step),
             "losses": self.losses,
+            "watch": dataclasses.asdict(self.watch),
             "rollbacks": list(self.rollbacks),
         }
 
@@ -37,11 +40,11 @@ class History:
 def from_json(mix: mixture.Mixture, step: int, saved: dict | None) -> History:
     """The past of a run that stands before training step `step`; None: it never left its plan."""
     if saved is None:
-        return History(mixture.Course(mix, step, step, mix.counts(step)), {}, ())
+        return History(mixture.Course(mix, step, step, mix.counts(step)), {}, early_stop.Watch(), ())
     ordinals = {name: saved["ordinals"].get(name, 0) for name in mix.weights}
     course = mixture.Course(mix, step, saved["plan_step"], ordinals)
     losses = {name: list(saved["losses"].get(name, [])) for name in mix.weights}
-    return History(course, losses, tuple(saved["rollbacks"]))
+    return History(course, losses, early_stop.Watch(**saved["watch"]), tuple(saved["rollbacks"]))
 
 
 def rolled_back(past: History, restored: History, diverged: divergence.DivergedError) -> History:

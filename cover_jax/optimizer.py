@@ -40,7 +40,8 @@ def make_optimizer(
     if config.weight_decay:
         parts.append(optax.add_decayed_weights(config.weight_decay, mask=_decayed(config)))
     if config.layer_decay != 1:
-        parts.append(_scale_layers(config.layer_decay))
+        depth = jax.tree.leaves(params["backbone"]["blocks"])[0].shape[0]
+        parts.append(_scale_layers(config.layer_decay, depth))
     tx = optax.chain(*parts, optax.scale_by_learning_rate(schedule))
     if not config.frozen and not kept_heads:
         return tx
@@ -85,15 +86,14 @@ def _decayed(config: ConfigDict):
     return lambda params: map_paths(lambda path, _: not re.fullmatch(config.no_decay, path), params)
 
 
-def _scale_layers(decay: float) -> optax.GradientTransformation:
+def _scale_layers(decay: float, depth: int) -> optax.GradientTransformation:
     """Heads and the last norm learn at the full rate, each block below at `decay` times the one above it.
 
     As in BEiT and VideoMAE fine-tuning (layer 0: embeddings; block i: layer i + 1); blocks are stacked, so their
     factors are one vector along the first axis.
     """
 
-    def scale(updates):
-        depth = jax.tree.leaves(updates["backbone"]["blocks"])[0].shape[0]
+    def scale(updates):  # without those of frozen parameters
         factors = decay ** jnp.arange(depth, 0, -1, dtype=jnp.float32)
 
         def one(path, update):

@@ -86,20 +86,24 @@ Predictions = dict[str, Prediction]  # head -> what it says
 Frames = dict[View, np.ndarray]  # view -> uint8 [K * T, h, w, 3], clip after clip, each at most as large as the canvas
 
 
-def load(workdir: str, heads: Sequence[str] = (), **storage) -> "Predictor":
-    """The newest checkpoint of a run, local or gs://, ready to predict; see `Predictor`.
+def load(workdir: str, heads: Sequence[str] = (), step: str = "newest", **storage) -> "Predictor":
+    """A checkpoint of a run, local or gs://, ready to predict; see `Predictor`.
+
+    Args:
+        workdir, step: as in `checkpoint.load_trained`.
 
     Raises:
-        FileNotFoundError: there is no checkpoint.
+        FileNotFoundError: there is no such checkpoint.
         ValueError: it has no such head.
     """
-    return Predictor(checkpoint.load_trained(workdir), heads, **storage)
+    return Predictor(checkpoint.load_trained(workdir, step), heads, **storage)
 
 
 class Predictor:
     """Predicts with one or several heads, on JAX's default device. Heads that share their view share the backbone.
 
     Attributes:
+        step: of the checkpoint.
         views: head -> how it sees a clip.
     """
 
@@ -116,6 +120,7 @@ class Predictor:
         for head in heads:
             if head not in trained.class_names:
                 raise ValueError(f"head {head!r}: must be one of {', '.join(trained.class_names)}")
+        self.step = trained.step
         self._class_names = {head: trained.class_names[head] for head in heads or trained.class_names}
         self.views = {head: _view(trained.dataset(head), storage) for head in self._class_names}
         params = {"backbone": trained.params["backbone"], "heads": {h: trained.params["heads"][h] for h in self.views}}
@@ -275,7 +280,7 @@ def _read_file(path: str, short_side_px: int, fps: float) -> media.Media:
 def _is_still(path: str) -> bool:
     """Whether a file is an image and not a clip, by its content."""
     try:
-        with Image.open(path) as image:
+        with source_file.open_regular(path) as file, Image.open(file) as image:
             is_image = Image.MIME.get(image.format, "").startswith("image/")  # Pillow also knows MPEG, by name only
             return is_image and not (image.format in MOVING_IMAGES and image.is_animated)
     except UnidentifiedImageError:
@@ -310,8 +315,8 @@ def _read_ahead(read, batches: Iterable[list[str]]) -> Iterator[list[tuple[str, 
 
 
 def find(paths: Sequence[str]) -> list[str]:
-    """The paths, with all files of each folder, at any depth, in its place; hidden ones aside."""
-    return [path for given in paths for path in _expand(given)]
+    """The paths, with all files of each folder, at any depth, in its place; hidden ones aside, and none twice."""
+    return list(dict.fromkeys(path for given in paths for path in _expand(given)))
 
 
 def _expand(given: str) -> list[str]:
@@ -372,7 +377,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m cover_jax.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("paths", nargs="+", metavar="PATH", help="a video, an image or a folder, local or gs://")
-    parser.add_argument("--checkpoint", required=True, help="--workdir of a run; its newest checkpoint is taken")
+    parser.add_argument("--checkpoint", required=True, help="--workdir of a run")
+    parser.add_argument("--step", default="newest", help="of the checkpoint: newest, best, or its number (newest)")
     parser.add_argument("--head", default="", help="one or several, separated by commas; none: all")
     parser.add_argument("--top", type=int, default=5, help="how many classes are shown (5)")
     parser.add_argument("--format", choices=FORMATS, default="table", help="of what is printed (table)")
@@ -419,12 +425,13 @@ def main(arguments: list[str]) -> None:
     if args.explain and len(paths) > 1:
         sys.exit(f"error: --explain={args.explain} is of one file, not of {len(paths)}")
     try:
-        predictor = load(args.checkpoint, [head for head in args.head.split(",") if head], **storage)
+        predictor = load(args.checkpoint, [head for head in args.head.split(",") if head], args.step, **storage)
     except checkpoint.CheckpointDamagedError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"error: {error}")
+    print(f"step {predictor.step} of {args.checkpoint}", file=sys.stderr)
     said, num_bad = _predict_all(predictor, paths, args.batch_size)
     print(FORMATS[args.format](to_rows(said, args.top)))
     if args.explain and said:

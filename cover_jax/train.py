@@ -18,6 +18,7 @@ from cover_jax import (
     chips,
     compilation,
     divergence,
+    early_stop,
     evaluate,
     evaluated,
     exit_codes,
@@ -141,16 +142,18 @@ def train(config: ConfigDict, workdir: str) -> train_step.TrainState:
                 diverged = error.with_traceback(None)  # that would hold the state that it left
             state, past = _roll_back(run, past, diverged, saver)
     watchdog.enter("exit")
-    if int(state.step) < config.steps:
+    ended = int(state.step) >= config.steps or past.watch.is_over(config.early_stop_evals)
+    if not ended:
         raise PreemptedError(f"SIGTERM: step {int(state.step)} is saved; the same command goes on from there")
+    _say_how_it_ended(run, int(state.step), past.watch)
     return state
 
 
 def _train_on(
     run: Run, state: train_step.TrainState, past: history.History, writer, saver: saving.Saver
 ) -> train_step.TrainState:
-    """Takes the steps from `state` to config.steps; after a SIGTERM fewer, the last of which is being saved."""
-    config, first_step = run.config, int(state.step)
+    """Takes the steps from `state` to config.steps; fewer after a SIGTERM, or if config.early_stop_evals ends it."""
+    config, watch, first_step = run.config, past.watch, int(state.step)
     trains_backbone = optimizer.trains_backbone(config.optimizer, state.params)
     step_flops = {name: flops.train_step(config, name, trains_backbone) for name in config.datasets}
     report = progress.Progress(config.steps, _first_start(run.workdir), chips.peak_flops(jax.devices()))
@@ -158,10 +161,13 @@ def _train_on(
         profiler = stack.enter_context(
             contextlib.closing(profiling.Profiler(config.profile_steps, run.workdir / "tensorboard"))
         )
+        if watch.missed:
+            watch.add(_evaluate(run, state, first_step, writer), config.best_metric)
+        last_step = first_step if watch.is_over(config.early_stop_evals) else config.steps
         streams = _open_streams(stack, run, past.course.counts(first_step))
         previewed, compiled = set(), []
         pending = None  # (step, metrics) that was dispatched and not fetched yet
-        for step in range(first_step, config.steps):
+        for step in range(first_step, last_step):
             names = list(past.course.at(step))
             watchdog.enter("step" if names in compiled else "compile", f"step {step + 1} on {', '.join(names)}")
             compiled += [names] if names not in compiled else []
@@ -200,13 +206,15 @@ def _train_on(
             if evaluates and not leaves:  # whoever sent the signal does not wait for long
                 with report.paused():
                     accuracies = _evaluate(run, state, done, writer)
+                watch.add(accuracies, config.best_metric)
+            watch.missed = evaluates and leaves
             if evaluates or saves or leaves:
                 watchdog.enter("save", f"step {done}")
                 saver.save(state, run.meta | {"history": past.to_json(done)}, accuracies)
-            if leaves:
+            if leaves or watch.is_over(config.early_stop_evals):
                 break
-        if first_step >= config.steps:
-            say(f"all {config.steps} steps are done already; evaluating the checkpoint")
+        if first_step >= last_step:
+            say("nothing is left to train; evaluating the checkpoint")
             _evaluate(run, state, first_step, writer)
         watchdog.enter("save", "the last one")
     return state
@@ -307,6 +315,18 @@ def _write_compiled(workdir: epath.Path, step_fn, state, on_device: dict) -> Non
 
 def _due(done: int, every: int, steps: int) -> bool:
     return done % every == 0 or done == steps
+
+
+def _say_how_it_ended(run: Run, step: int, watch: early_stop.Watch) -> None:
+    """Where and why training ended, and which checkpoint is the best."""
+    config = run.config
+    if watch.is_over(config.early_stop_evals):
+        why = f"{watch.evals_since} evaluations without a new best of {config.best_metric} (config.early_stop_evals)"
+        say(f"ended at step {step} of {config.steps}: {why}")
+    if best := checkpoint.best(str(run.workdir), config.best_metric):
+        best_step, value = best
+        newest = "" if best_step == step else f"; without --step=best, step {step} is what predicts and is exported"
+        say(f"best checkpoint: step {best_step}, {config.best_metric} {value:.1%}{newest}")
 
 
 def _fetch(run: Run, pending, report: progress.Progress, past: history.History) -> None:

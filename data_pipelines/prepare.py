@@ -206,7 +206,7 @@ def _add_folder_flags(command: argparse.ArgumentParser) -> None:
         shown = ",".join(field.default) if several else repr(field.default)
         command.add_argument(
             f"--{field.name}",
-            type=_words if several else str,
+            type=_words if several else type(field.default),
             default=field.default,
             help=f"{field.metadata['help']} ({shown})",
         )

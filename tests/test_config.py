@@ -8,11 +8,11 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from configs import common, cover_l, datasets, demo, finetune, folders
+from configs import common, cover_l, datasets, demo, finetune, finetune_head, folders
 from cover_jax import config as config_lib
 
 NAMES = [p.stem for p in pathlib.Path(common.__file__).parent.glob("*.py")]
-RUNNABLE = sorted(set(NAMES) - {"__init__", "common", "datasets", "finetune", "folders"})
+RUNNABLE = sorted(set(NAMES) - {"__init__", "common", "datasets", "finetune", "finetune_head", "folders"})
 
 
 @pytest.mark.parametrize("name", RUNNABLE)
@@ -41,8 +41,8 @@ def test_folders_take_any_number_of_sets():
 
 @pytest.mark.parametrize("argument", ["", "a", "video_folder/", "audio_folder/a", "video_folder/a,image_folder/a"])
 def test_folders_refuses(argument):
-    for config in (folders, finetune):
-        with pytest.raises(ValueError, match=f"configs/{config.__name__.partition('.')[2]}.py"):
+    for config in (folders, finetune, finetune_head):
+        with pytest.raises(ValueError, match=f"^configs/{config.__name__.partition('.')[2]}.py"):
             config.get_config(argument)
 
 
@@ -70,6 +70,7 @@ def test_finetuning_says_what_it_starts_from():
 IMPOSSIBLE = [
     ("seed", -1, "from 0"),
     ("steps", 0, "greater than 0"),
+    ("early_stop_evals", -1, "0 or greater"),
     ("log_every_steps", 0, "greater than 0"),
     ("profile_steps", (20, 10), "0 <= first <= second"),
     ("max_loss_ratio", 0.5, "0 or greater than 1"),

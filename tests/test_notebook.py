@@ -2,6 +2,10 @@
 
 import pathlib
 import re
+import shutil
+import sys
+import types
+import zipfile
 
 import pytest
 
@@ -36,6 +40,37 @@ def test_it_is_stored_without_outputs_and_in_short_cells(notebook):
             assert not cell.outputs and cell.execution_count is None, cell.source
 
 
+@pytest.fixture
+def colab(monkeypatch):
+    """Stands in for google.colab: uploads what is in `uploads`, notes in `mounted` where Drive goes."""
+    module = types.ModuleType("google.colab")
+    module.uploads, module.mounted = {}, []
+    module.files = types.SimpleNamespace(upload=lambda: module.uploads)
+    module.drive = types.SimpleNamespace(mount=module.mounted.append)
+    monkeypatch.setitem(sys.modules, "google.colab", module)
+    return module
+
+
+@pytest.mark.parametrize("top", ["", "my clips/", "all/of them/"])
+def test_an_uploaded_zip_is_found_whatever_folder_is_in_it(notebook, colab, tmp_path, top):
+    archive = tmp_path / "clips.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for name in (f"{top}run/1.mp4", f"{top}sit/1.mp4", "__MACOSX/run/._1.mp4"):
+            file.writestr(name, "")
+    colab.uploads[str(archive)] = archive.read_bytes()
+    settings = {"CLIPS": "upload", "WORK": tmp_path / "work", "INIT_FROM": "", "SAVE_TO": "", "shutil": shutil}
+    exec(cell_with(notebook.cells, "files.upload()").source, settings)
+    assert sorted(path.name for path in settings["clips"].iterdir()) == ["run", "sit"]
+    assert not colab.mounted
+
+
+@pytest.mark.parametrize("setting", ["CLIPS", "INIT_FROM", "SAVE_TO"])
+def test_drive_is_mounted_where_a_setting_needs_it(notebook, colab, tmp_path, setting):
+    settings = {"CLIPS": "", "WORK": tmp_path, "INIT_FROM": "", "SAVE_TO": "", "shutil": shutil}
+    exec(cell_with(notebook.cells, "files.upload()").source, settings | {setting: "/content/drive/MyDrive/mine"})
+    assert colab.mounted == ["/content/drive"]
+
+
 @pytest.mark.slow
 def test_every_cell_runs_on_the_embedded_clips(notebook, tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
@@ -52,6 +87,7 @@ def test_every_cell_runs_on_the_embedded_clips(notebook, tmp_path, monkeypatch):
     assert len(re.findall(r"moving (?:left|right|up|down) +\d+\.\d%", printed(cell_with(code, "*chosen")))) == 4 * 3
     assert any("image/png" in output.get("data", {}) for output in cell_with(code, "plt.show()").outputs)
     assert any("<video" in output.get("data", {}).get("text/html", "") for output in cell_with(code, "Video(").outputs)
+    assert "<iframe" in cell_with(code, "cover_jax.report").outputs[-1]["data"]["text/html"]
     trained = checkpoint.load_trained(str(tmp_path / "saved"))
     assert trained.step == 40
     assert trained.class_names == {"mine": ["moving down", "moving left", "moving right", "moving up"]}

@@ -93,8 +93,9 @@ def test_layer_decay_by_hand(params):
     np.testing.assert_allclose(updates["heads"]["a"]["kernel"], -1)
 
 
-def test_frozen_parameters_stay_and_keep_no_state(params):
-    updates, state = one_update(params, name="adamw", frozen="backbone/.*", weight_decay=0.1)
+@pytest.mark.parametrize("layer_decay", [1.0, 0.5])
+def test_frozen_parameters_stay_and_keep_no_state(params, layer_decay):
+    updates, state = one_update(params, name="adamw", frozen="backbone/.*", weight_decay=0.1, layer_decay=layer_decay)
     jax.tree.map(lambda u: np.testing.assert_array_equal(u, 0), updates["backbone"])
     assert np.all(updates["heads"]["a"]["kernel"] != 0)
     moments = [leaf for leaf in jax.tree.leaves(state) if leaf.ndim]

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from configs import cover_l, demo
-from cover_jax import chips, flops, hlo_cost, plan
+from cover_jax import chips, flops, hlo_cost, optimizer, plan
 from cover_jax.models import variants
+from tests import small
 from tests.models import small as small_model
 
 # Operations
@@ -45,6 +46,16 @@ def test_a_step_of_cover_l_needs_35_tflop_a_clip_and_1_9_an_image():
     config = cover_l.get_config()
     for name, needed in (("k400", 35.24e12), ("imagenet", 1.96e12)):
         assert flops.train_step(config, name) / config.datasets[name].batch_size == pytest.approx(needed, rel=0.01)
+
+
+@pytest.mark.parametrize(("frozen", "passes"), [("", 3), ("backbone/.*", 1)])
+def test_nothing_goes_back_through_a_frozen_backbone(frozen, passes):
+    config = small.config(model__remat="none", optimizer__frozen=frozen)
+    trainer = small.Trainer(config)
+    traced = trainer._step.trace(trainer.state, {"video": trainer.put(small.batch(config, "video"))})
+    needed = flops.train_step(config, "video", optimizer.trains_backbone(config.optimizer, trainer.state.params))
+    assert needed == passes * 8 * flops.forward(variants.parse(config.model.variant), 2, 4)
+    assert dot_flops(traced.jaxpr.jaxpr) == pytest.approx(needed, rel=0.01)  # the rest: heads and resizing
 
 
 # Chips

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 
 import av
 import jax
@@ -158,6 +159,13 @@ def test_bad_files_are_reported_in_place_and_the_others_go_on(predictor, source,
             np.testing.assert_allclose(by_head[head].probabilities, prediction.probabilities, rtol=0, atol=1e-6)
 
 
+def test_what_is_no_file_is_refused_and_not_waited_for(predictor, tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "empty.mp4").touch()
+    found = dict(predictor.many([str(tmp_path / "pipe.mp4"), str(tmp_path / "empty.mp4")]))
+    assert [str(error) for error in found.values()] == ["it is not a regular file", "it is empty"]
+
+
 def test_a_batch_of_bad_files_alone_is_no_end(predictor, source):
     good = str(source / "train" / "fall" / "clip.mp4")
     found = list(predictor.many(["a.mp4", "b.mp4", good], batch_size=2))
@@ -261,7 +269,9 @@ def test_the_command_predicts_folders_and_files_in_each_format(workdir, predicto
     said = {}
     for name in predict.FORMATS:
         predict.main([*arguments, f"--format={name}", str(source), paths[0]])
-        said[name] = capsys.readouterr().out
+        printed = capsys.readouterr()
+        said[name] = printed.out
+        assert f"step 7 of {workdir}" in printed.err and "4/4" in printed.err  # the file in the folder counts once
 
     as_json = json.loads(said["json"])
     assert list(as_json) == paths
@@ -297,6 +307,8 @@ def test_the_command_names_bad_files_and_fails_after_the_good_ones(workdir, sour
     [
         (["--head=faces"], "head 'faces': must be one of images, motion, places"),
         (["--checkpoint=/nowhere"], "no checkpoints; is /nowhere the --workdir of a run"),
+        (["--step=8"], "no step 8; must be one of newest, best, 7"),
+        (["--step=last"], "no step last; must be one of newest, best, 7"),
     ],
 )
 def test_errors_of_the_command(workdir, arguments, message):
@@ -323,7 +335,7 @@ def test_the_command_explains_one_clip(workdir, source, tmp_path, capsys):
     assert np.ptp(pictures[0]) > 50
     with pytest.raises(SystemExit, match="images, motion, places see other frames: choose one"):
         predict.main([*arguments, path])
-    with pytest.raises(SystemExit, match="is of one file, not of 2"):
-        predict.main([*arguments, path, path])
+    with pytest.raises(SystemExit, match="is of one file, not of 4"):
+        predict.main([*arguments, path, str(source), path])
     with pytest.raises(SystemExit, match=r"--explain=.*out.nonsense: Could not determine output format"):
         predict.main([f"--checkpoint={workdir}", f"--explain={tmp_path}/out.nonsense", "--head=motion", path])

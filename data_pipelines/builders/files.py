@@ -18,12 +18,18 @@ def is_remote(path: os.PathLike | str) -> bool:
 
 
 def walk(root: epath.Path) -> Iterator[str]:
-    """Paths of all files under a folder, relative to it, hidden ones aside; links to folders are followed."""
+    """Paths of all files under a folder, relative to it, hidden ones aside; links to folders followed, but not back."""
     top = os.fspath(root)
     for folder, folders, names in root.walk() if is_remote(root) else os.walk(top, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not (name.startswith(".") or _leads_back(folder, name)))
         inside = os.fspath(folder).removeprefix(top).strip("/")
         yield from (f"{inside}/{name}".lstrip("/") for name in sorted(names) if not name.startswith("."))
+
+
+def _leads_back(folder: os.PathLike | str, name: str) -> bool:
+    """Whether a link in a local folder is to that folder, or to one that it is in: there would be no end to it."""
+    path = os.path.join(folder, name)
+    return os.path.islink(path) and f"{os.path.realpath(folder)}/".startswith(f"{os.path.realpath(path)}/")
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import itertools
 import re
 
 from etils import epath
@@ -22,6 +23,10 @@ class Layout:
     validation_pattern: str = _flag(
         "", "regular expression: files of the source's CLASS/FILE whose path it matches somewhere are validation"
     )
+    validation_share: float = _flag(
+        0.0, "share of each class of the source's CLASS/FILE that is validation: the last by name, so that neighbours, "
+        "often cut from one recording, stay together"
+    )  # fmt: skip
     train_list: str = _flag("", "file in the source that lists the training files, instead of all in --train_folder")
     validation_list: str = _flag("", "file in the source that lists the validation files")
     list_columns: tuple[str, ...] = _flag(
@@ -80,7 +85,7 @@ def find(source: str, layout: Layout) -> Listing:
       ValueError: a list does not read, a file is listed twice, or a class is unknown.
     """
     root = epath.Path(source)
-    splits = _by_pattern(root, layout) if layout.validation_pattern else _by_split(root, layout)
+    splits = _splits(root, layout)
     numbered = _read_class_names(root / layout.class_names) if layout.class_names else {}
     names = tuple(numbered.values()) or tuple(sorted({item.label for item in splits["train"]}))
     splits = {
@@ -88,6 +93,28 @@ def find(source: str, layout: Layout) -> Listing:
     }
     _check_distinct(splits)
     return Listing(splits, names)
+
+
+def _splits(root: epath.Path, layout: Layout) -> dict[str, list[Item]]:
+    if layout.validation_pattern and layout.validation_share:
+        raise ValueError("--validation_pattern and --validation_share: only one of them can divide the files")
+    if layout.validation_share:
+        return _by_share(root, layout.validation_share)
+    return _by_pattern(root, layout) if layout.validation_pattern else _by_split(root, layout)
+
+
+def _by_share(root: epath.Path, share: float) -> dict[str, list[Item]]:
+    if not 0 < share < 1:
+        raise ValueError(f"--validation_share={share}: must be between 0 and 1")
+    splits = {"train": [], "validation": []}
+    for label, items in itertools.groupby(_class_tree(root, root), key=lambda item: item.label):
+        items = list(items)
+        if len(items) < 2:
+            raise ValueError(f"--validation_share={share}: class {label!r} has one file alone, in {root}; it needs two")
+        num_train = min(max(round(len(items) * (1 - share)), 1), len(items) - 1)
+        splits["train"] += items[:num_train]
+        splits["validation"] += items[num_train:]
+    return splits
 
 
 def _by_pattern(root: epath.Path, layout: Layout) -> dict[str, list[Item]]:
@@ -115,7 +142,7 @@ def _split_folder(root: epath.Path, split: str, folder: str) -> list[Item]:
     if not (root / folder).is_dir():
         raise FileNotFoundError(
             f"there is no folder {root / folder} for the {split} split; name it by --{split}_folder, list its files by "
-            f"--{split}_list, or divide {root}/CLASS/FILE by --validation_pattern"
+            f"--{split}_list, or divide {root}/CLASS/FILE by --validation_share or --validation_pattern"
         )
     return _class_tree(root / folder, root)
 

@@ -1,5 +1,7 @@
 import pytest
+from etils import epath
 
+from data_pipelines.builders import files
 from data_pipelines.builders.listing import Item, Layout, find
 
 
@@ -31,6 +33,15 @@ def test_class_folders_in_split_folders(source):
     assert listing.splits["validation"] == [Item("validation/run/d_g01.mp4", "run")]
 
 
+def test_links_to_folders_are_followed_but_never_back(source):
+    (source / "flat" / "run" / "other").symlink_to(source / "flat" / "sit")
+    for name, target in (("back", "flat"), ("here", "flat/run")):
+        (source / "flat" / "run" / name).symlink_to(source / target)
+    assert list(files.walk(epath.Path(source / "flat" / "run"))) == [
+        "a_g01.mp4", "b_g08.mp4", "other/c_g02.mp4", "other/d_g09.mp4",
+    ]  # fmt: skip
+
+
 def test_validation_can_be_left_out(source):
     assert list(find(str(source / "split"), Layout(validation_folder="")).splits) == ["train"]
 
@@ -42,6 +53,31 @@ def test_a_pattern_divides_one_tree(source):
     }
     with pytest.raises(ValueError, match=r"--validation_pattern='_g99' leaves no file for validation in"):
         find(str(source / "flat"), Layout(validation_pattern="_g99"))
+
+
+@pytest.mark.parametrize(("share", "num_train"), [(0.2, 3), (0.5, 2), (0.01, 3), (0.99, 1)])
+def test_a_share_takes_the_last_of_each_class(tmp_path, share, num_train):
+    for path in [f"{label}/{name}.mp4" for label in ("run", "sit") for name in "abcd"]:
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).touch()
+    assert _paths(find(str(tmp_path), Layout(validation_share=share))) == {
+        "train": [f"{label}/{name}.mp4" for label in ("run", "sit") for name in "abcd"[:num_train]],
+        "validation": [f"{label}/{name}.mp4" for label in ("run", "sit") for name in "abcd"[num_train:]],
+    }
+
+
+@pytest.mark.parametrize(
+    ("layout", "message"),
+    [
+        (Layout(validation_share=1.0), "--validation_share=1.0: must be between 0 and 1"),
+        (Layout(validation_share=0.2), "class 'sit' has one file alone"),
+        (Layout(validation_share=0.2, validation_pattern="a"), "only one of them can divide the files"),
+    ],
+)
+def test_a_share_that_cannot_be_taken(source, layout, message):
+    (source / "flat" / "sit" / "c_g02.mp4").unlink()
+    with pytest.raises(ValueError, match=message):
+        find(str(source / "flat"), layout)
 
 
 @pytest.mark.parametrize(
