@@ -44,7 +44,7 @@ def from_json(mix: mixture.Mixture, step: int, saved: dict | None) -> History:
     ordinals = {name: saved["ordinals"].get(name, 0) for name in mix.weights}
     course = mixture.Course(mix, step, saved["plan_step"], ordinals)
     losses = {name: list(saved["losses"].get(name, [])) for name in mix.weights}
-    return History(course, losses, early_stop.Watch(**saved["watch"]), tuple(saved["rollbacks"]))
+    return History(course, losses, early_stop.Watch(**saved.get("watch", {})), tuple(saved["rollbacks"]))
 
 
 def rolled_back(past: History, restored: History, diverged: divergence.DivergedError) -> History:
