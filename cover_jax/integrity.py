@@ -64,9 +64,11 @@ def compare(meta: dict, found: dict[str, str]) -> list[str]:
 
 def is_damage(error: Exception) -> bool:
     """Whether an error while reading says that what is stored is wrong, and not that the storage does not answer."""
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, FileNotFoundError) or type(error).__name__ == "NotFoundError":  # the latter is TensorFlow's
         return True
-    return not isinstance(error, OSError | MemoryError) and not any(code in str(error) for code in _NO_ANSWER)
+    # Orbax and TensorStore raise these for whatever they cannot read; the clients of buckets have errors of their own.
+    unreadable = isinstance(error, ValueError | LookupError | TypeError | AttributeError | AssertionError)
+    return unreadable and not any(code in str(error) for code in _NO_ANSWER)
 
 
 def one_line(error: Exception) -> str:

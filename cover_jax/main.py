@@ -95,7 +95,7 @@ def _end(error: Exception) -> None:
     message = str(error)
     if code == exit_codes.FAILED:
         traceback.print_exception(error)
-        message = "".join(traceback.format_exception_only(error)).strip()
+        message = " ".join("".join(traceback.format_exception_only(error)).split())  # one line, the last
         if jax.distributed.is_initialized():
             time.sleep(_NEWS_S)  # another host's end may be the reason, which it says itself
     lifeline.end(code, message)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from cover_jax import checkpoint
+from cover_jax import checkpoint, exit_codes
 from cover_jax import config as config_lib
 from cover_jax.models import pretrained, variants
 from data_pipelines import pipeline, prepare, records
@@ -162,6 +163,29 @@ def test_a_run_in_a_bucket_that_often_fails_ends_as_one_on_disk(storage, data_di
             path.write_bytes(data)
     in_bucket(storage, *command(str(tmp_path / "disk"), data_dir))
     jax.tree.map(np.testing.assert_array_equal, saved_state(tmp_path / "copy" / "run"), saved_state(tmp_path / "disk"))
+
+
+def tiny(workdir: str, data_dir: pathlib.Path, *flags: str) -> list[str]:
+    return ["-m", "cover_jax.main", "--config=tests/tiny_config.py", f"--workdir={workdir}",
+            f"--config.data_dir={data_dir}", "--config.compilation_cache=False", *flags]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_bucket_that_fails_more_often_than_not_is_written_and_read_all_the_same(storage, data_dir):
+    storage.unavailable = 0.6
+    in_bucket(storage, *tiny("gs://bucket/run", data_dir, "--config.steps=2"))
+    again = in_bucket(storage, *tiny("gs://bucket/run", data_dir, "--config.steps=4"))
+    assert "continuing from gs://bucket/run/checkpoints/2" in again and "damaged" not in again
+    assert storage.refused > storage.requests / 2
+
+
+@pytest.mark.slow
+def test_a_bucket_that_never_answers_is_an_error_that_says_so(storage, data_dir):
+    storage.unavailable = 1.0
+    environment, run = os.environ | storage.environment | QUICK_RETRIES, tiny("gs://bucket/run", data_dir)
+    done = subprocess.run([sys.executable, *run], env=environment, capture_output=True, text=True, timeout=400)
+    assert done.returncode == exit_codes.FAILED
+    assert re.search("^error: .*(503|UNAVAILABLE|Unavailable)", done.stderr.splitlines()[-1]), done.stderr
 
 
 def test_a_bucket_stays_one(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+import tensorflow as tf
 from jax.sharding import NamedSharding, PartitionSpec
 
 from configs import common
@@ -185,7 +186,8 @@ def test_verify_names_what_is_damaged_and_its_code_says_so(saved, tmp_path, caps
 
 
 def test_storage_that_does_not_answer_is_no_damage(saved, tmp_path, monkeypatch):
-    for error in (PermissionError("no"), OSError(5, "I/O error"), ValueError("UNAVAILABLE: 503")):
+    aborted = tf.errors.AbortedError(None, None, "All 10 retry attempts failed")  # as a bucket that does not answer
+    for error in (PermissionError("no"), OSError(5, "I/O error"), ValueError("UNAVAILABLE: 503"), aborted):
         assert not integrity.is_damage(error)
     shutil.copytree(saved[0], tmp_path, dirs_exist_ok=True)
     loop = tmp_path / "checkpoints" / "2" / "meta" / "metadata"
