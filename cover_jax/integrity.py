@@ -66,14 +66,17 @@ def is_damage(error: Exception) -> bool:
     """Whether an error while reading says that what is stored is wrong, and not that the storage does not answer."""
     if isinstance(error, FileNotFoundError) or type(error).__name__ == "NotFoundError":  # the latter is TensorFlow's
         return True
+    if type(error) is Exception and isinstance(error.__cause__, Exception):  # orbax, of a part of an array
+        return is_damage(error.__cause__)
     # Orbax and TensorStore raise these for whatever they cannot read; the clients of buckets have errors of their own.
     unreadable = isinstance(error, ValueError | LookupError | TypeError | AttributeError | AssertionError)
     return unreadable and not any(code in str(error) for code in _NO_ANSWER)
 
 
 def one_line(error: Exception) -> str:
-    lines = str(error).splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:300]}"
+    """Without what TensorStore says of itself after the reason."""
+    lines = str(error).partition(" [")[0].splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:600]}"
 
 
 def damaged_folder(workdir: str) -> epath.Path:

@@ -7,7 +7,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-from clu import metric_writers, parameter_overview
+from clu import parameter_overview
 from einops import rearrange
 from etils import epath
 from jax.experimental import multihost_utils
@@ -17,6 +17,7 @@ from cover_jax import (
     checkpoint,
     chips,
     compilation,
+    curves,
     divergence,
     early_stop,
     evaluate,
@@ -32,6 +33,7 @@ from cover_jax import (
     progress,
     saving,
     sharding,
+    storage,
     train_step,
     warm_start,
     watchdog,
@@ -131,7 +133,7 @@ def train(config: ConfigDict, workdir: str) -> train_step.TrainState:
     with contextlib.ExitStack() as stack:
         # Waits for the save under way at the end; a failure there fails the run.
         saver = stack.enter_context(saving.Saver(config, workdir))
-        writer = stack.enter_context(_writer(run.workdir))
+        writer = stack.enter_context(curves.Curves(run.workdir))
         while True:
             try:
                 state = _train_on(run, state, past, writer, saver)
@@ -230,7 +232,7 @@ def evaluate_checkpoint(config: ConfigDict, workdir: str) -> None:
         raise FileNotFoundError(f"{workdir}/checkpoints: no checkpoint to evaluate; train first (--mode=train)")
     run = Run(config, workdir)
     state, _ = run.restore(set_aside=False)
-    with _writer(run.workdir) as writer:
+    with curves.Curves(run.workdir) as writer:
         _evaluate(run, state, int(state.step), writer)
 
 
@@ -384,7 +386,8 @@ def _evaluate(run: Run, state, step: int, writer) -> dict[str, float]:
         writer.write_images(step, {f"confusion/{name}": _heat_map(predictions.confusion(run.num_classes[name]))})
         if jax.process_index() == 0:
             of_split = evaluated.Evaluated(predictions, step, run.eval_splits[name].fingerprint)
-            evaluated.save(run.workdir, name, of_split)
+            with storage.tolerated(f"{run.workdir}: predictions of {name}"):
+                evaluated.save(run.workdir, name, of_split)
     if not rows:
         return {}
     accuracies["mean_top1"] = float(np.mean([accuracies[f"{name}/top1"] for name in run.eval_splits]))
@@ -415,13 +418,6 @@ def _describe(run: Run, state) -> None:
         (run.workdir / "config.json").write_text(json.dumps(run.meta["config"], indent=2))
         (run.workdir / "versions.json").write_text(json.dumps(run.meta["versions"], indent=2))
         (run.workdir / "parameters.txt").write_text(overview)
-
-
-def _writer(workdir: epath.Path) -> contextlib.closing:
-    """TensorBoard events in WORKDIR/tensorboard, from the first host alone."""
-    if jax.process_index():
-        return contextlib.closing(metric_writers.MultiWriter([]))
-    return contextlib.closing(metric_writers.SummaryWriter(str(workdir / "tensorboard")))
 
 
 def _preview(run: Run, name: str, batch: dict) -> np.ndarray:
