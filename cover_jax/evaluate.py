@@ -5,7 +5,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from cover_jax import compilation, metrics, sharding, train_step
+from cover_jax import compilation, metrics, sharding, train_step, watchdog
 from data_pipelines import pipeline
 
 
@@ -32,6 +32,7 @@ class Evaluator:
         return {name: self._evaluate(params, name) for name in self._splits}
 
     def _evaluate(self, params, name: str) -> metrics.Predictions:
+        watchdog.enter("evaluation", name)
         dataset, split = self._config.datasets[name], self._splits[name]
         host_index, host_count = sharding.host_part(self._mesh)
         stream = pipeline.eval_stream(

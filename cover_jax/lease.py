@@ -66,12 +66,14 @@ class _Lease:
 
     def __enter__(self):
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        if "://" not in str(self._path):
-            self._lock = open(self._path, "a+")  # noqa: SIM115 - the lock ends with the file
-            if not _try_lock(self._lock):
-                raise WorkdirInUseError(_in_use(self._path, _read(self._path)))
-        self._wait_for_sign_of_life()
-        self._write(beat=0)
+        with contextlib.ExitStack() as stack:
+            if "://" not in str(self._path):
+                self._lock = stack.enter_context(open(self._path, "a+"))
+                if not _try_lock(self._lock):
+                    raise WorkdirInUseError(_in_use(self._path, _read(self._path)))
+            self._wait_for_sign_of_life()
+            self._write(beat=0)
+            stack.pop_all()  # the lock ends with the open file: from here on with the lease
         threading.Thread(target=self._beat, name="lease", daemon=True).start()
 
     def __exit__(self, *exception):
@@ -93,7 +95,7 @@ class _Lease:
         deadline = time.monotonic() + STALE_S
         while time.monotonic() < deadline:
             time.sleep(1)
-            if (found := _read(self._path)) != holder:
+            if (found := _read(self._path)) not in (holder, None):
                 raise WorkdirInUseError(_in_use(self._path, found))
 
     def _is_dead_here(self, holder: dict) -> bool:
@@ -136,10 +138,14 @@ def _is_alive(pid: int) -> bool:
 
 def _read(path: epath.Path) -> dict | None:
     """What the file says; None where there is none, or nothing whole in it."""
-    try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
+    for _ in range(5):
+        try:
+            return json.loads(path.read_text())
+        except FileNotFoundError:
+            return None
+        except json.JSONDecodeError:
+            time.sleep(0.05)  # it is being written, perhaps
+    return None
 
 
 def _name(holder: dict | None) -> str:

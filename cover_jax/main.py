@@ -50,7 +50,8 @@ def main(argv: list[str]) -> None:
     config = _CONFIG.value
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # what the libraries note on their way would bury the run's own lines
-    preemption.listen()
+    if _MODE.value == "train":
+        preemption.listen()
     try:
         config_lib.validate(config)
         _start_distributed(config.timeouts)  # before anything that may fail on one host alone

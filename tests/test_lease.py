@@ -1,0 +1,70 @@
+"""Who holds a workdir: a job elsewhere is believed while it shows signs of life, and no longer."""
+
+import json
+import os
+import threading
+import time
+
+import pytest
+
+from cover_jax import lease
+
+ELSEWHERE = {"run_id": "abc", "host": "elsewhere", "boot": "b", "pid": 7, "started": "2026-01-01T00:00:00+00:00"}
+
+
+@pytest.fixture(autouse=True)
+def short_times(monkeypatch):
+    monkeypatch.setattr(lease, "STALE_S", 3.0)
+    monkeypatch.setattr(lease, "BEAT_S", 0.2)
+
+
+def written(workdir, **state) -> dict:
+    (workdir / "lease.json").write_text(json.dumps(ELSEWHERE | state))
+    return ELSEWHERE | state
+
+
+def held(workdir) -> dict:
+    return json.loads((workdir / "lease.json").read_text())
+
+
+def test_it_is_held_with_a_beat_and_released(tmp_path):
+    with lease.hold(str(tmp_path / "new")):
+        time.sleep(0.7)
+        found = held(tmp_path / "new")
+        assert found["pid"] == os.getpid() and found["beat"] >= 1 and "released" not in found
+        with (
+            pytest.raises(lease.WorkdirInUseError, match=rf"in use by process {os.getpid()} on .*, run "),
+            lease.hold(str(tmp_path / "new")),
+        ):
+            pass
+    assert held(tmp_path / "new")["released"]
+    with lease.hold(str(tmp_path / "new")):
+        pass
+
+
+def test_a_job_elsewhere_that_shows_no_sign_of_life_is_over(tmp_path):
+    written(tmp_path, beat=5)
+    start = time.monotonic()
+    with lease.hold(str(tmp_path)):
+        assert held(tmp_path)["pid"] == os.getpid()
+    assert time.monotonic() - start >= lease.STALE_S
+
+
+def test_a_job_elsewhere_that_beats_is_believed(tmp_path):
+    written(tmp_path, beat=5)
+    threading.Timer(1.0, written, (tmp_path,), {"beat": 6}).start()
+    with (
+        pytest.raises(lease.WorkdirInUseError, match="process 7 on elsewhere, started 2026-01-01"),
+        lease.hold(str(tmp_path)),
+    ):
+        pass
+    assert held(tmp_path) == ELSEWHERE | {"beat": 6}
+
+
+@pytest.mark.parametrize("state", [{"released": True}, {"host": lease.socket.gethostname(), "boot": lease._boot()}])
+def test_nobody_waits_for_a_job_that_has_ended(tmp_path, state):
+    written(tmp_path, **state)
+    start = time.monotonic()
+    with lease.hold(str(tmp_path)):
+        pass
+    assert time.monotonic() - start < lease.STALE_S / 2
