@@ -168,6 +168,7 @@ def timeouts() -> ml_collections.ConfigDict:
     config.compile_s = 3600  # a step on datasets that have not been together in one before
     config.step_s = 600  # any other step, with its input
     config.evaluation_s = 3600  # from one dataset's evaluation to the next one's
-    config.save_s = 600  # writing a checkpoint, and whatever waits for it
+    # Waiting for a checkpoint. After a third of it a save whose part one host has not written has failed.
+    config.save_s = 900
     config.exit_s = 300  # from the last step to the end of the process
     return config

@@ -27,7 +27,7 @@ class Saver:
     def __init__(self, config: ConfigDict, workdir: str):
         self._pending, self._problem = None, ""
         self._manager = checkpoint.open_manager(
-            workdir, config.keep_checkpoints, config.best_metric, config.timeouts.save_s
+            workdir, config.keep_checkpoints, config.best_metric, config.timeouts.save_s / 3
         )
         self.reached_preemption, self.reload = self._manager.reached_preemption, self._manager.reload
 

@@ -155,7 +155,7 @@ def test_a_last_save_that_fails_is_an_exit_code(start, tmp_path):
 
 
 def test_a_host_that_cannot_write_is_named_on_all(start, tmp_path):
-    flags = ("--config.timeouts.save_s=10", "--config.checkpoint_every_steps=6", "--config.compilation_cache=False")
+    flags = ("--config.timeouts.save_s=60", "--config.checkpoint_every_steps=6", "--config.compilation_cache=False")
     with start(tmp_path, SHARDED, *flags, hosts=2, preexec={1: limited}) as job:
         assert job.codes() == [exit_codes.NOT_SAVED] * 2, job.all_printed()
         assert f"step {LAST}/{LAST}" in job.printed(0)
