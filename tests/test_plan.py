@@ -52,7 +52,7 @@ def test_a_step_of_cover_l_needs_35_tflop_a_clip_and_1_9_an_image():
 def test_nothing_goes_back_through_a_frozen_backbone(frozen, passes):
     config = small.config(model__remat="none", optimizer__frozen=frozen)
     trainer = small.Trainer(config)
-    traced = trainer._step.trace(trainer.state, {"video": trainer.put(small.batch(config, "video"))})
+    traced = trainer.jitted.trace(trainer.state, {"video": trainer.put(small.batch(config, "video"))})
     needed = flops.train_step(config, "video", optimizer.trains_backbone(config.optimizer, trainer.state.params))
     assert needed == passes * 8 * flops.forward(variants.parse(config.model.variant), 2, 4)
     assert dot_flops(traced.jaxpr.jaxpr) == pytest.approx(needed, rel=0.01)  # the rest: heads and resizing
