@@ -1,7 +1,7 @@
 """What the project is compared with: an input pipeline as Scenic and DMVR build theirs, written for the comparison.
 
 After google-research/scenic (projects/vivit/data/video_tfrecord_dataset.py) and google-deepmind/dmvr (processors.py):
-all frames of a clip at 25 fps as JPEGs in a SequenceExample; sampled, decoded, resized, scaled by a random factor, cropped,
+all frames of a clip at 25 fps as JPEGs in a SequenceExample; sampled, decoded, resized, scaled at random, cropped,
 flipped and normalised on the host, to float32. The range of the factor is that of their ViViT for Kinetics-400
 (projects/vivit/configs/kinetics400/vivit_base_factorised_encoder.py); their colour augmentation is left out.
 
@@ -82,7 +82,7 @@ def _decode(jpegs):
 
 
 def _augment(frames_THW3, size_px: int, scales: tuple[float, float]):
-    """Shorter side to 256 for 224 px (512 for 448; nothing where it has that), scaled, a random square, a flip, -1..1."""
+    """Shorter side to 256 for 224 px (512 for 448), scaled, a random square, a flip, -1..1."""
     short = round(size_px * 256 / 224)
     if short != clips.HEIGHT:
         frames_THW3 = _resize(frames_THW3, (short, short * clips.WIDTH // clips.HEIGHT))
