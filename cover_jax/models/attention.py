@@ -54,7 +54,9 @@ class Attend:
         if self.form != "pallas":
             return projection
         tile = divided_attention.tile_lanes(self._local_heads, self.head_dim)
-        return rearrange(projection, "... (c t w) -> ... (t c w)", c=3, w=tile)
+        ordered = rearrange(projection, "... (c t w) -> ... (t c w)", c=3, w=tile)
+        # Without the barrier the compiler may order a clip's tokens for the gradient, instead of the gradient.
+        return jax.lax.optimization_barrier(ordered)
 
     def __call__(self, qkv_BTSC: jax.Array, axis: Literal["time", "space"]) -> jax.Array:
         """Softmax attention of each token to those that share its position ("time") or its frame ("space").
