@@ -33,7 +33,7 @@ def draw(title: str, curves: dict[str, Points], percent: bool = False) -> Html:
     curves = {name: _thinned(points) for name, points in curves.items() if points}
     if not curves:
         return Html()
-    scale = _Scale(curves.values(), percent)
+    scale = Scale(curves.values(), percent)
     names = "".join(f'<span class="line{i}">{escape(name)}</span>' for i, name in enumerate(curves))
     key = f'<div class="keys">{names}</div>' if len(curves) > 1 else ""
     lines = "".join(_line(i, name, points, scale) for i, (name, points) in enumerate(curves.items()))
@@ -45,7 +45,7 @@ def draw(title: str, curves: dict[str, Points], percent: bool = False) -> Html:
     )
 
 
-class _Scale:
+class Scale:
     """Places of steps and values in a drawing, and their ticks."""
 
     def __init__(self, curves, percent: bool):
@@ -87,7 +87,7 @@ def short(value: float) -> str:
     return f"{value / 1e3:.4g}k" if abs(value) >= 1e4 else f"{value:.4g}"
 
 
-def _line(number: int, name: str, points: Points, scale: _Scale) -> str:
+def _line(number: int, name: str, points: Points, scale: Scale) -> str:
     path = " ".join(f"{scale.x(step):.1f},{scale.y(value):.1f}" for step, value in points)
     dots = "".join(
         f'<circle cx="{scale.x(step):.1f}" cy="{scale.y(value):.1f}" r="3">'
@@ -97,7 +97,7 @@ def _line(number: int, name: str, points: Points, scale: _Scale) -> str:
     return f'<g class="line{number}"><polyline points="{path}"/>{dots}</g>'
 
 
-def _ends(points: Points, scale: _Scale) -> str:
+def _ends(points: Points, scale: Scale) -> str:
     (first, start), (last, end) = points[0], points[-1]
     return f"{scale.text(start)} at step {first} to {scale.text(end)} at step {last}"
 

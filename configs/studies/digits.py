@@ -1,0 +1,61 @@
+"""Does co-training help? The paper's claim in small, on digits that move and digits that stand still.
+
+    python -m cover_jax.study --config=configs/studies/digits.py --workdir=/tmp/digits
+
+An image model (500 steps on single digits) becomes a video model as TimeSformer's authors do it, `temporal_fc` at zero,
+and is trained in each setting from there. Everything here is this project's choice. RESULTS.md has what came out.
+"""
+
+from configs import demo
+from configs.studies import common
+
+APPEARANCE, MOTION, IMAGES = "appearance", "motion", "images"
+START_STEPS = 500  # on images alone
+STEPS = 250  # of each setting, and so on each of its datasets: with the plan "joint" every step has all of them
+
+
+def get_config():
+    study = common.get_config()
+    study.run = run()
+    study.examples_per_draw = {APPEARANCE: 60, MOTION: 64, IMAGES: 0}
+    for name, setting in settings().items():
+        study.settings[name] = setting
+    study.baselines[APPEARANCE] = (APPEARANCE, "appearance_compute", "appearance_exposure")
+    study.baselines[MOTION] = (MOTION, "motion_compute")
+    study.quick_settings = (APPEARANCE, "appearance_images")
+    return study
+
+
+def run():
+    """What all runs share: the demo's model and batches, begun as an image model."""
+    config = demo.get_config()
+    config.eval_every_steps = 125
+    config.log_every_steps = 125
+    config.input.leaks = "ignore"  # the digits are divided once, for all three
+    config.model.temporal_init = "zeros"
+    config.model.time_embed_std = 0.0
+    config.optimizer.warmup_steps = 50
+    return config
+
+
+def settings():
+    """Name -> setting, in the order of the table."""
+    # As ViT's authors have it (arXiv 2010.11929), the start's head has a hidden layer. It is not taken over, though its
+    # classes are the same: all heads begin anew, as they do where images and clips have different classes.
+    before = {"changes": {"model": {"head": "mlp"}}}
+    after = {"start": "start"}
+    longer = {"start": "start_longer"}
+    return {
+        "start": common.setting("images: the start", (IMAGES,), START_STEPS, **before),
+        "start_longer": common.setting("images: a longer start", (IMAGES,), START_STEPS + STEPS, **before),
+        APPEARANCE: common.setting("alone", (APPEARANCE,), STEPS, **after),
+        MOTION: common.setting("alone", (MOTION,), STEPS, **after),
+        # 64 images are as much work as 16 clips: three datasets take three times as long as one.
+        "appearance_compute": common.setting("alone, same compute", (APPEARANCE,), 3 * STEPS, **after),
+        "motion_compute": common.setting("alone, same compute", (MOTION,), 3 * STEPS, **after),
+        "appearance_exposure": common.setting("alone, same images before", (APPEARANCE,), STEPS, **longer),
+        "joint": common.setting("joint", (APPEARANCE, MOTION), STEPS, **after),
+        "appearance_images": common.setting("alone + images", (APPEARANCE, IMAGES), STEPS, **after),
+        "motion_images": common.setting("alone + images", (MOTION, IMAGES), STEPS, **after),
+        "joint_images": common.setting("joint + images (CoVeR)", (APPEARANCE, MOTION, IMAGES), STEPS, **after),
+    }

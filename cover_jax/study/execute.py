@@ -1,0 +1,68 @@
+"""Runs of a study, in processes beside each other. What a killed one leaves unfinished goes on from its checkpoint."""
+
+import concurrent.futures
+import contextlib
+import multiprocessing
+import os
+import pathlib
+import time
+from collections.abc import Iterator
+
+from absl import logging
+
+from cover_jax import compilation, lease
+from cover_jax.study import results
+from cover_jax.study.plan import Run
+
+LOG = "log.txt"
+
+
+class RunFailedError(RuntimeError):
+    """A run of the study failed. The message says which, why, and where its log is."""
+
+
+def all_of(runs: list[Run], workdir: pathlib.Path, workers: int) -> Iterator[Run]:
+    """Trains all runs, each after the one that it starts from, and yields each that has ended.
+
+    Args:
+        runs: without results so far, in the order in which to begin with them.
+        workdir: keeps compiled programs, so that equal ones are compiled once.
+        workers: processes; each takes its share of the cores.
+
+    Raises:
+        RunFailedError: after those under way have ended.
+    """
+    waiting, going, folders = list(runs), {}, {run.folder for run in runs}
+    os.environ["NPROC"] = str(max(1, len(os.sched_getaffinity(0)) // workers))  # XLA's threads, in each process
+    spawn = multiprocessing.get_context("spawn")  # JAX does not survive a fork
+    with concurrent.futures.ProcessPoolExecutor(workers, spawn, _begin, (str(workdir / "compilation_cache"),)) as pool:
+        while waiting or going:
+            ready = [run for run in waiting if run.start not in folders][: workers - len(going)]
+            waiting = [run for run in waiting if run not in ready]
+            going |= {pool.submit(_train, run): run for run in ready}
+            done, _ = concurrent.futures.wait(going, return_when=concurrent.futures.FIRST_COMPLETED)
+            for future in done:
+                run = going.pop(future)
+                if error := future.exception():
+                    where = run.folder / LOG
+                    raise RunFailedError(f"{run}: {type(error).__name__}: {error} (see {where})") from error
+                folders.remove(run.folder)
+                yield run
+
+
+def _begin(cache: str) -> None:
+    """What each process does first."""
+    logging.set_verbosity(logging.WARNING)
+    compilation.keep_compiled(cache)
+
+
+def _train(run: Run) -> None:
+    """Trains one run to its end, and keeps its results."""
+    from cover_jax import train  # not before: it brings TensorFlow, which the process that waits does not need
+
+    run.folder.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    with open(run.folder / LOG, "a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        with lease.hold(str(run.folder)):
+            train.train(run.config, str(run.folder))
+        results.save(run, time.perf_counter() - start)

@@ -1,0 +1,124 @@
+"""A study's config -> the runs that it consists of, each with its whole config and its folder."""
+
+import copy
+import dataclasses
+import pathlib
+
+from ml_collections import ConfigDict
+
+from configs.studies import common
+from cover_jax import config as config_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run of a study.
+
+    Attributes:
+        setting: its name.
+        seed: its replicate's.
+        draw: its replicate's.
+        config: as in configs/common.py, valid.
+        folder: its workdir.
+        start: the folder of the run that it starts from; None: of no run.
+    """
+
+    setting: str
+    seed: int
+    draw: int
+    config: ConfigDict
+    folder: pathlib.Path
+    start: pathlib.Path | None
+
+    def __str__(self):
+        return f"{self.setting}, seed {self.seed}, draw {self.draw}"
+
+
+def quick(study: ConfigDict) -> ConfigDict:
+    """The study with its quick settings, those that they start from, and its quick replicates alone."""
+    found = copy.deepcopy(study).unlock()
+    kept = set(study.quick_settings)
+    for name in reversed(list(study.settings)):
+        if name in kept:
+            kept.add(study.settings[name].start)
+    found.settings = ConfigDict(sort_keys=False)  # the copy's are sorted
+    for name in study.settings:
+        if name in kept:
+            found.settings[name] = study.settings[name]
+    found.seeds, found.draws = (values[: study.quick_replicates] for values in (study.seeds, study.draws))
+    return found
+
+
+def runs(study: ConfigDict, workdir: pathlib.Path) -> list[Run]:
+    """All runs, replicate by replicate, each after the one that it starts from.
+
+    Raises:
+        ConfigError: the study is not as configs/studies/common.py says, or one of its runs cannot be.
+    """
+    errors = _errors(study)
+    if errors:
+        raise config_lib.ConfigError("\n".join(errors))
+    replicates = zip(study.seeds, study.draws, strict=True)
+    return [_run(study, name, seed, draw, workdir) for seed, draw in replicates for name in study.settings]
+
+
+def _run(study: ConfigDict, name: str, seed: int, draw: int, workdir: pathlib.Path) -> Run:
+    def folder(setting: str) -> pathlib.Path:
+        return workdir / "runs" / setting / f"seed{seed}_draw{draw}"
+
+    start = folder(study.settings[name].start) if study.settings[name].start else None
+    config = _config(study, name, seed, draw)
+    if start:
+        config.model.init_from = str(start)
+    try:
+        config_lib.validate(config)
+    except config_lib.ConfigError as error:
+        raise config_lib.ConfigError("\n".join(f"settings.{name}: {line}" for line in str(error).split("\n"))) from None
+    return Run(name, seed, draw, config, folder(name), start)
+
+
+def _config(study: ConfigDict, name: str, seed: int, draw: int) -> ConfigDict:
+    setting, config = study.settings[name], copy.deepcopy(study.run).unlock()
+    for dataset in list(config.datasets):
+        if dataset not in setting.datasets:
+            del config.datasets[dataset]
+        elif examples := study.examples_per_draw[dataset]:
+            config.datasets[dataset].train_split = f"train[{draw * examples}:{(draw + 1) * examples}]"
+    config.seed, config.steps = seed, setting.steps
+    config.update(setting.changes)
+    return config
+
+
+def _errors(study: ConfigDict) -> list[str]:
+    """What of the study itself is wrong, a line each; its runs are checked one by one."""
+    schema = common.get_config()
+    if wrong := set(study) ^ set(schema):
+        return [f"{key}: {'unknown' if key in study else 'missing'}; see configs/studies/common.py" for key in wrong]
+    errors = []
+    if len(study.seeds) != len(study.draws) or not study.seeds:
+        errors.append(f"seeds={study.seeds}, draws={study.draws}: must be equally many, at least one")
+    elif len(set(zip(study.seeds, study.draws, strict=True))) < len(study.seeds):
+        errors.append(f"seeds={study.seeds}, draws={study.draws}: two replicates are the same")
+    for name in study.run.datasets:
+        if name not in study.examples_per_draw:
+            errors.append(f"examples_per_draw.{name}: missing; 0 for all of them")
+    if not len(study.settings):
+        errors.append("settings: empty; a study needs at least one")
+    for i, name in enumerate(study.settings):
+        errors += _setting_errors(study, name, list(study.settings)[:i])
+    named = {name for names in study.baselines.values() for name in names} | set(study.quick_settings)
+    errors += [f"baselines, quick_settings: no setting is called {name!r}" for name in named - set(study.settings)]
+    return errors
+
+
+def _setting_errors(study: ConfigDict, name: str, before: list[str]) -> list[str]:
+    setting, have = study.settings[name], set(study.run.datasets)
+    wrong = set(setting) ^ set(common.setting("", (), 1))
+    errors = [f"settings.{name}.{key}: unknown or missing; see configs/studies/common.py" for key in wrong]
+    if wrong:
+        return errors
+    if unknown := sorted(set(setting.datasets) - have):
+        errors.append(f"settings.{name}.datasets: {', '.join(unknown)} not in run.datasets: {', '.join(have)}")
+    if setting.start and setting.start not in before:
+        errors.append(f"settings.{name}.start={setting.start!r}: must be a setting before it: {', '.join(before)}")
+    return errors

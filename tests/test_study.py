@@ -1,0 +1,201 @@
+"""A study: which runs it has, what the table makes of them, and that no run is done twice."""
+
+import json
+import math
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+from configs.studies import digits
+from cover_jax import config as config_lib
+from cover_jax import flops
+from cover_jax.study import __main__ as command
+from cover_jax.study import execute, plan, plots, results, table
+from tests import tiny_study
+
+WORKDIR = pathlib.Path("/none")
+
+
+def result(setting, seed, draw, top1, curve=((2, 0.5),)):
+    """Results of a run on `images`, as results.py writes them."""
+    of_images = {"examples": {"images": 500}, "curves": {"images": list(curve)}, "top1": {"images": top1}}
+    return {"setting": setting, "seed": seed, "draw": draw, "seconds": 1.0, **of_images}
+
+
+# Which runs
+
+
+def test_each_replicate_has_a_run_of_each_setting_on_its_draw_from_its_seed():
+    runs = plan.runs(tiny_study.get_config(), WORKDIR)
+    assert [(r.setting, r.seed, r.draw) for r in runs] == [
+        (setting, seed, draw) for seed, draw in ((3, 1), (4, 2)) for setting in ("start", "after", "other")
+    ]
+    after = runs[4]
+    assert after.config.seed == 4
+    assert after.config.steps == 4
+    assert after.config.datasets.images.train_split == "train[32:48]"
+    assert after.start == runs[3].folder
+    assert after.config.model.init_from == str(runs[3].folder)
+    assert len({run.folder for run in runs}) == 6
+    assert [run.config.optimizer.name for run in runs[3:]] == ["adamw", "adamw", "sgd"]
+
+
+def test_quick_has_its_settings_and_those_that_they_start_from():
+    quick = plan.runs(plan.quick(tiny_study.get_config()), WORKDIR)
+    assert [(run.setting, run.seed) for run in quick] == [("start", 3), ("after", 3)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.update(seeds=(0,)), "seeds=(0,), draws=(1, 2): must be equally many"),
+        (lambda s: s.update(seeds=(0, 0), draws=(1, 1)), "two replicates are the same"),
+        (lambda s: s.settings.after.update(start="other"), "settings.after.start='other': must be a setting before it"),
+        (lambda s: s.settings.after.update(datasets=("clips",)), "settings.after.datasets: clips not in run.datasets"),
+        (lambda s: s.settings.after.update(step=1), "settings.after.step: unknown or missing"),
+        (lambda s: s.settings.after.changes.update(model={"size": 8}), "did you mean config.model.size_px?"),
+        (lambda s: s.settings.after.update(steps=0), "settings.after: config.steps=0: must be greater than 0"),
+        (lambda s: s.update(quick_settings=("slow",)), "no setting is called 'slow'"),
+        (lambda s: s.examples_per_draw.__delitem__("images"), "examples_per_draw.images: missing"),
+        (lambda s: s.update(replicates=3), "replicates: unknown"),
+    ],
+)
+def test_a_study_that_cannot_be(change, message):
+    study = tiny_study.get_config()
+    change(study)
+    with pytest.raises(config_lib.ConfigError, match=re.escape(message)):
+        plan.runs(study, WORKDIR)
+
+
+# Controls of the published study
+
+
+def test_controls_of_the_digits_are_equal_in_what_they_control_for():
+    runs = {run.setting: run.config for run in plan.runs(digits.get_config(), WORKDIR)[: len(digits.settings())]}
+
+    def work(name):
+        return runs[name].steps * sum(flops.train_step(runs[name], dataset) for dataset in runs[name].datasets)
+
+    for target in ("appearance", "motion"):
+        assert 1 <= work(f"{target}_compute") / work("joint_images") < 1.05
+    for name, config in runs.items():
+        if not name.startswith("start") and not name.endswith("_compute"):
+            assert config.plan == "joint" and config.steps == runs["appearance"].steps, name
+    images = {name: config.steps for name, config in runs.items() if "images" in config.datasets}
+    assert images["start_longer"] == images["start"] + images["appearance_images"]
+    batch_sizes = {config.datasets.images.batch_size for config in runs.values() if "images" in config.datasets}
+    assert len(batch_sizes) == 1
+
+
+def test_no_published_run_is_on_the_draw_that_settings_were_chosen_on():
+    assert 0 not in digits.get_config().draws
+
+
+# Table
+
+
+def test_means_and_paired_differences_by_hand():
+    study = tiny_study.get_config()
+    found = [result("start", 3, 1, 0.50), result("start", 4, 2, 0.70), result("start", 5, 3, 0.1)]
+    found += [result("after", 4, 2, 0.90), result("after", 3, 1, 0.60)]
+    start, after = table.tables(study, found)["images"]
+    assert (start.setting, start.label, start.differences) == ("start", "the start", {})
+    assert after.top1.value == pytest.approx(0.75)
+    assert after.top1.error == pytest.approx(0.15)  # deviations of .15 twice: sqrt(2 x .15^2 / 1) / sqrt(2)
+    assert after.differences["start"].value == pytest.approx(0.15)  # of .1 and .2: seed 5 has no partner
+    assert after.differences["start"].error == pytest.approx(0.05)
+    assert after.differences["start"].count == 2
+    text = table.markdown(study, {"images": [start, after]}, {"images": 500})
+    assert "images, 500 validation examples:" in text
+    assert re.search(r"\| from it +\| 2 +\| 75.0 ± 15.0 +\| \+15.0 ± 5.0 +\|", text)
+
+
+def test_a_difference_is_clear_outside_student_s_interval():
+    assert table.mean([0.1, 0.1001, 0.0999]).is_clear
+    assert table.Mean(0.13, 0.01, 2).is_clear  # t is 12.7 with one degree of freedom
+    assert not table.Mean(0.12, 0.01, 2).is_clear
+    assert not table.Mean(-0.27, 0.1, 5).is_clear  # 2.776 with four
+    assert table.Mean(-0.28, 0.1, 5).is_clear
+
+
+def test_a_single_replicate_has_no_error_and_is_never_clear():
+    one = table.mean([0.5])
+    assert math.isnan(one.error) and not one.is_clear
+    assert "±" not in table.markdown(
+        tiny_study.get_config(), table.tables(tiny_study.get_config(), [result("start", 3, 1, 0.5)]), {"images": 500}
+    )
+
+
+def test_curves_are_means_at_each_step():
+    curves = plots.means_by_step(
+        [result("start", 3, 1, 0, [(2, 0.1), (4, 0.3)]), result("start", 4, 2, 0, [(2, 0.2)])], "images"
+    )
+    assert [(step, of.value, of.count) for step, of in curves["start"]] == [
+        (2, pytest.approx(0.15), 2), (4, pytest.approx(0.3), 1)
+    ]  # fmt: skip
+
+
+def test_plots_name_settings_and_datasets(tmp_path):
+    found = [result("start", 3, 1, 0.5), result("start", 4, 2, 0.7), result("after", 3, 1, 0.6)]
+    command.write(tiny_study.get_config(), found, tmp_path)
+    for name in ("accuracy.svg", "curves.svg"):
+        drawn = (tmp_path / name).read_text()
+        assert drawn.startswith("<svg xmlns=") and "the start" in drawn and "images: validation" in drawn
+    assert json.loads((tmp_path / "table.json").read_text())["images"][0]["top1"]["value"] == pytest.approx(0.6)
+
+
+# Resuming
+
+
+def save_results(run, **changes):
+    run.folder.mkdir(parents=True)
+    found = result(run.setting, run.seed, run.draw, 0.5) | {"config": json.loads(run.config.to_json())}
+    (run.folder / results.FILE).write_text(json.dumps(found | changes))
+
+
+def test_a_run_with_results_is_not_repeated(tmp_path, monkeypatch):
+    runs = plan.runs(tiny_study.get_config(), tmp_path)
+    save_results(runs[0])
+    save_results(runs[2])
+    trained = []
+
+    def train(missing, workdir, workers):
+        for run in missing:
+            trained.append(run)
+            save_results(run)
+            yield run
+
+    monkeypatch.setattr(execute, "all_of", train)
+    assert len(command._results(runs, tmp_path, workers=1)) == 6
+    assert trained == [runs[1], *runs[3:]]
+
+
+def test_results_of_another_config_are_refused(tmp_path):
+    run = plan.runs(tiny_study.get_config(), tmp_path)[0]
+    save_results(run, config=json.loads(run.config.to_json()) | {"steps": 77})
+    with pytest.raises(config_lib.ConfigError, match=r"results.json: was made with config.steps=77, not 2; take anoth"):
+        results.load(run)
+
+
+@pytest.mark.slow
+def test_the_command_killed_and_continued(tmp_path):
+    arguments = [
+        sys.executable, "-m", "cover_jax.study", "--config=tests/tiny_study.py", f"--workdir={tmp_path / 'study'}",
+        "--quick", "--workers=1", f"--config.run.data_dir={tmp_path / 'data'}",
+    ]  # fmt: skip
+    first = subprocess.run(arguments, capture_output=True, text=True)
+    assert first.returncode == 0, first.stderr
+    assert "2 runs, 0 of them done before" in first.stdout
+    assert re.search(r"\| from it +\| 1 ", first.stdout)
+    after = tmp_path / "study/runs/after/seed3_draw1"
+    assert "initialised from" in (after / execute.LOG).read_text()
+    before = json.loads((after / results.FILE).read_text())
+    assert [step for step, _ in before["curves"]["images"]] == [2, 4]
+    (after / results.FILE).unlink()  # as if it had been killed after its last checkpoint
+    again = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert "2 runs, 1 of them done before" in again.stdout
+    assert "nothing is left to train" in (after / execute.LOG).read_text()
+    assert json.loads((after / results.FILE).read_text())["top1"] == before["top1"]
