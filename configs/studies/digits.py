@@ -42,12 +42,11 @@ def settings():
     """Name -> setting, in the order of the table."""
     # As ViT's authors have it (arXiv 2010.11929), the start's head has a hidden layer. It is not taken over, though its
     # classes are the same: all heads begin anew, as they do where images and clips have different classes.
-    before = {"changes": {"model": {"head": "mlp"}}}
-    after = {"start": "start"}
-    longer = {"start": "start_longer"}
+    before = {"model": {"head": "mlp"}}
+    after, longer = {"start": "start"}, {"start": "start_longer"}
     return {
-        "start": common.setting("images: the start", (IMAGES,), START_STEPS, **before),
-        "start_longer": common.setting("images: a longer start", (IMAGES,), START_STEPS + STEPS, **before),
+        "start": common.setting("images: the start", (IMAGES,), START_STEPS, changes=before),
+        "start_longer": common.setting("images: the start, longer", (IMAGES,), STEPS, changes=before, **after),
         APPEARANCE: common.setting("alone", (APPEARANCE,), STEPS, **after),
         MOTION: common.setting("alone", (MOTION,), STEPS, **after),
         # 64 images are as much work as 16 clips: three datasets take three times as long as one.
