@@ -17,7 +17,7 @@ STEPS = 250  # of each setting, and so on each of its datasets: with the plan "j
 def get_config():
     study = common.get_config()
     study.run = run()
-    study.examples_per_draw = {APPEARANCE: 60, MOTION: 64, IMAGES: 0}
+    study.examples_per_draw = {APPEARANCE: 60, MOTION: 300, IMAGES: 0}
     for name, setting in settings().items():
         study.settings[name] = setting
     study.baselines[APPEARANCE] = (APPEARANCE, "appearance_compute", "appearance_exposure")
@@ -33,7 +33,7 @@ def run():
     config.log_every_steps = 125
     config.input.leaks = "ignore"  # the digits are divided once, for all three
     config.model.temporal_init = "zeros"
-    config.model.time_embed_std = 0.0
+    config.model.time_embed_std = 0.5  # with one of zeros the order of frames is learnt later, if at all
     config.optimizer.warmup_steps = 50
     return config
 

@@ -8,6 +8,7 @@ import pathlib
 import time
 from collections.abc import Iterator
 
+import jax
 from absl import logging
 
 from cover_jax import compilation, lease
@@ -54,6 +55,7 @@ def _begin(cache: str) -> None:
     """What each process does first."""
     logging.set_verbosity(logging.WARNING)
     compilation.keep_compiled(cache)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # a hundred runs compile the small ones as well
 
 
 def _train(run: Run) -> None:
