@@ -28,6 +28,34 @@ GELUS = ("exact", "tanh")
 REMATS = ("full", "attention", "none")
 
 
+@jax.custom_vjp
+def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
+    """`x` [..., C] plus a float32 `bias` [C], in x's dtype. The bias's gradient is summed in float32.
+
+    Summed by a matrix product, which takes a TPU a quarter of the time of a sum: with eight rows of ones, because the
+    compiler turns one row into a sum again.
+    """
+    return (x + bias).astype(x.dtype)
+
+
+def _add_bias_forward(x, bias):
+    return add_bias(x, bias), None
+
+
+@jax.named_scope("bias_gradient")
+def _add_bias_backward(_, gradient):
+    leading = tuple(range(gradient.ndim - 1))
+    ones = jnp.ones((8, *gradient.shape[:-1]), gradient.dtype)
+    sums_8C = jax.lax.dot_general(
+        ones, gradient, ((tuple(axis + 1 for axis in leading), leading), ((), ())),
+        precision=jax.lax.Precision.HIGHEST, preferred_element_type=jnp.float32,
+    )  # fmt: skip
+    return gradient, sums_8C[0]
+
+
+add_bias.defvjp(_add_bias_forward, _add_bias_backward)
+
+
 class Linear(nnx.Linear):
     """`nnx.Linear` that adds its bias in float32, so that the bias's gradient is summed in float32 too.
 
@@ -38,7 +66,7 @@ class Linear(nnx.Linear):
         """`columns` chooses and orders output features: it is applied to the last axis of kernel and bias."""
         kernel = columns(self.kernel[...]).astype(self.dtype)
         product = jnp.dot(x.astype(self.dtype), kernel, precision=self.precision)
-        return (product + columns(self.bias[...])).astype(self.dtype)
+        return add_bias(product, columns(self.bias[...]))
 
 
 def linear(

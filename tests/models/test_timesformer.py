@@ -231,3 +231,18 @@ def test_gelu_is_the_one_that_is_asked_for(form, dtype):
     expected = jax.nn.gelu(x.astype(jnp.float32), approximate=form == "tanh").astype(dtype)
     difference = np.abs(timesformer.gelu(x, form).astype(jnp.float32) - expected.astype(jnp.float32))
     assert difference.max() < 2e-6  # the other is 5e-4 away
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_bias_is_added_and_its_gradient_summed_in_float32(dtype):
+    keys = jax.random.split(jax.random.key(0), 3)
+    x, weights = (jax.random.normal(key, (2, 3, 700, 5), dtype) for key in keys[:2])
+    bias = jax.random.normal(keys[2], (5,))
+    plain = lambda x, bias: (x.astype(jnp.float32) + bias).astype(dtype)  # noqa: E731
+    found, back = jax.vjp(timesformer.add_bias, x, bias)
+    expected, plain_back = jax.vjp(plain, x, bias)
+    np.testing.assert_array_equal(found, expected)
+    (x_gradient, bias_gradient), (plain_x_gradient, plain_bias_gradient) = back(weights), plain_back(weights)
+    np.testing.assert_array_equal(x_gradient, plain_x_gradient)
+    assert bias_gradient.dtype == jnp.float32
+    np.testing.assert_allclose(bias_gradient, plain_bias_gradient, rtol=1e-5, atol=1e-4)
