@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from configs.studies import digits
+from configs.studies import digits, real
 from cover_jax import config as config_lib
 from cover_jax import flops
 from cover_jax.study import __main__ as command
@@ -70,7 +70,14 @@ def test_a_study_that_cannot_be(change, message):
         plan.runs(study, WORKDIR)
 
 
-# Controls of the published study
+# The published studies
+
+
+@pytest.mark.parametrize("study", [digits, real])
+def test_a_published_study_is_valid_and_leaves_out_the_draw_that_settings_were_chosen_on(study):
+    config = study.get_config()
+    assert plan.runs(config, WORKDIR) and plan.runs(plan.quick(config), WORKDIR)
+    assert 0 not in config.draws
 
 
 def test_controls_of_the_digits_are_equal_in_what_they_control_for():
@@ -88,10 +95,6 @@ def test_controls_of_the_digits_are_equal_in_what_they_control_for():
     assert images["start_longer"] == images["appearance_images"]
     batch_sizes = {config.datasets.images.batch_size for config in runs.values() if "images" in config.datasets}
     assert len(batch_sizes) == 1
-
-
-def test_no_published_run_is_on_the_draw_that_settings_were_chosen_on():
-    assert 0 not in digits.get_config().draws
 
 
 # Table
