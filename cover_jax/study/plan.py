@@ -45,6 +45,8 @@ def quick(study: ConfigDict) -> ConfigDict:
     for name in study.settings:
         if name in kept:
             found.settings[name] = study.settings[name]
+    for dataset, names in study.baselines.items():
+        found.baselines[dataset] = tuple(name for name in names if name in kept)
     found.seeds, found.draws = (values[: study.quick_replicates] for values in (study.seeds, study.draws))
     return found
 
