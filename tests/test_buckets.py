@@ -1,6 +1,7 @@
 """Data and runs in gs://, by the layers of TFDS and orbax, from a server on 127.0.0.1."""
 
 import hashlib
+import io
 import json
 import os
 import pathlib
@@ -12,6 +13,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from PIL import Image
 
 from cover_jax import checkpoint, exit_codes
 from cover_jax import config as config_lib
@@ -177,6 +179,20 @@ def test_a_bucket_of_which_a_third_of_all_requests_fail_is_written_and_read_all_
     again = in_bucket(storage, *tiny("gs://bucket/run", data_dir, "--config.steps=4"))
     assert "continuing from gs://bucket/run/checkpoints/2" in again and "damaged" not in again
     assert storage.refused > storage.requests / 4
+
+
+@pytest.mark.slow
+def test_a_run_begins_from_one_in_a_bucket_and_says_what_a_file_there_shows(storage, data_dir):
+    in_bucket(storage, *tiny("gs://bucket/first", data_dir, "--config.steps=2"))
+    begin = ("--config.steps=1", "--config.model.init_from=gs://bucket/first")
+    started = in_bucket(storage, *tiny("gs://bucket/run", data_dir, *begin))
+    assert "initialised from gs://bucket/first: a run of this project, step 2" in started
+    picture = io.BytesIO()
+    Image.new("RGB", (16, 16), "gray").save(picture, "PNG")
+    storage.put("bucket", "pictures/gray.png", picture.getvalue())
+    ask = ("--checkpoint=gs://bucket/run", "--format=csv", "gs://bucket/pictures/gray.png")
+    asked = in_bucket(storage, "-m", "cover_jax.predict", *ask)
+    assert "gs://bucket/pictures/gray.png" in asked.splitlines()[1]
 
 
 @pytest.mark.slow
