@@ -113,7 +113,7 @@ def test_means_and_paired_differences_by_hand():
     assert after.differences["start"].count == 2
     text = table.markdown(study, {"images": [start, after]}, {"images": 500})
     assert "images, 500 validation examples:" in text
-    assert re.search(r"\| from it +\| 2 +\| 75.0 ± 15.0 +\| \+15.0 ± 5.0 +\|", text)
+    assert re.search(r"\| from it +\| +2 \| +75.0 ± 15.0 \| +\+15.0 ± 5.0 \|", text)
 
 
 def test_a_difference_is_clear_outside_student_s_interval():
@@ -192,7 +192,7 @@ def test_the_command_killed_and_continued(tmp_path):
     first = subprocess.run(arguments, capture_output=True, text=True)
     assert first.returncode == 0, first.stderr
     assert "2 runs, 0 of them done before" in first.stdout
-    assert re.search(r"\| from it +\| 1 ", first.stdout)
+    assert re.search(r"\| from it +\| +1 \|", first.stdout)
     after = tmp_path / "study/runs/after/seed3_draw1"
     assert "initialised from" in (after / execute.LOG).read_text()
     before = json.loads((after / results.FILE).read_text())

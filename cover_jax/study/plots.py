@@ -8,7 +8,10 @@ from cover_jax.report import chart
 from cover_jax.study import table
 from data_pipelines.page import escape
 
-COLORS = ("#0b62b8", "#d98560", "#2b7a3e", "#8a5a00", "#7b4fb5", "#b0305c", "#3c8f99", "#555e68")
+COLORS = (
+    "#0b62b8", "#d98560", "#2b7a3e", "#8a5a00", "#7b4fb5", "#b0305c", "#3c8f99", "#555e68", "#c9a227", "#5f8dd3",
+    "#e07ba5", "#7fae42",
+)  # fmt: skip
 STYLE = (
     "text { font: 12px system-ui, sans-serif; fill: #1c2127; } .title { font-weight: 600; } .grid { stroke: #d5dbe1; }"
     " polyline { fill: none; stroke-width: 2; }"
@@ -76,7 +79,8 @@ def _curves(study: ConfigDict, curves: Curves) -> str:
     scale = chart.Scale([[(step, of.value) for step, of in points] for points in curves.values()], percent=True)
     parts = [scale.axes()]
     for i, (setting, points) in enumerate(curves.items()):
-        color, y = COLORS[i % len(COLORS)], ROW_PX * (i + 1)
+        color = COLORS[list(study.settings).index(setting) % len(COLORS)]  # the same in all panels
+        y = ROW_PX * (i + 1)
         path = " ".join(f"{scale.x(step):.1f},{scale.y(of.value):.1f}" for step, of in points)
         parts.append(f'<polyline stroke="{color}" points="{path}"/>')
         parts += [_error_bar(scale, step, of, color) for step, of in points if of.count > 1]

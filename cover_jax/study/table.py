@@ -114,15 +114,20 @@ def markdown(study: ConfigDict, of_datasets: dict[str, list[Row]], examples: Map
 
 
 def _table(study: ConfigDict, name: str, rows: list[Row], examples: int) -> str:
-    baselines = list(dict.fromkeys(baseline for row in rows for baseline in row.differences))
+    baselines = [b for b in study.baselines.get(name, ()) if any(b in row.differences for row in rows)]
     titles = ["setting", "runs", f"{name} top-1", *(f"minus: {study.settings[b].label}" for b in baselines)]
     cells = [titles, ["---", *["---:"] * (len(titles) - 1)]]
     for row in rows:
         differences = [_difference(row.differences.get(baseline)) for baseline in baselines]
         cells.append([row.label, str(row.top1.count), _percent(row.top1), *differences])
     widths = [max(len(line[i]) for line in cells) for i in range(len(titles))]
-    lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |" for line in cells]
-    return "\n".join([f"{name}, {examples} validation examples:", "", *lines])
+    return "\n".join([f"{name}, {examples} validation examples:", "", *(_line(line, widths) for line in cells)])
+
+
+def _line(cells: list[str], widths: list[int]) -> str:
+    """The first cell to the left, the others to the right."""
+    first, *others = zip(cells, widths, strict=True)
+    return "| " + " | ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]) + " |"
 
 
 def _percent(of: Mean) -> str:
