@@ -48,6 +48,16 @@ def test_quick_has_its_settings_and_those_that_they_start_from():
     assert [(run.setting, run.seed) for run in quick] == [("start", 3), ("after", 3)]
 
 
+def test_settings_that_are_asked_for_and_those_that_they_start_from():
+    study = plan.only(tiny_study.get_config(), ["after"])
+    assert [run.setting for run in plan.runs(study, WORKDIR)] == ["start", "after"] * 2
+    study = plan.only(digits.get_config(), ["joint", "appearance"])
+    assert {run.setting for run in plan.runs(study, WORKDIR)} == {"start", "appearance", "joint"}
+    assert study.baselines.appearance == ("appearance",)
+    with pytest.raises(config_lib.ConfigError, match="there is no join; there are start, "):
+        plan.only(digits.get_config(), ["join"])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -23,6 +23,7 @@ _CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of confi
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for runs, table and plots; local.")
 _WORKERS = flags.DEFINE_integer("workers", 2, "Runs beside each other, each with its share of the cores.", 1)
 _QUICK = flags.DEFINE_bool("quick", False, "Only the study's quick settings and replicates: its clearest effect.")
+_SETTINGS = flags.DEFINE_list("settings", [], "Only these settings, and those that they start from. Without it: all.")
 flags.mark_flags_as_required(["config", "workdir"])
 
 
@@ -31,8 +32,9 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"arguments that are no flags: {' '.join(argv[1:])}")
     workdir = pathlib.Path(_WORKDIR.value).expanduser().resolve()
-    study = plan.quick(_CONFIG.value) if _QUICK.value else _CONFIG.value
     try:
+        study = plan.only(_CONFIG.value, _SETTINGS.value) if _SETTINGS.value else _CONFIG.value
+        study = plan.quick(study) if _QUICK.value else study
         found = _results(plan.runs(study, workdir), workdir, _WORKERS.value)
     except config_lib.ConfigError as error:
         print(error, file=sys.stderr)

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
@@ -35,19 +36,33 @@ class Run:
 
 
 def quick(study: ConfigDict) -> ConfigDict:
-    """The study with its quick settings, those that they start from, and its quick replicates alone."""
-    found = copy.deepcopy(study).unlock()
-    kept = set(study.quick_settings)
+    """The study with its quick settings and its quick replicates alone."""
+    found = only(study, study.quick_settings)
+    found.seeds, found.draws = (values[: study.quick_replicates] for values in (study.seeds, study.draws))
+    return found
+
+
+def only(study: ConfigDict, names: Sequence[str]) -> ConfigDict:
+    """The study with these of its settings alone, and those that they start from.
+
+    Raises:
+        ConfigError: it has no setting of such a name.
+    """
+    if unknown := [name for name in names if name not in study.settings]:
+        there = ", ".join(study.settings)
+        raise config_lib.ConfigError(f"settings: there is no {', '.join(unknown)}; there are {there}")
+    kept = set(names)
     for name in reversed(list(study.settings)):
         if name in kept:
             kept.add(study.settings[name].start)
+    found = copy.deepcopy(study).unlock()
     found.settings = ConfigDict(sort_keys=False)  # the copy's are sorted
     for name in study.settings:
         if name in kept:
             found.settings[name] = study.settings[name]
-    for dataset, names in study.baselines.items():
-        found.baselines[dataset] = tuple(name for name in names if name in kept)
-    found.seeds, found.draws = (values[: study.quick_replicates] for values in (study.seeds, study.draws))
+    for dataset, baselines in study.baselines.items():
+        found.baselines[dataset] = tuple(name for name in baselines if name in kept)
+    found.quick_settings = tuple(name for name in study.quick_settings if name in kept)
     return found
 
 
