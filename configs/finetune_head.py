@@ -6,8 +6,9 @@
 A step costs a third of one that trains all, and with few clips there is less to learn by heart. Begun from an image
 model it tells apart how clips look, not how they move: frames do not see each other until temporal attention learns.
 
-The learning rate is this project's choice: on the features that a ViT-S/14 has of five UCF101 classes, a head was right
-on 83 % of other clips after 100 steps of 8, and on 61 % at the rate that suits the whole model.
+The learning rate is this project's choice. Measured on what a ViT-S/14 makes of five UCF101 classes, 4 frames of 112 px
+without augmentation: 100 steps of 8 clips trained a linear head to 82.9 +- 1.2 % of 70 other clips, and to 60.5 +- 4.1 %
+at the rate of configs/finetune.py, 1e-4 (three orders of the clips each). The features were computed once beforehand.
 """
 
 from configs import finetune
