@@ -7,8 +7,8 @@ A step costs a third of one that trains all, and with few clips there is less to
 model it tells apart how clips look, not how they move: frames do not see each other until temporal attention learns.
 
 The learning rate is this project's choice. Measured on what a ViT-S/14 makes of five UCF101 classes, 4 frames of 112 px
-without augmentation: 100 steps of 8 clips trained a linear head to 82.9 +- 1.2 % of 70 other clips, and to 60.5 +- 4.1 %
-at the rate of configs/finetune.py, 1e-4 (three orders of the clips each). The features were computed once beforehand.
+without augmentation: 100 steps of 8 clips trained a linear head to 82.9 +- 1.2 % of 70 other clips, and at 1e-4, the
+rate of configs/finetune.py, to 60.5 +- 4.1 % (three orders of the clips each). Features were computed once beforehand.
 """
 
 from configs import finetune

@@ -134,7 +134,7 @@ def main(argv: list[str]) -> None:
     except checkpoint.CheckpointDamagedError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except (FileNotFoundError, pretrained.PretrainedError) as error:
+    except (OSError, pretrained.PretrainedError) as error:
         sys.exit(f"error: {error}")
     print(f"{_OUT.value}: {', '.join(sorted(path.name for path in epath.Path(_OUT.value).iterdir()))}")
 

@@ -429,7 +429,7 @@ def main(arguments: list[str]) -> None:
     except checkpoint.CheckpointDamagedError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
     print(f"step {predictor.step} of {args.checkpoint}", file=sys.stderr)
     said, num_bad = _predict_all(predictor, paths, args.batch_size)

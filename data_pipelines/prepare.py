@@ -10,6 +10,7 @@ import csv
 import dataclasses
 import inspect
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -113,7 +114,7 @@ def main(arguments: list[str]) -> None:
             else:
                 prepare(builder, vars(args).get("manual_dir", ""), vars(args).get("beam_pipeline_options", ""))
             names.append(_name(builder))
-    except (ValueError, FileNotFoundError, RuntimeError, AssertionError) as error:  # the last where TFDS misses files
+    except (ValueError, OSError, RuntimeError, AssertionError) as error:  # the last where TFDS misses files
         sys.exit(f"error: {error}")
     for name in names:
         _measure(name, args.data_dir)
@@ -199,7 +200,7 @@ def _add_media_flags(command: argparse.ArgumentParser, cls: type[base.MediaBuild
 
 
 def _add_folder_flags(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--name", required=True, help="what to call the dataset")
+    command.add_argument("--name", type=_dataset_name, required=True, help="what to call the dataset")
     command.add_argument("--source", required=True, help="the folder with the files")
     for field in dataclasses.fields(listing.Layout):
         several = isinstance(field.default, tuple)
@@ -210,6 +211,12 @@ def _add_folder_flags(command: argparse.ArgumentParser) -> None:
             default=field.default,
             help=f"{field.metadata['help']} ({shown})",
         )
+
+
+def _dataset_name(text: str) -> str:
+    if not re.fullmatch(r"[\w-]+", text):
+        raise argparse.ArgumentTypeError(f"{text!r}: only letters, digits, _ and -; it stands in paths and config keys")
+    return text
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -1,5 +1,11 @@
 """A run ends where its evaluations stop improving, at the same step whether it was stopped on its way or not."""
 
+import contextlib
+import io
+import shutil
+import types
+from collections.abc import Iterator
+
 import jax
 import numpy as np
 import pytest
@@ -10,6 +16,7 @@ from cover_jax import config as config_lib
 from tests import tiny_run
 
 ACCURACIES = {2: 0.3, 4: 0.5, 6: 0.5, 8: 0.4, 10: 0.9}  # of the evaluation at each step: the best one never comes
+METRIC = "images/top1"
 
 
 def watch_after(*accuracies: float) -> early_stop.Watch:
@@ -57,55 +64,64 @@ def compiled_once(tmp_path_factory):
 
 
 def config(data_dir, **changes):
-    """Ten steps, evaluated at every second, ended after two evaluations without a new best."""
+    """Ten steps on images, evaluated at every second, ended after two evaluations without a new best."""
     every = {"eval_every_steps": 2, "checkpoint_every_steps": 1, "keep_checkpoints": 2}
-    return tiny_run.config(data_dir, **{"steps": 10, "early_stop_evals": 2, **every, **changes})
+    config = tiny_run.config(data_dir, **{"steps": 10, "early_stop_evals": 2, **every, **changes})
+    del config.datasets.motion
+    config.datasets.images.eval_split, config.best_metric = "validation", METRIC
+    return config
 
 
-@pytest.fixture
-def evaluated(monkeypatch) -> list[int]:
+@pytest.fixture(scope="module", autouse=True)
+def evaluated() -> Iterator[list[int]]:
     """The steps that were evaluated; each with its accuracy of above."""
     steps = []
 
     def evaluate(run, state, step, writer):
         steps.append(step)
-        return {"motion/top1": ACCURACIES[step]}
+        return {METRIC: ACCURACIES[step]}
 
-    monkeypatch.setattr(train, "_evaluate", evaluate)
-    return steps
-
-
-@pytest.fixture
-def undisturbed(data_dir, evaluated, tmp_path):
-    state = jax.device_get(train.train(config(data_dir), str(tmp_path / "undisturbed")))
-    del evaluated[:]
-    return state
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "_evaluate", evaluate)
+        yield steps
 
 
-def test_the_run_ends_and_says_which_checkpoint_is_best(data_dir, evaluated, tmp_path, capsys):
-    assert int(train.train(config(data_dir), str(tmp_path)).step) == 8
-    assert evaluated == [2, 4, 6, 8]
-    printed = capsys.readouterr().out
-    assert "ended at step 8 of 10: 2 evaluations without a new best of motion/top1" in printed
-    assert "best checkpoint: step 6, motion/top1 50.0%" in printed  # the latest of equal ones is kept
-    found = {which: checkpoint.load_trained(str(tmp_path), which).step for which in ("newest", "best", "6")}
+@pytest.fixture(scope="module")
+def undisturbed(data_dir, evaluated, tmp_path_factory):
+    """A run to its early end: its workdir, last state, evaluated steps and what it printed."""
+    workdir, printed = tmp_path_factory.mktemp("undisturbed"), io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        state = jax.device_get(train.train(config(data_dir), str(workdir)))
+    return types.SimpleNamespace(workdir=workdir, state=state, evaluated=list(evaluated), printed=printed.getvalue())
+
+
+def test_the_run_ends_and_says_which_checkpoint_is_best(undisturbed):
+    assert int(undisturbed.state.step) == 8
+    assert undisturbed.evaluated == [2, 4, 6, 8]
+    assert f"ended at step 8 of 10: 2 evaluations without a new best of {METRIC}" in undisturbed.printed
+    assert f"best checkpoint: step 6, {METRIC} 50.0%" in undisturbed.printed  # the latest of equal ones is kept
+    workdir = str(undisturbed.workdir)
+    found = {which: checkpoint.load_trained(workdir, which).step for which in ("newest", "best", "6")}
     assert found == {"newest": 8, "best": 6, "6": 6}
 
 
-def test_an_ended_run_stays_ended_until_there_is_more_patience(data_dir, evaluated, tmp_path):
-    train.train(config(data_dir), str(tmp_path))
-    assert int(train.train(config(data_dir), str(tmp_path)).step) == 8
-    assert evaluated == [2, 4, 6, 8, 8]
-    assert int(train.train(config(data_dir, early_stop_evals=3), str(tmp_path)).step) == 10
+def test_an_ended_run_stays_ended_until_there_is_more_patience(data_dir, undisturbed, evaluated, tmp_path):
+    workdir = str(shutil.copytree(undisturbed.workdir, tmp_path / "copy"))
+    del evaluated[:]
+    assert int(train.train(config(data_dir), workdir).step) == 8
+    assert evaluated == [8]
+    assert int(train.train(config(data_dir, early_stop_evals=3), workdir).step) == 10
 
 
-@pytest.mark.parametrize("last_step", [3, 4, 5, 6, 7])
-def test_stopped_anywhere_it_ends_at_the_same_step(data_dir, evaluated, undisturbed, tmp_path, monkeypatch, last_step):
+@pytest.mark.parametrize("stops", [(3, 6), (4, 5, 7)])
+def test_stopped_anywhere_it_ends_at_the_same_step(data_dir, undisturbed, evaluated, tmp_path, monkeypatch, stops):
     """By a signal after each of these steps; an evaluation that it came before is made up for."""
+    del evaluated[:]
     with monkeypatch.context() as patch:
-        patch.setattr(train.preemption, "reached", lambda agreed, step: step == last_step)
-        with pytest.raises(train.PreemptedError, match=f"step {last_step} is saved"):
-            train.train(config(data_dir), str(tmp_path / "stopped"))
-    state = train.train(config(data_dir), str(tmp_path / "stopped"))
+        patch.setattr(train.preemption, "reached", lambda agreed, step: step in stops)
+        for step in stops:
+            with pytest.raises(train.PreemptedError, match=f"step {step} is saved"):
+                train.train(config(data_dir), str(tmp_path))
+    state = train.train(config(data_dir), str(tmp_path))
     assert evaluated == [2, 4, 6, 8]
-    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), undisturbed)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), undisturbed.state)

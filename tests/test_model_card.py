@@ -58,12 +58,22 @@ def exported(workdir, tmp_path_factory):
 
     def run(head, model_format):
         out = tmp_path_factory.mktemp(f"{head}_{model_format}")
-        flags.FLAGS.mark_as_parsed()
-        with flagsaver.flagsaver(workdir=str(workdir), head=head, format=model_format, out=str(out)):
-            export.main(["export"])
+        run_export(workdir, head, model_format, out)
         return out
 
     return run
+
+
+def run_export(workdir, head, model_format, out):
+    flags.FLAGS.mark_as_parsed()
+    with flagsaver.flagsaver(workdir=str(workdir), head=head, format=model_format, out=str(out)):
+        export.main(["export"])
+
+
+def test_where_nothing_can_be_written_is_named(workdir, tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(SystemExit, match="error: .*exists: .*taken"):
+        run_export(workdir, "motion", "hugging_face", tmp_path / "taken")
 
 
 def test_every_format_has_a_card():

@@ -93,6 +93,14 @@ def test_files_that_cannot_be_used_at_all_are_an_error(tmp_path):
     assert not catalog.is_prepared("video_folder/mine", str(tmp_path))
 
 
+@pytest.mark.parametrize("name", ["mine/2", "a,b", "v1.0", ""])
+def test_a_name_that_paths_and_configs_cannot_hold_is_refused(name, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        _run("video_folder", f"--name={name}", f"--source={tmp_path}", f"--data_dir={tmp_path / 'data'}")
+    assert f"argument --name: {name!r}: only letters, digits, _ and -" in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()
+
+
 def test_a_preparation_that_is_killed_leaves_no_dataset(tmp_path):
     command = [sys.executable, "-m", "data_pipelines.prepare", "digits", f"--data_dir={tmp_path}"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
