@@ -38,6 +38,10 @@ def get_config() -> ml_collections.ConfigDict:
     # in PolyViT, arXiv 2111.12993). "joint": every dataset in every step. The paper does not say which it used.
     config.plan = "interleave"
 
+    # Go on from a checkpoint whose mix was another: other datasets, weights or plan. Each dataset goes on with its next
+    # batch, new ones begin, with new heads, and the heads of those that left are dropped.
+    config.allow_changed_mix = False
+
     config.datasets = ConfigDict()  # name -> dataset(); one classification head each, in the order of their names
     config.model = model()
     config.optimizer = optimizer()
@@ -158,6 +162,8 @@ def input_pipeline() -> ml_collections.ConfigDict:
     config.prefetch_batches = 2  # ready ahead of the step, for each dataset
     # Training examples that another dataset is validated on: "exclude" them, "report" them, or "ignore": no search.
     config.leaks = "exclude"
+    # Share of a dataset's training examples that may be undecodable: they weigh nothing. More of them end the run.
+    config.max_bad_share = 0.01
     return config
 
 

@@ -16,7 +16,7 @@ import json
 import math
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
@@ -26,8 +26,8 @@ from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from configs import common
+from cover_jax import changed_mix, exit_codes, fingerprint, hosts, integrity
 from cover_jax import config as config_lib
-from cover_jax import exit_codes, fingerprint, hosts, integrity
 
 PACKAGES = (
     "jax", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "ml_collections", "clu", "einops", "numpy",
@@ -178,13 +178,18 @@ def remove_unfinished(manager: ocp.CheckpointManager) -> None:
     hosts.exchange("removed")
 
 
-def restore_newest(workdir: str, state_like, meta: dict, set_aside: bool) -> tuple[object, dict]:
-    """(state of the newest sound checkpoint, its meta), each leaf as in `state_like`; (None, {}) where there is none.
+def restore_newest(
+    workdir: str, state_like_of: Callable[[dict], object], meta: dict, set_aside: bool
+) -> tuple[object, dict]:
+    """(state of the newest sound checkpoint, its meta); (None, {}) where there is none.
 
     Every leaf is compared with the fingerprint that was taken when it was saved. A damaged checkpoint is passed over,
     loudly, for the one before. On several hosts all call this, and all take the same.
 
     Args:
+        workdir: of the run.
+        state_like_of: meta of a checkpoint -> shapes and shardings of its state.
+        meta: what the run now says of itself (`make_meta`).
         set_aside: move damaged ones to WORKDIR/damaged; only for whoever holds the workdir.
 
     Raises:
@@ -194,7 +199,7 @@ def restore_newest(workdir: str, state_like, meta: dict, set_aside: bool) -> tup
     damaged = []
     while (step := _newest(workdir, damaged)) is not None:
         folder = _folder(workdir) / str(step)
-        state, saved, problems = _restore(folder, state_like, meta)
+        state, saved, problems = _restore(folder, state_like_of, meta)
         if not problems:
             return state, saved
         damaged.append(step)
@@ -224,7 +229,7 @@ def _refuse_to_begin_anew(workdir: str, damaged: list[int]) -> None:
         )
 
 
-def _restore(folder: epath.Path, state_like, meta: dict) -> tuple[object, dict, list[str]]:
+def _restore(folder: epath.Path, state_like_of, meta: dict) -> tuple[object, dict, list[str]]:
     """(state, its meta, []), or what is damaged as the last, which is the same on all hosts."""
     hosts.say(f"continuing from {folder}")
     saved, problems = integrity.read_meta(folder)
@@ -233,7 +238,7 @@ def _restore(folder: epath.Path, state_like, meta: dict) -> tuple[object, dict, 
         changes = check_same_run(saved, meta, str(folder))
         for change in changes:
             hosts.say(f"changed since the checkpoint: {change}")
-        state, problems = _read_state(folder, state_like, saved, changes)
+        state, problems = _read_state(folder, state_like_of(saved), saved, changes)
     found = hosts.exchange("; ".join(problems))
     if any(found):
         return None, {}, [f"host {host}: {text}" if len(found) > 1 else text for host, text in enumerate(found) if text]
@@ -421,26 +426,30 @@ def check_same_run(saved: dict, meta: dict, where: str) -> list[str]:
     Raises:
         CheckpointMismatchError: other heads, another class order, other data, or a config key that must stay.
     """
-    errors = [*_head_errors(saved["heads"], meta["heads"]), *_data_errors(saved["data"], meta["data"])]
+    errors = [*_class_errors(saved["heads"], meta["heads"]), *_data_errors(saved["data"], meta["data"])]
     allowed = []
+    if list(saved["heads"]) != list(meta["heads"]):
+        change = f"heads: {', '.join(saved['heads'])} in the checkpoint, {', '.join(meta['heads'])} now"
+        (allowed if meta["config"].get("allow_changed_mix") else errors).append(change)
     before, now = (dict(_flatten(side["config"])) for side in (saved, meta))
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) == now.get(key):
             continue
         change = f"config.{key}: {before.get(key)!r} in the checkpoint, {now.get(key)!r} now"
-        if any(fnmatch.fnmatchcase(key, pattern) for pattern in _FIXED_KEYS):
+        fixed = any(fnmatch.fnmatchcase(key, pattern) for pattern in _FIXED_KEYS)
+        if fixed and not changed_mix.is_free(key, saved["config"], meta["config"]):
             errors.append(change)
         else:
             allowed.append(change)
     if errors:
         remedy = "go back to what the checkpoint has, or start in an empty --workdir"
+        if changed_mix.would_allow(saved["config"], meta["config"]):
+            remedy += ", or go on with another mix by --config.allow_changed_mix"
         raise CheckpointMismatchError("\n".join([f"{where} is of another run; {remedy}:", *errors]))
     return allowed
 
 
-def _head_errors(saved: dict, now: dict):
-    if list(saved) != list(now):
-        yield f"heads: {', '.join(saved)} in the checkpoint, {', '.join(now)} now"
+def _class_errors(saved: dict, now: dict):
     for name in saved.keys() & now.keys():
         old, new = saved[name], now[name]
         if len(old) != len(new):

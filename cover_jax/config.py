@@ -130,6 +130,7 @@ _RULES = {
     "timeouts.*": _POSITIVE,
     "input.threads": _NOT_NEGATIVE,
     "input.prefetch_batches": _POSITIVE,
+    "input.max_bad_share": _SHARE,
     "input.leaks": _one_of("exclude", "report", "ignore"),
 }
 

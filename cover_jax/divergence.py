@@ -8,9 +8,8 @@ import statistics
 
 from ml_collections import ConfigDict
 
-from cover_jax import exit_codes
+from cover_jax import bad_data, exit_codes
 
-LISTED = 64  # examples that a message names at most
 _REMEDY = "a lower config.optimizer.learning_rate, more warmup_steps or a clip_norm may help, or config.max_rollbacks"
 
 
@@ -34,13 +33,11 @@ class DivergedError(RuntimeError):
         self.examples = {}
 
     def __str__(self) -> str:
-        on = [name + _listed(self.examples.get(name, [])) for name in self.names]
-        return f"step {self.step + 1} on {', '.join(on)}: {self.reason}; {_REMEDY}"
+        on = ", ".join(name + self._on(name) for name in self.names)
+        return f"step {self.step + 1} on {on}: {self.reason}; {_REMEDY}"
 
-
-def _listed(indices: list[int]) -> str:
-    more = f" and {len(indices) - LISTED} more" if len(indices) > LISTED else ""
-    return f" (examples {', '.join(map(str, indices[:LISTED]))}{more})" if indices else ""
+    def _on(self, name: str) -> str:
+        return f" (examples {bad_data.listed(self.examples[name])})" if name in self.examples else ""
 
 
 def check(config: ConfigDict, step: int, measured: dict, losses: dict[str, list[float]]) -> str | None:

@@ -18,12 +18,14 @@ class History:
         course: which batches its steps consume.
         losses: dataset -> its last losses, the newest last (`divergence.check`).
         watch: over its evaluations.
+        bad: dataset -> indices of its examples that were found undecodable (`bad_data.add`).
         rollbacks: what was gone back from: {"step", "to_step", "plan_steps", "reason"} each.
     """
 
     course: mixture.Course
     losses: dict[str, list[float]]
     watch: early_stop.Watch
+    bad: dict[str, list[int]]
     rollbacks: tuple[dict, ...]
 
     def to_json(self, step: int) -> dict:
@@ -33,18 +35,33 @@ class History:
             "ordinals": self.course.counts(step),
             "losses": self.losses,
             "watch": dataclasses.asdict(self.watch),
+            "bad": self.bad,
             "rollbacks": list(self.rollbacks),
         }
 
 
-def from_json(mix: mixture.Mixture, step: int, saved: dict | None) -> History:
-    """The past of a run that stands before training step `step`; None: it never left its plan."""
-    if saved is None:
-        return History(mixture.Course(mix, step, step, mix.counts(step)), {}, early_stop.Watch(), ())
+def begin(mix: mixture.Mixture) -> History:
+    """The past of a new run."""
+    return History(mixture.Course(mix, 0, 0, mix.counts(0)), {}, early_stop.Watch(), {}, ())
+
+
+def from_meta(mix: mixture.Mixture, step: int, meta: dict) -> History:
+    """The past of a run that goes on from the checkpoint of `step`; its mix may have been another.
+
+    Args:
+        mix: of the run now; datasets that the checkpoint does not know begin.
+        step: of the checkpoint.
+        meta: what the checkpoint says of itself. One of before says nothing of the past: it never left its plan.
+    """
+    config = meta["config"]
+    weights = {name: dataset["weight"] for name, dataset in config["datasets"].items()}
+    saved = meta.get("history") or begin(mixture.Mixture(weights, config["plan"], config["seed"])).to_json(step)
     ordinals = {name: saved["ordinals"].get(name, 0) for name in mix.weights}
     course = mixture.Course(mix, step, saved["plan_step"], ordinals)
     losses = {name: list(saved["losses"].get(name, [])) for name in mix.weights}
-    return History(course, losses, early_stop.Watch(**saved.get("watch", {})), tuple(saved["rollbacks"]))
+    watch = early_stop.Watch(**saved.get("watch", {}))
+    bad = {name: indices for name, indices in saved.get("bad", {}).items() if name in mix.weights}
+    return History(course, losses, watch, bad, tuple(saved["rollbacks"]))
 
 
 def rolled_back(past: History, restored: History, diverged: divergence.DivergedError) -> History:
@@ -62,4 +79,4 @@ def rolled_back(past: History, restored: History, diverged: divergence.DivergedE
         "plan_steps": [restored.course.plan_step_at(to_step), course.plan_step],
         "reason": str(diverged),
     }
-    return dataclasses.replace(restored, course=course, rollbacks=(*past.rollbacks, left_out))
+    return dataclasses.replace(restored, course=course, bad=past.bad, rollbacks=(*past.rollbacks, left_out))

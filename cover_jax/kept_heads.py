@@ -31,7 +31,8 @@ def of_run(
         ConfigError: there is nothing to keep, it needs another model, or a dataset has a head's name and other classes.
     """
     if saved is not None:
-        return {name: _kept(saved, name) for name in saved.get("kept", ())}
+        # One that a dataset of this name has joined (config.allow_changed_mix) is trained from now on.
+        return {name: _kept(saved, name) for name in saved.get("kept", ()) if name not in class_names}
     return _of_source(config.model, class_names) if config.model.keep_heads else {}
 
 

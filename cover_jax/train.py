@@ -3,6 +3,7 @@
 import contextlib
 import json
 import time
+from collections.abc import Collection
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,8 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from cover_jax import (
+    bad_data,
+    changed_mix,
     checkpoint,
     chips,
     compilation,
@@ -65,22 +68,16 @@ class Run:
         self.train_splits, self.eval_splits = _open_splits(config)
         self.train_splits, found = _without_leaks(config, self.train_splits, self.eval_splits)
         self.class_names = {name: split.class_names for name, split in self.train_splits.items()}
+        self.num_examples = {name: split.num_examples for name, split in self.train_splits.items()}
         saved_meta = checkpoint.newest(workdir)[1] if checkpoint.steps(workdir) else None
         self.kept = kept_heads.of_run(config, saved_meta, self.class_names)
         self.class_names |= {name: head.class_names for name, head in self.kept.items()}
         self.num_classes = {name: len(names) for name, names in self.class_names.items()}
-        self.model = cover.functional(
-            config.model, self.num_classes, constrain=sharding.constrain_batch(self.mesh),
-            qkv_sharding=sharding.qkv_sharding(self.mesh),
-        )
-        key = jax.random.key(config.seed)
-        shapes = jax.eval_shape(self.model.init, key)
+        self.key = jax.random.key(config.seed)
         self.schedule = optimizer.make_schedule(config.optimizer, config.steps)
-        self.tx = optimizer.make_optimizer(config.optimizer, self.schedule, shapes, self.kept)
-        init = train_step.make_init(self.model, self.tx, config.optimizer.ema_decay)
-        state_like = jax.eval_shape(init, key)
-        self.shardings = sharding.state_shardings(state_like, self.model.axes, self.mesh)
-        self._init = compilation.jit(init, out_shardings=self.shardings)
+        self.model, self.tx, self._make_init, self._state_like = self._with_heads(self.num_classes, self.kept)
+        self.shardings = jax.tree.map(lambda x: x.sharding, self._state_like)
+        self._init = compilation.jit(self._make_init, out_shardings=self.shardings)
         self.step_fn = compilation.jit(
             train_step.make_train_step(
                 config, self.model, self.class_names, self.tx, self.schedule,
@@ -89,7 +86,6 @@ class Run:
             donate_argnums=0,
             out_shardings=(self.shardings, sharding.replicated(self.mesh)),
         )
-        self._state_like = checkpoint.abstract(state_like, self.shardings)
         self.evaluator = evaluate.Evaluator(config, self.model, self.eval_splits, self.mesh)
         self.mix = mixture.Mixture({n: d.weight for n, d in config.datasets.items()}, config.plan, config.seed)
         self.manifests = {name: manifest.summary(d.builder, config.data_dir) for name, d in config.datasets.items()}
@@ -97,15 +93,42 @@ class Run:
 
     def restore(self, set_aside: bool) -> tuple[train_step.TrainState | None, dict]:
         """(state of the newest sound checkpoint, its meta): see `checkpoint.restore_newest`."""
-        return checkpoint.restore_newest(str(self.workdir), self._state_like, self.meta, set_aside)
+        state, saved = checkpoint.restore_newest(str(self.workdir), self._state_like_of, self.meta, set_aside)
+        if state is not None and not self._has_heads_of(saved):
+            state = changed_mix.carry_over(state, self._make_init, self.shardings, self.key)
+        return state, saved
+
+    def _with_heads(self, num_classes: dict[str, int], kept: Collection[str]):
+        """A model with these heads, its optimizer, (key -> its first state), and that state's shapes and shardings."""
+        config = self.config
+        model = cover.functional(
+            config.model, num_classes, constrain=sharding.constrain_batch(self.mesh),
+            qkv_sharding=sharding.qkv_sharding(self.mesh),
+        )
+        tx = optimizer.make_optimizer(config.optimizer, self.schedule, jax.eval_shape(model.init, self.key), kept)
+        init = train_step.make_init(model, tx, config.optimizer.ema_decay)
+        state_like = jax.eval_shape(init, self.key)
+        shardings = sharding.state_shardings(state_like, model.axes, self.mesh)
+        return model, tx, init, checkpoint.abstract(state_like, shardings)
+
+    def _state_like_of(self, saved: dict):
+        """Shapes and shardings of the state that a checkpoint with this meta has."""
+        if self._has_heads_of(saved):
+            return self._state_like
+        num_classes = {name: len(classes) for name, classes in saved["heads"].items()}
+        return self._with_heads(num_classes, saved.get("kept", {}))[-1]
+
+    def _has_heads_of(self, saved: dict) -> bool:
+        return saved["heads"].keys() == self.num_classes.keys() and saved.get("kept", {}).keys() == self.kept.keys()
 
     def restore_or_init(self) -> tuple[train_step.TrainState, history.History]:
         """The newest sound checkpoint's state or, where there is none, a new one born on its devices; with its past."""
         state, saved = self.restore(set_aside=True)
         if state is None:
-            state = self._init(jax.random.key(self.config.seed))
+            state = self._init(self.key)
             state = self._with_pretrained(state) if self.config.model.init_from else state
-        return state, history.from_json(self.mix, int(state.step), saved.get("history"))
+            return state, history.begin(self.mix)
+        return state, history.from_meta(self.mix, int(state.step), saved)
 
     def _with_pretrained(self, state: train_step.TrainState) -> train_step.TrainState:
         try:
@@ -124,6 +147,8 @@ def train(config: ConfigDict, workdir: str) -> train_step.TrainState:
     Raises:
         ConfigError, DatasetNotPreparedError, CheckpointMismatchError: before the first step.
         DivergedError: see `divergence.check`; after config.max_rollbacks of them.
+        BadDataError: too many examples of a dataset cannot be decoded.
+        ShardLostError: a shard cannot be read any more.
         PreemptedError: SIGTERM; the last step is saved.
     """
     run = Run(config, workdir)
@@ -182,6 +207,8 @@ def _train_on(
                     examples=sum(config.datasets[name].batch_size for name in batches),
                     flops=sum(step_flops[name] for name in batches),
                 )
+                for name, batch in batches.items():
+                    bad_data.tell(jax.process_index(), name, batch, past.bad, streams[name])
                 if unseen := batches.keys() - previewed:
                     previewed |= unseen
                     writer.write_images(step, {f"input/{name}": _preview(run, name, batches[name]) for name in unseen})
@@ -336,12 +363,16 @@ def _fetch(run: Run, pending, report: progress.Progress, past: history.History) 
 
     Raises:
         DivergedError: see `divergence.check`; names the examples.
+        BadDataError: too many examples cannot be decoded.
     """
     if pending is None:
         return
     step, measured = pending
     measured = jax.device_get(measured)
+    bad_data.add(past.bad, measured.pop("undecodable"))
+    measured["scalars"]["undecodable"] = sum(map(len, past.bad.values()))
     report.add(measured)
+    bad_data.check(run.config.input.max_bad_share, step, past.bad, run.num_examples)
     try:
         if warning := divergence.check(run.config, step, measured, past.losses):
             say(warning)

@@ -51,7 +51,8 @@ def make_train_step(
     """Builds `train_step(state, {dataset: Batch}) -> (state, metrics)`; jit it with the state donated.
 
     The same function serves every step plan: one compilation for each set of datasets and shapes. metrics is
-    {"DATASET/loss" | "DATASET/top1": (sum, count)} and plain scalars under "scalars". `cut` divides an array [B, ...]
+    {"DATASET/loss" | "DATASET/top1": (sum, count)}, plain scalars under "scalars" and, under "undecodable",
+    {DATASET: [B]}, the index of each example that weighs nothing and -1 for the others. `cut` divides an array [B, ...]
     into config.optimizer.grad_accum_steps pieces (sharding.cut_batch).
     """
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
@@ -96,7 +97,8 @@ def make_train_step(
         scalars = {"learning_rate": schedule(state.step - state.skipped), "grad_norm": grad_norm}
         state = _update(state, grads, finite, tx, config.optimizer.ema_decay)
         scalars |= {"skipped": state.skipped, "skipped_in_a_row": state.skipped_in_a_row}
-        return state, {**measured, "scalars": scalars}
+        undecodable = {name: jnp.where(batch["weight"] == 0, batch["index"], -1) for name, batch in batches.items()}
+        return state, {**measured, "scalars": scalars, "undecodable": undecodable}
 
     return train_step
 

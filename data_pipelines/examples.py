@@ -3,6 +3,7 @@
 # C examples of a chunk, T frames, H, W canvas; h, w a picture's own size.
 """
 
+import re
 from collections.abc import Callable
 
 from data_pipelines import decode, records
@@ -28,6 +29,7 @@ class ExampleReader:
           ValueError: a feature is missing.
         """
         self._media_feature = records.media_feature(split, dataset.frames_feature)
+        self.described = f"{split.builder} {split.split}"
         self._is_file = self._media_feature == records.VIDEO_FEATURE
         _check_features(split, dataset, self._is_file)
         self._locate = records.locator(split)
@@ -63,6 +65,24 @@ class ExampleReader:
         together = self.pad(places.flat_map(plain(self._record)).map(plain(self._decode)), size)
         one_by_one = self.pad(places.flat_map(plain(self._guarded)), size)
         return _first_of(together, one_by_one).get_single_element()
+
+    def why_undecodable(self, index: int, seed: int) -> str:
+        """Reads an example again and says where it stands and what is wrong with it."""
+        path, offset = self._locate(tf.constant(index, tf.int64))
+        where, source = f"{path.numpy().decode()} at byte {int(offset)}", ""
+        places = (tf.constant(index, tf.int64), tf.constant([seed] * self.repeats, tf.uint32))
+        try:
+            for record, *_ in tf.data.Dataset.from_tensors(places).flat_map(plain(self._record)):
+                source = self._source(record)
+                self._decode(record, *places)
+        except tf.errors.OpError as error:
+            return f"{where}{source}: {one_line(error.message)}"
+        return f"{where}{source}: nothing is wrong with it now"
+
+    def _source(self, record) -> str:
+        features = {"source": tf.io.FixedLenFeature((), tf.string, default_value="")}
+        source = tf.io.parse_single_example(record, features)["source"].numpy().decode(errors="replace")
+        return f" ({source})" if source else ""
 
     def pad(self, examples, size: int):
         """Batches a dataset of examples: pictures in the top left corner of the canvas, zeros around them."""
@@ -146,6 +166,12 @@ def _first_of(attempt, fallback, log_warning: bool = False):
     # ignore_errors does, a reader goes on for ever on a lost shard, and to the next record after a damaged one.
     once = tf.data.Dataset.zip((tf.data.Dataset.range(1), attempt)).ignore_errors(log_warning)
     return once.map(plain(lambda _, element: element)).concatenate(fallback).take(1)
+
+
+def one_line(message: str) -> str:
+    """A TensorFlow error without the names of its ops; of one that Python raised inside, what it said."""
+    message = re.sub(r"\{\{.*?\}\}|\[Op:.*|\[\[.*", "", message.partition("Traceback")[0])
+    return " ".join(message.split())[:300]
 
 
 def _check_features(split: records.Split, dataset, is_file: bool) -> None:

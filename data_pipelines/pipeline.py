@@ -7,31 +7,68 @@ and each of several hosts reads just its rows of the same global batch.
 """
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import numpy as np
+from absl import logging
 
 from data_pipelines import order, records, sampling
-from data_pipelines.examples import PADDING_INDEX, ExampleReader
+from data_pipelines.examples import PADDING_INDEX, ExampleReader, one_line
 from data_pipelines.host_tf import plain, tf
 
+RETRY_WAITS_S = (1, 2, 4)
 CHUNK_BYTES = 1 << 20  # of decoded frames that one thread reads in one go
+
+
+class ShardLostError(OSError):
+    """Records that were there when the run started cannot be read any more. The message names the file."""
 
 
 class Stream(Iterator):
     """Batches as dicts of read-only NumPy arrays; close it, or use it in a `with`.
 
+    A batch that cannot be read at all, because storage is away or a shard is gone, is tried again after each of
+    RETRY_WAITS_S; then `ShardLostError` is raised.
+
     They have `frames` uint8 [B, T, H, W, 3], `size_px` int32 [B, 2], `label` int32 [B], `weight` float32 [B], `index`
     int64 [B] and `seed` uint32 [B].
     """
 
-    def __init__(self, dataset):
-        self._batches = dataset.as_numpy_iterator()
+    def __init__(self, batches_from: Callable, reader: ExampleReader):
+        """Starts to read.
+
+        Args:
+          batches_from: number of a batch -> a tf.data dataset of it and those after it.
+          reader: what they are read with.
+        """
+        self._batches_from, self._reader = batches_from, reader
+        self._batches, self._given = batches_from(0).as_numpy_iterator(), 0
 
     def __next__(self) -> dict[str, np.ndarray]:
         if self._batches is None:
             raise ValueError("this stream is closed")
-        return next(self._batches)
+        for wait_s in RETRY_WAITS_S:
+            try:
+                return self._next()
+            except tf.errors.OpError as error:
+                logging.warning("reading goes on in %s s: %s", wait_s, error.message)
+                time.sleep(wait_s)
+                self._batches = self._batches_from(self._given).as_numpy_iterator()
+        try:
+            return self._next()
+        except tf.errors.OpError as error:
+            tried = f"tried {len(RETRY_WAITS_S) + 1} times in {sum(RETRY_WAITS_S)} s"
+            raise ShardLostError(f"{self._reader.described}: {one_line(error.message)} ({tried})") from error
+
+    def _next(self) -> dict[str, np.ndarray]:
+        batch = next(self._batches)
+        self._given += 1
+        return batch
+
+    def why_undecodable(self, index: int, seed: int) -> str:
+        """Why the example at `index` weighs nothing, and in which file it stands; reads it again."""
+        return self._reader.why_undecodable(index, seed)
 
     def close(self) -> None:
         """Stops the reading ahead and frees its buffers."""
@@ -159,6 +196,18 @@ def _stream(
 ) -> Stream:
     threads = threads or os.cpu_count()
     size = _chunk_examples(batch_examples, int(np.prod(reader.frames_shape)))
+
+    def batches_from(given: int):
+        rest = ordinals[given * batch_examples :]
+        return _batches(rest, locate, reader, batch_examples, size, threads, prefetch_batches)
+
+    return Stream(batches_from, reader)
+
+
+def _batches(
+    ordinals: range, locate, reader: ExampleReader, batch_examples: int, size: int, threads: int, prefetch_batches: int
+):
+    """A tf.data dataset of batches, read in chunks of `size` examples."""
     firsts = tf.data.Dataset.range(ordinals.start, ordinals.stop, size)
 
     def read(first):
@@ -176,7 +225,7 @@ def _stream(
     options.deterministic = True
     options.autotune.enabled = False
     options.threading.private_threadpool_size = threads
-    return Stream(batches.prefetch(prefetch_batches).with_options(options))
+    return batches.prefetch(prefetch_batches).with_options(options)
 
 
 def _chunk_examples(batch_size: int, example_bytes: int) -> int:

@@ -1,7 +1,8 @@
 """One split of a prepared dataset, opened for random access: where each record stands, and a read that checks it.
 
 Each TFRecord shard has an offset index beside it, `<shard>.index.npy`: int64 [n + 1], the first byte of each record
-and the size of the file. It is made when the dataset is prepared, and again when it is missing or of another size.
+and the size of the file, and after the array its CRC-32. It is made when the dataset is prepared, and again when it is
+missing, damaged, or of another size.
 """
 
 import concurrent.futures
@@ -11,6 +12,7 @@ import io
 import json
 import struct
 import uuid
+import zlib
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -190,13 +192,33 @@ def _load_index(path: str, expected_records: int) -> np.ndarray:
     if not path.exists():
         raise FileNotFoundError(f"shard {path} is missing; restore it, or delete its folder and prepare it again")
     index_path = path.with_name(path.name + INDEX_SUFFIX)
-    index = np.load(io.BytesIO(index_path.read_bytes())) if index_path.exists() else None
-    if index is None or index[-1] != path.stat().length:
+    index = _parse_index(index_path.read_bytes(), path.stat().length) if index_path.exists() else None
+    if index is None:
         index = scan(path)
         _save_index(path, index)
     if len(index) - 1 != expected_records:
         raise OSError(f"shard {path} has {len(index) - 1} records instead of {expected_records}; restore it")
     return index
+
+
+def _parse_index(data: bytes, shard_bytes: int) -> np.ndarray | None:
+    """The offset index in a file's bytes; None if it is damaged or of another shard."""
+    stream = io.BytesIO(data)
+    try:
+        index = np.load(stream)
+    except Exception:  # of damaged bytes NumPy raises whatever it meets
+        return None
+    checksum = data[stream.tell() :]  # indices of before have none
+    if checksum not in (b"", _checksum(data[: stream.tell()])):
+        return None
+    if not isinstance(index, np.ndarray) or index.dtype != np.int64 or index.ndim != 1 or not len(index):
+        return None
+    apart = (np.diff(index) >= HEADER_BYTES + FOOTER_BYTES).all()
+    return index if apart and index[0] == 0 and index[-1] == shard_bytes else None
+
+
+def _checksum(data: bytes) -> bytes:
+    return zlib.crc32(data).to_bytes(4, "little")
 
 
 def _save_index(path: epath.Path, index: np.ndarray) -> None:
@@ -205,7 +227,7 @@ def _save_index(path: epath.Path, index: np.ndarray) -> None:
     np.save(buffer, index)
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        temporary.write_bytes(buffer.getvalue())
+        temporary.write_bytes(buffer.getvalue() + _checksum(buffer.getvalue()))
     except (PermissionError, tf.errors.PermissionDeniedError) as error:
         logging.warning("The offset index of %s cannot be kept, and is made anew at each start: %s", path, error)
     else:

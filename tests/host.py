@@ -1,7 +1,8 @@
 """`python -m tests.host ORDERS FLAGS`: cover_jax.main, that also writes down what it trains on, or meets with a fault.
 
 ORDERS is JSON: "record", the file for a line of JSON a row of each training batch that this host's devices hold;
-"sigterm_at", "raise_at" or "hang_at", the step before which this process gets that.
+"sigterm_at", "raise_at" or "hang_at", the step before which this process gets that; "poison_at", the step for which
+this host's rows weigh NaN.
 
 Programs start together: on CPUs, hosts that compile for more than 30 s longer than others are given up by Gloo.
 """
@@ -15,6 +16,7 @@ import sys
 import time
 
 import jax
+import numpy as np
 from absl import app
 from orbax.checkpoint import multihost
 
@@ -32,10 +34,11 @@ class Host:
 
     def __init__(
         self, record: str = os.devnull, sigterm_at: int | None = None, raise_at: int | None = None,
-        hang_at: int | None = None,
+        hang_at: int | None = None, poison_at: int | None = None,
     ):  # fmt: skip
         self._record = open(record, "w")  # noqa: SIM115 - until the process ends
         self._sigterm_at, self._raise_at, self._hang_at = sigterm_at, raise_at, hang_at
+        self._poison_at = poison_at
         self._at, self._put_batch = mixture.Mixture.at, sharding.put_batch
         self._step, self._expected = 0, []
         mixture.Mixture.at = lambda mix, step: self.at(mix, step)
@@ -55,6 +58,8 @@ class Host:
         return found
 
     def put_batch(self, batch, mesh):
+        if self._expected and self._step == self._poison_at:
+            batch = batch | {"weight": batch["weight"] * np.nan}
         arrays = self._put_batch(batch, mesh)
         if self._expected:  # else it is evaluation that asks
             name = self._expected.pop(0)

@@ -12,7 +12,10 @@ from tests import small
 META = {
     "heads": {"a": ["run", "sit"], "b": ["x"]},
     "data": {"a": {"builder": "video_folder/a", "examples": 9, "fingerprint": "f"}},
-    "config": {"seed": 0, "plan": "joint", "steps": 5, "datasets": {"a": {"batch_size": 8, "label_smoothing": 0.0}}},
+    "config": {
+        "seed": 0, "plan": "joint", "steps": 5, "allow_changed_mix": False,
+        "datasets": {"a": {"batch_size": 8, "label_smoothing": 0.0, "weight": 1.0}},
+    },
     "versions": {},
 }
 
@@ -48,6 +51,38 @@ def test_another_run_is_refused(meta, reason):
     assert reason in str(error.value)
 
 
+def of_mix(*heads, **config):
+    """META with datasets a and others, and what is given here in its config."""
+    meta = copy.deepcopy(META)
+    meta["heads"] = {name: META["heads"].get(name, ["y"]) for name in heads}
+    meta["config"]["datasets"] = {name: META["config"]["datasets"]["a"] for name in heads}
+    meta["config"].update(config)
+    return meta
+
+
+def test_another_mix_is_refused_unless_it_is_asked_for():
+    for now in (of_mix("a", "c"), of_mix("a", "b", plan="interleave")):
+        with pytest.raises(checkpoint.CheckpointMismatchError, match="another mix by --config.allow_changed_mix"):
+            checkpoint.check_same_run(of_mix("a", "b"), now, "here")
+        now["config"]["allow_changed_mix"] = True
+        assert checkpoint.check_same_run(of_mix("a", "b"), now, "here")
+    with pytest.raises(checkpoint.CheckpointMismatchError) as error:
+        checkpoint.check_same_run(of_mix("a"), of_mix("a", "b", seed=1, allow_changed_mix=True), "here")
+    assert str(error.value).splitlines()[1:] == ["config.seed: 0 in the checkpoint, 1 now"]
+
+
+def test_what_a_dataset_that_stays_is_may_not_change_with_the_mix():
+    now = of_mix("a", "b", allow_changed_mix=True)
+    now["config"]["datasets"]["a"] = now["config"]["datasets"]["a"] | {"batch_size": 4, "weight": 2.0}
+    now["heads"]["a"] = ["sit", "run"]
+    with pytest.raises(checkpoint.CheckpointMismatchError) as error:
+        checkpoint.check_same_run(of_mix("a"), now, "here")
+    assert str(error.value).splitlines()[1:] == [
+        "head a: class 0 is 'run' in the checkpoint, 'sit' now",
+        "config.datasets.a.batch_size: 8 in the checkpoint, 4 now",
+    ]
+
+
 def test_what_may_change_is_told():
     meta = changed("config", "datasets", "a", "label_smoothing", value=0.1)
     assert checkpoint.check_same_run(META, meta, "here") == [
@@ -71,7 +106,7 @@ def test_every_leaf_comes_back_bit_for_bit_on_another_mesh(tmp_path, ema_decay):
     trainer = save(tmp_path, [0.5], ema_decay)
     other = small.Trainer(small.config(optimizer__ema_decay=ema_decay, mesh__fsdp=4, mesh__tensor=2, mesh__data=1))
     found, saved = checkpoint.restore_newest(
-        str(tmp_path), checkpoint.abstract(other.state, other.shardings), META, set_aside=False
+        str(tmp_path), lambda saved: checkpoint.abstract(other.state, other.shardings), META, set_aside=False
     )
     assert {key: saved[key] for key in META} == META
     assert jax.tree.structure(found) == jax.tree.structure(trainer.state)

@@ -1,5 +1,6 @@
 """A run that goes wrong ends, or goes back, and says on which examples; what it leaves out stays left out."""
 
+import json
 import math
 
 import jax
@@ -58,21 +59,30 @@ def test_long_batches_are_told_in_part():
     assert "step 1 on a (examples 0, 1, 2, " in str(error) and ", 63 and 6 more): it went wrong" in str(error)
 
 
+def resumed(mix, step, saved):
+    if not step:
+        return history.begin(mix)
+    return history.from_meta(mix, step, {"config": config_of(mix), "history": saved[step]})
+
+
+def config_of(mix):
+    datasets = {name: {"weight": weight} for name, weight in mix.weights.items()}
+    return {"datasets": datasets, "plan": mix.plan, "seed": mix.seed}
+
+
 def simulated(mix, poisoned, steps, saved, start=0):
     """Steps -> batches of a run that saves every 4 steps and rolls back from `poisoned` batches."""
-    taken, step = {}, start
-    past = history.from_json(mix, start, saved.get(start))
+    taken, step, past = {}, start, resumed(mix, start, saved)
     while step < steps:
         if poisoned & set(past.course.at(step).items()):
-            back = max(saved, default=0)
             error = divergence.DivergedError(step, ["a"], "it went wrong")
-            past = history.rolled_back(past, history.from_json(mix, back, saved.get(back)), error)
-            step = back
+            step = max(saved, default=0)
+            past = history.rolled_back(past, resumed(mix, step, saved), error)
             continue
         taken[step] = past.course.at(step)
         step += 1
         if step % 4 == 0:
-            saved[step] = past.to_json(step)
+            saved[step] = json.loads(json.dumps(past.to_json(step)))
     return taken
 
 
@@ -86,15 +96,28 @@ def test_what_is_left_out_is_left_out_after_every_restart(plan):
     assert len(set(used)) == len(used) and not poisoned & set(used)
     assert len(saved[24]["rollbacks"]) >= 4
     for start in (0, *saved):
-        kept = {step: history for step, history in saved.items() if step <= start}
+        kept = {step: past for step, past in saved.items() if step <= start}
         assert simulated(mix, poisoned, 24, kept, start) == {s: b for s, b in taken.items() if s >= start}
 
 
 def test_a_run_that_never_left_its_plan_follows_it():
     mix = mixture.Mixture({"a": 3, "b": 2}, "interleave", seed=4)
-    for saved in (None, history.from_json(mix, 7, None).to_json(7)):  # checkpoints of before say nothing
-        course = history.from_json(mix, 7, saved).course
+    for saved in ({}, {"history": history.begin(mix).to_json(7)}):  # checkpoints of before say nothing
+        course = history.from_meta(mix, 7, {"config": config_of(mix)} | saved).course
         assert [course.at(step) for step in range(7, 40)] == [mix.at(step) for step in range(7, 40)]
+
+
+@pytest.mark.parametrize("plan", mixture.PLANS)
+@pytest.mark.parametrize("said", [True, False])
+def test_with_another_mix_each_dataset_goes_on_and_new_ones_begin(plan, said):
+    before = mixture.Mixture({"a": 3, "b": 2}, "interleave", seed=4)
+    meta = {"config": config_of(before)} | ({"history": history.begin(before).to_json(13)} if said else {})
+    mix = mixture.Mixture({"b": 5, "c": 1}, plan, seed=4)
+    course = history.from_meta(mix, 13, meta).course
+    taken = [pair for step in range(13, 60) for pair in course.at(step).items()]
+    for name, first in (("b", before.counts(13)["b"]), ("c", 0)):
+        ordinals = [ordinal for taken_name, ordinal in taken if taken_name == name]
+        assert ordinals == list(range(first, first + len(ordinals))) and ordinals
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +137,8 @@ def poison(taken, at: int, value: float):
     """An order: adds `value` to a bias before the batch that stood at step `at` of an undisturbed run."""
     _, name, examples = taken[at]
 
-    def order(state, indices):
-        if indices.get(name) != examples:
+    def order(state, batches):
+        if not is_of(batches, name, examples):
             return state
         bias = state.params["heads"][name]["bias"]
         state.params["heads"][name]["bias"] = bias.at[0].add(value)
@@ -166,7 +189,7 @@ def test_a_run_rolls_back_and_a_restart_leaves_out_the_same(
     assert "back at step 6 without the batches of 2 steps, rollback 1 of config.max_rollbacks=1" in said
 
     first = tiny_run.Intercepted(killing(poison(undisturbed, 7, value), expected[killed_before]))
-    with pytest.raises(Killed):
+    with pytest.raises(tiny_run.Killed):
         first.train(config, tmp_path / "killed")
     again = tiny_run.Intercepted(poison(undisturbed, 7, value))
     ended = again.train(config, tmp_path / "killed")
@@ -177,22 +200,22 @@ def test_a_run_rolls_back_and_a_restart_leaves_out_the_same(
 @pytest.mark.slow
 def test_rollbacks_are_counted(data_dir, undisturbed, tmp_path):
     one, two = (poison(undisturbed, at, math.nan) for at in (4, 9))
-    run = tiny_run.Intercepted(lambda state, indices: two(one(state, indices), indices))
+    run = tiny_run.Intercepted(lambda state, batches: two(one(state, batches), batches))
     with pytest.raises(divergence.DivergedError, match=f"on {undisturbed[9][1]} "):
         run.train(tiny_run.config(data_dir, max_rollbacks=1), tmp_path)
 
 
-class Killed(BaseException):
-    """Nothing catches it on its way out."""
+def is_of(batches, name, examples) -> bool:
+    return name in batches and np.asarray(batches[name]["index"]).tolist() == examples
 
 
 def killing(order, before):
     """An order that also ends the run before it steps on a batch."""
     step, name, examples = before
 
-    def ordered(state, indices):
-        if int(state.step) == step and indices.get(name) == examples:
-            raise Killed
-        return order(state, indices)
+    def ordered(state, batches):
+        if int(state.step) == step and is_of(batches, name, examples):
+            raise tiny_run.Killed
+        return order(state, batches)
 
     return ordered

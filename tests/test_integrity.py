@@ -77,7 +77,7 @@ def restore(workdir: pathlib.Path, set_aside: bool = True):
     like = make_state(0)
     like = checkpoint.abstract(like, jax.tree.map(lambda x: x.sharding, like))
     meta = copy.deepcopy(META) | {"config": common.get_config().to_dict()}
-    state, _ = checkpoint.restore_newest(str(workdir), like, meta, set_aside)
+    state, _ = checkpoint.restore_newest(str(workdir), lambda saved: like, meta, set_aside)
     return jax.device_get(state)
 
 

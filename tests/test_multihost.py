@@ -17,7 +17,9 @@ import pytest
 import tensorflow as tf
 from etils import epath
 
-from cover_jax import checkpoint, evaluated
+from cover_jax import checkpoint, evaluated, exit_codes
+from data_pipelines import records
+from tests import tiny_run
 
 STEPS = 10
 SMALL = [
@@ -177,3 +179,30 @@ def test_sigterm_on_the_only_host_saves_its_step(run, tmp_path):
     assert job.codes == [42], job.printed[0]
     assert saved_steps(tmp_path) == [2]
     assert "step 2 is saved" in job.printed[0] and "tracked_metric" not in job.printed[0]
+
+
+def last_lines(job: Job) -> set[str]:
+    return {printed.splitlines()[-1] for printed in job.printed}
+
+
+def test_rows_that_are_not_finite_on_one_host_end_all_on_the_same_step(run, tmp_path):
+    job = run(tmp_path, 2, orders={1: {"poison_at": 3}})
+    assert job.codes == [exit_codes.DIVERGED] * 2 and saved_steps(tmp_path) == []
+    (line,) = last_lines(job)
+    names = r"appearance \(examples \d+, .*\), images \(examples .*\), motion \(examples .*\)"
+    assert re.match(rf".*step 4 on {names}: the 1. step in a row", line)
+
+
+def test_bad_data_above_the_budget_end_all_on_the_same_step(run, tmp_path):
+    """Five of 48 images are damaged; each of the two hosts meets some, and says so."""
+    tiny_run.prepare_data(tmp_path / "data")
+    split = records.open_split("digits/images", "train", str(tmp_path / "data"))
+    damaged = [3, 11, 20, 31, 46]
+    tiny_run.damage(split, damaged)
+    flags = [f"--config.data_dir={tmp_path / 'data'}", "--config.datasets.images.batch_size=16"]
+    job = run(tmp_path / "over", 2, *flags, "--config.input.max_bad_share=0.1")
+    assert job.codes == [exit_codes.BAD_DATA] * 2
+    (line,) = last_lines(job)
+    assert re.match(r".*step [123] on images: 5 of its 48 training .*: 3, 11, 20, 31, 46; ", line)
+    told = [set(map(int, re.findall(f"host {host}: images: example (\\d+) ", job.printed[host]))) for host in (0, 1)]
+    assert all(told) and told[0] | told[1] == set(damaged), told

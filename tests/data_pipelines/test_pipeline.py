@@ -1,5 +1,6 @@
 import collections
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -245,6 +246,10 @@ def test_undecodable_jpegs_and_empty_clips_weigh_nothing(tmp_path, dataset, numb
     (batch,) = list(pipeline.eval_stream(split, dataset))
     assert batch["weight"].tolist() == [1, 0, 0, 0, 1]
     assert batch["label"].tolist() == [0, 0, 0, 0, 4]
+    with pipeline.eval_stream(split, dataset) as stream:
+        why = [stream.why_undecodable(i, 0).partition(": ")[2] for i in range(5)]
+    assert why[0] == why[4] == "nothing is wrong with it now"
+    assert "Invalid JPEG data" in why[1] and "Unknown image file format" in why[2] and "indices[0] = 0" in why[3], why
 
 
 def _serialized(jpegs, label):
@@ -258,13 +263,47 @@ def _serialized(jpegs, label):
 @pytest.mark.parametrize(("threads", "chunk_bytes"), [(1, 10**9), (2, 10**9), (2, 1)])
 def test_a_shard_lost_during_a_run_is_an_error_and_no_hang(make_numbered, dataset, monkeypatch, threads, chunk_bytes):
     monkeypatch.setattr(pipeline, "CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(pipeline, "RETRY_WAITS_S", (0.1, 0.2))
     split = records.open_split("numbered", "train", make_numbered(num_shards=1))
-    pathlib.Path(split.paths[0]).unlink()
-    with (
-        pipeline.train_stream(split, dataset, name="n", seed=0, first_batch=0, threads=threads) as stream,
-        pytest.raises(tf.errors.NotFoundError, match=split.paths[0]),
-    ):
+    with pipeline.train_stream(split, dataset, name="n", seed=0, first_batch=0, threads=threads) as stream:
         next(stream)
+        pathlib.Path(split.paths[0]).unlink()
+        lost = rf"^numbered train: .*{split.paths[0]}.*No such file.* \(tried 3 times in 0.3\d* s\)$"
+        with pytest.raises(pipeline.ShardLostError, match=lost):
+            collections.deque(stream, maxlen=0)  # what was read ahead comes first
+
+
+def test_a_shard_that_comes_back_changes_nothing(make_numbered, dataset, monkeypatch):
+    split = records.open_split("numbered", "train", make_numbered(num_shards=1))
+    before = _take(_train(split, dataset, first_batch=5), 12)
+    shard = pathlib.Path(split.paths[0])
+    waits = iter([shard.with_suffix(".away").rename, lambda _: None])
+    monkeypatch.setattr(pipeline.time, "sleep", lambda _: next(waits)(shard) if not shard.exists() else None)
+    with _train(split, dataset, first_batch=5) as stream:
+        again = [next(stream)]
+        shard.rename(shard.with_suffix(".away"))
+        again += [next(stream) for _ in range(11)]
+    assert next(waits, None) is not None, "it was never away"
+    for was, now in zip(before, again, strict=True):
+        _assert_equal(was, now)
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 10**9])
+def test_why_an_example_weighs_nothing(make_numbered, dataset, record_of, monkeypatch, chunk_bytes):
+    monkeypatch.setattr(pipeline, "CHUNK_BYTES", chunk_bytes)
+    split = records.open_split("numbered", "train", make_numbered(num_shards=1))
+    path, offset = split.paths[0], split.offsets[50]
+    stream = _train(split, dataset)
+    assert stream.why_undecodable(50, 7) == f"{path} at byte {offset} ({record_of[50]}): nothing is wrong with it now"
+    _damage(path, offset + 500)
+    assert re.fullmatch(rf"{path} at byte {offset}: corrupted record at .*", stream.why_undecodable(50, 7))
+
+
+def test_the_examples_of_a_batch_are_known_without_reading_it(numbered, dataset):
+    dataset.batch_size, dataset.repeats = 8, 2
+    batches = _take(_train(numbered, dataset, first_batch=30), 2)
+    for i, batch in enumerate(batches, 30):
+        assert pipeline.batch_indices(numbered, dataset, name="numbered", seed=0, batch=i) == list(batch["index"][::2])
 
 
 def test_what_the_records_lack_is_refused_by_name(numbered, dataset):

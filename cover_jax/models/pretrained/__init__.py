@@ -25,7 +25,7 @@ from ml_collections import ConfigDict
 
 from cover_jax.models import variants
 from cover_jax.models.pretrained import families, resize, sources
-from cover_jax.models.pretrained.errors import PretrainedError
+from cover_jax.models.pretrained.errors import PretrainedError, one_line
 
 # Names that Hugging Face (ACT2FN in transformers/activations.py) and timm give it -> config.model.gelu.
 _GELUS = {
@@ -58,6 +58,7 @@ class Loaded:
     report: tuple[str, ...]
 
 
+@one_line
 def load(source: str, model: ConfigDict, class_names: Mapping[str, Sequence[str]]) -> Loaded:
     """Reads pretrained weights for the model of a config.
 

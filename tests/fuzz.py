@@ -1,0 +1,64 @@
+"""How the fuzzing tests run: the same examples every time, and an end with stacks where something hangs.
+
+They need hypothesis (pip install -e '.[test]').
+"""
+
+import contextlib
+import faulthandler
+
+import hypothesis
+from hypothesis import strategies as st
+
+HANG_S = 120  # a case takes milliseconds
+
+
+def seeded(max_examples: int):
+    """Settings: as many examples, always the same ones, none kept, no time limit of hypothesis's own."""
+    checks = hypothesis.HealthCheck
+    return hypothesis.settings(
+        max_examples=max_examples,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=[checks.function_scoped_fixture, checks.too_slow, checks.data_too_large],
+        phases=[hypothesis.Phase.generate, hypothesis.Phase.shrink],
+    )
+
+
+@contextlib.contextmanager
+def no_hang():
+    """Ends the process, with the stacks of all threads, if what is inside takes longer than HANG_S."""
+    faulthandler.dump_traceback_later(HANG_S, exit=True)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+
+
+@st.composite
+def damage(draw, size: int):
+    """A change of `size` bytes: (name, function of bytes -> bytes), by flips, a cut, noise, zeros or a doubled part."""
+    at = draw(st.integers(0, max(0, size - 1)))
+    kind = draw(st.sampled_from(["flip", "flips", "cut", "noise", "zeros", "double", "header"]))
+    if kind == "flip":
+        return _edits([(at, 1 << draw(st.integers(0, 7)))])
+    if kind == "flips":
+        places = st.tuples(st.integers(0, max(0, size - 1)), st.integers(1, 255))
+        return _edits(draw(st.lists(places, min_size=2, max_size=20)))
+    if kind == "header":
+        return _edits(draw(st.lists(st.tuples(st.integers(0, min(size, 200) - 1), st.integers(1, 255)), max_size=4)))
+    if kind == "cut":
+        return lambda data: data[:at]
+    if kind == "double":
+        return lambda data: data[:at] + data[at // 2 :]
+    length = draw(st.integers(1, 64))
+    patch = draw(st.binary(min_size=length, max_size=length)) if kind == "noise" else bytes(length)
+    return lambda data: (data[:at] + patch + data[at + length :])[: len(data)]
+
+
+def _edits(edits):
+    def apply(data: bytes) -> bytes:
+        changed = bytearray(data)
+        for at, mask in edits:
+            changed[at] ^= mask
+        return bytes(changed)
+
+    return apply
