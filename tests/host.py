@@ -18,6 +18,7 @@ import time
 import jax
 import numpy as np
 from absl import app
+from jax._src import cache_key
 from orbax.checkpoint import multihost
 
 from cover_jax import compilation, main, sharding
@@ -91,6 +92,9 @@ def jit_and_wait(function, _jit=compilation.jit, **arguments):
 
 
 if __name__ == "__main__":
+    # On CPUs the key of a compiled program differs between processes, and only the first one's are kept: all others
+    # would compile at every start. They are the same programs.
+    cache_key._hash_accelerator_config = cache_key._hash_devices
     compilation.jit = jit_and_wait
     Host(**json.loads(sys.argv.pop(1)))
     app.run(main.main)

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from data_pipelines import prepare
 from data_pipelines.builders import digits
 
 TIMEOUT_S = 500  # on a machine that has much else to do
+QUICK_TO_COMPILE = "--xla_backend_optimization_level=0"  # XLA_FLAGS: programs run for seconds, or less
 
 
 class Job:
@@ -72,12 +74,13 @@ class Job:
 class Jobs:
     """Starts jobs that share their data and their compiled programs."""
 
-    def __init__(self, folder: pathlib.Path):
-        self._folder, self._count = folder, 0
+    def __init__(self, folder: pathlib.Path, datasets: tuple[str, ...] = ("images",)):
+        self._folder, self._count, self._datasets = folder, 0, datasets
         self.data_dir = folder / "data"
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(digits, "CLIPS", {"images": {"train": 96, "validation": 16}})
-            prepare.prepare_if_self_contained("digits/images", str(self.data_dir))
+            patch.setattr(digits, "CLIPS", dict.fromkeys(datasets, {"train": 96, "validation": 16}))
+            for name in datasets:
+                prepare.prepare_if_self_contained(f"digits/{name}", str(self.data_dir))
 
     @contextlib.contextmanager
     def start(self, workdir, *flags: str, hosts: int = 1, orders=None, env=(), preexec=()) -> Iterator[Job]:
@@ -97,14 +100,15 @@ class Jobs:
         environment = os.environ | {
             "JAX_NUM_CPU_DEVICES": str(2 // hosts), "JAX_COORDINATOR_BIND_ADDRESS": address, "PYTHONUNBUFFERED": "1",
             "JAX_COMPILATION_CACHE_DIR": str(self._folder / "cache"),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", **dict(env),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "XLA_FLAGS": QUICK_TO_COMPILE, **dict(env),
         }  # fmt: skip
         commands = []
         for host in range(hosts):
             together = [f"--coordinator={address}", f"--num_processes={hosts}", f"--process_id={host}"]
             commands.append([
                 sys.executable, "-m", "tests.host", json.dumps((orders or {}).get(host, {})),
-                "--config=tests/tiny_config.py", f"--workdir={workdir}", f"--config.data_dir={self.data_dir}",
+                f"--config=tests/tiny_config.py:{','.join(self._datasets)}", f"--workdir={workdir}",
+                f"--config.data_dir={self.data_dir}",
                 *flags, *(together if hosts > 1 else []),
             ])  # fmt: skip
         job = Job(commands, environment, folder, dict(preexec))
@@ -112,6 +116,45 @@ class Jobs:
             yield job
         finally:
             job.kill()
+
+
+def has_stacks(printed: str) -> bool:
+    """Of where the loop was."""
+    return "most recent call first" in printed and "train.py" in printed
+
+
+def completed(printed: str) -> int:
+    """The last step that was said to be done."""
+    return max((int(step) for step in re.findall(r"^step (\d+)/", printed, re.MULTILINE)), default=0)
+
+
+@contextlib.contextmanager
+def small_disk(folder: pathlib.Path, size: str) -> Iterator[pathlib.Path]:
+    """`folder` is a file system of this size, such as "40m".
+
+    Raises:
+        PermissionError: only root may mount one.
+    """
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder]
+    mounted = subprocess.run(mount, capture_output=True, text=True)
+    if mounted.returncode:
+        raise PermissionError(f"cannot mount a small file system: {mounted.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def fill(folder: pathlib.Path) -> pathlib.Path:
+    """Leaves no space in the file system of `folder`; the file that takes it."""
+    path = folder / "filler"
+    with path.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(1 << 16))
+        except OSError:
+            return path
 
 
 def saved_steps(workdir: pathlib.Path) -> list[int]:

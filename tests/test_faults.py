@@ -1,9 +1,7 @@
 """Real faults on the real command: what it promises, its exit codes and its last lines (cover_jax/FAULTS.md)."""
 
 import os
-import pathlib
 import random
-import re
 import resource
 import signal
 import subprocess
@@ -13,7 +11,7 @@ import pytest
 
 from cover_jax import exit_codes
 from tests import jobs
-from tests.jobs import fingerprints, saved_steps
+from tests.jobs import completed, fill, fingerprints, has_stacks, saved_steps
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +22,6 @@ SIGNALS = 10
 LAST = 8  # steps of tests/tiny_config.py
 ENDLESS = "--config.steps=100000"
 SHARDED = "--config.mesh.fsdp=2"  # so that each of two hosts writes half of a checkpoint
-TMPFS = "size=40m"
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +36,6 @@ def undisturbed(start, tmp_path_factory):
     with start(workdir, SHARDED, hosts=2) as job:
         assert job.codes() == [exit_codes.DONE] * 2, job.all_printed()
     return fingerprints(workdir, LAST)
-
-
-def has_stacks(printed: str) -> bool:
-    return "most recent call first" in printed and "train.py" in printed
 
 
 @pytest.mark.parametrize("failing", [0, 1])
@@ -108,24 +101,11 @@ def test_a_host_that_stands_still_ends_the_others_with_stacks(start, tmp_path):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 40 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", TMPFS, "tmpfs", folder], capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a small file system: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-def fill(folder: pathlib.Path) -> pathlib.Path:
-    path = folder / "filler"
-    with path.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(1 << 16))
-        except OSError:
-            return path
+    try:
+        with jobs.small_disk(tmp_path / "disk", "40m") as folder:
+            yield folder
+    except PermissionError as error:
+        pytest.skip(str(error))
 
 
 def test_a_full_disk_is_named_and_training_goes_on_until_there_is_space(start, small_disk):
@@ -161,11 +141,6 @@ def test_a_host_that_cannot_write_is_named_on_all(start, tmp_path):
         assert f"step {LAST}/{LAST}" in job.printed(0)
         assert "File too large" in job.printed(1) and "host 1" in job.last_line(1)
     assert saved_steps(tmp_path) == []
-
-
-def completed(printed: str) -> int:
-    """The last step that was said to be done."""
-    return max((int(step) for step in re.findall(r"^step (\d+)/", printed, re.MULTILINE)), default=0)
 
 
 # What must have been printed before the signal, and how long before at most.

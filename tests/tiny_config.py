@@ -1,13 +1,15 @@
-"""`--config=tests/tiny_config.py`: tests/tiny_run.py's run, for processes of their own."""
+"""`--config=tests/tiny_config.py:DATASETS`: the demo in tiny, with some of its datasets, for processes of their own."""
 
 from configs import demo
 
 
-def get_config():
+def get_config(datasets="images"):
     config = demo.get_config()
-    del config.datasets.appearance, config.datasets.motion
+    for name in set(config.datasets) - set(datasets.split(",")):
+        del config.datasets[name]
     config.plan, config.steps, config.log_every_steps, config.checkpoint_every_steps = "joint", 8, 1, 2
     config.eval_every_steps, config.optimizer.warmup_steps, config.input.leaks = 1000, 1, "ignore"
-    config.datasets.images.batch_size = config.datasets.images.eval_batch_size = 8
-    config.model.num_frames, config.model.size_px = 1, 8
+    for dataset in config.datasets.values():
+        dataset.batch_size = dataset.eval_batch_size = 8
+    config.model.num_frames, config.model.size_px = max(d.num_frames for d in config.datasets.values()), 8
     return config
