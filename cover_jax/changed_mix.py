@@ -52,7 +52,8 @@ def carry_over(restored, init: Callable[[jax.Array], object], shardings, key: ja
 
     of_others = {path: leaf for path, leaf in _by_path(shardings).items() if path not in old}
     others = compilation.jit(make_others, out_shardings=of_others)(key)
-    return jax.tree_util.tree_map_with_path(lambda path, _: (old | others)[_name(path)], shardings)
+    leaves = old | others
+    return jax.tree_util.tree_map_with_path(lambda path, _: leaves[_name(path)], shardings)
 
 
 def _by_path(tree) -> dict:

@@ -29,7 +29,7 @@ class History:
     rollbacks: tuple[dict, ...]
 
     def to_json(self, step: int) -> dict:
-        """What `from_json` continues from, as of before training step `step`."""
+        """What `from_meta` continues from, as of before training step `step`."""
         return {
             "plan_step": self.course.plan_step_at(step),
             "ordinals": self.course.counts(step),

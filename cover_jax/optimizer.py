@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
+from cover_jax import config as config_lib
+
 
 def make_schedule(config: ConfigDict, steps: int) -> optax.Schedule:
     """Linear warmup from 0, then one cosine down to `final_learning_rate` at the last of all `steps`."""
@@ -32,7 +34,7 @@ def make_optimizer(
         kept_heads: names of heads that are frozen as well.
 
     Raises:
-        ValueError: `frozen` matches no parameter, or all of them.
+        ConfigError: `frozen` matches no parameter, or all of them.
     """
     parts = [_direction(config)]
     if config.clip_norm:
@@ -49,7 +51,7 @@ def make_optimizer(
     if config.frozen and len(set(jax.tree.leaves(labels))) < 2:
         paths = ", ".join(sorted(jax.tree.leaves(map_paths(lambda path, _: path, params)))[:5])
         which = "all parameters" if "frozen" in jax.tree.leaves(labels) else "no parameter"
-        raise ValueError(
+        raise config_lib.ConfigError(
             f"config.optimizer.frozen={config.frozen!r} matches {which}; it must match some, in full: {paths}, ..."
         )
     labels["heads"] |= {name: jax.tree.map(lambda _: "frozen", labels["heads"][name]) for name in kept_heads}

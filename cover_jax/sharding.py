@@ -92,8 +92,8 @@ def state_shardings(state, axes, mesh: Mesh):
         axes: the tree of state.params, a tuple of logical axes for each.
 
     Raises:
-        ValueError: an axis that RULES does not know, a size that its mesh axis does not divide, or a leaf that is
-            neither a scalar nor like a parameter.
+        ValueError: an axis that RULES does not know, or a leaf that is neither a scalar nor like a parameter.
+        ConfigError: a size that its mesh axis does not divide.
     """
     is_axes = lambda node: isinstance(node, tuple)  # noqa: E731
     of_params = {_path(path): names for path, names in jax.tree_util.tree_leaves_with_path(axes, is_leaf=is_axes)}
@@ -171,7 +171,7 @@ def _spec(name: str, shape: tuple[int, ...], axes: tuple[str, ...], mesh: Mesh) 
         mesh_axis = RULES[axis]
         shards = mesh.shape[mesh_axis] if mesh_axis else 1
         if size % shards:
-            raise ValueError(f"{name}: {axis}={size} is not divisible by config.mesh.{mesh_axis}={shards}")
+            raise config_lib.ConfigError(f"{name}: {axis}={size} is not divisible by config.mesh.{mesh_axis}={shards}")
     return PartitionSpec(*(RULES[axis] for axis in axes))
 
 

@@ -29,13 +29,15 @@ def seeded(max_examples: int):
 def no_hang():
     """Ends the process, with the stacks of all threads, if what is inside takes longer than HANG_S."""
     faulthandler.dump_traceback_later(HANG_S, exit=True)
-    yield
-    faulthandler.cancel_dump_traceback_later()
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 @st.composite
 def damage(draw, size: int):
-    """A change of `size` bytes: (name, function of bytes -> bytes), by flips, a cut, noise, zeros or a doubled part."""
+    """A function of `size` bytes -> damaged bytes: flips, a cut, noise, zeros or a doubled part."""
     at = draw(st.integers(0, max(0, size - 1)))
     kind = draw(st.sampled_from(["flip", "flips", "cut", "noise", "zeros", "double", "header"]))
     if kind == "flip":

@@ -8,6 +8,7 @@ import collections
 import contextlib
 import re
 import threading
+import time
 from collections.abc import Iterator
 from fractions import Fraction
 
@@ -32,6 +33,7 @@ VP8_SHOWN = 0x10  # in a frame's first byte: RFC 6386, section 9.1
 CODECS_WITHOUT_ZEROS = ("h264", "hevc", "vvc", "mpeg1video", "mpeg2video", "mpeg4")
 ZEROED = re.compile(rb"\0{16}\0*[^\0\1]")
 STILL_S = Fraction(1, 2000)  # no frame is shown for less
+MAX_DECODE_S = 3600  # of one file, all that is done with its frames included: this project's choice
 MAX_STILL_FRAMES = 3  # in a row: more of them and the time stamps are damaged
 
 _listeners_lock = threading.Lock()
@@ -52,6 +54,7 @@ class Video:
         self._index_at_start = len(self._stream.index_entries)
         self.pixel_aspect = self._stream.sample_aspect_ratio or Fraction(1)
         self.num_decoded = 0
+        self._deadline = time.monotonic() + MAX_DECODE_S
 
     def frames(self) -> Iterator[tuple[Fraction, av.VideoFrame]]:
         """All frames with their times in seconds, in order; times never decrease.
@@ -74,10 +77,12 @@ class Video:
         self._check_complete(packets)
 
     def _checked(self, steps) -> Iterator:
-        """Passes on what FFmpeg gives, and raises what it logs."""
+        """Passes on what FFmpeg gives, and raises what it logs; not for ever."""
         try:
             for step in steps:
                 self._raise_logged()
+                if time.monotonic() > self._deadline:
+                    raise MediaError(f"its first {self.num_decoded} frames took longer than {MAX_DECODE_S} s to decode")
                 yield step
             self._raise_logged()
         except av.error.FFmpegError as error:

@@ -382,6 +382,13 @@ def test_pictures_that_become_too_large_are_refused(tmp_path, monkeypatch):
         _read(path)
 
 
+def test_videos_that_take_too_long_are_refused(tmp_path, monkeypatch):
+    path = clips.write(tmp_path / "a.mp4", "mpeg4")
+    monkeypatch.setattr(video, "MAX_DECODE_S", 0)
+    with pytest.raises(media.MediaError, match="its first 0 frames took longer than 0 s to decode"):
+        _read(path)
+
+
 def test_too_long_videos_are_refused(tmp_path, monkeypatch):
     path = clips.write(tmp_path / "a.mp4", "mpeg4")
     monkeypatch.setattr(media, "MAX_STORED_BYTES", 5000)

@@ -1,12 +1,13 @@
 import collections
 import pathlib
 import re
+import time
 
 import numpy as np
 import pytest
 from etils import epath
 
-from data_pipelines import decode, pipeline, records
+from data_pipelines import decode, mixture, pipeline, records
 from data_pipelines.host_tf import tf
 from tests.data_pipelines.conftest import NUM_RECORDS
 
@@ -86,13 +87,16 @@ def test_dense_sampling_uses_the_stored_rate(numbered, dataset, record_of):
         assert (np.diff(_stored(batch)) == 2).all()
 
 
-def test_each_example_comes_exactly_once_an_epoch(numbered, dataset):
-    batches = _take(_train(numbered, dataset), 3 * NUM_RECORDS // 8 + 1)
-    indices = np.concatenate([batch["index"] for batch in batches])
+@pytest.mark.parametrize(("batch_size", "host_count"), [(8, 1), (12, 3), (100, 2)])
+def test_each_example_comes_exactly_once_an_epoch(numbered, dataset, batch_size, host_count):
+    """Of 97, which is prime: batches run on over the ends of epochs."""
+    dataset.batch_size, count = batch_size, 3 * NUM_RECORDS // batch_size + 1
+    hosts = [_take(_train(numbered, dataset, host_index=i, host_count=host_count), count) for i in range(host_count)]
+    rows = {key: np.concatenate([host[i][key] for i in range(count) for host in hosts]) for key in ("index", "seed")}
     for epoch in range(3):
-        part = indices[epoch * NUM_RECORDS : (epoch + 1) * NUM_RECORDS]
+        part = rows["index"][epoch * NUM_RECORDS : (epoch + 1) * NUM_RECORDS]
         assert sorted(part) == list(range(NUM_RECORDS))
-    assert len(set(np.concatenate([batch["seed"] for batch in batches]))) == 8 * len(batches)
+    assert len(set(rows["seed"])) == batch_size * count
 
 
 @pytest.mark.parametrize("chunk_bytes", [1, 10**9])
@@ -154,6 +158,19 @@ def test_far_batches_do_not_need_the_ones_before(numbered, dataset):
     one, two = _take(_train(numbered, dataset, first_batch=10**9), 2)
     _assert_equal(two, _take(_train(numbered, dataset, first_batch=10**9 + 1), 1)[0])
     assert not set(one["index"]) & set(two["index"])
+
+
+def test_the_first_batch_at_step_1e9_comes_within_two_seconds(numbered, dataset):
+    mix = mixture.Mixture({"numbered": 0.7, "another": 0.3}, "interleave", seed=0)
+
+    def seconds(step):
+        start = time.process_time()  # of all threads: the machine may have much else to do
+        while "numbered" not in mix.at(step):
+            step += 1
+        _take(_train(numbered, dataset, first_batch=mix.at(step)["numbered"]), 1)
+        return time.process_time() - start
+
+    assert min(seconds(10**9 + 100 * i) for i in range(3)) < 2
 
 
 @pytest.mark.parametrize("host_count", [2, 4])
@@ -218,7 +235,7 @@ def test_a_damaged_record_weighs_nothing_and_all_others_are_unchanged(make_numbe
     data_dir = make_numbered()
     split = records.open_split("numbered", "train", data_dir)
     before = _take(_train(split, dataset), 12)
-    damaged = [3, 50, 51, 96]
+    damaged = [3, 14, 15, 29, 50, 51, 52, 70, 88, 96]
     for i in damaged:
         _damage(split.paths[split.shards[i]], split.offsets[i] + 500)
     for was, now in zip(before, _take(_train(split, dataset), 12), strict=True):
