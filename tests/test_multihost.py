@@ -26,7 +26,7 @@ SMALL = [
     f"--config.steps={STEPS}", f"--config.checkpoint_every_steps={STEPS}", f"--config.eval_every_steps={STEPS}",
     "--config.log_every_steps=1", "--config.optimizer.warmup_steps=2", "--config.plan=joint",
 ]  # fmt: skip
-TIMEOUT_S = 900  # of a job that takes half a minute: with 4 % of a core its start alone takes seven
+TIMEOUT_S = 900  # hosts with 4 % of a core each were still starting after 400
 
 pytestmark = pytest.mark.slow
 
