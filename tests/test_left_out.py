@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from configs import demo
-from cover_jax import checkpoint, train
+from cover_jax import checkpoint, same_run, train
 from data_pipelines import leaks, prepare, records
 from data_pipelines.builders import digits
 
@@ -54,9 +54,9 @@ def test_a_checkpoint_with_other_exclusions_is_refused(splits, monkeypatch):
         left = {"motion": trained_on(splits, mode, monkeypatch)[0]}
         return checkpoint.make_meta(demo.get_config(), left, {"motion": {}}, [])
 
-    assert not checkpoint.check_same_run(meta("exclude"), meta("exclude"), "here")
-    with pytest.raises(checkpoint.CheckpointMismatchError) as error:
-        checkpoint.check_same_run(meta("exclude"), meta("report"), "here")
+    assert not same_run.check(meta("exclude"), meta("exclude"), "here")
+    with pytest.raises(same_run.CheckpointMismatchError) as error:
+        same_run.check(meta("exclude"), meta("report"), "here")
     assert (
         "14 training examples without 2 that are left out as leaks (config.input.leaks) in the checkpoint, 16"
         in str(error.value)
