@@ -20,7 +20,7 @@ def get_config():
     study.examples_per_draw = {APPEARANCE: 60, MOTION: 300, IMAGES: 0}
     for name, setting in settings().items():
         study.settings[name] = setting
-    study.baselines[APPEARANCE] = (APPEARANCE, "appearance_compute", "appearance_exposure")
+    study.baselines[APPEARANCE] = (APPEARANCE, "appearance_compute", "appearance_exposure", "joint")
     study.baselines[MOTION] = (MOTION, "motion_compute")
     study.quick_settings = (APPEARANCE, "appearance_images")
     return study

@@ -2,7 +2,9 @@
 
     python -m data_pipelines.prepare video_folder --name=ucf101 --source=UCF101 --validation_pattern='_g0[1-7]_' \\
         --short_side_px=128
-    python -m data_pipelines.prepare video_folder --name=arid --source=ARID --short_side_px=128
+    python -m data_pipelines.prepare video_folder --name=arid --source=ARID --train_list=train.txt \\
+        --validation_list=validate.txt --validation_folder=validate --list_columns=index,label,path \\
+        --class_names=mapping_table_24.txt --short_side_px=128
     python -m data_pipelines.prepare image_folder --name=cifar10 --source=CIFAR10 --validation_folder=test
     python -m cover_jax.study --config=configs/studies/real.py --workdir=/tmp/real
 
