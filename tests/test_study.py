@@ -53,7 +53,7 @@ def test_settings_that_are_asked_for_and_those_that_they_start_from():
     assert [run.setting for run in plan.runs(study, WORKDIR)] == ["start", "after"] * 2
     study = plan.only(digits.get_config(), ["joint", "appearance"])
     assert {run.setting for run in plan.runs(study, WORKDIR)} == {"start", "appearance", "joint"}
-    assert study.baselines.appearance == ("appearance",)
+    assert study.baselines.appearance == ("appearance", "joint")
     with pytest.raises(config_lib.ConfigError, match="there is no join; there are start, "):
         plan.only(digits.get_config(), ["join"])
 
