@@ -12,8 +12,7 @@ import pytest
 from configs.studies import digits, real
 from cover_jax import config as config_lib
 from cover_jax import flops
-from cover_jax.study import __main__ as command
-from cover_jax.study import execute, plan, plots, results, table
+from cover_jax.study import execute, plan, plots, results, summary, table
 from tests import tiny_study
 
 WORKDIR = pathlib.Path("/none")
@@ -153,7 +152,7 @@ def test_curves_are_means_at_each_step():
 
 def test_plots_name_settings_and_datasets(tmp_path):
     found = [result("start", 3, 1, 0.5), result("start", 4, 2, 0.7), result("after", 3, 1, 0.6)]
-    command.write(tiny_study.get_config(), found, tmp_path)
+    summary.write(tiny_study.get_config(), found, tmp_path)
     for name in ("accuracy.svg", "curves.svg"):
         drawn = (tmp_path / name).read_text()
         assert drawn.startswith("<svg xmlns=") and "the start" in drawn and "images: validation" in drawn
@@ -182,7 +181,7 @@ def test_a_run_with_results_is_not_repeated(tmp_path, monkeypatch):
             yield run
 
     monkeypatch.setattr(execute, "all_of", train)
-    assert len(command._results(runs, tmp_path, workers=1)) == 6
+    assert len(execute.results_of(runs, tmp_path, workers=1)) == 6
     assert trained == [runs[1], *runs[3:]]
 
 

@@ -22,6 +22,19 @@ class RunFailedError(RuntimeError):
     """A run of the study failed. The message says which, why, and where its log is."""
 
 
+def results_of(runs: list[Run], workdir: pathlib.Path, workers: int) -> list[dict]:
+    """The results of all runs, in their order; those that have none yet are trained first."""
+    missing = [run for run in runs if results.load(run) is None]
+    print(f"{len(runs)} runs, {len(runs) - len(missing)} of them done before, in {workdir}", flush=True)
+    start = time.perf_counter()
+    for number, run in enumerate(all_of(missing, workdir, workers), 1):
+        found = results.load(run)
+        accuracies = ", ".join(f"{name} {top1:.1%}" for name, top1 in found["top1"].items())
+        took = f"{found['seconds']:.0f} s; {number} of {len(missing)} after {time.perf_counter() - start:.0f} s"
+        print(f"{run}: {accuracies} ({took})", flush=True)
+    return [results.load(run) for run in runs]
+
+
 def all_of(runs: list[Run], workdir: pathlib.Path, workers: int) -> Iterator[Run]:
     """Trains all runs, each after the one that it starts from, and yields each that has ended.
 
@@ -34,7 +47,7 @@ def all_of(runs: list[Run], workdir: pathlib.Path, workers: int) -> Iterator[Run
         RunFailedError: after those under way have ended.
     """
     waiting, going, folders = list(runs), {}, {run.folder for run in runs}
-    os.environ["NPROC"] = str(max(1, len(os.sched_getaffinity(0)) // workers))  # XLA's threads, in each process
+    os.environ["NPROC"] = str(max(1, _num_cores() // workers))  # XLA's threads, in each process
     spawn = multiprocessing.get_context("spawn")  # JAX does not survive a fork
     with concurrent.futures.ProcessPoolExecutor(workers, spawn, _begin, (str(workdir / "compilation_cache"),)) as pool:
         while waiting or going:
@@ -49,6 +62,11 @@ def all_of(runs: list[Run], workdir: pathlib.Path, workers: int) -> Iterator[Run
                     raise RunFailedError(f"{run}: {type(error).__name__}: {error} (see {where})") from error
                 folders.remove(run.folder)
                 yield run
+
+
+def _num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()  # macOS has none
 
 
 def _begin(cache: str) -> None:

@@ -1,0 +1,26 @@
+"""What the runs of a study come to: its table, as text and as JSON, and its plots."""
+
+import dataclasses
+import json
+import pathlib
+
+from ml_collections import ConfigDict
+
+from cover_jax.study import plots, table
+
+
+def write(study: ConfigDict, found: list[dict], workdir: pathlib.Path) -> str:
+    """Writes table and plots of the results; returns the table as text."""
+    of_datasets = table.tables(study, found)
+    examples = {name: count for result in found for name, count in result["examples"].items()}
+    text = table.markdown(study, of_datasets, examples)
+    rows = {name: [dataclasses.asdict(row) for row in rows] for name, rows in of_datasets.items()}
+    curves = {name: plots.means_by_step(found, name) for name in of_datasets}
+    for name, content in {
+        "table.md": text + "\n",
+        "table.json": json.dumps(rows, indent=1),
+        "accuracy.svg": plots.accuracies(of_datasets),
+        "curves.svg": plots.learning_curves(study, curves),
+    }.items():
+        (workdir / name).write_text(content)
+    return text
