@@ -62,7 +62,11 @@ def leave() -> None:
 
 def _exit(code: int, line: str) -> None:
     sys.stdout.flush()
-    print(line, file=sys.stderr, flush=True)
+    sys.stderr.flush()
+    with open(os.dup(2), "w") as stderr:
+        for output in (1, 2):  # another thread may be about to print a traceback: the cause is the last line
+            os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+        print(line, file=stderr, flush=True)
     os._exit(code)
 
 
