@@ -184,7 +184,7 @@ def test_a_bucket_of_which_a_third_of_all_requests_fail_is_written_and_read_all_
 @pytest.mark.slow
 def test_a_run_begins_from_one_in_a_bucket_and_says_what_a_file_there_shows(storage, data_dir):
     in_bucket(storage, *tiny("gs://bucket/first", data_dir, "--config.steps=2"))
-    begin = ("--config.steps=1", "--config.model.init_from=gs://bucket/first")
+    begin = ("--config.steps=2", "--config.model.init_from=gs://bucket/first")
     started = in_bucket(storage, *tiny("gs://bucket/run", data_dir, *begin))
     assert "initialised from gs://bucket/first: a run of this project, step 2" in started
     picture = io.BytesIO()
