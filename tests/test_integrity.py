@@ -137,6 +137,15 @@ def test_no_flipped_bit_is_ever_trained_on(saved, tmp_path, capsys):
     assert noticed > FLIPS // 3
 
 
+def test_a_sharding_of_no_known_kind_is_damage(saved, tmp_path, capsys):
+    shutil.copytree(saved[0], tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "checkpoints" / str(STEPS[-1]) / "state" / "_sharding"
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"NamedSharding", b"NamedShar$ing"))
+    assert path.read_bytes() != content
+    assert_nothing_is_silently_wrong(saved, tmp_path, capsys)
+
+
 def flip_a_parameter(workdir: pathlib.Path, step: int) -> None:
     """In the largest file: the arrays."""
     largest = max((workdir / "checkpoints" / str(step)).rglob("*"), key=lambda path: path.stat().st_size)
