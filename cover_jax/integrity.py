@@ -69,8 +69,8 @@ def is_damage(error: Exception) -> bool:
     if type(error) is Exception and isinstance(error.__cause__, Exception):  # orbax, of a part of an array
         return is_damage(error.__cause__)
     # Orbax and TensorStore raise these for whatever they cannot read; the clients of buckets have errors of their own.
-    raised = ValueError | LookupError | TypeError | AttributeError | AssertionError | NotImplementedError | ArithmeticError
-    return isinstance(error, raised) and not any(code in str(error) for code in _NO_ANSWER)
+    unreadable = ValueError | LookupError | TypeError | AttributeError | AssertionError | NotImplementedError
+    return isinstance(error, unreadable | ArithmeticError) and not any(code in str(error) for code in _NO_ANSWER)
 
 
 def one_line(error: Exception) -> str:
