@@ -10,7 +10,7 @@ import pytest
 from configs import common
 from cover_jax import divergence, history
 from data_pipelines import mixture
-from tests import tiny_run
+from tests import jobs, tiny_run
 
 
 def judge(config, losses, step, in_a_row=0, **means):
@@ -167,7 +167,7 @@ def test_a_run_that_diverges_ends_and_names_step_dataset_and_examples(data_dir, 
         run.train(tiny_run.config(data_dir, **keys), tmp_path)
     step, name, examples = undisturbed[7]
     assert f"step {step + 1} on {name} (examples {', '.join(map(str, sorted(examples)))}): " in str(error.value)
-    assert tiny_run.saved_steps(tmp_path) == [3, 6]
+    assert jobs.saved_steps(tmp_path) == [3, 6]
 
 
 @pytest.mark.slow

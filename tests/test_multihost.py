@@ -19,7 +19,7 @@ from etils import epath
 
 from cover_jax import checkpoint, evaluated, exit_codes
 from data_pipelines import records
-from tests import tiny_run
+from tests import jobs, tiny_run
 
 STEPS = 10
 SMALL = [
@@ -149,10 +149,6 @@ def assert_same_run(workdir: pathlib.Path, printed: str, one) -> None:
         jax.tree.map(same, vars(ours.predictions), vars(theirs.predictions))
 
 
-def saved_steps(workdir: pathlib.Path) -> list[int]:
-    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
-
-
 def test_two_hosts_do_as_one(run, one, tmp_path):
     job = run(tmp_path, 2)
     assert job.codes == [0, 0], "\n".join(job.printed)
@@ -164,7 +160,7 @@ def test_two_hosts_do_as_one(run, one, tmp_path):
 def test_sigterm_on_one_host_saves_one_step_on_all_and_four_hosts_go_on(run, one, tmp_path):
     job = run(tmp_path, 2, "--config.mesh.fsdp=2", orders={1: {"sigterm_at": 2}})
     assert job.codes == [42, 42], "\n".join(job.printed)
-    (step,) = saved_steps(tmp_path)
+    (step,) = jobs.saved_steps(tmp_path)
     assert 2 < step < STEPS and f"SIGTERM: step {step} is saved" in job.printed[0]
     # Two of the four hold the first half of each batch, the others the second half.
     again = run(tmp_path, 4, "--config.mesh.tensor=2")
@@ -177,7 +173,7 @@ def test_sigterm_on_one_host_saves_one_step_on_all_and_four_hosts_go_on(run, one
 def test_sigterm_on_the_only_host_saves_its_step(run, tmp_path):
     job = run(tmp_path, 1, orders={0: {"sigterm_at": 1}})
     assert job.codes == [42], job.printed[0]
-    assert saved_steps(tmp_path) == [2]
+    assert jobs.saved_steps(tmp_path) == [2]
     assert "step 2 is saved" in job.printed[0] and "tracked_metric" not in job.printed[0]
 
 
@@ -187,7 +183,7 @@ def last_lines(job: Job) -> set[str]:
 
 def test_rows_that_are_not_finite_on_one_host_end_all_on_the_same_step(run, tmp_path):
     job = run(tmp_path, 2, orders={1: {"poison_at": 3}})
-    assert job.codes == [exit_codes.DIVERGED] * 2 and saved_steps(tmp_path) == []
+    assert job.codes == [exit_codes.DIVERGED] * 2 and jobs.saved_steps(tmp_path) == []
     (line,) = last_lines(job)
     names = r"appearance \(examples \d+, .*\), images \(examples .*\), motion \(examples .*\)"
     assert re.match(rf".*step 4 on {names}: the 1. step in a row", line)

@@ -102,10 +102,6 @@ class Intercepted:
         return train_on
 
 
-def saved_steps(workdir: pathlib.Path) -> list[int]:
-    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
-
-
 @contextlib.contextmanager
 def compilation_cache(folder: pathlib.Path):
     """Inside, runs of equal configs compile once."""
