@@ -61,6 +61,8 @@ def dataset() -> ml_collections.ConfigDict:
     config.frames_feature = "frames"  # the feature that holds the JPEG bytes: of each frame, or of the one image
     config.num_frames = 16  # frames a clip; 1 for images
     config.sample_fps = 0.0  # frames a second, at a random start; 0: one from each of num_frames equal segments
+    # Each clip's frames in an order of its own, in training and evaluation: what is learnt then needs no order.
+    config.shuffle_frames = False
     config.canvas_px = (256, 456)  # height, width that frames are padded to on the host; larger ones are shrunk
 
     config.weight = 1.0  # plan "interleave": share of the steps, relative to the other datasets'

@@ -123,7 +123,8 @@ def train_stream(
         return index, tf.stack(seeds)
 
     def sample(num_stored, fps, seed):
-        return sampling.train_indices(num_stored, fps, dataset.num_frames, dataset.sample_fps, seed)
+        indices = sampling.train_indices(num_stored, fps, dataset.num_frames, dataset.sample_fps, seed)
+        return sampling.shuffle(indices, dataset.num_frames, seed) if dataset.shuffle_frames else indices
 
     reader = ExampleReader(split, dataset, dataset.num_frames, sample, dataset.repeats)
     ordinals = range(first_batch * len(mine), np.iinfo(np.int64).max)
@@ -151,8 +152,8 @@ def eval_stream(
 ) -> Stream:
     """Each example of a split once, in order; the last batch is filled up with index -1 and weight 0.
 
-    Arguments and errors as in `train_stream`. `frames` hold `eval_clips` clips one after another; `seed` is 0.
-    All hosts have the same number of batches.
+    Arguments and errors as in `train_stream`. `frames` hold `eval_clips` clips one after another; `seed` is
+    the place in the split, of which only `shuffle_frames` makes use. All hosts have the same number of batches.
     """
     rows = _rows("eval_batch_size", dataset.eval_batch_size, host_index, host_count)
     num_batches = -(-split.num_examples // dataset.eval_batch_size)
@@ -160,11 +161,12 @@ def eval_stream(
     def locate(ordinal):
         position = _position(ordinal, rows, dataset.eval_batch_size)
         index = tf.where(position < split.num_examples, position, PADDING_INDEX)
-        return index, tf.constant([0], tf.uint32)
+        return index, tf.cast([position], tf.uint32)
 
     def sample(num_stored, fps, seed):
-        del seed
-        return sampling.eval_indices(num_stored, fps, dataset.num_frames, dataset.sample_fps, dataset.eval_clips)
+        clips = dataset.eval_clips
+        indices = sampling.eval_indices(num_stored, fps, dataset.num_frames, dataset.sample_fps, clips)
+        return sampling.shuffle(indices, dataset.num_frames, seed) if dataset.shuffle_frames else indices
 
     reader = ExampleReader(split, dataset, dataset.num_frames * dataset.eval_clips, sample)
     return _stream(range(num_batches * len(rows)), locate, reader, len(rows), threads, prefetch_batches)

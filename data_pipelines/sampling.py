@@ -45,6 +45,14 @@ def eval_indices(num_stored, stored_fps, num_frames: int, sample_fps: float, cli
     return _nearest(tf.reshape(starts[:, None] + offsets, [clips * num_frames]), num_stored)
 
 
+def shuffle(indices, num_frames: int, seed):
+    """The indices of one or several clips of T, the frames of each in the same random order, which the seed decides."""
+    # Another stream than that of `train_indices`, which has counter 0.
+    draws = tf.random.stateless_uniform([num_frames], tf.stack([tf.cast(seed, tf.int64), 1]), alg="philox")
+    clips = tf.reshape(indices, [-1, num_frames])
+    return tf.reshape(tf.gather(clips, tf.argsort(draws), axis=1), indices.shape)
+
+
 def _dense_offsets(stored_fps, num_frames: int, sample_fps: float):
     """Distances from a clip's first frame, in stored frames: float64 [T]."""
     # Multiplied first: 3 x 10 / 3 is 10, where 3 x (10 / 3) can be a little more, and a start be lost.

@@ -2,7 +2,7 @@
 
 ORDERS is JSON: "record", the file for a line of JSON a row of each training batch that this host's devices hold;
 "sigterm_at", "raise_at" or "hang_at", the step before which this process gets that; "poison_at", the step for which
-this host's rows weigh NaN.
+this host's rows weigh NaN; "largest_file_bytes", as RLIMIT_FSIZE.
 
 Programs start together: on CPUs, hosts that compile for more than 30 s longer than others are given up by Gloo.
 """
@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -35,8 +36,10 @@ class Host:
 
     def __init__(
         self, record: str = os.devnull, sigterm_at: int | None = None, raise_at: int | None = None,
-        hang_at: int | None = None, poison_at: int | None = None,
+        hang_at: int | None = None, poison_at: int | None = None, largest_file_bytes: int | None = None,
     ):  # fmt: skip
+        if largest_file_bytes is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file_bytes, largest_file_bytes))
         self._record = open(record, "w")  # noqa: SIM115 - until the process ends
         self._sigterm_at, self._raise_at, self._hang_at = sigterm_at, raise_at, hang_at
         self._poison_at = poison_at

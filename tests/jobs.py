@@ -24,16 +24,12 @@ QUICK_TO_COMPILE = "--xla_backend_optimization_level=0"  # XLA_FLAGS: programs r
 class Job:
     """Running processes, each with its output in a file."""
 
-    def __init__(self, commands: list[list[str]], env: dict, folder: pathlib.Path, preexec: dict):
+    def __init__(self, commands: list[list[str]], env: dict, folder: pathlib.Path):
         self.outputs = [folder / f"printed{host}" for host in range(len(commands))]
         self.processes, self.started = [], time.monotonic()
-        for host, (command, output) in enumerate(zip(commands, self.outputs, strict=True)):
+        for command, output in zip(commands, self.outputs, strict=True):
             with output.open("w") as file:
-                self.processes.append(
-                    subprocess.Popen(
-                        command, env=env, stdout=file, stderr=subprocess.STDOUT, preexec_fn=preexec.get(host)
-                    )
-                )
+                self.processes.append(subprocess.Popen(command, env=env, stdout=file, stderr=subprocess.STDOUT))
 
     def printed(self, host: int = 0) -> str:
         return self.outputs[host].read_text()
@@ -83,13 +79,12 @@ class Jobs:
                 prepare.prepare_if_self_contained(f"digits/{name}", str(self.data_dir))
 
     @contextlib.contextmanager
-    def start(self, workdir, *flags: str, hosts: int = 1, orders=None, env=(), preexec=()) -> Iterator[Job]:
+    def start(self, workdir, *flags: str, hosts: int = 1, orders=None, env=()) -> Iterator[Job]:
         """Processes that train; what still runs at the end is killed.
 
         Args:
             orders: what tests/host.py is to do to a host.
             env: more variables of the environment.
-            preexec: host -> function to call in its process before all else.
         """
         self._count += 1
         folder = self._folder / f"job{self._count}"
@@ -111,7 +106,7 @@ class Jobs:
                 f"--config.data_dir={self.data_dir}",
                 *flags, *(together if hosts > 1 else []),
             ])  # fmt: skip
-        job = Job(commands, environment, folder, dict(preexec))
+        job = Job(commands, environment, folder)
         try:
             yield job
         finally:

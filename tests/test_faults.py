@@ -2,7 +2,6 @@
 
 import os
 import random
-import resource
 import signal
 import subprocess
 import time
@@ -122,12 +121,11 @@ def test_a_full_disk_is_named_and_training_goes_on_until_there_is_space(start, s
         assert job.codes() == [exit_codes.PREEMPTED], job.printed()
 
 
-def limited():
-    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))  # a state is in one file or in two, both larger
+LIMITED = {"largest_file_bytes": 300_000}  # a state is in one file or in two, both larger
 
 
 def test_a_last_save_that_fails_is_an_exit_code(start, tmp_path):
-    with start(tmp_path, "--config.compilation_cache=False", preexec={0: limited}) as job:
+    with start(tmp_path, "--config.compilation_cache=False", orders={0: LIMITED}) as job:
         assert job.codes() == [exit_codes.NOT_SAVED], job.printed()
         assert job.printed().count("could not be saved") >= LAST / 2 and f"step {LAST}/{LAST}" in job.printed()
         assert f"error: the checkpoint of step {LAST} could not be saved: " in job.last_line()
@@ -136,7 +134,7 @@ def test_a_last_save_that_fails_is_an_exit_code(start, tmp_path):
 
 def test_a_host_that_cannot_write_is_named_on_all(start, tmp_path):
     flags = ("--config.timeouts.save_s=60", "--config.checkpoint_every_steps=6", "--config.compilation_cache=False")
-    with start(tmp_path, SHARDED, *flags, hosts=2, preexec={1: limited}) as job:
+    with start(tmp_path, SHARDED, *flags, hosts=2, orders={1: LIMITED}) as job:
         assert job.codes() == [exit_codes.NOT_SAVED] * 2, job.all_printed()
         assert f"step {LAST}/{LAST}" in job.printed(0)
         assert "File too large" in job.printed(1) and "host 1" in job.last_line(1)

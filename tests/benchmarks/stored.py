@@ -35,7 +35,7 @@ def config(num_frames: int, sample_fps: float, canvas_px: tuple[int, int], batch
     """A dataset's entry in the config, as far as the input reads it."""
     return types.SimpleNamespace(
         frames_feature="frames", num_frames=num_frames, sample_fps=sample_fps, canvas_px=canvas_px,
-        batch_size=batch_size, repeats=1,
+        batch_size=batch_size, repeats=1, shuffle_frames=False,
     )  # fmt: skip
 
 

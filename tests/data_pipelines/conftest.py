@@ -79,4 +79,5 @@ def dataset():
         repeats=1,
         eval_batch_size=8,
         eval_clips=1,
+        shuffle_frames=False,
     )

@@ -223,6 +223,20 @@ def test_evaluation_clips_follow_one_another(numbered, dataset, record_of):
         np.testing.assert_array_equal(_stored(batch), np.tile([0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11], (8, 1)))
 
 
+def test_shuffled_frames_are_those_of_the_clip_in_an_order_of_its_own(numbered, dataset, record_of):
+    for stream in (pipeline.eval_stream, _train):
+        dataset.shuffle_frames = False
+        (batch,) = _take(stream(numbered, dataset), 1)
+        dataset.shuffle_frames = True
+        (shuffled,) = _take(stream(numbered, dataset), 1)
+        for one in (batch, shuffled):
+            one["record"] = record_of[one["index"]]
+        frames = _stored(shuffled)
+        np.testing.assert_array_equal(np.sort(frames), _stored(batch))
+        assert len({tuple(np.argsort(row)) for row in frames}) > 1
+        _assert_equal(shuffled, shuffled | {key: batch[key] for key in batch.keys() - {"frames"}})
+
+
 def _damage(path, at):
     content = bytearray(pathlib.Path(path).read_bytes())
     content[at] ^= 4

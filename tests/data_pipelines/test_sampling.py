@@ -106,6 +106,16 @@ def test_views_of_a_clip_reach_its_first_and_last_frame():
         assert (np.diff(views[:, 0]) > 0).all()
 
 
+def test_shuffled_frames_are_the_same_ones_in_any_order():
+    indices = np.arange(8) * 3
+    orders = [sampling.shuffle(indices, 4, tf.constant(seed, tf.uint32)).numpy() for seed in range(500)]
+    for order in orders:
+        assert sorted(order[:4]) == [0, 3, 6, 9] and (order[4:] == order[:4] + 12).all()  # two views, shuffled alike
+    _, counts = np.unique(orders, axis=0, return_counts=True)
+    assert len(counts) == 24 and counts.min() > 8  # of 21 expected
+    assert (sampling.shuffle(indices, 4, tf.constant(7, tf.uint32)).numpy() == orders[7]).all()
+
+
 def test_no_frame_of_a_sampled_second_is_drawn_twice_or_left_out_at_29_97_fps():
     """Wanted as fast as stored, each comes once: 30 frames a second of 30000 / 1001."""
     assert _eval(300, 30000 / 1001, 64, 30.0) == list(range(118, 182))
