@@ -172,6 +172,7 @@ def input_pipeline() -> ml_collections.ConfigDict:
 def timeouts() -> ml_collections.ConfigDict:
     """Seconds after which a host gives up, with the stacks of all its threads and exit code 48. Our choice."""
     config = ConfigDict()
+    config.connect_s = 300  # until all hosts have found each other
     config.start_s = 3600  # opening data, restoring or downloading weights: until the first step
     config.compile_s = 3600  # a step on datasets that have not been together in one before
     config.step_s = 600  # any other step, with its input

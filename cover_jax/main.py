@@ -77,17 +77,19 @@ def _check_folders(config) -> None:
 
 
 def _start_distributed(timeouts) -> None:
+    watchdog.start(timeouts)
     if _COORDINATOR.value or _DISTRIBUTED.value:
         by_hand = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value) if _COORDINATOR.value else ()
-        # JAX aborts a host whose heartbeat stops. The lifeline sees that one is gone, and the watchdog that one hangs,
-        # sooner and with a reason.
+        # JAX aborts a host that finds no other, or whose heartbeat stops. The lifeline sees that one is gone, and the
+        # watchdog that one hangs, sooner and with a reason.
+        later_s = round(max(timeouts.values())) + 600
         try:
-            jax.distributed.initialize(*by_hand, heartbeat_timeout_seconds=round(max(timeouts.values())) + 600)
+            jax.distributed.initialize(*by_hand, initialization_timeout=later_s, heartbeat_timeout_seconds=later_s)
         except RuntimeError as error:
             raise hosts.LostPeerError(f"the hosts have not found each other: {error}") from error
         preemption.hand_over()
         lifeline.start()
-    watchdog.start(timeouts)
+    watchdog.enter("start")
 
 
 def _end(error: Exception) -> None:

@@ -13,6 +13,7 @@ _GRACE_S = 15  # after which a process whose interpreter is stuck itself is ende
 _LOOK_S = 0.5
 
 _PHASES = {
+    "connect": "finding the other hosts",
     "start": "the start of the run",
     "compile": "compilation and the first step on these datasets",
     "step": "a step, its input included",
@@ -26,10 +27,10 @@ _phase, _detail, _deadline = "", "", float("inf")
 
 
 def start(timeouts: ConfigDict) -> None:
-    """From here on the process is watched; it is in the phase "start"."""
+    """From here on the process is watched; it is in the phase "connect"."""
     global _timeouts
     _timeouts = timeouts
-    enter("start")
+    enter("connect")
     threading.Thread(target=_watch, name="watchdog", daemon=True).start()
 
 

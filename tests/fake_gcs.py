@@ -214,6 +214,7 @@ def serve(folder: pathlib.Path, seed: int = 0) -> Iterator[Storage]:
     storage.environment = {
         "TENSORSTORE_GCS_HTTP_URL": address,
         "https_proxy": address,
+        "no_grpc_proxy": "127.0.0.1",  # hosts find each other there
         "CURL_CA_BUNDLE": str(folder / "certificate.pem"),
         "GOOGLE_AUTH_TOKEN_FOR_TESTING": "token",
         "NO_GCE_CHECK": "true",

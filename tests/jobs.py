@@ -79,10 +79,11 @@ class Jobs:
                 prepare.prepare_if_self_contained(f"digits/{name}", str(self.data_dir))
 
     @contextlib.contextmanager
-    def start(self, workdir, *flags: str, hosts: int = 1, orders=None, env=()) -> Iterator[Job]:
+    def start(self, workdir, *flags: str, hosts: int = 1, absent=(), orders=None, env=()) -> Iterator[Job]:
         """Processes that train; what still runs at the end is killed.
 
         Args:
+            absent: hosts that are not started.
             orders: what tests/host.py is to do to a host.
             env: more variables of the environment.
         """
@@ -98,7 +99,7 @@ class Jobs:
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "XLA_FLAGS": QUICK_TO_COMPILE, **dict(env),
         }  # fmt: skip
         commands = []
-        for host in range(hosts):
+        for host in sorted(set(range(hosts)) - set(absent)):
             together = [f"--coordinator={address}", f"--num_processes={hosts}", f"--process_id={host}"]
             commands.append([
                 sys.executable, "-m", "tests.host", json.dumps((orders or {}).get(host, {})),

@@ -98,6 +98,13 @@ def test_a_host_that_stands_still_ends_the_others_with_stacks(start, tmp_path):
         assert job.codes([0], within_s=END_S)[0] in (exit_codes.HUNG, exit_codes.LOST_PEER)
 
 
+@pytest.mark.parametrize("absent", [0, 1])
+def test_a_host_that_finds_no_other_ends_and_says_so(start, tmp_path, absent):
+    with start(tmp_path, "--config.timeouts.connect_s=3", hosts=2, absent=[absent]) as job:
+        assert job.codes() == [exit_codes.HUNG]
+        assert "hung: finding the other hosts took longer than config.timeouts.connect_s=3" in job.last_line()
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     try:
