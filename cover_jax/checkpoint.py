@@ -122,7 +122,13 @@ def open_manager(workdir: str, keep: int, best_metric: str, save_timeout_s: floa
         cleanup_tmp_directories=True,
         async_options=ocp.AsyncOptions(timeout_secs=round(save_timeout_s)),
     )
-    return ocp.CheckpointManager(_folder(workdir), options=options)
+    return _Manager(_folder(workdir), options=options)
+
+
+class _Manager(ocp.CheckpointManager):
+    def reached_preemption(self, step: int) -> bool:
+        """Leaves that to `preemption`: orbax asks JAX for each step that it saves, in its own thread for a past one."""
+        return False
 
 
 def _set_aside_unreadable(workdir: str) -> None:

@@ -29,7 +29,7 @@ class Saver:
         self._manager = checkpoint.open_manager(
             workdir, config.keep_checkpoints, config.best_metric, config.timeouts.save_s / 3
         )
-        self.reached_preemption, self.reload = self._manager.reached_preemption, self._manager.reload
+        self.reload = self._manager.reload
 
     def save(self, state, meta: dict, accuracies: dict[str, float] | None) -> None:
         """Starts to save a state under its step, after the save before is done; one that is already saved is left."""

@@ -223,7 +223,7 @@ def _train_on(
             done = step + 1
             logs, evaluates, saves = (_due(done, config[f"{what}_every_steps"], config.steps)
                                       for what in ("log", "eval", "checkpoint"))  # fmt: skip
-            leaves = preemption.reached(saver.reached_preemption, done) and done < config.steps  # else it ends anyhow
+            leaves = preemption.reached() and done < config.steps  # else it ends anyhow
             if not (logs or evaluates or saves or leaves):
                 continue
             pending = _fetch(run, pending, report, past)

@@ -100,4 +100,4 @@ if __name__ == "__main__":
     cache_key._hash_accelerator_config = cache_key._hash_devices
     compilation.jit = jit_and_wait
     Host(**json.loads(sys.argv.pop(1)))
-    app.run(main.main)
+    app.run(main.main, flags_parser=main.parse_flags)

@@ -124,6 +124,11 @@ def completed(printed: str) -> int:
     return max((int(step) for step in re.findall(r"^step (\d+)/", printed, re.MULTILINE)), default=0)
 
 
+def steps_done(job: Job) -> int:
+    """How many steps a job has done."""
+    return len(re.findall(r"^step \d+/", job.printed(), re.MULTILINE))
+
+
 @contextlib.contextmanager
 def small_disk(folder: pathlib.Path, size: str) -> Iterator[pathlib.Path]:
     """`folder` is a file system of this size, such as "40m".

@@ -71,7 +71,7 @@ def clips(name: str, num_frames: int):
 def settings():
     """Name -> setting, in the order of the table."""
     lifted = {"model": {"pixel_mean": ARID_MEAN, "pixel_std": ARID_STD}}
-    one_frame = {"datasets": {ARID: {"num_frames": 1}}}
+    shuffled, one_frame = ({"datasets": {ARID: change}} for change in ({"shuffle_frames": True}, {"num_frames": 1}))
     return {
         UCF101: common.setting("alone", (UCF101,), STEPS),
         # 16 images are as much work as 8 clips of two frames.
@@ -79,6 +79,7 @@ def settings():
         "ucf101_images": common.setting("alone + images", (UCF101, CIFAR10), STEPS),
         ARID: common.setting("alone", (ARID,), STEPS),
         "arid_lifted": common.setting("alone, its own brightness", (ARID,), STEPS, changes=lifted),
+        "arid_shuffled": common.setting("alone, frames shuffled", (ARID,), STEPS, changes=lifted | shuffled),
         "arid_one_frame": common.setting("alone, one frame of eight", (ARID,), STEPS, changes=lifted | one_frame),
         "joint": common.setting("joint", (UCF101, ARID), STEPS),
         "joint_images": common.setting("joint + images (CoVeR)", (UCF101, ARID, CIFAR10), STEPS),

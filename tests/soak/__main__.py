@@ -16,8 +16,9 @@ import time
 import traceback
 
 from tests import jobs
+from tests.jobs import steps_done
 from tests.soak import faults
-from tests.soak.run import EVAL_STEPS, SAVE_STEPS, Run, steps_done
+from tests.soak.run import EVAL_STEPS, SAVE_STEPS, Run
 
 DISK = "400m"
 # Fault -> how often it comes before all come again.

@@ -15,7 +15,8 @@ import numpy as np
 from cover_jax import exit_codes
 from data_pipelines import records
 from tests import fake_gcs, jobs, test_buckets, tiny_run
-from tests.soak.run import DATASETS, END_S, EVAL_STEPS, SAVE_S, SAVE_STEPS, Run, read_rows, steps_done
+from tests.jobs import steps_done
+from tests.soak.run import DATASETS, END_S, EVAL_STEPS, SAVE_S, SAVE_STEPS, Run, read_rows
 
 # Of a checkpoint; what else there is of orbax's book-keeping is not needed to read it.
 NEEDED = re.compile(r"meta/metadata|metrics/metrics|state/_METADATA|state/manifest|state/d/")
@@ -294,7 +295,8 @@ def bucket_that_often_fails(run: Run) -> None:
         storage.unavailable = 0.3
         env = storage.environment | test_buckets.QUICK_RETRIES
         key = "bucket", f"run/checkpoints/{SAVE_STEPS}/meta/metadata"
-        with run.start("--config.eval_every_steps=1000", workdir="gs://bucket/run", env=env) as job:
+        flags = ("--config.eval_every_steps=1000", "--config.timeouts.save_s=900")  # orbax's client waits between tries
+        with run.start(*flags, workdir="gs://bucket/run", env=env) as job:
             job.until(lambda: steps_done(job) > SAVE_STEPS and key in storage.objects)
             run.stop(job)
         assert storage.refused > storage.requests / 5

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 
 from tests import jobs
-from tests.jobs import Job
+from tests.jobs import Job, steps_done
 
 DATASETS = ("appearance", "images", "motion")
 SAVE_STEPS, EVAL_STEPS = 5, 20
@@ -136,8 +136,3 @@ class Run:
         assert codes == [42] * len(codes), codes
         (step,) = re.findall(r"SIGTERM: step (\d+) is saved", job.printed())
         assert int(step) >= jobs.completed(job.printed()), "a step that was done is lost"
-
-
-def steps_done(job: Job) -> int:
-    """How many steps a job has done."""
-    return len(re.findall(r"^step \d+/", job.printed(), re.MULTILINE))
