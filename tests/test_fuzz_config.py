@@ -21,7 +21,8 @@ from tests import fuzz  # noqa: E402
 pytestmark = pytest.mark.slow
 
 KEYS = sorted(key for key, _ in config_lib.flatten(demo.get_config()))
-NUMBERS = st.integers() | st.integers(-3, 40) | st.floats() | st.sampled_from([2**31, 2**63, 10**30, 1e-300, 1e300])
+INTEGERS = st.integers() | st.integers(-3, 40) | st.sampled_from([2**31, 2**63, 10**30])
+NUMBERS = INTEGERS | st.floats() | st.sampled_from([1e-300, 1e300])
 ANY = st.none() | st.booleans() | NUMBERS | st.text(max_size=12) | st.lists(NUMBERS, max_size=4).map(tuple)
 
 
@@ -33,7 +34,7 @@ def like(value):
         return st.lists(NUMBERS, min_size=len(value), max_size=len(value)).map(tuple)
     if isinstance(value, str):
         return st.text(max_size=20) | st.sampled_from(["a" * 5000, "(", "(a+)+$", "../x", "L/0", "B/16", "mu/-1", "//"])
-    return NUMBERS.map(type(value)) if isinstance(value, int) else NUMBERS
+    return INTEGERS if isinstance(value, int) else NUMBERS
 
 
 @st.composite
