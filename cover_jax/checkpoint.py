@@ -31,6 +31,7 @@ from cover_jax import exit_codes, fingerprint, hosts, integrity, same_run
 PACKAGES = (
     "jax", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "ml_collections", "clu", "einops", "numpy",
 )  # fmt: skip
+MAX_ERRORS_OF_A_SAVE = 20  # a few files, and threads that wait for each other
 
 
 class CheckpointDamagedError(RuntimeError):
@@ -164,8 +165,17 @@ def save(manager: ocp.CheckpointManager, state, meta: dict, accuracies: dict[str
     manager.save(int(state.step), args=items, metrics=accuracies, force=True)
 
 
-def remove_unfinished(manager: ocp.CheckpointManager) -> None:
-    """Removes what a save that failed has left; on all hosts, while none is saving."""
+def close_failed(manager: ocp.CheckpointManager) -> None:
+    """Closes what a save has failed with, on all hosts, and removes what it has left.
+
+    One failure gives several errors, each of which orbax raises once, the later ones when the next save begins: on
+    that host alone, while the others wait for it.
+    """
+    for _ in range(MAX_ERRORS_OF_A_SAVE):
+        with contextlib.suppress(Exception):
+            manager.close()
+            break
+    hosts.exchange("closed")
     if jax.process_index() == 0:
         for path in manager.directory.glob("*.orbax-checkpoint-tmp*"):
             path.rmtree(missing_ok=True)

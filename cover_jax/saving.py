@@ -1,5 +1,6 @@
 """Saving while training goes on, also past a disk that is full for a while. Only the last save must not fail."""
 
+import functools
 import sys
 
 import jax
@@ -26,10 +27,14 @@ class Saver:
 
     def __init__(self, config: ConfigDict, workdir: str):
         self._pending, self._problem = None, ""
-        self._manager = checkpoint.open_manager(
-            workdir, config.keep_checkpoints, config.best_metric, config.timeouts.save_s / 3
+        self._open = functools.partial(
+            checkpoint.open_manager, workdir, config.keep_checkpoints, config.best_metric, config.timeouts.save_s / 3
         )
-        self.reload = self._manager.reload
+        self._manager = self._open()
+
+    def reload(self) -> None:
+        """To be called where checkpoints were moved away."""
+        self._manager.reload()
 
     def save(self, state, meta: dict, accuracies: dict[str, float] | None) -> None:
         """Starts to save a state under its step, after the save before is done; one that is already saved is left."""
@@ -77,7 +82,8 @@ class Saver:
         step, self._pending, self._problem = self._pending, None, ""
         if not any(problems):
             return ""
-        checkpoint.remove_unfinished(self._manager)
+        checkpoint.close_failed(self._manager)
+        self._manager = self._open()
         return _message(step, next(filter(None, problems)))
 
     def _wait(self) -> None:

@@ -114,18 +114,19 @@ def small_disk(tmp_path):
         pytest.skip(str(error))
 
 
-def test_a_full_disk_is_named_and_training_goes_on_until_there_is_space(start, small_disk):
+@pytest.mark.parametrize("hosts", [1, 2])
+def test_a_full_disk_is_named_and_training_goes_on_until_there_is_space(start, small_disk, hosts):
     workdir = small_disk / "run"
-    with start(workdir, ENDLESS, "--config.compilation_cache=False") as job:
+    with start(workdir, ENDLESS, "--config.compilation_cache=False", *[SHARDED] * (hosts - 1), hosts=hosts) as job:
         job.until(lambda: bool(saved_steps(workdir)))
         filler = fill(small_disk)
-        job.until_printed("could not be saved")
+        job.until(lambda: job.printed().count("could not be saved") >= 2)  # the second: full before it began
         intact = saved_steps(workdir)[-1]
         assert "No space left on device" in job.printed() and "training goes on" in job.printed()
         filler.unlink()
         job.until(lambda: saved_steps(workdir)[-1] > intact + 4)
         job.processes[0].terminate()
-        assert job.codes() == [exit_codes.PREEMPTED], job.printed()
+        assert job.codes() == [exit_codes.PREEMPTED] * hosts, job.all_printed()
 
 
 LIMITED = {"largest_file_bytes": 300_000}  # a state is in one file or in two, both larger
