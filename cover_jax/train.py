@@ -11,7 +11,6 @@ import numpy as np
 from clu import parameter_overview
 from einops import rearrange
 from etils import epath
-from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from cover_jax import (
@@ -28,6 +27,7 @@ from cover_jax import (
     exit_codes,
     flops,
     history,
+    inputs,
     kept_heads,
     optimizer,
     preemption,
@@ -44,7 +44,7 @@ from cover_jax import (
 from cover_jax import config as config_lib
 from cover_jax.hosts import say
 from cover_jax.models import cover, pretrained
-from data_pipelines import leaks, manifest, mixture, pipeline, prepare, records
+from data_pipelines import manifest, mixture, pipeline, records
 
 
 class PreemptedError(RuntimeError):
@@ -65,8 +65,8 @@ class Run:
         self.config, self.workdir = config, epath.Path(workdir)
         self.mesh = sharding.make_mesh(config.mesh)
         config_lib.validate_batches(config, sharding.num_batch_shards(self.mesh))
-        self.train_splits, self.eval_splits = _open_splits(config)
-        self.train_splits, found = _without_leaks(config, self.train_splits, self.eval_splits)
+        self.train_splits, self.eval_splits = inputs.open_splits(config)
+        self.train_splits, found = inputs.without_leaks(config, self.train_splits, self.eval_splits)
         self.class_names = {name: split.class_names for name, split in self.train_splits.items()}
         self.num_examples = {name: split.num_examples for name, split in self.train_splits.items()}
         saved_meta = checkpoint.newest(workdir)[1] if checkpoint.steps(workdir) else None
@@ -191,7 +191,7 @@ def _train_on(
         if watch.missed:
             watch.add(_evaluate(run, state, first_step, writer), config.best_metric)
         last_step = first_step if watch.is_over(config.early_stop_evals) else config.steps
-        streams = _open_streams(stack, run, past.course.counts(first_step))
+        streams = inputs.open_streams(stack, config, run.train_splits, run.mesh, past.course.counts(first_step))
         previewed, compiled = set(), []
         pending = None  # (step, metrics) that was dispatched and not fetched yet
         for step in range(first_step, last_step):
@@ -261,72 +261,6 @@ def evaluate_checkpoint(config: ConfigDict, workdir: str) -> None:
     state, _ = run.restore(set_aside=False)
     with curves.Curves(run.workdir) as writer:
         _evaluate(run, state, int(state.step), writer)
-
-
-def _open_splits(config: ConfigDict) -> tuple[dict, dict]:
-    """Training splits of all datasets and evaluation splits where there are any; embedded data is made first."""
-    for dataset in config.datasets.values():
-        if jax.process_index() == 0:
-            prepare.prepare_if_self_contained(dataset.builder, config.data_dir)
-        else:  # not a collective: on CPUs those give up after 30 s
-            prepare.wait_if_self_contained(dataset.builder, config.data_dir)
-    train_splits, eval_splits = {}, {}
-    for name, dataset in config.datasets.items():
-        split = records.open_split(dataset.builder, dataset.train_split, config.data_dir)
-        found = len(split.class_names)
-        if dataset.num_classes and dataset.num_classes != found:
-            raise config_lib.ConfigError(
-                f"config.datasets.{name}.num_classes={dataset.num_classes}: the prepared {dataset.builder} has {found}"
-            )
-        train_splits[name] = split
-        if dataset.eval_split:
-            eval_splits[name] = records.open_split(dataset.builder, dataset.eval_split, config.data_dir)
-    return train_splits, eval_splits
-
-
-def _without_leaks(config: ConfigDict, train_splits: dict, eval_splits: dict) -> tuple[dict, list[dict]]:
-    """The training splits without what other datasets are validated on; and what was found, as JSON.
-
-    Raises:
-        ValueError: nothing is left of one, or hosts see different data.
-    """
-    if config.input.leaks == "ignore":
-        return train_splits, []
-    if jax.process_index():
-        multihost_utils.sync_global_devices("leaks found")  # the first host searches; the others read what it kept
-    frames_features = {name: dataset.frames_feature for name, dataset in config.datasets.items()}
-    found = leaks.find(train_splits, eval_splits, frames_features, measure=False)
-    if not jax.process_index():
-        multihost_utils.sync_global_devices("leaks found")
-    summaries = [pair.summary() for pair in found]
-    for line in leaks.report(summaries):
-        say(line)
-    if config.input.leaks == "exclude":
-        train_splits = leaks.exclude(train_splits, found)
-    seen = np.frombuffer(bytes.fromhex("".join(split.fingerprint for split in train_splits.values())), np.uint8)
-    multihost_utils.assert_equal(seen, "hosts found different data or leaks: do they read the same config.data_dir?")
-    return train_splits, summaries
-
-
-def _open_streams(stack: contextlib.ExitStack, run: Run, counts: dict[str, int]) -> dict:
-    """One input stream a dataset, at the batch that the schedule has reached."""
-    host_index, host_count = sharding.host_part(run.mesh)
-    return {
-        name: stack.enter_context(
-            pipeline.train_stream(
-                split,
-                run.config.datasets[name],
-                name=name,
-                seed=run.config.seed,
-                first_batch=counts[name],
-                host_index=host_index,
-                host_count=host_count,
-                threads=run.config.input.threads,
-                prefetch_batches=run.config.input.prefetch_batches,
-            )
-        )
-        for name, split in run.train_splits.items()
-    }
 
 
 def _first_start(workdir: epath.Path) -> float:

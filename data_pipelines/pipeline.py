@@ -124,7 +124,7 @@ def train_stream(
 
     def sample(num_stored, fps, seed):
         indices = sampling.train_indices(num_stored, fps, dataset.num_frames, dataset.sample_fps, seed)
-        return sampling.shuffle(indices, dataset.num_frames, seed) if dataset.shuffle_frames else indices
+        return _in_order(indices, dataset, seed)
 
     reader = ExampleReader(split, dataset, dataset.num_frames, sample, dataset.repeats)
     ordinals = range(first_batch * len(mine), np.iinfo(np.int64).max)
@@ -166,10 +166,15 @@ def eval_stream(
     def sample(num_stored, fps, seed):
         clips = dataset.eval_clips
         indices = sampling.eval_indices(num_stored, fps, dataset.num_frames, dataset.sample_fps, clips)
-        return sampling.shuffle(indices, dataset.num_frames, seed) if dataset.shuffle_frames else indices
+        return _in_order(indices, dataset, seed)
 
     reader = ExampleReader(split, dataset, dataset.num_frames * dataset.eval_clips, sample)
     return _stream(range(num_batches * len(rows)), locate, reader, len(rows), threads, prefetch_batches)
+
+
+def _in_order(indices, dataset, seed):
+    """The frames of each clip in the order in which the config asks for them."""
+    return sampling.shuffle(indices, dataset.num_frames, seed) if dataset.shuffle_frames else indices
 
 
 def _batch_examples(dataset) -> int:

@@ -26,7 +26,7 @@ from tests.data_pipelines.records_of import records_of
 from tests.models import small
 
 STEPS = 2
-UNAVAILABLE = 0.1  # share of requests that are answered with 503
+UNAVAILABLE = 0.3  # of all requests are answered with 503; with 0.6 a run takes ten minutes: orbax's client waits
 QUICK_RETRIES = {"GCS_RETRY_CONFIG_INIT_DELAY_TIME_US": "0"}  # TensorFlow's client then does not wait at all
 
 READ = """
@@ -152,13 +152,13 @@ def saved_state(workdir: pathlib.Path) -> dict:
 def test_a_run_in_a_bucket_that_often_fails_ends_as_one_on_disk(storage, data_dir, tmp_path):
     storage.unavailable = UNAVAILABLE
     in_bucket(storage, *command("gs://bucket/run", data_dir))
+    assert storage.refused > storage.requests / 4
     again = in_bucket(storage, *command("gs://bucket/run", data_dir, "--mode=evaluate"))
-    assert f"continuing from gs://bucket/run/checkpoints/{STEPS}" in again
+    assert f"continuing from gs://bucket/run/checkpoints/{STEPS}" in again and "damaged" not in again
     in_bucket(storage, "-m", "cover_jax.report", "--workdir=gs://bucket/run")
     page = storage.objects["bucket", "run/report.html"][0].decode()
     assert page.count("<polyline") >= 3 and page.count("No pictures") == 0
     assert page.count("<img") == 14 + 18 + 14  # the worst and best of 15, 25 and 15
-    assert storage.refused > 10  # or nothing was tried
     for (_, name), (data, _) in storage.objects.items():
         path = tmp_path / "copy" / name
         if not name.endswith("/"):
@@ -171,15 +171,6 @@ def test_a_run_in_a_bucket_that_often_fails_ends_as_one_on_disk(storage, data_di
 def tiny(workdir: str, data_dir: pathlib.Path, *flags: str) -> list[str]:
     return ["-m", "cover_jax.main", "--config=tests/tiny_config.py", f"--workdir={workdir}",
             f"--config.data_dir={data_dir}", "--config.compilation_cache=False", *flags]  # fmt: skip
-
-
-@pytest.mark.slow
-def test_a_bucket_of_which_a_third_of_all_requests_fail_is_written_and_read_all_the_same(storage, data_dir):
-    storage.unavailable = 0.3  # with 0.6 it takes ten minutes: orbax's client waits for a second and more between tries
-    in_bucket(storage, *tiny("gs://bucket/run", data_dir, "--config.steps=2"))
-    again = in_bucket(storage, *tiny("gs://bucket/run", data_dir, "--config.steps=4"))
-    assert "continuing from gs://bucket/run/checkpoints/2" in again and "damaged" not in again
-    assert storage.refused > storage.requests / 4
 
 
 @pytest.mark.slow

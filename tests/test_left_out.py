@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from configs import demo
-from cover_jax import checkpoint, same_run, train
+from cover_jax import checkpoint, inputs, same_run
 from data_pipelines import leaks, prepare, records
 from data_pipelines.builders import digits
 
@@ -29,7 +29,7 @@ def trained_on(splits, mode: str, monkeypatch):
     monkeypatch.setattr(leaks, "find", lambda *args, **kwargs: [found])
     config = demo.get_config()
     config.input.leaks = mode
-    left, told = train._without_leaks(config, *splits)
+    left, told = inputs.without_leaks(config, *splits)
     assert left["appearance"] is splits[0]["appearance"]
     return left["motion"], told
 

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from configs.studies import digits, real
+from configs.studies import demo, digits, real
 from cover_jax import config as config_lib
 from cover_jax import flops
 from cover_jax.study import execute, plan, plots, results, summary, table
@@ -82,7 +82,7 @@ def test_a_study_that_cannot_be(change, message):
 # The published studies
 
 
-@pytest.mark.parametrize("study", [digits, real])
+@pytest.mark.parametrize("study", [demo, digits, real])
 def test_a_published_study_is_valid_and_leaves_out_the_draw_that_settings_were_chosen_on(study):
     config = study.get_config()
     assert plan.runs(config, WORKDIR) and plan.runs(plan.quick(config), WORKDIR)
