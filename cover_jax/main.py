@@ -12,7 +12,7 @@ from absl import app, flags, logging
 from etils import epath
 from ml_collections import config_flags
 
-from cover_jax import compilation, exit_codes, hosts, lease, lifeline, preemption, sharding, watchdog
+from cover_jax import command_line, compilation, exit_codes, hosts, lease, lifeline, preemption, sharding, watchdog
 from cover_jax import config as config_lib
 from data_pipelines import catalog
 
@@ -31,17 +31,6 @@ _NEWS_S = 1.0  # until the end of another host is known here
 _USER_ERRORS = (
     config_lib.ConfigError, catalog.DatasetNotPreparedError, FileNotFoundError, NotADirectoryError, PermissionError,
 )  # fmt: skip
-
-
-def parse_flags(argv: list[str]) -> list[str]:
-    """absl's parser, with one line instead of a traceback for a config or a key that does not exist."""
-    try:
-        rest = app.parse_flags_with_usage(argv)
-        _ = _CONFIG.value.seed  # only now does a file that cannot be loaded say so
-    except (KeyError, AttributeError, OSError) as error:
-        reason = error.args[0] if isinstance(error, KeyError) else error
-        lifeline.end(exit_codes.CONFIG, f"--config: {reason}")
-    return rest
 
 
 def main(argv: list[str]) -> None:
@@ -124,4 +113,4 @@ def _run(config) -> int:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse_flags)
+    app.run(main, flags_parser=command_line.parse_flags)

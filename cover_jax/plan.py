@@ -22,7 +22,7 @@ from absl import app, flags
 from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict, config_flags
 
-from cover_jax import chips, flops, hlo_cost, optimizer, sharding, train_step
+from cover_jax import chips, command_line, flops, hlo_cost, optimizer, sharding, train_step
 from cover_jax import config as config_lib
 from cover_jax.models import cover
 from cover_jax.plan_report import Plan, Program, report
@@ -352,4 +352,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=command_line.parse_flags)

@@ -22,7 +22,7 @@ from absl import app
 from jax._src import cache_key
 from orbax.checkpoint import multihost
 
-from cover_jax import compilation, main, sharding
+from cover_jax import command_line, compilation, main, sharding
 from data_pipelines import mixture
 
 # After the signal, steps are as slow as those of large models: hosts need a few seconds to agree on one.
@@ -100,4 +100,4 @@ if __name__ == "__main__":
     cache_key._hash_accelerator_config = cache_key._hash_devices
     compilation.jit = jit_and_wait
     Host(**json.loads(sys.argv.pop(1)))
-    app.run(main.main, flags_parser=main.parse_flags)
+    app.run(main.main, flags_parser=command_line.parse_flags)

@@ -4,24 +4,29 @@ import json
 import math
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
+import time
 
+import numpy as np
 import pytest
 
 from configs.studies import demo, digits, real
 from cover_jax import config as config_lib
-from cover_jax import flops
+from cover_jax import exit_codes, flops
 from cover_jax.study import execute, plan, plots, results, summary, table
 from tests import tiny_study
 
 WORKDIR = pathlib.Path("/none")
 
 
-def result(setting, seed, draw, top1, curve=((2, 0.5),)):
+def result(setting, seed, draw, hits, curve=((2, 0.5),)):
     """Results of a run on `images`, as results.py writes them."""
-    of_images = {"examples": {"images": 500}, "curves": {"images": list(curve)}, "top1": {"images": top1}}
-    return {"setting": setting, "seed": seed, "draw": draw, "seconds": 1.0, **of_images}
+    top1 = hits.count("1") / len(hits)
+    of_images = {"hits": hits, "validated_on": "a", "curves": list(curve), "top1": top1}
+    of_datasets = {key: {"images": value} for key, value in of_images.items()}
+    return {"setting": setting, "seed": seed, "draw": draw, "seconds": 1.0, **of_datasets}
 
 
 # Which runs
@@ -47,6 +52,11 @@ def test_quick_has_its_settings_and_those_that_they_start_from():
     assert [(run.setting, run.seed) for run in quick] == [("start", 3), ("after", 3)]
 
 
+def test_a_study_without_quick_settings_has_nothing_quick():
+    with pytest.raises(config_lib.ConfigError, match="--quick: quick_settings is empty; there are start, other"):
+        plan.quick(plan.only(tiny_study.get_config(), ["other", "start"]))
+
+
 def test_settings_that_are_asked_for_and_those_that_they_start_from():
     study = plan.only(tiny_study.get_config(), ["after"])
     assert [run.setting for run in plan.runs(study, WORKDIR)] == ["start", "after"] * 2
@@ -70,6 +80,8 @@ def test_settings_that_are_asked_for_and_those_that_they_start_from():
         (lambda s: s.update(quick_settings=("slow",)), "no setting is called 'slow'"),
         (lambda s: s.examples_per_draw.__delitem__("images"), "examples_per_draw.images: missing"),
         (lambda s: s.update(replicates=3), "replicates: unknown"),
+        (lambda s: s.settings.after.update(label="the start"), "after.label='the start': settings.start has it, in"),
+        (lambda s: s.settings.other.update(changes={"steps": "2"}), "settings.other.changes: "),
     ],
 )
 def test_a_study_that_cannot_be(change, message):
@@ -111,39 +123,50 @@ def test_controls_of_the_digits_are_equal_in_what_they_control_for():
 
 def test_means_and_paired_differences_by_hand():
     study = tiny_study.get_config()
-    found = [result("start", 3, 1, 0.50), result("start", 4, 2, 0.70), result("start", 5, 3, 0.1)]
-    found += [result("after", 4, 2, 0.90), result("after", 3, 1, 0.60)]
+    found = [result("start", 3, 1, "1010"), result("start", 4, 2, "1110"), result("start", 5, 3, "0000")]
+    found += [result("after", 4, 2, "1111"), result("after", 3, 1, "1110")]
     start, after = table.tables(study, found)["images"]
     assert (start.setting, start.label, start.differences) == ("start", "the start", {})
-    assert after.top1.value == pytest.approx(0.75)
-    assert after.top1.error == pytest.approx(0.15)  # deviations of .15 twice: sqrt(2 x .15^2 / 1) / sqrt(2)
-    assert after.differences["start"].value == pytest.approx(0.15)  # of .1 and .2: seed 5 has no partner
-    assert after.differences["start"].error == pytest.approx(0.05)
-    assert after.differences["start"].count == 2
-    text = table.markdown(study, {"images": [start, after]}, {"images": 500})
-    assert "images, 500 validation examples:" in text
-    assert re.search(r"\| from it +\| +2 \| +75.0 ± 15.0 \| +\+15.0 ± 5.0 \|", text)
+    assert after.top1.value == pytest.approx(7 / 8)
+    # Over replicates .75 and 1: an eighth. Over examples 1, 1, 1, .5: .25 / 2, an eighth as well.
+    assert after.top1.error == pytest.approx(math.hypot(1 / 8, 1 / 8))
+    # "1110" - "1010" and "1111" - "1110": 0100 and 0001. Seed 5 has no partner.
+    difference = after.differences["start"]
+    assert difference.value == pytest.approx(0.25) and difference.count == 2
+    assert difference.error == pytest.approx(math.hypot(0, math.sqrt(1 / 12) / 2))  # over examples 0, .5, 0, .5
+    text = table.markdown(study, {"images": [start, after]}, {"images": 4})
+    assert "images, 4 validation examples:" in text
+    assert re.search(r"\| from it +\| +2 \| +87.5 ± 17.7 \| +\+25.0 ± 14.4 \|", text)
 
 
 def test_a_difference_is_clear_outside_student_s_interval():
-    assert table.mean([0.1, 0.1001, 0.0999]).is_clear
-    assert table.Mean(0.13, 0.01, 2).is_clear  # t is 12.7 with one degree of freedom
-    assert not table.Mean(0.12, 0.01, 2).is_clear
+    assert table.Mean(0.05, 0.01, 3).is_clear  # t is 4.303 with two degrees of freedom
+    assert not table.Mean(0.04, 0.01, 3).is_clear
     assert not table.Mean(-0.27, 0.1, 5).is_clear  # 2.776 with four
     assert table.Mean(-0.28, 0.1, 5).is_clear
 
 
-def test_a_single_replicate_has_no_error_and_is_never_clear():
-    one = table.mean([0.5])
-    assert math.isnan(one.error) and not one.is_clear
-    assert "±" not in table.markdown(
-        tiny_study.get_config(), table.tables(tiny_study.get_config(), [result("start", 3, 1, 0.5)]), {"images": 500}
-    )
+def test_replicates_that_agree_have_the_error_of_the_examples():
+    """Their own agreement may be chance, and a table that calls +0.3 ± 0.0 clear would be read as evidence."""
+    same = table.mean_of(np.array([[1, 0, 0, 0]] * 5))
+    assert same.value == 0.25 and same.error == pytest.approx(0.25) and not same.is_clear
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_one_or_two_replicates_are_never_clear(count):
+    of = table.mean_of(np.ones((count, 4)))
+    assert of.error == 0 and not of.is_clear
+
+
+def test_settings_that_are_validated_on_other_examples_are_not_compared():
+    found = [result("start", 3, 1, "10"), result("after", 3, 1, "11") | {"validated_on": {"images": "b"}}]
+    with pytest.raises(config_lib.ConfigError, match="settings.after: validates images on other examples"):
+        table.tables(tiny_study.get_config(), found)
 
 
 def test_curves_are_means_at_each_step():
     curves = plots.means_by_step(
-        [result("start", 3, 1, 0, [(2, 0.1), (4, 0.3)]), result("start", 4, 2, 0, [(2, 0.2)])], "images"
+        [result("start", 3, 1, "0", [(2, 0.1), (4, 0.3)]), result("start", 4, 2, "0", [(2, 0.2)])], "images"
     )
     assert [(step, of.value, of.count) for step, of in curves["start"]] == [
         (2, pytest.approx(0.15), 2), (4, pytest.approx(0.3), 1)
@@ -151,12 +174,13 @@ def test_curves_are_means_at_each_step():
 
 
 def test_plots_name_settings_and_datasets(tmp_path):
-    found = [result("start", 3, 1, 0.5), result("start", 4, 2, 0.7), result("after", 3, 1, 0.6)]
-    summary.write(tiny_study.get_config(), found, tmp_path)
-    for name in ("accuracy.svg", "curves.svg"):
+    found = [result("start", 3, 1, "0101"), result("start", 4, 2, "0111"), result("after", 3, 1, "1111")]
+    summary.write(tiny_study.get_config(), found, tmp_path, "part_")
+    for name in ("part_accuracy.svg", "part_curves.svg"):
         drawn = (tmp_path / name).read_text()
         assert drawn.startswith("<svg xmlns=") and "the start" in drawn and "images: validation" in drawn
-    assert json.loads((tmp_path / "table.json").read_text())["images"][0]["top1"]["value"] == pytest.approx(0.6)
+    rows = json.loads((tmp_path / "part_table.json").read_text())["images"]
+    assert rows[0]["top1"]["value"] == pytest.approx(5 / 8)
 
 
 # Resuming
@@ -164,7 +188,7 @@ def test_plots_name_settings_and_datasets(tmp_path):
 
 def save_results(run, **changes):
     run.folder.mkdir(parents=True)
-    found = result(run.setting, run.seed, run.draw, 0.5) | {"config": json.loads(run.config.to_json())}
+    found = result(run.setting, run.seed, run.draw, "01") | {"config": json.loads(run.config.to_json())}
     (run.folder / results.FILE).write_text(json.dumps(found | changes))
 
 
@@ -192,22 +216,43 @@ def test_results_of_another_config_are_refused(tmp_path):
         results.load(run)
 
 
+def start_study(folder, *flags):
+    command = [
+        sys.executable, "-m", "cover_jax.study", "--config=tests/tiny_study.py", f"--workdir={folder / 'study'}",
+        "--quick", "--workers=1", f"--config.run.data_dir={folder / 'data'}", *flags,
+    ]  # fmt: skip
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
 @pytest.mark.slow
 def test_the_command_killed_and_continued(tmp_path):
-    arguments = [
-        sys.executable, "-m", "cover_jax.study", "--config=tests/tiny_study.py", f"--workdir={tmp_path / 'study'}",
-        "--quick", "--workers=1", f"--config.run.data_dir={tmp_path / 'data'}",
-    ]  # fmt: skip
-    first = subprocess.run(arguments, capture_output=True, text=True)
-    assert first.returncode == 0, first.stderr
-    assert "2 runs, 0 of them done before" in first.stdout
-    assert re.search(r"\| from it +\| +1 \|", first.stdout)
+    """Killed in the midst of a run, it leaves no process that the next start would find at work."""
     after = tmp_path / "study/runs/after/seed3_draw1"
-    assert "initialised from" in (after / execute.LOG).read_text()
-    before = json.loads((after / results.FILE).read_text())
+    endless = start_study(tmp_path, "--config.settings.after.steps=100000")
+    while "step 2/" not in read(after / execute.LOG):
+        assert endless.poll() is None, endless.communicate()
+        time.sleep(0.1)
+    endless.kill()
+    endless.communicate(timeout=60)  # its output ends when the last process that holds it does
+    assert (tmp_path / "study/runs/start/seed3_draw1" / results.FILE).exists()
+
+    changed = start_study(tmp_path)
+    assert "was made with config.steps=100000, not 4; take another --workdir" in changed.communicate()[1]
+    assert changed.returncode == exit_codes.CONFIG
+    shutil.rmtree(after)
+
+    first = start_study(tmp_path)
+    printed, errors = first.communicate()
+    assert first.returncode == 0, errors
+    assert "2 runs, 1 of them done before" in printed and re.search(r"\| from it +\| +1 \|", printed)
+    assert "initialised from" in read(after / execute.LOG)
+    before = json.loads(read(after / results.FILE))
     assert [step for step, _ in before["curves"]["images"]] == [2, 4]
     (after / results.FILE).unlink()  # as if it had been killed after its last checkpoint
-    again = subprocess.run(arguments, capture_output=True, text=True, check=True)
-    assert "2 runs, 1 of them done before" in again.stdout
-    assert "nothing is left to train" in (after / execute.LOG).read_text()
-    assert json.loads((after / results.FILE).read_text())["top1"] == before["top1"]
+    assert start_study(tmp_path).wait() == 0
+    assert "nothing is left to train" in read(after / execute.LOG)
+    assert json.loads(read(after / results.FILE))["hits"] == before["hits"]
+
+
+def read(path):
+    return path.read_text() if path.exists() else ""

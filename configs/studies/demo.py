@@ -15,13 +15,13 @@ def get_config():
     study = common.get_config()
     study.run = demo.get_config()
     study.examples_per_draw = {APPEARANCE: 0, MOTION: 0, IMAGES: 0}
-    study.seeds, study.draws = (0, 1, 2), (1, 1, 1)  # one draw: all that there is
+    study.seeds, study.draws = (0, 1, 2), (1, 1, 1)  # replicates differ by seed alone: all train on all there is
     steps = study.run.steps
     study.settings.appearance = common.setting("alone", (APPEARANCE,), steps)
     study.settings.motion = common.setting("alone", (MOTION,), steps)
     study.settings.images = common.setting("alone", (IMAGES,), steps)
     study.settings.joint = common.setting("joint", (APPEARANCE, MOTION), steps)
-    study.settings.appearance_images = common.setting("alone + images", (APPEARANCE, IMAGES), steps)
+    study.settings.appearance_images = common.setting("appearance + images", (APPEARANCE, IMAGES), steps)
     study.settings.demo = common.setting("joint + images (the demo)", (APPEARANCE, MOTION, IMAGES), steps)
     study.baselines = {APPEARANCE: (APPEARANCE, "joint"), MOTION: (MOTION,), IMAGES: (IMAGES,)}
     study.quick_settings = (APPEARANCE, "appearance_images")

@@ -16,12 +16,13 @@ STEPS = 150  # of each setting, and so on each of its datasets: with the plan "j
 
 def get_config():
     study = common.get_config()
+    study.seeds = (1, 2, 3, 4, 5)  # seed 0 was seen on draw 1 before its settings were final: RESULTS.md
     study.run = run()
     study.examples_per_draw = {APPEARANCE: 60, MOTION: 300, IMAGES: 0}
     for name, setting in settings().items():
         study.settings[name] = setting
     study.baselines[APPEARANCE] = (APPEARANCE, "appearance_compute", "appearance_exposure", "joint")
-    study.baselines[MOTION] = (MOTION, "motion_compute")
+    study.baselines[MOTION] = (MOTION, "motion_compute", "joint")
     study.quick_settings = (APPEARANCE, "appearance_images")
     return study
 
@@ -52,11 +53,11 @@ def settings():
         APPEARANCE: common.setting("alone", (APPEARANCE,), STEPS, **after),
         MOTION: common.setting("alone", (MOTION,), STEPS, **after),
         # 32 images are half as much work as 16 clips: three datasets take two and a half times as long as one.
-        "appearance_compute": common.setting("alone, same compute", (APPEARANCE,), 5 * STEPS // 2, **after),
-        "motion_compute": common.setting("alone, same compute", (MOTION,), 5 * STEPS // 2, **after),
+        "appearance_compute": common.setting("alone, compute of CoVeR", (APPEARANCE,), 5 * STEPS // 2, **after),
+        "motion_compute": common.setting("alone, compute of CoVeR", (MOTION,), 5 * STEPS // 2, **after),
         "appearance_exposure": common.setting("alone, same images before", (APPEARANCE,), STEPS, **longer),
         "joint": common.setting("joint", (APPEARANCE, MOTION), STEPS, **after),
-        "appearance_images": common.setting("alone + images", (APPEARANCE, IMAGES), STEPS, **after),
-        "motion_images": common.setting("alone + images", (MOTION, IMAGES), STEPS, **after),
+        "appearance_images": common.setting("appearance + images", (APPEARANCE, IMAGES), STEPS, **after),
+        "motion_images": common.setting("motion + images", (MOTION, IMAGES), STEPS, **after),
         "joint_images": common.setting("joint + images (CoVeR)", (APPEARANCE, MOTION, IMAGES), STEPS, **after),
     }

@@ -30,7 +30,7 @@ def get_config():
     for name, setting in settings().items():
         study.settings[name] = setting
     study.baselines[UCF101] = (UCF101, "ucf101_compute")
-    study.baselines[ARID] = (ARID,)
+    study.baselines[ARID] = (ARID, "arid_lifted")
     study.quick_settings = (UCF101, "ucf101_images")
     return study
 
@@ -80,7 +80,7 @@ def settings():
         ARID: common.setting("alone", (ARID,), STEPS),
         "arid_lifted": common.setting("alone, its own brightness", (ARID,), STEPS, changes=lifted),
         "arid_shuffled": common.setting("alone, frames shuffled", (ARID,), STEPS, changes=lifted | shuffled),
-        "arid_one_frame": common.setting("alone, one frame of eight", (ARID,), STEPS, changes=lifted | one_frame),
+        "arid_one_frame": common.setting("alone, one frame", (ARID,), STEPS, changes=lifted | one_frame),
         "joint": common.setting("joint", (UCF101, ARID), STEPS),
         "joint_images": common.setting("joint + images (CoVeR)", (UCF101, ARID, CIFAR10), STEPS),
     }

@@ -2,8 +2,9 @@
 
     python -m cover_jax.study --config=configs/studies/digits.py --workdir=/tmp/digits
 
-WORKDIR/runs has every run; WORKDIR/table.md, table.json, accuracy.svg and curves.svg what they come to. Started again
-it goes on: a run that has its results.json is not repeated, one that was killed goes on from its checkpoint.
+WORKDIR/runs has every run; WORKDIR/table.md, table.json, accuracy.svg and curves.svg what they come to, of a part of
+the study part_table.md and so on. Started again it goes on: a run that has its results.json is not repeated, one that
+was killed goes on from its checkpoint.
 """
 
 import pathlib
@@ -12,8 +13,8 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
+from cover_jax import command_line, exit_codes
 from cover_jax import config as config_lib
-from cover_jax import exit_codes
 from cover_jax.study import execute, plan, summary
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/studies/.")
@@ -28,18 +29,20 @@ def main(argv: list[str]) -> None:
     """The command."""
     if len(argv) > 1:
         raise app.UsageError(f"arguments that are no flags: {' '.join(argv[1:])}")
-    workdir = pathlib.Path(_WORKDIR.value).expanduser().resolve()
+    study, workdir = _CONFIG.value, pathlib.Path(_WORKDIR.value).expanduser().resolve()
     try:
-        study = plan.only(_CONFIG.value, _SETTINGS.value) if _SETTINGS.value else _CONFIG.value
+        plan.check(study)
+        study = plan.only(study, _SETTINGS.value) if _SETTINGS.value else study
         study = plan.quick(study) if _QUICK.value else study
         found = execute.results_of(plan.runs(study, workdir), workdir, _WORKERS.value)
+        part = "part_" if _SETTINGS.value or _QUICK.value else ""
+        print(summary.write(study, found, workdir, part))
     except config_lib.ConfigError as error:
         print(error, file=sys.stderr)
         sys.exit(exit_codes.CONFIG)
     except execute.RunFailedError as error:
         sys.exit(str(error))
-    print(summary.write(study, found, workdir))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=command_line.parse_flags)

@@ -5,8 +5,11 @@ import contextlib
 import multiprocessing
 import os
 import pathlib
+import threading
 import time
+import traceback
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 
 import jax
 from absl import logging
@@ -25,6 +28,8 @@ class RunFailedError(RuntimeError):
 def results_of(runs: list[Run], workdir: pathlib.Path, workers: int) -> list[dict]:
     """The results of all runs, in their order; those that have none yet are trained first."""
     missing = [run for run in runs if results.load(run) is None]
+    for run in missing:
+        results.check_unfinished(run)
     print(f"{len(runs)} runs, {len(runs) - len(missing)} of them done before, in {workdir}", flush=True)
     start = time.perf_counter()
     for number, run in enumerate(all_of(missing, workdir, workers), 1):
@@ -48,6 +53,7 @@ def all_of(runs: list[Run], workdir: pathlib.Path, workers: int) -> Iterator[Run
     """
     waiting, going, folders = list(runs), {}, {run.folder for run in runs}
     os.environ["NPROC"] = str(max(1, _num_cores() // workers))  # XLA's threads, in each process
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", str(workers == 1).lower())  # a GPU's memory, which all share
     spawn = multiprocessing.get_context("spawn")  # JAX does not survive a fork
     with concurrent.futures.ProcessPoolExecutor(workers, spawn, _begin, (str(workdir / "compilation_cache"),)) as pool:
         while waiting or going:
@@ -56,8 +62,13 @@ def all_of(runs: list[Run], workdir: pathlib.Path, workers: int) -> Iterator[Run
             going |= {pool.submit(_train, run): run for run in ready}
             done, _ = concurrent.futures.wait(going, return_when=concurrent.futures.FIRST_COMPLETED)
             for future in done:
-                run = going.pop(future)
-                if error := future.exception():
+                run, error = going.pop(future), future.exception()
+                if isinstance(error, BrokenProcessPool):
+                    names = "; ".join(map(str, [run, *going.values()]))
+                    raise RunFailedError(
+                        f"a process was killed, perhaps for lack of memory; it trained one of: {names}"
+                    )
+                if error:
                     where = run.folder / LOG
                     raise RunFailedError(f"{run}: {type(error).__name__}: {error} (see {where})") from error
                 folders.remove(run.folder)
@@ -71,9 +82,16 @@ def _num_cores() -> int:
 
 def _begin(cache: str) -> None:
     """What each process does first."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     logging.set_verbosity(logging.WARNING)
     compilation.keep_compiled(cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # a hundred runs compile the small ones as well
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the command that started it ends, however: the same command could not go on beside it."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _train(run: Run) -> None:
@@ -83,6 +101,10 @@ def _train(run: Run) -> None:
     run.folder.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     with open(run.folder / LOG, "a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-        with lease.hold(str(run.folder)):
-            train.train(run.config, str(run.folder))
-        results.save(run, time.perf_counter() - start)
+        try:
+            with lease.hold(str(run.folder)):
+                train.train(run.config, str(run.folder))
+            results.save(run, time.perf_counter() - start)
+        except Exception:
+            traceback.print_exc()
+            raise

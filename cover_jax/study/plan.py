@@ -35,8 +35,24 @@ class Run:
         return f"{self.setting}, seed {self.seed}, draw {self.draw}"
 
 
+def check(study: ConfigDict) -> None:
+    """Refuses what is no study.
+
+    Raises:
+        ConfigError: it is not as configs/studies/common.py says.
+    """
+    if errors := _errors(study):
+        raise config_lib.ConfigError("\n".join(errors))
+
+
 def quick(study: ConfigDict) -> ConfigDict:
-    """The study with its quick settings and its quick replicates alone."""
+    """The study with its quick settings and its quick replicates alone.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    if not study.quick_settings:
+        raise config_lib.ConfigError(f"--quick: quick_settings is empty; there are {', '.join(study.settings)}")
     found = only(study, study.quick_settings)
     found.seeds, found.draws = (values[: study.quick_replicates] for values in (study.seeds, study.draws))
     return found
@@ -72,9 +88,7 @@ def runs(study: ConfigDict, workdir: pathlib.Path) -> list[Run]:
     Raises:
         ConfigError: the study is not as configs/studies/common.py says, or one of its runs cannot be.
     """
-    errors = _errors(study)
-    if errors:
-        raise config_lib.ConfigError("\n".join(errors))
+    check(study)
     replicates = zip(study.seeds, study.draws, strict=True)
     return [_run(study, name, seed, draw, workdir) for seed, draw in replicates for name in study.settings]
 
@@ -102,7 +116,10 @@ def _config(study: ConfigDict, name: str, seed: int, draw: int) -> ConfigDict:
         elif examples := study.examples_per_draw[dataset]:
             config.datasets[dataset].train_split = f"train[{draw * examples}:{(draw + 1) * examples}]"
     config.seed, config.steps = seed, setting.steps
-    config.update(setting.changes)
+    try:
+        config.update(setting.changes)
+    except TypeError as error:
+        raise config_lib.ConfigError(f"settings.{name}.changes: {error}") from None
     return config
 
 
@@ -138,4 +155,8 @@ def _setting_errors(study: ConfigDict, name: str, before: list[str]) -> list[str
         errors.append(f"settings.{name}.datasets: {', '.join(unknown)} not in run.datasets: {', '.join(have)}")
     if setting.start and setting.start not in before:
         errors.append(f"settings.{name}.start={setting.start!r}: must be a setting before it: {', '.join(before)}")
+    for other in before:
+        both = set(setting.datasets) & set(study.settings[other].get("datasets", ()))
+        if both and setting.label == study.settings[other].get("label"):
+            errors.append(f"settings.{name}.label={setting.label!r}: settings.{other} has it, in the same tables")
     return errors

@@ -47,7 +47,7 @@ def _dot(row: table.Row, y: float) -> str:
     bar = f'<line stroke="{COLORS[0]}" stroke-width="2" x1="{low}" x2="{high}" y1="{y}" y2="{y}"/>'
     return (
         f'<text x="{LABELS_PX - 12}" y="{y + 4}" text-anchor="end">{escape(row.label)}</text>'
-        f'{bar if row.top1.count > 1 else ""}<circle fill="{COLORS[0]}" cx="{_x(row.top1.value)}" cy="{y}" r="4"/>'
+        f'{bar}<circle fill="{COLORS[0]}" cx="{_x(row.top1.value)}" cy="{y}" r="4"/>'
     )
 
 

@@ -1,11 +1,12 @@
 """What a run of a study came to, in its folder's results.json: a run that has one is not repeated."""
 
 import json
+import pathlib
 
 from etils import epath
 from ml_collections import ConfigDict
 
-from cover_jax import checkpoint, evaluated
+from cover_jax import checkpoint, evaluated, metrics
 from cover_jax import config as config_lib
 from cover_jax.report import curves
 from cover_jax.study.plan import Run
@@ -24,14 +25,29 @@ def load(run: Run) -> dict | None:
     if not path.exists():
         return None
     found = json.loads(path.read_text())
-    both = (checkpoint.config_of({"config": config}) for config in (found["config"], _as_json(run.config)))
+    _check_config(run, found["config"], path)
+    return found
+
+
+def check_unfinished(run: Run) -> None:
+    """Refuses to go on from a checkpoint that the run of this folder has left under another config.
+
+    Raises:
+        ConfigError: it has.
+    """
+    if checkpoint.steps(str(run.folder)):
+        step, meta, _ = checkpoint.newest(str(run.folder))
+        _check_config(run, meta["config"], run.folder / "checkpoints" / str(step))
+
+
+def _check_config(run: Run, config: dict, where: pathlib.Path) -> None:
+    both = (checkpoint.config_of({"config": config}) for config in (config, _as_json(run.config)))
     before, now = (dict(config_lib.flatten(config)) for config in both)
     if differing := [key for key in before.keys() | now.keys() if before.get(key) != now.get(key)]:
         key = min(differing)
         raise config_lib.ConfigError(
-            f"{path}: was made with config.{key}={before.get(key)!r}, not {now.get(key)!r}; take another --workdir"
+            f"{where}: was made with config.{key}={before.get(key)!r}, not {now.get(key)!r}; take another --workdir"
         )
-    return found
 
 
 def save(run: Run, seconds: float) -> None:
@@ -39,26 +55,34 @@ def save(run: Run, seconds: float) -> None:
 
     Args:
         seconds: that its last process took.
+
+    Raises:
+        ValueError: its last evaluation is not whole.
     """
     folder = epath.Path(run.folder)
-    said = {
-        name: evaluated.load(folder, name).predictions
-        for name, dataset in run.config.datasets.items()
-        if dataset.eval_split
-    }
-    scalars = curves.read(folder / "tensorboard")
+    said = {name: evaluated.load(folder, name) for name, dataset in run.config.datasets.items() if dataset.eval_split}
+    scalars, last = curves.read(folder / "tensorboard"), checkpoint.steps(str(folder))[-1]
+    for name, one in said.items():
+        if one is None or one.step != last or f"validation/{name}/top1" not in scalars:
+            raise ValueError(f"{folder}: the evaluation of {name} at step {last} was not written whole")
     found = {
         "setting": run.setting,
         "seed": run.seed,
         "draw": run.draw,
-        "top1": {name: predictions.accuracies["top1"] for name, predictions in said.items()},
-        "examples": {name: len(predictions.index) for name, predictions in said.items()},
+        "top1": {name: one.predictions.accuracies["top1"] for name, one in said.items()},
+        "hits": {name: _hits(one.predictions) for name, one in said.items()},
+        "validated_on": {name: one.fingerprint for name, one in said.items()},
         "curves": {name: scalars[f"validation/{name}/top1"] for name in said},
         "seconds": round(seconds, 1),
         "versions": checkpoint.versions(),
         "config": _as_json(run.config),
     }
     files.write_whole(folder / FILE, json.dumps(found, indent=1).encode())
+
+
+def _hits(predictions: metrics.Predictions) -> str:
+    """A 1 for each example of the split that is right, a 0 for the others."""
+    return "".join(str(int(hit)) for hit in predictions.top1 == predictions.label)
 
 
 def _as_json(config: ConfigDict) -> dict:

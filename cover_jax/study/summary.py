@@ -9,10 +9,10 @@ from ml_collections import ConfigDict
 from cover_jax.study import plots, table
 
 
-def write(study: ConfigDict, found: list[dict], workdir: pathlib.Path) -> str:
-    """Writes table and plots of the results; returns the table as text."""
+def write(study: ConfigDict, found: list[dict], workdir: pathlib.Path, prefix: str = "") -> str:
+    """Writes table and plots of the results, into files whose names begin with `prefix`; returns the table as text."""
     of_datasets = table.tables(study, found)
-    examples = {name: count for result in found for name, count in result["examples"].items()}
+    examples = {name: len(hits) for result in found for name, hits in result["hits"].items()}
     text = table.markdown(study, of_datasets, examples)
     rows = {name: [dataclasses.asdict(row) for row in rows] for name, rows in of_datasets.items()}
     curves = {name: plots.means_by_step(found, name) for name in of_datasets}
@@ -22,5 +22,5 @@ def write(study: ConfigDict, found: list[dict], workdir: pathlib.Path) -> str:
         "accuracy.svg": plots.accuracies(of_datasets),
         "curves.svg": plots.learning_curves(study, curves),
     }.items():
-        (workdir / name).write_text(content)
+        (workdir / f"{prefix}{name}").write_text(content)
     return text

@@ -1,7 +1,8 @@
 """The table of a study: of each dataset and setting the mean accuracy, and its differences from the baselines.
 
-Means and differences stand with their standard error over replicates. A difference is taken within each replicate, of
-two settings with the same seed and the same draw, so that what makes a replicate easy or hard cancels out.
+A difference is taken within each replicate, of two settings with the same seed and the same draw, and on each
+validation example: what makes a replicate or an example easy or hard cancels out. A standard error has two parts, as
+if both replicates and validation examples were drawn anew.
 """
 
 import dataclasses
@@ -12,8 +13,14 @@ import numpy as np
 from ml_collections import ConfigDict
 from scipy import stats
 
+from cover_jax import config as config_lib
+
 CONFIDENCE = 0.95
+LEAST_REPLICATES = 3  # for a difference to be called clear
 Key = tuple[int, int]  # seed and draw of a replicate
+Hits = Mapping[Key, np.ndarray]  # replicate -> 0 or 1 for each validation example
+
+# R replicates, N validation examples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +29,7 @@ class Mean:
 
     Attributes:
         value: the mean.
-        error: its standard error; NaN of a single replicate.
+        error: its standard error; NaN if it is not known.
         count: of replicates.
     """
 
@@ -32,8 +39,8 @@ class Mean:
 
     @property
     def is_clear(self) -> bool:
-        """Whether zero is outside its confidence interval, by Student's t; never of a single replicate."""
-        if self.count < 2:
+        """Whether zero is outside its confidence interval, by Student's t; never of one or two replicates."""
+        if self.count < LEAST_REPLICATES:
             return False
         return abs(self.value) > stats.t.ppf((1 + CONFIDENCE) / 2, self.count - 1) * self.error
 
@@ -56,10 +63,20 @@ class Row:
 
 
 def mean(values: Sequence[float]) -> Mean:
-    """Their mean and its standard error, from the sample's standard deviation (n - 1)."""
-    count = len(values)
-    error = float(np.std(values, ddof=1)) / math.sqrt(count) if count > 1 else math.nan
-    return Mean(float(np.mean(values)), error, count)
+    """Their mean and its standard error over replicates alone."""
+    return Mean(float(np.mean(values)), _standard_error(np.asarray(values)), len(values))
+
+
+def mean_of(hits_RN: np.ndarray) -> Mean:
+    """The mean of all, with both parts of its standard error; of one replicate with that over examples alone."""
+    over_examples = _standard_error(hits_RN.mean(axis=0))
+    over_replicates = _standard_error(hits_RN.mean(axis=1)) if len(hits_RN) > 1 else 0.0
+    return Mean(float(hits_RN.mean()), math.hypot(over_replicates, over_examples), len(hits_RN))
+
+
+def _standard_error(values: np.ndarray) -> float:
+    """Of their mean, from the sample's standard deviation (n - 1); NaN of a single one."""
+    return float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
 
 def tables(study: ConfigDict, found: Sequence[dict]) -> dict[str, list[Row]]:
@@ -68,40 +85,46 @@ def tables(study: ConfigDict, found: Sequence[dict]) -> dict[str, list[Row]]:
     Args:
         study: as in configs/studies/common.py.
         found: results of runs (`results.load`).
+
+    Raises:
+        ConfigError: two of them were validated on different examples.
     """
-    top1 = _by_setting(found)
-    datasets = [name for name in study.run.datasets if any(name in of_setting for of_setting in top1.values())]
-    return {name: _rows(study, name, {s: top1[s][name] for s in top1 if name in top1[s]}) for name in datasets}
+    hits = _by_dataset(found)
+    return {name: _rows(study, name, hits[name]) for name in study.run.datasets if name in hits}
 
 
-def _by_setting(found: Sequence[dict]) -> dict[str, dict[str, dict[Key, float]]]:
-    """Setting -> dataset -> replicate -> top-1."""
-    top1 = {}
+def _by_dataset(found: Sequence[dict]) -> dict[str, dict[str, Hits]]:
+    """Dataset -> setting -> replicate -> its hits."""
+    hits, validated_on = {}, {}
     for result in found:
-        of_setting = top1.setdefault(result["setting"], {})
-        for name, value in result["top1"].items():
-            of_setting.setdefault(name, {})[result["seed"], result["draw"]] = value
-    return top1
+        for name, text in result["hits"].items():
+            if validated_on.setdefault(name, result["validated_on"][name]) != result["validated_on"][name]:
+                raise config_lib.ConfigError(
+                    f"settings.{result['setting']}: validates {name} on other examples than others"
+                )
+            of_setting = hits.setdefault(name, {}).setdefault(result["setting"], {})
+            of_setting[result["seed"], result["draw"]] = np.array([int(hit) for hit in text])
+    return hits
 
 
-def _rows(study: ConfigDict, dataset: str, top1: dict[str, dict[Key, float]]) -> list[Row]:
-    baselines = [name for name in study.baselines.get(dataset, ()) if name in top1]
+def _rows(study: ConfigDict, dataset: str, hits: Mapping[str, Hits]) -> list[Row]:
+    baselines = [name for name in study.baselines.get(dataset, ()) if name in hits]
     return [
         Row(
             setting,
             study.settings[setting].label,
-            mean(list(top1[setting].values())),
-            {name: paired for name in baselines if name != setting and (paired := _paired(top1, setting, name))},
+            mean_of(np.stack(list(hits[setting].values()))),
+            {name: paired for name in baselines if name != setting and (paired := _paired(hits[setting], hits[name]))},
         )
         for setting in study.settings
-        if setting in top1
+        if setting in hits
     ]
 
 
-def _paired(top1: dict[str, dict[Key, float]], setting: str, baseline: str) -> Mean | None:
-    """Setting minus baseline over the replicates that both have; None where there is none."""
-    both = top1[setting].keys() & top1[baseline].keys()
-    return mean([top1[setting][key] - top1[baseline][key] for key in sorted(both)]) if both else None
+def _paired(hits: Hits, baseline: Hits) -> Mean | None:
+    """The one minus the other over the replicates that both have; None where there is none."""
+    both = sorted(hits.keys() & baseline.keys())
+    return mean_of(np.stack([hits[key] - baseline[key] for key in both])) if both else None
 
 
 def markdown(study: ConfigDict, of_datasets: dict[str, list[Row]], examples: Mapping[str, int]) -> str:
@@ -131,12 +154,12 @@ def _line(cells: list[str], widths: list[int]) -> str:
 
 
 def _percent(of: Mean) -> str:
-    return f"{100 * of.value:.1f} ± {100 * of.error:.1f}" if of.count > 1 else f"{100 * of.value:.1f}"
+    return f"{100 * of.value:.1f} ± {100 * of.error:.1f}"
 
 
 def _difference(of: Mean | None) -> str:
     """Signed, bold where it is clear."""
     if of is None:
         return ""
-    text = f"{100 * of.value:+.1f} ± {100 * of.error:.1f}" if of.count > 1 else f"{100 * of.value:+.1f}"
+    text = f"{100 * of.value:+.1f} ± {100 * of.error:.1f}"
     return f"**{text}**" if of.is_clear else text
