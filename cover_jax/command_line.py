@@ -1,19 +1,25 @@
 """What the commands that take a --config have in common."""
 
-from absl import app, flags
+from absl import flags
 
 from cover_jax import exit_codes, lifeline
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """absl's parser, with one line instead of a traceback for a config or a key that does not exist.
+    """absl's parser, with one line for a flag, a config or a key that does not exist.
 
     For `app.run(main, flags_parser=parse_flags)`, where there is a flag `config`.
     """
     try:
-        rest = app.parse_flags_with_usage(argv)
+        rest = flags.FLAGS(argv)
         _ = flags.FLAGS.config.keys  # only now does a file that cannot be loaded say so
+    except flags.Error as error:
+        lifeline.end(exit_codes.CONFIG, _one_line(error))
     except (KeyError, AttributeError, OSError) as error:
         reason = error.args[0] if isinstance(error, KeyError) else error
-        lifeline.end(exit_codes.CONFIG, f"--config: {reason}")
+        lifeline.end(exit_codes.CONFIG, f"--config: {_one_line(reason)}")
     return rest
+
+
+def _one_line(reason) -> str:
+    return " ".join(str(reason).split())

@@ -11,5 +11,6 @@ LOST_PEER = 47  # another host has gone: the same command goes on
 HUNG = 48  # a phase took longer than its timeout: the same command goes on
 NOT_SAVED = 49  # the last checkpoint could not be written
 IN_USE = 50  # another job holds the workdir
+INTERRUPTED = 130  # Ctrl-C, as shells have it: 128 + SIGINT
 
 START_AGAIN = (PREEMPTED, LOST_PEER, HUNG)

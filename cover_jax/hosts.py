@@ -1,6 +1,6 @@
 """What the hosts of a run tell each other beside their computations: short texts, through JAX's coordination service.
 
-Unlike collectives these work while a device computes, have a deadline, and say who is missing.
+Unlike collectives these work while a device computes, and say who is missing.
 """
 
 import itertools
@@ -12,7 +12,8 @@ from jax._src import distributed
 
 from cover_jax import exit_codes
 
-TIMEOUT_S = 300  # until a host that says nothing is taken for lost
+# The lifeline ends a host that waits for one that is gone, and the watchdog one that waits for too long.
+_NO_TIMEOUT_MS = 7 * 24 * 3600 * 1000
 
 _exchanges = itertools.count()
 
@@ -28,24 +29,24 @@ def client():
     return distributed.global_state.client if jax.distributed.is_initialized() else None
 
 
-def exchange(mine: str, timeout_s: float = TIMEOUT_S) -> list[str]:
+def exchange(mine: str) -> list[str]:
     """What each host says, in their order; all must call this equally often, in the same order.
 
     Raises:
-        LostPeerError: one has not said anything for `timeout_s`.
+        LostPeerError: JAX's service is gone.
     """
     if client() is None:
         return [mine]
     key = f"cover/exchange/{next(_exchanges)}"
     client().key_value_set(f"{key}/{jax.process_index()}", mine)
-    return [_answer(f"{key}/{host}", host, timeout_s) for host in range(jax.process_count())]
+    return [_answer(f"{key}/{host}", host) for host in range(jax.process_count())]
 
 
-def _answer(key: str, host: int, timeout_s: float) -> str:
+def _answer(key: str, host: int) -> str:
     try:
-        return client().blocking_key_value_get(key, int(timeout_s * 1000))
+        return client().blocking_key_value_get(key, _NO_TIMEOUT_MS)
     except jax.errors.JaxRuntimeError as error:
-        raise LostPeerError(f"host {host} has said nothing for {timeout_s:.0f} s: {error}") from error
+        raise LostPeerError(f"host {host} has said nothing: {error}") from error
 
 
 def say(text: str) -> None:

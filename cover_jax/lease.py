@@ -20,7 +20,7 @@ from collections.abc import Iterator
 import jax
 from etils import epath
 
-from cover_jax import exit_codes, hosts
+from cover_jax import exit_codes, hosts, lifeline, storage
 
 BEAT_S = 10.0
 STALE_S = 60.0
@@ -55,7 +55,8 @@ class _Lease:
     """The file with its lock and its beat."""
 
     def __init__(self, workdir: epath.Path):
-        self._path, self._lock, self._ended = workdir / "lease.json", None, threading.Event()
+        self._path, self._ended = workdir / "lease.json", threading.Event()
+        self._lock, self._is_locked = None, None
         self._me = {
             "run_id": uuid.uuid4().hex[:12],
             "host": socket.gethostname(),
@@ -69,7 +70,8 @@ class _Lease:
         with contextlib.ExitStack() as stack:
             if "://" not in str(self._path):
                 self._lock = stack.enter_context(open(self._path, "a+"))
-                if not _try_lock(self._lock):
+                self._is_locked = _try_lock(self._lock)
+                if self._is_locked is False:
                     raise WorkdirInUseError(_in_use(self._path, _read(self._path)))
             self._wait_for_sign_of_life()
             self._write(beat=0)
@@ -78,7 +80,8 @@ class _Lease:
 
     def __exit__(self, *exception):
         self._ended.set()
-        self._write(released=True)
+        with storage.tolerated(f"{self._path}: that it is free again"):
+            self._write(released=True)
         if self._lock:
             self._lock.close()
 
@@ -102,7 +105,7 @@ class _Lease:
         """Whether it was a process of this machine, which has ended."""
         if (holder["host"], holder["boot"]) != (self._me["host"], self._me["boot"]):
             return False
-        return self._lock is not None or not _is_alive(holder["pid"])
+        return bool(self._is_locked) or not _is_alive(holder["pid"])
 
     def _write(self, **state) -> None:
         self._path.write_text(json.dumps(self._me | state))
@@ -112,6 +115,9 @@ class _Lease:
         while not self._ended.wait(BEAT_S):
             beat += 1
             with contextlib.suppress(Exception):  # a full disk, or a bucket that does not answer: next time, perhaps
+                holder = _read(self._path)
+                if holder and holder["run_id"] != self._me["run_id"]:  # this job was silent for too long
+                    lifeline.end(exit_codes.IN_USE, f"{_in_use(self._path, holder)}; it took over from this one")
                 self._write(beat=beat)
 
 
@@ -121,19 +127,25 @@ def _boot() -> str:
     return path.read_text().strip() if path.exists() else ""
 
 
-def _try_lock(file) -> bool:
-    """Locks an open file. Where the file system knows no locks, beats must do."""
+def _try_lock(file) -> bool | None:
+    """Locks an open file; False: another holds it, None: the file system knows no locks, and beats must do."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
-        pass
+        return None
     return True
 
 
 def _is_alive(pid: int) -> bool:
-    return pathlib.Path(f"/proc/{pid}").exists()
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _read(path: epath.Path) -> dict | None:

@@ -61,13 +61,15 @@ def leave() -> None:
 
 
 def _exit(code: int, line: str) -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    with open(os.dup(2), "w") as stderr:
-        for output in (1, 2):  # another thread may be about to print a traceback: the cause is the last line
-            os.dup2(os.open(os.devnull, os.O_WRONLY), output)
-        print(line, file=stderr, flush=True)
-    os._exit(code)
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        with open(os.dup(2), "w") as stderr:
+            for output in (1, 2):  # another thread may be about to print a traceback: the cause is the last line
+                os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+            print(line, file=stderr, flush=True)
+    finally:  # also where the log's disk is full
+        os._exit(code)
 
 
 class _Connection:

@@ -12,7 +12,18 @@ from absl import app, flags, logging
 from etils import epath
 from ml_collections import config_flags
 
-from cover_jax import command_line, compilation, exit_codes, hosts, lease, lifeline, preemption, sharding, watchdog
+from cover_jax import (
+    command_line,
+    compilation,
+    exit_codes,
+    hosts,
+    lease,
+    lifeline,
+    output,
+    preemption,
+    sharding,
+    watchdog,
+)
 from cover_jax import config as config_lib
 from data_pipelines import catalog
 
@@ -37,6 +48,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"arguments that are no flags: {' '.join(argv[1:])}")
     config = _CONFIG.value
+    output.never_fail()
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # what the libraries note on their way would bury the run's own lines
     if _MODE.value == "train":
@@ -47,6 +59,8 @@ def main(argv: list[str]) -> None:
         sharding.make_mesh(config.mesh)
         _check_folders(config)
         code = _run(config)
+    except KeyboardInterrupt:
+        lifeline.end(exit_codes.INTERRUPTED, "interrupted; the same command goes on from the newest checkpoint")
     except Exception as error:
         _end(error)
     if jax.distributed.is_initialized():
@@ -72,11 +86,13 @@ def _start_distributed(timeouts) -> None:
         # JAX aborts a host that finds no other, or whose heartbeat stops. The lifeline sees that one is gone, and the
         # watchdog that one hangs, sooner and with a reason.
         later_s = round(max(timeouts.values())) + 600
+        jax.config.update("jax_enable_preemption_service", _MODE.value == "train")  # it takes SIGTERM to itself
         try:
             jax.distributed.initialize(*by_hand, initialization_timeout=later_s, heartbeat_timeout_seconds=later_s)
         except RuntimeError as error:
             raise hosts.LostPeerError(f"the hosts have not found each other: {error}") from error
-        preemption.hand_over()
+        if _MODE.value == "train":
+            preemption.hand_over()
         lifeline.start()
     watchdog.enter("start")
 
@@ -108,7 +124,7 @@ def _run(config) -> int:
             train.train(config, _WORKDIR.value)
         except train.PreemptedError as stopped:
             hosts.say(str(stopped))
-            return exit_codes.PREEMPTED
+            return stopped.exit_code
     return exit_codes.DONE
 
 

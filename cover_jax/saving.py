@@ -31,23 +31,27 @@ class Saver:
             checkpoint.open_manager, workdir, config.keep_checkpoints, config.best_metric, config.timeouts.save_s / 3
         )
         self._manager = self._open()
+        self._newest = self._manager.latest_step()
 
     def reload(self) -> None:
         """To be called where checkpoints were moved away."""
-        self._manager.reload()
+        if self._manager:
+            self._manager.reload()
 
     def save(self, state, meta: dict, accuracies: dict[str, float] | None) -> None:
         """Starts to save a state under its step, after the save before is done; one that is already saved is left."""
         self.wait()
         step = int(state.step)
-        if step in self._manager.all_steps():
-            return
-        self._pending = step
         try:
+            self._manager = self._manager or self._open()
+            if step in self._manager.all_steps():
+                return
+            self._pending = step
             checkpoint.save(self._manager, state, meta, accuracies)
         except Exception as error:
             if jax.process_count() > 1:  # the others are in the midst of it
                 raise NotSavedError(_message(step, integrity.one_line(error))) from error
+            self._pending = step
             self._fail(error)
 
     def poll(self) -> None:
@@ -65,10 +69,10 @@ class Saver:
             NotSavedError: the save failed, on any host.
         """
         if kind is None:
-            failed = self.wait()
-            self._manager.close()
-            if failed:
+            if failed := self.wait():
                 raise NotSavedError(failed)
+            if self._manager:
+                self._manager.close()
         elif jax.process_count() == 1:
             self._wait()
 
@@ -81,12 +85,16 @@ class Saver:
         problems = hosts.exchange(self._problem)
         step, self._pending, self._problem = self._pending, None, ""
         if not any(problems):
+            self._newest = step
             return ""
-        checkpoint.close_failed(self._manager)
-        self._manager = self._open()
+        if self._manager:
+            checkpoint.close_failed(self._manager)
+            self._manager = None  # the next save opens another
         return _message(step, next(filter(None, problems)))
 
     def _wait(self) -> None:
+        if self._manager is None:
+            return
         try:
             self._manager.wait_until_finished()
         except Exception as error:
@@ -95,7 +103,7 @@ class Saver:
     def _fail(self, error: Exception) -> None:
         where = f"host {jax.process_index()}: " if jax.process_count() > 1 else ""
         self._problem = f"{where}{integrity.one_line(error)}"
-        goes_on = f"training goes on, and tries again at the next save; newest: {self._manager.latest_step()}"
+        goes_on = f"training goes on, and tries again at the next save; newest: {self._newest}"
         print(f"WARNING: {_message(self._pending, self._problem)}; {goes_on}", file=sys.stderr, flush=True)
 
 

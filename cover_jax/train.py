@@ -45,6 +45,7 @@ from cover_jax import config as config_lib
 from cover_jax.hosts import say
 from cover_jax.models import cover, pretrained
 from data_pipelines import manifest, mixture, pipeline, records
+from data_pipelines.builders import files
 
 
 class PreemptedError(RuntimeError):
@@ -265,10 +266,14 @@ def evaluate_checkpoint(config: ConfigDict, workdir: str) -> None:
 
 def _first_start(workdir: epath.Path) -> float:
     """When the run in `workdir` was first started, in seconds since 1970; noted there by the first process."""
-    path = workdir / "first_start.json"
-    if jax.process_index() == 0 and not path.exists():
-        path.write_text(json.dumps({"unix_time_s": time.time()}))
-    return json.loads(path.read_text())["unix_time_s"] if jax.process_index() == 0 else time.time()
+    path, now = workdir / "first_start.json", time.time()
+    if jax.process_index() != 0:
+        return now
+    with contextlib.suppress(OSError, ValueError):  # there is none, or it was not written whole
+        return json.loads(path.read_text())["unix_time_s"]
+    with storage.tolerated(f"{path}: from when goodput is counted"):
+        files.write_whole(path, json.dumps({"unix_time_s": now}).encode())
+    return now
 
 
 def _write_compiled(workdir: epath.Path, step_fn, state, on_device: dict) -> None:
@@ -378,10 +383,11 @@ def _describe(run: Run, state) -> None:
     say(overview)
     say(f"{jax.device_count()} devices ({jax.devices()[0].device_kind}), mesh {dict(run.mesh.shape)}")
     if jax.process_index() == 0:
-        run.workdir.mkdir(parents=True, exist_ok=True)
-        (run.workdir / "config.json").write_text(json.dumps(run.meta["config"], indent=2))
-        (run.workdir / "versions.json").write_text(json.dumps(run.meta["versions"], indent=2))
-        (run.workdir / "parameters.txt").write_text(overview)
+        with storage.tolerated(f"{run.workdir}: config.json, versions.json, parameters.txt"):
+            run.workdir.mkdir(parents=True, exist_ok=True)
+            (run.workdir / "config.json").write_text(json.dumps(run.meta["config"], indent=2))
+            (run.workdir / "versions.json").write_text(json.dumps(run.meta["versions"], indent=2))
+            (run.workdir / "parameters.txt").write_text(overview)
 
 
 def _preview(run: Run, name: str, batch: dict) -> np.ndarray:

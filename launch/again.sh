@@ -4,7 +4,7 @@
 #     launch/again.sh --config=configs/demo.py --workdir=/tmp/cover_demo
 #
 # TERM or INT to this script goes on to main, which saves a checkpoint; then nothing is started again.
-# A host that is lost, or hangs, within $COVER_SHORT_S seconds (600) of each start ends it at the fifth time in a row.
+# A host that is lost or killed, or hangs, within $COVER_SHORT_S seconds (600) of each start ends it at the fifth time in a row.
 # The interpreter is $PYTHON, or `python`. The exit code is main's last; cover_jax/FAULTS.md has a table of them.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
@@ -20,7 +20,7 @@ goes_on() {
     short=0
     return
   fi
-  [[ $status == "$LOST_PEER" || $status == "$HUNG" ]] || return 1
+  [[ $status == "$LOST_PEER" || $status == "$HUNG" || $status == "$KILLED" ]] || return 1
   if (($1 < ${COVER_SHORT_S:-600})); then short=$((short + 1)); else short=0; fi
   ((short < 5))
 }

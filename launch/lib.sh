@@ -11,7 +11,7 @@ shopt -s inherit_errexit
 
 # Exit codes of main after which the same command goes on (cover_jax/exit_codes.py).
 # shellcheck disable=SC2034
-readonly PREEMPTED=42 LOST_PEER=47 HUNG=48
+readonly PREEMPTED=42 LOST_PEER=47 HUNG=48 KILLED=137 # the last one is the shell's: 128 + SIGKILL
 
 dry_run=false
 

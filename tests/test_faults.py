@@ -30,11 +30,11 @@ def start(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undisturbed(start, tmp_path_factory):
-    """Fingerprints of the last state of two processes that nothing happens to."""
+    """The workdir of two processes that nothing happened to."""
     workdir = tmp_path_factory.mktemp("undisturbed")
     with start(workdir, SHARDED, hosts=2) as job:
         assert job.codes() == [exit_codes.DONE] * 2, job.all_printed()
-    return fingerprints(workdir, LAST)
+    return workdir
 
 
 @pytest.mark.parametrize("failing", [0, 1])
@@ -170,8 +170,23 @@ def test_sigterm_in_any_phase_saves_one_step_on_all_and_loses_none(start, tmp_pa
             assert f"SIGTERM: step {last} is saved" in job.printed(), moment
 
 
+def test_ctrl_c_on_one_host_ends_all(start, tmp_path):
+    with start(tmp_path, ENDLESS, hosts=2) as job:
+        job.until(lambda: steps_done(job) >= 1)
+        job.processes[1].send_signal(signal.SIGINT)
+        assert job.codes(within_s=END_S) == [exit_codes.INTERRUPTED] * 2, job.all_printed()
+        assert all(job.last_line(host).startswith("error on host 1: interrupted") for host in range(2))
+
+
+def test_sigterm_ends_an_evaluation_as_it_ends_any_process(start, undisturbed):
+    with start(undisturbed, SHARDED, "--mode=evaluate", hosts=2) as job:
+        job.until_printed("Gloo", host=1)
+        job.processes[1].terminate()
+        assert job.codes() == [exit_codes.LOST_PEER, -signal.SIGTERM], job.all_printed()
+
+
 def test_killed_again_and_again_ends_bit_for_bit_the_same(start, undisturbed, tmp_path):
-    rng, kills = random.Random(1), 0
+    rng, kills, expected = random.Random(1), 0, fingerprints(undisturbed, LAST)
     while kills < KILLS:
         with start(tmp_path, SHARDED, hosts=2) as job:
             moment = rng.choice(["Gloo", "compiling", *(f"step {step}/" for step in range(1, LAST + 1))])
@@ -184,10 +199,10 @@ def test_killed_again_and_again_ends_bit_for_bit_the_same(start, undisturbed, tm
             kills += -signal.SIGKILL in codes
             assert set(codes) <= {-signal.SIGKILL, exit_codes.LOST_PEER, exit_codes.DONE}, job.all_printed()
         if saved_steps(tmp_path)[-1:] == [LAST]:
-            assert fingerprints(tmp_path, LAST) == undisturbed
+            assert fingerprints(tmp_path, LAST) == expected
             for step in saved_steps(tmp_path)[1:]:  # and once more, from a checkpoint before
                 subprocess.run(["rm", "-r", tmp_path / "checkpoints" / str(step)], check=True)
     with start(tmp_path, SHARDED, hosts=2) as job:
         assert job.codes() == [exit_codes.DONE] * 2, job.all_printed()
-    assert fingerprints(tmp_path, LAST) == undisturbed
+    assert fingerprints(tmp_path, LAST) == expected
     assert not os.listdir(tmp_path / "checkpoints")[2:], "something is left half-written"

@@ -277,7 +277,7 @@ def test_gke_creates_a_jobset_that_restarts_what_was_preempted(cloud):
     assert slices["replicas"] == 1
     job = slices["template"]["spec"]
     assert job["completions"] == job["parallelism"] == 8 and job["backoffLimit"] == 0
-    assert job["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"] == [exit_codes.PREEMPTED, exit_codes.LOST_PEER]
+    assert job["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"] == list(exit_codes.START_AGAIN)
     pod = job["template"]["spec"]
     assert pod["serviceAccountName"] == "trainer" and pod["restartPolicy"] == "Never"
     assert pod["nodeSelector"] == {
@@ -392,7 +392,10 @@ def again(env) -> subprocess.CompletedProcess:
 
 @pytest.mark.parametrize(
     "codes, runs",
-    [([0], 1), ([42, 42, 0], 3), ([42, 7], 2), ([1, 0], 1), ([47, 48, 42, 0], 4), ([47] * 4 + [42] + [48] * 9, 10)],
+    [
+        ([0], 1), ([42, 42, 0], 3), ([42, 7], 2), ([1, 0], 1), ([47, 48, 42, 0], 4), ([137, 0], 2), ([137] * 9, 5),
+        ([47] * 4 + [42] + [48] * 9, 10),
+    ],  # fmt: skip
 )
 def test_again_starts_main_again_as_long_as_the_same_command_goes_on(fake_main, codes, runs):
     done = again(fake_main(*codes))

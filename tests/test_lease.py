@@ -2,12 +2,14 @@
 
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 
-from cover_jax import lease
+from cover_jax import exit_codes, lease
 
 ELSEWHERE = {"run_id": "abc", "host": "elsewhere", "boot": "b", "pid": 7, "started": "2026-01-01T00:00:00+00:00"}
 
@@ -68,3 +70,32 @@ def test_nobody_waits_for_a_job_that_has_ended(tmp_path, state):
     with lease.hold(str(tmp_path)):
         pass
     assert time.monotonic() - start < lease.STALE_S / 2
+
+
+HOLD = """
+import sys, time
+from cover_jax import exit_codes, lease
+lease.BEAT_S = 0.2
+with lease.hold(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_job_that_was_silent_for_too_long_leaves_the_workdir_to_who_took_over(tmp_path):
+    command = [sys.executable, "-c", HOLD, tmp_path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        written(tmp_path, beat=1)
+        assert process.wait(timeout=30) == exit_codes.IN_USE
+        assert "in use by process 7 on elsewhere" in process.stderr.read().splitlines()[-1]
+    assert held(tmp_path) == ELSEWHERE | {"beat": 1}
+
+
+def test_where_the_file_system_knows_no_locks_a_living_process_of_this_machine_is_believed(tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError("no locks here")
+
+    monkeypatch.setattr(lease.fcntl, "flock", flock)
+    with lease.hold(str(tmp_path)), pytest.raises(lease.WorkdirInUseError), lease.hold(str(tmp_path)):
+        pass

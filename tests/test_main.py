@@ -12,7 +12,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from etils import epath
 
+from cover_jax import exit_codes, train
 from cover_jax.report import __main__ as report
 from data_pipelines import prepare
 from tests import browser
@@ -124,13 +126,26 @@ def test_another_seed_in_the_same_workdir_is_refused(undisturbed, digits_dir):
         ("demo.py", ["--config.optimizer.learning_rat=1"], "learning_rate"),
         ("cover_b.py", [], "dataset 'imagenet2012' is not prepared"),
         ("folders.py:video_folder/mine", [], "python -m data_pipelines.prepare video_folder --name=mine --source="),
+        ("demo.py", ["--config.steps=abc"], "abc"),
+        ("demo.py", ["--mode=trian"], "trian"),
+        ("demo.py", ["--wrokdir=1"], "wrokdir"),
+        ("nothing.py", [], "nothing.py"),
     ],
 )
-def test_errors_come_within_ten_seconds(tmp_path, config, flags, message):
+def test_errors_come_within_ten_seconds_and_last(tmp_path, config, flags, message):
     start = time.monotonic()
-    printed = run(config, tmp_path, tmp_path, *flags, check=False)
+    done = subprocess.run(command(config, tmp_path, tmp_path, *flags), capture_output=True, text=True, timeout=60)
     assert time.monotonic() - start < 10
-    assert message in printed
+    said = re.search(r"^error: .*\Z", done.stderr, re.MULTILINE | re.DOTALL)
+    assert done.returncode == exit_codes.CONFIG and said and message in said.group(), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_first_start_that_was_not_written_whole_is_written_anew(tmp_path):
+    workdir = epath.Path(tmp_path)
+    (workdir / "first_start.json").write_text("")
+    start = train._first_start(workdir)
+    assert time.time() - start < 60 and train._first_start(workdir) == start
 
 
 @pytest.mark.slow
