@@ -3,7 +3,9 @@
 SIGTERM to any of its hosts: all save the same step and exit with code 42. All exit codes: cover_jax/FAULTS.md.
 """
 
+import signal
 import sys
+import threading
 import time
 import traceback
 
@@ -49,6 +51,7 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"arguments that are no flags: {' '.join(argv[1:])}")
     config = _CONFIG.value
     output.never_fail()
+    signal.signal(signal.SIGINT, _interrupt)
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # what the libraries note on their way would bury the run's own lines
     if _MODE.value == "train":
@@ -59,8 +62,6 @@ def main(argv: list[str]) -> None:
         sharding.make_mesh(config.mesh)
         _check_folders(config)
         code = _run(config)
-    except KeyboardInterrupt:
-        lifeline.end(exit_codes.INTERRUPTED, "interrupted; the same command goes on from the newest checkpoint")
     except Exception as error:
         _end(error)
     if jax.distributed.is_initialized():
@@ -68,6 +69,12 @@ def main(argv: list[str]) -> None:
         lifeline.leave()
     watchdog.stop()
     sys.exit(code)
+
+
+def _interrupt(*_) -> None:
+    """Ctrl-C. Not by KeyboardInterrupt, which is lost where it comes in a callback, and other hosts would wait."""
+    cause = "interrupted; the same command goes on from the newest checkpoint"
+    threading.Thread(target=lifeline.end, args=(exit_codes.INTERRUPTED, cause), daemon=True).start()
 
 
 def _check_folders(config) -> None:
