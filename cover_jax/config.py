@@ -224,8 +224,9 @@ def _type_errors(key: str, value, default) -> Iterator[str]:
     if value is None:  # `config_dict.placeholder`: left to whoever starts the run
         yield f"{key}: must be given, as in --{key}=VALUE; configs/common.py says what it may be"
     elif isinstance(default, tuple):
-        if not isinstance(value, tuple) or not all(isinstance(v, int | float) for v in value):
-            yield f"{key}={value!r}: must be a tuple of numbers, as in {default!r}"
+        if not isinstance(value, tuple) or any([*_type_errors(key, one, default[0])] for one in value):
+            numbers = "integers" if isinstance(default[0], int) else "finite numbers"
+            yield f"{key}={value!r}: must be a tuple of {numbers}, as in {default!r}"
     elif type(value) is not type(default) and not numbers:
         yield f"{key}={value!r}: must be of type {type(default).__name__}, as in {default!r}"
     elif isinstance(value, float) and not math.isfinite(value):
