@@ -69,7 +69,10 @@ def clips(name: str, num_frames: int):
 
 
 def settings():
-    """Name -> setting, in the order of the table."""
+    """Name -> setting, in the order of the table.
+
+    Mean and deviation of pixels are the model's, of all its datasets: where ARID is trained with others it stays dark.
+    """
     lifted = {"model": {"pixel_mean": ARID_MEAN, "pixel_std": ARID_STD}}
     shuffled, one_frame = ({"datasets": {ARID: change}} for change in ({"shuffle_frames": True}, {"num_frames": 1}))
     return {
