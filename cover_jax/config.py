@@ -96,7 +96,7 @@ _RULES = {
     "datasets.*.augment.crop_aspect": _RANGE,
     "datasets.*.augment.*_prob": _SHARE,
     "datasets.*.augment.color_strength": _SHARE,
-    "datasets.*.augment.randaugment_layers": (lambda value: 0 <= value <= 14, "from 0 to 14, of which each is compiled"),
+    "datasets.*.augment.randaugment_layers": (lambda value: 0 <= value <= 14, "from 0 to 14: each is compiled"),
     "datasets.*.augment.randaugment_magnitude": (lambda value: 0 <= value <= 30, "from 0 to 30"),
     "datasets.*.augment.*_alpha": _NOT_NEGATIVE,
     "model.size_px": _POSITIVE,
