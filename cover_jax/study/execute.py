@@ -52,7 +52,8 @@ def all_of(runs: list[Run], workdir: pathlib.Path, workers: int) -> Iterator[Run
         RunFailedError: after those under way have ended.
     """
     waiting, going, folders = list(runs), {}, {run.folder for run in runs}
-    os.environ["NPROC"] = str(max(1, _num_cores() // workers))  # XLA's threads, in each process
+    # XLA's threads in each process. Fewer than devices, which wait for each other in collectives, may wait for ever.
+    os.environ["NPROC"] = str(max(_num_cores() // workers, int(os.environ.get("JAX_NUM_CPU_DEVICES", 1))))
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", str(workers == 1).lower())  # a GPU's memory, which all share
     spawn = multiprocessing.get_context("spawn")  # JAX does not survive a fork
     with concurrent.futures.ProcessPoolExecutor(workers, spawn, _begin, (str(workdir / "compilation_cache"),)) as pool:
