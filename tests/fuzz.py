@@ -5,11 +5,16 @@ They need hypothesis (pip install -e '.[test]').
 
 import contextlib
 import faulthandler
+import pathlib
+import tempfile
 
 import hypothesis
 from hypothesis import strategies as st
+from hypothesis.configuration import set_hypothesis_home_dir
 
 HANG_S = 120  # a case takes milliseconds
+
+set_hypothesis_home_dir(pathlib.Path(tempfile.gettempdir()) / "hypothesis")  # and not into the clone
 
 
 def seeded(max_examples: int):
