@@ -64,6 +64,9 @@ def dataset() -> ml_collections.ConfigDict:
     # Each clip's frames in an order of its own, in training and evaluation: what is learnt then needs no order.
     config.shuffle_frames = False
     config.canvas_px = (256, 456)  # height, width that frames are padded to on the host; larger ones are shrunk
+    # Bring each clip's levels to mean 0 and deviation 1, all its frames and colours together, in place of
+    # model.pixel_mean and pixel_std. For clips in the dark beside others by day.
+    config.standardize = False
 
     config.weight = 1.0  # plan "interleave": share of the steps, relative to the other datasets'
     config.loss_weight = 1.0  # factor on this dataset's loss

@@ -401,6 +401,7 @@ def config_of(meta: dict) -> ConfigDict:
     """The config of a checkpoint; keys that came after it have their defaults."""
     config = common.get_config()
     with config.ignore_type(), config.unlocked():
+        config.datasets = {name: common.dataset() for name in meta["config"]["datasets"]}
         config.update(meta["config"])
     return config
 

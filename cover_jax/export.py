@@ -49,8 +49,12 @@ def to_hugging_face(trained: checkpoint.Trained, head: str, out: str) -> None:
     """model.safetensors, config.json and preprocessor_config.json of a Hugging Face TimeSformer.
 
     Raises:
-        PretrainedError: the head is not linear.
+        PretrainedError: the head is not linear, or its dataset has `standardize`, which their processor cannot do.
     """
+    if trained.dataset(head).standardize:
+        raise pretrained.PretrainedError(
+            f"datasets.{head}.standardize: Hugging Face's image processor cannot; export as jax or saved_model"
+        )
     patch_px = variants.parse(trained.config.model.variant).patch_px
     weights = hugging_face.tensors(trained.params, head, patch_px)
     _write(out, "model.safetensors", safetensors.numpy.save(weights, metadata={"format": "pt"}))
@@ -64,8 +68,12 @@ def to_jax(trained: checkpoint.Trained, head: str, out: str) -> None:
     flat, logits = _flat(trained, head), _logits(model, head, len(trained.class_names[head]))
     _write(out, "model.jax_export", _program(logits, flat, model, jnp.float32).serialize())
     _write(out, "params.safetensors", safetensors.numpy.save({n: np.ascontiguousarray(x) for n, x in flat.items()}))
-    frames = "float32, red, green, blue: (value / 255 - pixel_mean) / pixel_std"
-    _write_about(out, trained, head, frames, ("num_frames", "size_px", "pixel_mean", "pixel_std"))
+    if trained.dataset(head).standardize:
+        frames = "float32, red, green, blue: each clip less its mean, over its standard deviation or 1 level"
+        _write_about(out, trained, head, frames, ("num_frames", "size_px"))
+    else:
+        frames = "float32, red, green, blue: (value / 255 - pixel_mean) / pixel_std"
+        _write_about(out, trained, head, frames, ("num_frames", "size_px", "pixel_mean", "pixel_std"))
 
 
 def to_saved_model(trained: checkpoint.Trained, head: str, out: str) -> None:
@@ -73,11 +81,11 @@ def to_saved_model(trained: checkpoint.Trained, head: str, out: str) -> None:
     from cover_jax import saved_model  # here and not above: it brings TensorFlow, which takes long to load
 
     model, flat = trained.config.model, _flat(trained, head)
-    logits = _logits(model, head, len(trained.class_names[head]))
+    logits, standardize = _logits(model, head, len(trained.class_names[head])), trained.dataset(head).standardize
 
     def of_pixels(flat, frames_BTHWC):
-        normal_BTHWC = preprocess.normalize(frames_BTHWC.astype(jnp.float32), model.pixel_mean, model.pixel_std)
-        return logits(flat, normal_BTHWC)
+        levels_BTHWC = frames_BTHWC.astype(jnp.float32)
+        return logits(flat, preprocess.normalize(levels_BTHWC, model.pixel_mean, model.pixel_std, standardize))
 
     saved_model.write(out, _program(of_pixels, flat, model, jnp.uint8), flat)
     _write_about(out, trained, head, "uint8, red, green, blue", ("num_frames", "size_px"))

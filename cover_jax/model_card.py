@@ -18,6 +18,10 @@ FORMATS = {
     "jax": "a `jax.export` program with its parameters; it runs on CPU, GPU and TPU, and needs jax alone",
     "saved_model": "a TensorFlow SavedModel; it needs TensorFlow alone, or what serves it",
 }
+NORMALIZE = 'frames = (clips / 255 - about["pixel_mean"]) / about["pixel_std"]'
+STANDARDIZE = """\
+frames = clips - clips.mean((1, 2, 3, 4), keepdims=True)
+frames /= np.maximum(frames.std((1, 2, 3, 4), keepdims=True), 1)"""
 LOADING = {
     "hugging_face": """\
 import numpy as np
@@ -49,7 +53,7 @@ params = safetensors.numpy.load_file(f"{{folder}}/params.safetensors")
 about = json.load(open(f"{{folder}}/config.json"))
 
 clips = np.zeros((1, {num_frames}, {size_px}, {size_px}, 3), np.uint8)  # any number of clips: put your own here
-frames = (clips / 255 - about["pixel_mean"]) / about["pixel_std"]
+{normalize}
 probabilities = jax.nn.softmax(program.call(params, frames.astype(np.float32)))
 best = int(probabilities[0].argmax())
 print(about["class_names"][best], float(probabilities[0, best]))
@@ -136,11 +140,18 @@ def _values(trained: checkpoint.Trained, head: str) -> dict[str, float]:
 
 def _loading(model: ConfigDict, dataset: ConfigDict, model_format: str) -> str:
     num_frames = dataset.num_frames if model_format == "hugging_face" else model.num_frames
-    code = LOADING[model_format].format(num_frames=num_frames, size_px=model.size_px)
+    normalize = STANDARDIZE if dataset.standardize else NORMALIZE
+    code = LOADING[model_format].format(num_frames=num_frames, size_px=model.size_px, normalize=normalize)
+    if dataset.standardize:
+        normalized = "Then each clip is brought to mean 0 and standard deviation 1, all its values together"
+    else:
+        normalized = (
+            f"Values from 0 to 1 are normalised with mean {_numbers(model.pixel_mean)} and standard deviation "
+            f"{_numbers(model.pixel_std)}"
+        )
     return (
         f"```python\n{code}```\n\n{_frames(dataset, num_frames)} Each is resized so that its shorter side has "
-        f"{model.size_px} px, and its centre is cut out. Values from 0 to 1 are normalised with mean "
-        f"{_numbers(model.pixel_mean)} and standard deviation {_numbers(model.pixel_std)}: the program above does so."
+        f"{model.size_px} px, and its centre is cut out. {normalized}: the program above does so."
     )
 
 

@@ -70,7 +70,8 @@ class View(NamedTuple):
     Attributes:
         short_side_px: of the stored frames.
         fps: frames stored a second.
-        num_frames, sample_fps, canvas_px, clips, crops: num_frames to eval_crops of `dataset()` in configs/common.py.
+        num_frames, sample_fps, canvas_px, standardize, clips, crops: num_frames to eval_crops of `dataset()` in
+            configs/common.py.
     """
 
     short_side_px: int
@@ -78,6 +79,7 @@ class View(NamedTuple):
     num_frames: int
     sample_fps: float
     canvas_px: tuple[int, int]
+    standardize: bool
     clips: int
     crops: int
 
@@ -166,9 +168,8 @@ class Predictor:
             raise ValueError(f"heads {', '.join(self.views)} see other frames: choose one to explain")
         ((view, frames),) = clip.items()
         batch = to_batch([frames], view, 1)
-        views_BTHWC, shares_BThw = compilation.jit(_make_look(self._config, view))(self._params["backbone"], batch)
-        levels = (np.asarray(views_BTHWC) * self._config.pixel_std + self._config.pixel_mean) * 255
-        pictures = np.clip(np.round(levels), 0, 255).astype(np.uint8)
+        levels_BTHWC, shares_BThw = compilation.jit(_make_look(self._config, view))(self._params["backbone"], batch)
+        pictures = np.clip(np.round(np.asarray(levels_BTHWC)), 0, 255).astype(np.uint8)
         drawn = [explain.draw(*pair) for pair in zip(pictures, np.asarray(shares_BThw), strict=True)]
         explain.write(out, np.concatenate(drawn))
 
@@ -234,6 +235,7 @@ def _view(dataset: ConfigDict, storage: dict) -> View:
         num_frames=dataset.num_frames,
         sample_fps=dataset.sample_fps,
         canvas_px=tuple(dataset.canvas_px),
+        standardize=dataset.standardize,
         clips=dataset.eval_clips,
         crops=dataset.eval_crops,
     )
@@ -250,6 +252,7 @@ def _make_step(model: cover.Functional, config: ConfigDict, view: View, heads: S
             crops=view.crops,
             mean=config.pixel_mean,
             std=config.pixel_std,
+            standardize=view.standardize,
         )
         # Written as if each head had a backbone of its own; the compiler finds that it is the same one.
         probabilities = {head: jax.nn.softmax(model.apply(params, views_BTHWC, head)) for head in heads}
@@ -260,15 +263,16 @@ def _make_step(model: cover.Functional, config: ConfigDict, view: View, heads: S
 
 
 def _make_look(config: ConfigDict, view: View):
-    """(backbone, batch) -> normalised central views [K, T, H, W, 3], and patches' shares in CLS [K, T, h, w]."""
+    """(backbone, batch) -> central views [K, T, H, W, 3] of levels 0..255, and patches' shares in CLS [K, T, h, w]."""
 
     def look(backbone, batch):
-        frames_BTHWC = preprocess.evaluate(
-            batch, size_px=config.size_px, clips=view.clips, crops=1, mean=config.pixel_mean, std=config.pixel_std
+        levels_BTHWC = preprocess.evaluate(
+            batch, size_px=config.size_px, clips=view.clips, crops=1, mean=(0.0,) * 3, std=(1 / 255,) * 3
         )
+        frames_BTHWC = preprocess.normalize(levels_BTHWC, config.pixel_mean, config.pixel_std, view.standardize)
         _, seen = explain.trace(backbone, config, frames_BTHWC)
         rows = config.size_px // variants.parse(config.variant).patch_px
-        return frames_BTHWC, rearrange(explain.rollout(seen), "b t (h w) -> b t h w", h=rows)
+        return levels_BTHWC, rearrange(explain.rollout(seen), "b t (h w) -> b t h w", h=rows)
 
     return look
 

@@ -4,7 +4,7 @@ In training, in this order, each only if its config asks for it:
 
 1. crop, resize and flip: uint8 of any canvas -> float32 [0, 255], size_px x size_px
 2. colour jitter, then RandAugment: float32 [0, 255] -> the same
-3. normalise: (value / 255 - mean) / std
+3. normalise: (value / 255 - mean) / std, or by each clip's own mean and deviation
 4. erase, on normalised values
 5. mixup or cutmix with the neighbour in the batch, frames and targets alike
 
@@ -44,6 +44,7 @@ def train(
     label_smoothing: float,
     mean: Sequence[float],
     std: Sequence[float],
+    standardize: bool = False,
     repeats: int = 1,
 ) -> dict[str, jax.Array]:
     """One training batch for the model.
@@ -55,6 +56,7 @@ def train(
         class_names: in the order of the labels; they say which class a mirrored clip is of (`mirror`).
         label_smoothing: share of each target that is spread evenly over all classes.
         mean: of each channel, in units of the 0..1 range; so is std.
+        standardize: `normalize` by each clip's own levels, and not by mean and std.
         repeats: as many rows as stand beside each other are one example; they are not mixed with each other.
 
     Returns:
@@ -74,7 +76,9 @@ def train(
 
     def one_clip(frames_THWC, shape_px, flip, keys):
         box = _crop_box(keys["crop"], shape_px, augment, size_px)
-        return _augment(keys, resample(frames_THWC, shape_px, box, size_px, flip), augment, mean, std)
+        frames_THWC = _recolor(keys, resample(frames_THWC, shape_px, box, size_px, flip), augment)
+        frames_THWC = normalize(frames_THWC, mean, std, standardize)
+        return ops.erase(keys["erase"], frames_THWC, augment.erase_prob) if augment.erase_prob else frames_THWC
 
     frames_BTHWC = jax.vmap(one_clip)(batch["frames"], batch["size_px"], flip_B, streams)
     classes = len(class_names)
@@ -92,12 +96,14 @@ def evaluate(
     crops: int,
     mean: Sequence[float],
     std: Sequence[float],
+    standardize: bool = False,
 ) -> jax.Array:
     """All views of an evaluation batch: the shorter side resized to size_px, squares spread along the longer one.
 
     Args:
         batch: a Batch whose frames are [B, clips * T, H, W, 3], clip after clip.
         crops: squares, from one end to the other; 1: the centre.
+        mean, std, standardize: as in `train`.
 
     Returns:
         float32 [B * clips * crops, T, size_px, size_px, 3], normalised; an example's views stand together.
@@ -115,11 +121,22 @@ def evaluate(
 
     views = jax.vmap(jax.vmap(one_view, (None, None, 0)), (0, 0, None))
     frames_BVTHWC = views(batch["frames"], batch["size_px"], places_V)
-    return normalize(rearrange(frames_BVTHWC, "b v (k t) h w c -> (b k v) t h w c", k=clips), mean, std)
+    frames_BTHWC = rearrange(frames_BVTHWC, "b v (k t) h w c -> (b k v) t h w c", k=clips)
+    return normalize(frames_BTHWC, mean, std, standardize)
 
 
-def normalize(frames: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
-    """0..255 -> (0..1 - mean) / std, by channel."""
+def normalize(frames: jax.Array, mean: Sequence[float], std: Sequence[float], standardize: bool = False) -> jax.Array:
+    """0..255 -> (0..1 - mean) / std, by channel.
+
+    Args:
+        frames: [..., T, H, W, 3].
+        standardize: bring each clip to mean 0 and deviation 1 instead, all its values together, so that its colours
+            keep their ratio. One that is a single colour becomes 0.
+    """
+    if standardize:
+        centred = frames - jnp.mean(frames, (-4, -3, -2, -1), keepdims=True)
+        deviation = jnp.sqrt(jnp.mean(centred**2, (-4, -3, -2, -1), keepdims=True))
+        return centred / jnp.maximum(deviation, 1.0)  # less than one level is noise
     mean, std = np.array(mean, np.float32), np.array(std, np.float32)
     return frames * (1 / (255 * std)) - mean / std
 
@@ -198,15 +215,12 @@ def _square_box(shape_px, place) -> Box:
     return ops.place_box(place, place, height, width, side, side)
 
 
-def _augment(keys, frames_THWC, augment: ConfigDict, mean, std):
+def _recolor(keys, frames_THWC, augment: ConfigDict):
     if augment.color_prob:
         frames_THWC = ops.color_jitter(keys["color"], frames_THWC, augment.color_prob, augment.color_strength)
     if augment.randaugment_layers:
         layers, magnitude = augment.randaugment_layers, augment.randaugment_magnitude
         frames_THWC = ops.randaugment(keys["randaugment"], frames_THWC, layers, magnitude)
-    frames_THWC = normalize(frames_THWC, mean, std)
-    if augment.erase_prob:
-        frames_THWC = ops.erase(keys["erase"], frames_THWC, augment.erase_prob)
     return frames_THWC
 
 

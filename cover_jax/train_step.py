@@ -79,6 +79,7 @@ def make_train_step(
             label_smoothing=dataset.label_smoothing,
             mean=config.model.pixel_mean,
             std=config.model.pixel_std,
+            standardize=dataset.standardize,
             repeats=dataset.repeats,
         )
         return seen | {"weight": batch["weight"]}
@@ -119,6 +120,7 @@ def make_eval_step(config: ConfigDict, model: Functional, name: str) -> Callable
             crops=dataset.eval_crops,
             mean=config.model.pixel_mean,
             std=config.model.pixel_std,
+            standardize=dataset.standardize,
         )
         probabilities = jax.nn.softmax(model.apply(params, frames_BTHWC, name))
         mean_BC = jnp.mean(rearrange(probabilities, "(b v) c -> b v c", v=views), axis=1)

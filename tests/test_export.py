@@ -26,6 +26,7 @@ HUGGING_FACE = pathlib.Path(__file__).parent / "models" / "golden" / "pretrained
 def trained():
     config = common.get_config()
     config.model = small.config(size_px=16, num_frames=4)
+    config.datasets = {name: common.dataset() for name in HEADS}
     model = cover.functional(config.model, {name: len(classes) for name, classes in HEADS.items()})
     params = small.random_params(jax.eval_shape(model.init, jax.random.key(0)))
     params = jax.tree.map(lambda array: array.astype(np.float32), params)
@@ -67,6 +68,7 @@ def test_names_and_config_are_those_that_hugging_face_writes(monkeypatch, tmp_pa
     monkeypatch.setitem(variants.SIZES, "golden", (32, 2, 4, 64))
     config = common.get_config()
     config.model = small.config(variant="golden/4", size_px=12, num_frames=3)
+    config.datasets.own = common.dataset()
     theirs = json.loads((HUGGING_FACE / "config.json").read_text())
     names = list(theirs["id2label"].values())
     model = cover.functional(config.model, {"own": len(names)})
@@ -137,6 +139,19 @@ def test_tensorflow_runs_it_without_jax_for_any_number_of_clips(trained, tmp_pat
     about = json.loads((tmp_path / "config.json").read_text())
     assert about["class_names"] == HEADS["motion"]
     assert about["frames"] == "uint8, red, green, blue"
+
+
+def test_a_head_of_standardized_clips(trained, tmp_path):
+    config = trained.config.copy_and_resolve_references()
+    config.datasets.motion.standardize = True
+    trained = dataclasses.replace(trained, config=config)
+    with pytest.raises(pretrained.PretrainedError, match="datasets.motion.standardize: .*as jax or saved_model"):
+        export.to_hugging_face(trained, "motion", str(tmp_path))
+    export.to_saved_model(trained, "motion", str(tmp_path))
+    frames = np.random.default_rng(1).integers(0, 256, (3, 4, 16, 16, 3), np.uint8)
+    np.save(tmp_path / "frames.npy", frames)
+    centred = frames - frames.mean((1, 2, 3, 4), keepdims=True, dtype=np.float32)
+    _assert_says(IN_TENSORFLOW, tmp_path, logits(trained, centred / centred.std((1, 2, 3, 4), keepdims=True), "motion"))
 
 
 def _assert_says(program, folder, expected):

@@ -19,7 +19,7 @@ from cover_jax import checkpoint, export, model_card, train_step
 from cover_jax.models import cover
 from tests.models import small
 
-HEADS = {"motion": ["left | right", "<i>up</i>", "_down_"], "images": ["0", "1"]}
+HEADS = {"motion": ["left | right", "<i>up</i>", "_down_"], "images": ["0", "1"], "dark": ["a", "b"]}
 ACCURACIES = {"motion/top1": 0.75, "motion/top5": 1.0, "motion/mean_class": 0.7256, "motion/examples": 40}
 LEAK = {
     "validation": "motion", "training": "images", "validation_examples": 2, "training_examples": 3, "by_origin": 0,
@@ -38,6 +38,7 @@ def workdir(tmp_path_factory):
     config.data_dir = "/home/me/data"
     config.datasets.motion = datasets.digits("motion", eval_clips=2)
     config.datasets.images = datasets.digits("images")
+    config.datasets.dark = datasets.digits("images", standardize=True)
     model = cover.functional(config.model, {name: len(classes) for name, classes in HEADS.items()})
     params = jax.tree.map(jnp.asarray, small.random_params(jax.eval_shape(model.init, jax.random.key(0))))
     about = {"examples": 4, "excluded": 0, "fingerprint": "", "manifest": {"train": dict(
@@ -82,7 +83,18 @@ def test_every_format_has_a_card():
 
 @pytest.mark.parametrize("model_format", FORMATS)
 def test_the_program_on_the_card_runs_as_it_is(model_format, exported, workdir):
-    out = exported("motion", model_format)
+    mean, std = (checkpoint.load_trained(str(workdir)).config.model[key] for key in ("pixel_mean", "pixel_std"))
+    _assert_runs("motion", model_format, exported, workdir, np.float32(-np.array(mean) / std))
+
+
+@pytest.mark.parametrize("model_format", ["jax", "saved_model"])
+def test_so_does_that_of_a_head_of_standardized_clips(model_format, exported, workdir):
+    _assert_runs("dark", model_format, exported, workdir, np.zeros(3, np.float32))
+
+
+def _assert_runs(head, model_format, exported, workdir, black):
+    """The card's program says of a black clip what the model does, to which it is the colour `black`."""
+    out = exported(head, model_format)
     (code,) = re.findall(r"```python\n(.*?)```", (out / model_card.FILE).read_text(), re.DOTALL)
     compile(code, "card", "exec")
     if importlib.util.find_spec(NEEDS[model_format]) is None:
@@ -91,18 +103,17 @@ def test_the_program_on_the_card_runs_as_it_is(model_format, exported, workdir):
     assert done.returncode == 0, done.stderr
     trained = checkpoint.load_trained(str(workdir))
     model = cover.functional(trained.config.model, {name: len(classes) for name, classes in HEADS.items()})
-    mean, std = (np.array(trained.config.model[key], np.float32) for key in ("pixel_mean", "pixel_std"))
-    black = (np.zeros((1, 4, 16, 16, 3), np.float32) - mean) / std
-    probabilities = jax.nn.softmax(model.apply(trained.params, black, "motion"))[0]
+    frames = np.broadcast_to(black, (1, 4, 16, 16, 3))
+    probabilities = jax.nn.softmax(model.apply(trained.params, frames, head))[0]
     name, _, probability = done.stdout.strip().rpartition(" ")
-    assert name == HEADS["motion"][int(np.argmax(probabilities))]
+    assert name == HEADS[head][int(np.argmax(probabilities))]
     assert float(probability) == pytest.approx(float(np.max(probabilities)), abs=1e-4)
 
 
 def test_what_the_card_says(exported):
     said = (exported("motion", "jax") / model_card.FILE).read_text()
     assert said.startswith("# motion: CoVeR mu/8\n")
-    assert "for 7 steps on motion, together with images" in said and "with 3 classes" in said
+    assert "for 7 steps on motion, together with dark, images" in said and "with 3 classes" in said
     assert "On `validation` of digits/motion, 40 examples, the mean of 2 views of each:" in said
     for row in ("| top-1 | 75.0% |", "| top-5 | 100.0% |", "| mean over classes | 72.6% |", "| chance | 33.3% |"):
         assert row in said

@@ -92,8 +92,8 @@ def evaluated(trained, split, monkeypatch) -> tuple[dict, np.ndarray]:
 
 @pytest.mark.parametrize(
     "view",
-    [{}, {"sample_fps": 4.0, "eval_crops": 1}, {"canvas_px": (20, 20), "eval_clips": 1}],
-    ids=["segments", "rate", "shrunk"],
+    [{}, {"sample_fps": 4.0, "eval_crops": 1}, {"canvas_px": (20, 20), "eval_clips": 1}, {"standardize": True}],
+    ids=["segments", "rate", "shrunk", "standardized"],
 )
 def test_a_file_is_seen_as_evaluation_sees_it_prepared(params, source, split, view, monkeypatch):
     trained = checkpoint.Trained(make_config(**view), HEADS, params, step=7)

@@ -189,6 +189,19 @@ def test_normalisation():
     np.testing.assert_allclose(evaluate(batch), want, atol=1e-5)
 
 
+def test_each_clip_is_standardized_by_itself():
+    rng = np.random.default_rng(1)
+    dark = rng.integers(0, 20, (3, 2, 24, 32, 3), dtype=np.uint8)
+    dark[2] = 7  # one colour
+    batch = make_batch(3, frames=dark)
+    frames, bright = (train(given, OFF, standardize=True)[0] for given in (batch, {**batch, "frames": 10 * dark + 30}))
+    np.testing.assert_allclose(frames[:2].mean((1, 2, 3, 4)), 0, atol=1e-5)
+    np.testing.assert_allclose(frames[:2].std((1, 2, 3, 4)), 1, rtol=1e-5)
+    np.testing.assert_allclose(frames[2], 0, atol=1e-5)
+    np.testing.assert_allclose(bright, frames, atol=1e-4)
+    np.testing.assert_allclose(evaluate(batch, standardize=True), frames, atol=1e-5)
+
+
 def test_everything_off_equals_evaluation_and_costs_as_much():
     batch = make_batch()
     np.testing.assert_allclose(train(batch, OFF)[0], evaluate(batch), atol=1e-5)

@@ -1,4 +1,4 @@
-"""Does co-training help on real clips? UCF101 and ARID with CIFAR-10, from a real ViT-S/14, small enough for a CPU.
+"""Does co-training help on real clips? UCF101 and ARID with CIFAR-10, from a real ViT-S/14.
 
     python -m data_pipelines.prepare video_folder --name=ucf101 --source=UCF101 --validation_pattern='_g0[1-7]_' \\
         --short_side_px=128
@@ -6,53 +6,70 @@
         --validation_list=validate.txt --validation_folder=validate --list_columns=index,label,path \\
         --class_names=mapping_table_24.txt --short_side_px=128
     python -m data_pipelines.prepare image_folder --name=cifar10 --source=CIFAR10 --validation_folder=test
-    python -m cover_jax.study --config=configs/studies/real.py --workdir=/tmp/real
+    python -m cover_jax.study --config=configs/studies/real.py:gpu --workdir=/tmp/real
 
 UCF101 stands for what is told by how it looks (draws of 30 clips), ARID (arXiv 2006.03876), actions in the dark, for
-what is told by movement: sitting down and standing up are each other's reversal. With other weights of that size:
---config.run.model.init_from=FILE. All of this is this project's choice. RESULTS.md has what was run of it.
+what is told by movement: sitting down and standing up are each other's reversal. `:gpu` is for one GPU, `:cpu` small
+enough for a CPU. With other weights of that size: --config.run.model.init_from=FILE. All of this is this project's
+choice. RESULTS.md has what was run of it.
 """
+
+import dataclasses
 
 from configs import common as run_common
 from configs import datasets
 from configs.studies import common
 
 UCF101, ARID, CIFAR10 = "ucf101", "arid", "cifar10"
-STEPS = 40
-# Mean and standard deviation of the 0..1 levels in ARID's training clips, measured on every tenth of 150: it is dark.
-ARID_MEAN, ARID_STD = (0.07, 0.07, 0.07), (0.08, 0.08, 0.08)
 
 
-def get_config():
-    study = common.get_config()
-    study.run = run()
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """What differs between a CPU and a GPU."""
+
+    steps: int
+    size_px: int
+    ucf101_frames: int
+    images: int  # a step; as much work as the clips of UCF101
+    dtype: str
+
+
+SIZES = {"cpu": Size(40, 56, 2, 16, "float32"), "gpu": Size(300, 112, 8, 64, "bfloat16")}
+
+
+def get_config(size: str = "cpu"):
+    if size not in SIZES:
+        raise ValueError(f"configs/studies/real.py:{size}: must be one of {', '.join(SIZES)}")
+    study, chosen = common.get_config(), SIZES[size]
+    study.run = run(chosen)
     study.examples_per_draw = {UCF101: 30, ARID: 0, CIFAR10: 0}
-    for name, setting in settings().items():
+    for name, setting in settings(chosen.steps).items():
         study.settings[name] = setting
-    study.baselines[UCF101] = (UCF101, "ucf101_compute")
-    study.baselines[ARID] = (ARID, "arid_lifted")
+    study.baselines[UCF101] = (UCF101, "ucf101_compute", "joint")
+    study.baselines[ARID] = (ARID,)
     study.quick_settings = (UCF101, "ucf101_images")
     return study
 
 
-def run():
+def run(size: Size):
     """What all runs share."""
     config = run_common.get_config()
     config.plan = "joint"
-    config.eval_every_steps = STEPS
+    config.eval_every_steps = size.steps
     config.log_every_steps = 10
     config.input.leaks = "ignore"  # three sources that have nothing in common
 
-    config.datasets[UCF101] = clips(UCF101, num_frames=2)
+    config.datasets[UCF101] = clips(UCF101, size.ucf101_frames)
     config.datasets[ARID] = clips(ARID, num_frames=8)
-    config.datasets[CIFAR10] = datasets.folder("image_folder/cifar10", batch_size=16, canvas_px=(32, 32))
+    config.datasets[ARID].standardize = True  # it is dark: its mean level is 0.07 of 1
+    config.datasets[CIFAR10] = datasets.folder("image_folder/cifar10", batch_size=size.images, canvas_px=(32, 32))
 
     config.model.variant = "S/14"
     config.model.init_from = "hf://facebook/dinov2-small"
     config.model.pixel_mean, config.model.pixel_std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    config.model.size_px = 56
+    config.model.size_px = size.size_px
     config.model.num_frames = 8
-    config.model.dtype = "float32"
+    config.model.dtype = size.dtype
     config.model.remat = "none"
 
     config.optimizer.name = "adamw"
@@ -68,22 +85,17 @@ def clips(name: str, num_frames: int):
     return datasets.folder(f"video_folder/{name}", batch_size=8, eval_batch_size=16, **changes)
 
 
-def settings():
-    """Name -> setting, in the order of the table.
-
-    Mean and deviation of pixels are the model's, of all its datasets: where ARID is trained with others it stays dark.
-    """
-    lifted = {"model": {"pixel_mean": ARID_MEAN, "pixel_std": ARID_STD}}
+def settings(steps: int):
+    """Name -> setting, in the order of the table."""
     shuffled, one_frame = ({"datasets": {ARID: change}} for change in ({"shuffle_frames": True}, {"num_frames": 1}))
     return {
-        UCF101: common.setting("alone", (UCF101,), STEPS),
-        # 16 images are as much work as 8 clips of two frames.
-        "ucf101_compute": common.setting("alone, twice the steps", (UCF101,), 2 * STEPS),
-        "ucf101_images": common.setting("alone + images", (UCF101, CIFAR10), STEPS),
-        ARID: common.setting("alone", (ARID,), STEPS),
-        "arid_lifted": common.setting("alone, its own brightness", (ARID,), STEPS, changes=lifted),
-        "arid_shuffled": common.setting("alone, frames shuffled", (ARID,), STEPS, changes=lifted | shuffled),
-        "arid_one_frame": common.setting("alone, one frame", (ARID,), STEPS, changes=lifted | one_frame),
-        "joint": common.setting("joint", (UCF101, ARID), STEPS),
-        "joint_images": common.setting("joint + images (CoVeR)", (UCF101, ARID, CIFAR10), STEPS),
+        UCF101: common.setting("alone", (UCF101,), steps),
+        "ucf101_compute": common.setting("alone, twice the steps", (UCF101,), 2 * steps),
+        "ucf101_images": common.setting("alone + images", (UCF101, CIFAR10), steps),
+        ARID: common.setting("alone", (ARID,), steps),
+        "arid_dark": common.setting("alone, dark", (ARID,), steps, changes={"datasets": {ARID: {"standardize": False}}}),
+        "arid_shuffled": common.setting("alone, frames shuffled", (ARID,), steps, changes=shuffled),
+        "arid_one_frame": common.setting("alone, one frame", (ARID,), steps, changes=one_frame),
+        "joint": common.setting("joint", (UCF101, ARID), steps),
+        "joint_images": common.setting("joint + images (CoVeR)", (UCF101, ARID, CIFAR10), steps),
     }
