@@ -87,13 +87,14 @@ def clips(name: str, num_frames: int):
 
 def settings(steps: int):
     """Name -> setting, in the order of the table."""
-    shuffled, one_frame = ({"datasets": {ARID: change}} for change in ({"shuffle_frames": True}, {"num_frames": 1}))
+    changes = {"shuffle_frames": True}, {"num_frames": 1}, {"standardize": False}
+    shuffled, one_frame, dark = ({"datasets": {ARID: change}} for change in changes)
     return {
         UCF101: common.setting("alone", (UCF101,), steps),
         "ucf101_compute": common.setting("alone, twice the steps", (UCF101,), 2 * steps),
         "ucf101_images": common.setting("alone + images", (UCF101, CIFAR10), steps),
         ARID: common.setting("alone", (ARID,), steps),
-        "arid_dark": common.setting("alone, dark", (ARID,), steps, changes={"datasets": {ARID: {"standardize": False}}}),
+        "arid_dark": common.setting("alone, dark", (ARID,), steps, changes=dark),
         "arid_shuffled": common.setting("alone, frames shuffled", (ARID,), steps, changes=shuffled),
         "arid_one_frame": common.setting("alone, one frame", (ARID,), steps, changes=one_frame),
         "joint": common.setting("joint", (UCF101, ARID), steps),
