@@ -21,6 +21,7 @@ def get_config() -> ml_collections.ConfigDict:
     # This many of the latest and, beside them, of the best; 2 or more, so that one stays where the newest is damaged.
     config.keep_checkpoints = 2
     config.best_metric = "mean_top1"  # "mean_top1", or "DATASET/top1" | "DATASET/top5" | "DATASET/mean_class"
+    config.compare_with = ""  # workdir of another run, whose accuracies the last table shows beside this one's
     config.early_stop_evals = 0  # end after this many evaluations in a row without a new best of best_metric; 0: off
     config.max_nonfinite_steps = 1  # end the run after this many steps in a row with a NaN or Inf loss or gradient
     # A run also diverges when a loss exceeds this many times the median of its dataset's last loss_window_steps steps;

@@ -1,14 +1,18 @@
 """Co-training in small: digits that move and digits that stand still, on a laptop's CPU.
 
     python -m cover_jax.main --config=configs/demo.py --workdir=/tmp/cover_demo
+    python -m cover_jax.main --config=configs/demo.py:appearance --workdir=/tmp/cover_alone
 
-Everything here is this project's choice.
+The first trains all three datasets together, the second the same model as long on one of them alone. Everything here is
+this project's choice.
 """
 
 from configs import common, datasets
 
+BATCH_SIZES = {"appearance": 16, "motion": 16, "images": 64}  # dataset -> examples a step
 
-def get_config():
+
+def get_config(names: str = ",".join(BATCH_SIZES)):
     config = common.get_config()
     config.steps = 500
     config.plan = "joint"  # one step of all three, one compilation
@@ -16,9 +20,10 @@ def get_config():
     config.eval_every_steps = 250
     config.checkpoint_every_steps = 125
 
-    config.datasets.appearance = datasets.digits("appearance", batch_size=16)
-    config.datasets.motion = datasets.digits("motion", batch_size=16)
-    config.datasets.images = datasets.digits("images", batch_size=64)
+    for name in names.split(","):
+        if name not in BATCH_SIZES:
+            raise ValueError(f"configs/demo.py:{names}: {name!r} must be one of {', '.join(BATCH_SIZES)}")
+        config.datasets[name] = datasets.digits(name, batch_size=BATCH_SIZES[name])
 
     config.model.variant = "mu/4"
     config.model.size_px = 16

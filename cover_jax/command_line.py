@@ -1,5 +1,7 @@
 """What the commands that take a --config have in common."""
 
+import re
+
 from absl import flags
 
 from cover_jax import exit_codes, lifeline
@@ -14,7 +16,8 @@ def parse_flags(argv: list[str]) -> list[str]:
         rest = flags.FLAGS(argv)
         _ = flags.FLAGS.config.keys  # only now does a file that cannot be loaded say so
     except flags.Error as error:
-        lifeline.end(exit_codes.CONFIG, _one_line(error))
+        refused = re.search(r"^ValueError: (.*)", str(error), re.MULTILINE | re.DOTALL)  # by the config file, in words
+        lifeline.end(exit_codes.CONFIG, _one_line(refused[1] if refused else error))
     except (KeyError, AttributeError, OSError) as error:
         reason = error.args[0] if isinstance(error, KeyError) else error
         lifeline.end(exit_codes.CONFIG, f"--config: {_one_line(reason)}")

@@ -16,6 +16,7 @@ from ml_collections import config_flags
 
 from cover_jax import (
     command_line,
+    comparison,
     compilation,
     exit_codes,
     hosts,
@@ -81,6 +82,7 @@ def _check_folders(config) -> None:
     for name, value in (("--workdir", _WORKDIR.value), ("config.data_dir", config.data_dir)):
         if value and epath.Path(value).is_file():
             raise config_lib.ConfigError(f"{name}={value}: is a file; it must be a folder, which is made if missing")
+    comparison.check(config.compare_with)
     for dataset in config.datasets.values():
         if not catalog.is_self_contained(dataset.builder):
             catalog.dataset_dir(dataset.builder, config.data_dir)

@@ -18,6 +18,7 @@ from cover_jax import (
     changed_mix,
     checkpoint,
     chips,
+    comparison,
     compilation,
     curves,
     divergence,
@@ -262,6 +263,7 @@ def evaluate_checkpoint(config: ConfigDict, workdir: str) -> None:
     state, _ = run.restore(set_aside=False)
     with curves.Curves(run.workdir) as writer:
         _evaluate(run, state, int(state.step), writer)
+    _compare(run)
 
 
 def _first_start(workdir: epath.Path) -> float:
@@ -295,6 +297,13 @@ def _say_how_it_ended(run: Run, step: int, watch: early_stop.Watch) -> None:
         best_step, value = best
         newest = "" if best_step == step else f"; without --step=best, step {step} is what predicts and is exported"
         say(f"best checkpoint: step {best_step}, {config.best_metric} {value:.1%}{newest}")
+    _compare(run)
+
+
+def _compare(run: Run) -> None:
+    """Prints the newest evaluation beside that of another run, if the config names one."""
+    if run.config.compare_with and jax.process_index() == 0:  # which alone keeps what was said of each example
+        say(comparison.table(run.workdir, run.config.compare_with, list(run.eval_splits)))
 
 
 def _fetch(run: Run, pending, report: progress.Progress, past: history.History) -> None:

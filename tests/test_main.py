@@ -91,10 +91,12 @@ def test_killed_and_continued_ends_bit_for_bit_the_same(undisturbed, digits_dir,
 @pytest.mark.slow
 def test_evaluating_alone_gives_the_same_table(undisturbed, digits_dir):
     workdir, printed = undisturbed
-    alone = run("demo.py", workdir, digits_dir, *SMALL, "--mode=evaluate")
+    alone = run("demo.py", workdir, digits_dir, *SMALL, "--mode=evaluate", f"--config.compare_with={workdir}")
     rows = re.findall(r"^(?:appearance|images|motion) +\d+ +\d+ .*%$", alone, re.MULTILINE)
     assert len(rows) == 3
     assert all(row in printed for row in rows)
+    compared = re.findall(r"^\w+ +\d+ +([\d.]+%) +([\d.]+%) +\+0.0 ± 0.0$", alone, re.MULTILINE)
+    assert [there == here for there, here in compared] == [True] * 3
 
 
 @pytest.mark.slow
@@ -127,6 +129,8 @@ def test_another_seed_in_the_same_workdir_is_refused(undisturbed, digits_dir):
         ("cover_b.py", [], "dataset 'imagenet2012' is not prepared"),
         ("folders.py:video_folder/mine", [], "python -m data_pipelines.prepare video_folder --name=mine --source="),
         ("demo.py", ["--config.steps=abc"], "abc"),
+        ("demo.py", ["--config.compare_with=/nowhere"], "config.compare_with='/nowhere': has no predictions/"),
+        ("demo.py:motions", [], "configs/demo.py:motions: 'motions' must be one of appearance, motion, images"),
         ("demo.py", ["--mode=trian"], "trian"),
         ("demo.py", ["--wrokdir=1"], "wrokdir"),
         ("nothing.py", [], "nothing.py"),

@@ -1,0 +1,54 @@
+"""This run's newest evaluation beside another run's, on the validation examples that both have: config.compare_with."""
+
+import math
+
+import numpy as np
+from etils import epath
+
+from cover_jax import config as config_lib
+from cover_jax import evaluated, progress
+
+
+def check(other: str) -> None:
+    """Refuses a folder without evaluations.
+
+    Args:
+        other: config.compare_with; "" is right.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    if other and not (epath.Path(other) / evaluated.FOLDER).is_dir():
+        raise config_lib.ConfigError(
+            f"config.compare_with={other!r}: has no {evaluated.FOLDER}/; it must be the workdir of a run that was "
+            "evaluated (--mode=evaluate does so)"
+        )
+
+
+def table(workdir: epath.Path, other: str, names: list[str]) -> str:
+    """A row for each of the datasets `names` that both runs were evaluated on; or what is missing, in words.
+
+    `±` is the standard error of the difference as if the validation examples were drawn anew: it is taken example by
+    example. What another seed would change is not in it.
+
+    Raises:
+        ValueError: a file is damaged.
+    """
+    rows = []
+    for name in names:
+        here, there = evaluated.load(workdir, name), evaluated.load(epath.Path(other), name)
+        if here is not None and there is not None and here.fingerprint == there.fingerprint:
+            rows.append(_row(name, here, there))
+    if not rows:
+        return f"{other}: was evaluated on none of the same validation examples, so that there is nothing to compare"
+    return progress.table(f"compared with {other}", rows)
+
+
+def _row(name: str, here: evaluated.Evaluated, there: evaluated.Evaluated) -> dict[str, str]:
+    hits_N, others_N = ((one.predictions.top1 == one.predictions.label).astype(float) for one in (here, there))
+    difference_N = hits_N - others_N
+    error = np.std(difference_N, ddof=1) / math.sqrt(len(difference_N)) if len(difference_N) > 1 else math.nan
+    return {
+        "dataset": name, "examples": str(len(hits_N)), "its top-1": f"{others_N.mean():.1%}",
+        "top-1": f"{hits_N.mean():.1%}", "difference": f"{100 * difference_N.mean():+.1f} ± {100 * error:.1f}",
+    }  # fmt: skip
