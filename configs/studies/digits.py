@@ -6,10 +6,11 @@ An image model (400 steps on single digits) becomes a video model as TimeSformer
 and is trained in each setting from there. Everything here is this project's choice. RESULTS.md has what came out.
 """
 
-from configs import demo
+from configs import datasets, demo
 from configs.studies import common
 
 APPEARANCE, MOTION, IMAGES = "appearance", "motion", "images"
+RELATED = "related"  # other clips of appearance's kind, with a head of their own: as Moments in Time is to Kinetics
 START_STEPS = 400  # on images alone
 STEPS = 150  # of each setting, and so on each of its datasets: with the plan "joint" every step has all of them
 
@@ -18,10 +19,10 @@ def get_config():
     study = common.get_config()
     study.seeds = (1, 2, 3, 4, 5)  # seed 0 was seen on draw 1 before its settings were final: RESULTS.md
     study.run = run()
-    study.examples_per_draw = {APPEARANCE: 60, MOTION: 300, IMAGES: 0}
+    study.examples_per_draw = {APPEARANCE: 60, MOTION: 300, IMAGES: 0, RELATED: 0}
     for name, setting in settings().items():
         study.settings[name] = setting
-    study.baselines[APPEARANCE] = (APPEARANCE, "appearance_compute", "appearance_exposure", "joint")
+    study.baselines[APPEARANCE] = (APPEARANCE, "appearance_compute", "appearance_exposure", "joint", RELATED)
     study.baselines[MOTION] = (MOTION, "motion_compute", "joint")
     study.quick_settings = (APPEARANCE, "appearance_images")
     return study
@@ -31,6 +32,8 @@ def run():
     """What all runs share: the demo's model and batches, begun as an image model."""
     config = demo.get_config()
     config.datasets.images.batch_size = 32
+    config.datasets[RELATED] = datasets.digits("appearance", batch_size=16, eval_split="")
+    config.datasets[RELATED].train_split = "train[360:]"  # beyond the draws 0 to 5
     config.eval_every_steps = 75
     config.log_every_steps = 75
     config.input.leaks = "ignore"  # the digits are divided once, for all three
@@ -57,7 +60,9 @@ def settings():
         "motion_compute": common.setting("alone, compute of CoVeR", (MOTION,), 5 * STEPS // 2, **after),
         "appearance_exposure": common.setting("alone, same images before", (APPEARANCE,), STEPS, **longer),
         "joint": common.setting("joint", (APPEARANCE, MOTION), STEPS, **after),
+        "related": common.setting("joint with more of its kind", (APPEARANCE, RELATED), STEPS, **after),
         "appearance_images": common.setting("appearance + images", (APPEARANCE, IMAGES), STEPS, **after),
         "motion_images": common.setting("motion + images", (MOTION, IMAGES), STEPS, **after),
+        "related_images": common.setting("more of its kind + images", (APPEARANCE, RELATED, IMAGES), STEPS, **after),
         "joint_images": common.setting("joint + images (CoVeR)", (APPEARANCE, MOTION, IMAGES), STEPS, **after),
     }
