@@ -4,24 +4,30 @@ import math
 
 import numpy as np
 from etils import epath
+from ml_collections import ConfigDict
 
 from cover_jax import config as config_lib
 from cover_jax import evaluated, progress
 
 
-def check(other: str) -> None:
-    """Refuses a folder without evaluations.
-
-    Args:
-        other: config.compare_with; "" is right.
+def check(config: ConfigDict) -> None:
+    """Refuses a config.compare_with that has nothing to compare with.
 
     Raises:
-        ConfigError: it has none.
+        ConfigError: it has no evaluation of any dataset that this run evaluates, or a damaged one.
     """
-    if other and not (epath.Path(other) / evaluated.FOLDER).is_dir():
+    other, names = config.compare_with, [name for name, dataset in config.datasets.items() if dataset.eval_split]
+    if not other:
+        return
+    try:
+        found = [name for name in names if evaluated.load(_folder(other), name) is not None]
+    except ValueError as error:
+        raise config_lib.ConfigError(f"config.compare_with={other!r}: {error}") from error
+    if not found:
+        files = " or ".join(f"{evaluated.FOLDER}/{name}.npz" for name in names)
         raise config_lib.ConfigError(
-            f"config.compare_with={other!r}: has no {evaluated.FOLDER}/; it must be the workdir of a run that was "
-            "evaluated (--mode=evaluate does so)"
+            f"config.compare_with={other!r}: has no {files or 'dataset to compare, this run evaluates none'}; it must "
+            "be the workdir of a run that was evaluated on a dataset of the same name (--mode=evaluate does so)"
         )
 
 
@@ -36,12 +42,16 @@ def table(workdir: epath.Path, other: str, names: list[str]) -> str:
     """
     rows = []
     for name in names:
-        here, there = evaluated.load(workdir, name), evaluated.load(epath.Path(other), name)
+        here, there = evaluated.load(workdir, name), evaluated.load(_folder(other), name)
         if here is not None and there is not None and here.fingerprint == there.fingerprint:
             rows.append(_row(name, here, there))
     if not rows:
-        return f"{other}: was evaluated on none of the same validation examples, so that there is nothing to compare"
+        return f"nothing to compare: no dataset of {', '.join(names)} was evaluated on the same examples in {other}"
     return progress.table(f"compared with {other}", rows)
+
+
+def _folder(other: str) -> epath.Path:
+    return epath.Path(other).expanduser()
 
 
 def _row(name: str, here: evaluated.Evaluated, there: evaluated.Evaluated) -> dict[str, str]:
@@ -49,6 +59,8 @@ def _row(name: str, here: evaluated.Evaluated, there: evaluated.Evaluated) -> di
     difference_N = hits_N - others_N
     error = np.std(difference_N, ddof=1) / math.sqrt(len(difference_N)) if len(difference_N) > 1 else math.nan
     return {
-        "dataset": name, "examples": str(len(hits_N)), "its top-1": f"{others_N.mean():.1%}",
-        "top-1": f"{hits_N.mean():.1%}", "difference": f"{100 * difference_N.mean():+.1f} ± {100 * error:.1f}",
+        "dataset": name, "examples": str(len(hits_N)),
+        "its step": str(there.step), "its top-1": f"{others_N.mean():.1%}",
+        "step": str(here.step), "top-1": f"{hits_N.mean():.1%}",
+        "difference": f"{100 * difference_N.mean():+.1f} ± {100 * error:.1f}",
     }  # fmt: skip

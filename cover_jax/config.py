@@ -61,6 +61,7 @@ _BELOW_ONE = (_below_one, "from 0 to below 1")
 _REGEX = (_regex, "a regular expression")
 _RANGE = (_pair, "two numbers, 0 < first <= second")
 _STEPS = (lambda value: len(value) == 2 and 0 <= value[0] <= value[1], "two steps, 0 <= first <= second")
+_FLOAT32_MAX = 2.0**128 - 2.0**104
 _RGB = (lambda value: len(value) == 3, "three numbers, for red, green and blue")
 
 # Key pattern -> (test, what would be right). The first pattern that fits a key decides.
@@ -229,8 +230,8 @@ def _type_errors(key: str, value, default) -> Iterator[str]:
             yield f"{key}={value!r}: must be a tuple of {numbers}, as in {default!r}"
     elif type(value) is not type(default) and not numbers:
         yield f"{key}={value!r}: must be of type {type(default).__name__}, as in {default!r}"
-    elif isinstance(value, float) and not math.isfinite(value):
-        yield f"{key}={value!r}: must be a finite number"
+    elif isinstance(default, float) and not abs(value) <= _FLOAT32_MAX:  # a NaN is not
+        yield f"{key}={value!r}: must be a finite number, in float32 too"
 
 
 def _value_errors(config: ConfigDict) -> Iterator[str]:

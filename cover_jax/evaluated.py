@@ -6,7 +6,6 @@ evaluated split (`data_pipelines.records.Split`), in which `index` counts. One e
 
 import dataclasses
 import io
-import zipfile
 
 import numpy as np
 from etils import epath
@@ -49,14 +48,16 @@ def load(workdir: epath.Path, name: str) -> Evaluated | None:
     """One dataset's newest evaluation, or None if there is none.
 
     Raises:
-        ValueError: the file is damaged.
+        OSError: the file cannot be read.
+        ValueError: it is damaged.
     """
     path = workdir / FOLDER / f"{name}.npz"
     if not path.exists():
         return None
+    written = path.read_bytes()
     try:
-        found = dict(np.load(io.BytesIO(path.read_bytes())))
+        found = dict(np.load(io.BytesIO(written)))
         predictions = metrics.Predictions(**{key: found[key] for key in _TYPES})
         return Evaluated(predictions, int(found["step"]), str(found["fingerprint"]))
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is damaged: {error}; --mode=evaluate writes it anew") from error
+    except Exception as error:  # damaged bytes end in errors of many kinds, in zipfile, zlib and NumPy
+        raise ValueError(f"{path} is damaged ({type(error).__name__}); --mode=evaluate writes it anew") from error

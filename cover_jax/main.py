@@ -82,7 +82,9 @@ def _check_folders(config) -> None:
     for name, value in (("--workdir", _WORKDIR.value), ("config.data_dir", config.data_dir)):
         if value and epath.Path(value).is_file():
             raise config_lib.ConfigError(f"{name}={value}: is a file; it must be a folder, which is made if missing")
-    comparison.check(config.compare_with)
+    goes_on = _MODE.value == "train" and (epath.Path(_WORKDIR.value) / "checkpoints").exists()
+    if jax.process_index() == 0 and not goes_on:  # which a folder that has gone since it began does not hold up
+        comparison.check(config)
     for dataset in config.datasets.values():
         if not catalog.is_self_contained(dataset.builder):
             catalog.dataset_dir(dataset.builder, config.data_dir)

@@ -13,6 +13,7 @@ FILE = "README.md"
 ACCURACIES = {"top1": "top-1", "top5": "top-5", "mean_class": "mean over classes"}
 
 # Format -> what it is, and a program that loads it and predicts. {num_frames} and {size_px} are filled in.
+_FOLDERS = ("data_dir", "compare_with")  # config keys
 FORMATS = {
     "hugging_face": "a Hugging Face TimeSformer",
     "jax": "a `jax.export` program with its parameters; it runs on CPU, GPU and TPU, and needs jax alone",
@@ -182,8 +183,8 @@ def _limits(model: ConfigDict, dataset: ConfigDict, num_classes: int) -> str:
 
 
 def _config(config: ConfigDict) -> str:
-    """What differs from the defaults, but for where the data stood: it is no business of a published model."""
-    rows = [[_code(cell) for cell in row] for row in provenance.config_rows(config) if row[0] != "data_dir"]
+    """What differs from the defaults, but for the folders of whoever trained it, which nobody else needs."""
+    rows = [[_code(cell) for cell in row] for row in provenance.config_rows(config) if row[0] not in _FOLDERS]
     return f"What differs from the defaults:\n\n{_lines(provenance.CONFIG_COLUMNS, rows)}"
 
 

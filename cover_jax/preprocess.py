@@ -131,7 +131,7 @@ def normalize(frames: jax.Array, mean: Sequence[float], std: Sequence[float], st
     Args:
         frames: [..., T, H, W, 3].
         standardize: bring each clip to mean 0 and deviation 1 instead, all its values together, so that its colours
-            keep their ratio. One that is a single colour becomes 0.
+            keep their proportions to each other. One of a single grey becomes 0.
     """
     if standardize:
         centred = frames - jnp.mean(frames, (-4, -3, -2, -1), keepdims=True)

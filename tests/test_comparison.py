@@ -1,12 +1,14 @@
 """Another run's accuracies beside this one's: only on the same examples, and with an error bar that is right."""
 
 import re
+import types
 
 import numpy as np
 import pytest
 from etils import epath
 
-from cover_jax import comparison, evaluated, metrics
+from configs import common
+from cover_jax import comparison, evaluated, metrics, train
 from cover_jax import config as config_lib
 
 
@@ -29,7 +31,7 @@ def test_a_difference_is_taken_example_by_example(tmp_path):
     difference = np.subtract(hits, others)
     error = difference.std(ddof=1) / np.sqrt(8)
     (row,) = re.findall(r"^clips .*", compare(tmp_path), re.MULTILINE)
-    assert row.split() == ["clips", "8", "50.0%", "75.0%", "+25.0", "±", f"{100 * error:.1f}"]
+    assert row.split() == ["clips", "8", "3", "50.0%", "3", "75.0%", "+25.0", "±", f"{100 * error:.1f}"]
 
 
 def test_only_the_same_examples_are_compared(tmp_path):
@@ -39,7 +41,7 @@ def test_only_the_same_examples_are_compared(tmp_path):
     save(tmp_path / "here", "here_alone", [1])
     found = compare(tmp_path, ("clips", "images", "here_alone"))
     assert "clips" in found and "images" not in found and "here_alone" not in found
-    assert "none of the same validation examples" in compare(tmp_path, ("images", "here_alone"))
+    assert "no dataset of images, here_alone was evaluated on the same" in compare(tmp_path, ("images", "here_alone"))
 
 
 def test_one_example_has_no_error_bar_to_give(tmp_path):
@@ -48,9 +50,53 @@ def test_one_example_has_no_error_bar_to_give(tmp_path):
     assert "+100.0 ± nan" in compare(tmp_path)
 
 
-def test_a_folder_without_evaluations_is_refused_at_the_start(tmp_path):
-    comparison.check("")
-    with pytest.raises(config_lib.ConfigError, match="compare_with='.*': has no predictions/; .*--mode=evaluate"):
-        comparison.check(str(tmp_path))
+def config_with(other: str, **eval_splits: str):
+    config = common.get_config()
+    config.compare_with = other
+    for name, split in eval_splits.items():
+        config.datasets[name] = common.dataset()
+        config.datasets[name].eval_split = split
+    return config
+
+
+def test_a_folder_with_nothing_to_compare_is_refused_at_the_start(tmp_path, monkeypatch):
+    comparison.check(config_with("", clips="validation"))
+    config = config_with(str(tmp_path), clips="validation", others="validation", not_evaluated="")
+    with pytest.raises(config_lib.ConfigError, match="has no predictions/clips.npz or predictions/others.npz; it must"):
+        comparison.check(config)
+    save(tmp_path, "not_evaluated", [1])
+    with pytest.raises(config_lib.ConfigError, match="has no predictions/clips.npz"):
+        comparison.check(config)
     save(tmp_path, "clips", [1])
-    comparison.check(str(tmp_path))
+    comparison.check(config)
+    with pytest.raises(config_lib.ConfigError, match="this run evaluates none"):
+        comparison.check(config_with(str(tmp_path), clips=""))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    comparison.check(config_with("~", clips="validation"))
+
+
+def test_a_damaged_evaluation_is_refused_at_the_start_and_told_at_the_end(tmp_path, capsys):
+    for folder in ("here", "there"):
+        save(tmp_path / folder, "clips", [1, 0])
+    (tmp_path / "there" / "predictions" / "clips.npz").write_bytes(b"")
+    config = config_with(str(tmp_path / "there"), clips="validation")
+    with pytest.raises(config_lib.ConfigError, match="config.compare_with='.*': .*clips.npz is damaged"):
+        comparison.check(config)
+    run = types.SimpleNamespace(config=config, workdir=epath.Path(tmp_path / "here"), eval_splits={"clips": None})
+    train._compare(run)
+    assert re.search("WARNING: not compared with .*: .*clips.npz is damaged", capsys.readouterr().out)
+
+
+def test_any_damage_is_named(tmp_path):
+    """A byte after the other is turned over: what is read is whole or refused as damaged, whatever it is."""
+    save(tmp_path, "clips", [1, 0, 1])
+    path, refused = tmp_path / "predictions" / "clips.npz", 0
+    whole = path.read_bytes()
+    for position in range(0, len(whole), 3):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 255]) + whole[position + 1 :])
+        try:
+            evaluated.load(epath.Path(tmp_path), "clips")
+        except ValueError as error:
+            refused += 1
+            assert str(error).startswith(f"{path} is damaged (") and "pickle" not in str(error)
+    assert refused > len(whole) / 6

@@ -81,6 +81,7 @@ IMPOSSIBLE = [
     ("steps", "many", "type int"),
     ("steps", 1.5, "type int"),
     ("optimizer.learning_rate", float("nan"), "finite"),
+    ("datasets.images.loss_weight", 3.5e38, "a finite number, in float32 too"),
     ("optimizer.learning_rate", 0.0, "greater than 0"),
     ("optimizer.name", "adam", "'sgd', 'adamw'"),
     ("optimizer.warmup_steps", 10**6, "below config.steps"),

@@ -35,7 +35,7 @@ def workdir(tmp_path_factory):
     folder, config = tmp_path_factory.mktemp("run"), common.get_config()
     config.model = small.config(size_px=16, num_frames=4)
     config.model.init_from = "hf://somebody/some-model@main"
-    config.data_dir = "/home/me/data"
+    config.data_dir, config.compare_with = "/home/me/data", "/home/me/runs/before"
     config.datasets.motion = datasets.digits("motion", eval_clips=2)
     config.datasets.images = datasets.digits("images")
     config.datasets.dark = datasets.digits("images", standardize=True)

@@ -39,7 +39,7 @@ SIZES = {"cpu": Size(40, 56, 2, 16, "float32"), "gpu": Size(300, 112, 8, 64, "bf
 
 def get_config(size: str = "cpu"):
     if size not in SIZES:
-        raise ValueError(f"configs/studies/real.py:{size}: must be one of {', '.join(SIZES)}")
+        raise ValueError(f"configs/studies/real.py:{size}: {size!r} must be one of {', '.join(SIZES)}")
     study, chosen = common.get_config(), SIZES[size]
     study.run = run(chosen)
     study.examples_per_draw = {UCF101: 30, ARID: 0, CIFAR10: 0}
