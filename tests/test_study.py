@@ -95,11 +95,34 @@ def test_a_study_that_cannot_be(change, message):
 # The published studies
 
 
-@pytest.mark.parametrize("study", [demo, digits, real])
-def test_a_published_study_is_valid_and_leaves_out_the_draw_that_settings_were_chosen_on(study):
-    config = study.get_config()
+PUBLISHED = {
+    "demo": demo.get_config(), "demo:few": demo.get_config("few"), "digits": digits.get_config(),
+    "real:cpu": real.get_config("cpu"), "real:gpu": real.get_config("gpu"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_study_is_valid_and_leaves_out_the_draw_that_settings_were_chosen_on(name):
+    config = PUBLISHED[name]
     assert plan.runs(config, WORKDIR) and plan.runs(plan.quick(config), WORKDIR)
     assert 0 not in config.draws
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_clips_beside_the_draws_are_in_none_of_them(name):
+    config = PUBLISHED[name]
+    if "related" in config.run.datasets:
+        related = config.run.datasets.related
+        (kind,) = [one for one, dataset in config.run.datasets.items()
+                   if one != "related" and dataset.builder == related.builder]  # fmt: skip
+        first = int(re.fullmatch(r"train\[(\d+):\]", related.train_split)[1])
+        assert first >= config.examples_per_draw[kind] * (1 + max(config.draws))
+
+
+def test_a_study_of_another_name_is_refused():
+    for study in (demo, real):
+        with pytest.raises(ValueError, match=r"\.py:all_of_it: 'all_of_it' must be one of "):
+            study.get_config("all_of_it")
 
 
 def test_controls_of_the_digits_are_equal_in_what_they_control_for():

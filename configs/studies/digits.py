@@ -60,7 +60,7 @@ def settings():
         "motion_compute": common.setting("alone, compute of CoVeR", (MOTION,), 5 * STEPS // 2, **after),
         "appearance_exposure": common.setting("alone, same images before", (APPEARANCE,), STEPS, **longer),
         "joint": common.setting("joint", (APPEARANCE, MOTION), STEPS, **after),
-        "related": common.setting("joint with more of its kind", (APPEARANCE, RELATED), STEPS, **after),
+        RELATED: common.setting("joint with more of its kind", (APPEARANCE, RELATED), STEPS, **after),
         "appearance_images": common.setting("appearance + images", (APPEARANCE, IMAGES), STEPS, **after),
         "motion_images": common.setting("motion + images", (MOTION, IMAGES), STEPS, **after),
         "related_images": common.setting("more of its kind + images", (APPEARANCE, RELATED, IMAGES), STEPS, **after),
