@@ -207,6 +207,15 @@ def test_plots_name_settings_and_datasets(tmp_path):
     assert rows[0]["top1"]["value"] == pytest.approx(5 / 8)
 
 
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_no_two_curves_of_a_panel_look_the_same(name):
+    study = PUBLISHED[name]
+    every = {setting: [(2, table.Mean(0.5, 0.1, 2))] for setting in study.settings}
+    drawn = plots.learning_curves(study, {"images": every})
+    looks = re.findall(r'<polyline (stroke=[^>]*) points="\d+,\d+ \d+,\d+"/>', drawn)  # in the legend
+    assert len(set(looks)) == len(looks) == len(study.settings)
+
+
 # Resuming
 
 

@@ -79,13 +79,15 @@ def _curves(study: ConfigDict, curves: Curves) -> str:
     scale = chart.Scale([[(step, of.value) for step, of in points] for points in curves.values()], percent=True)
     parts = [scale.axes()]
     for i, (setting, points) in enumerate(curves.items()):
-        color = COLORS[list(study.settings).index(setting) % len(COLORS)]  # the same in all panels
+        rounds, which = divmod(list(study.settings).index(setting), len(COLORS))  # the same in all panels
+        color, dashes = COLORS[which], f' stroke-dasharray="6 {2 * rounds}"' if rounds else ""
         y = ROW_PX * (i + 1)
         path = " ".join(f"{scale.x(step):.1f},{scale.y(of.value):.1f}" for step, of in points)
-        parts.append(f'<polyline stroke="{color}" points="{path}"/>')
+        parts.append(f'<polyline stroke="{color}"{dashes} points="{path}"/>')
         parts += [_error_bar(scale, step, of, color) for step, of in points if of.count > 1]
-        parts.append(f'<rect fill="{color}" x="{chart.WIDTH + 10}" y="{y - 8}" width="14" height="4"/>')
-        parts.append(f'<text x="{chart.WIDTH + 30}" y="{y}">{escape(study.settings[setting].label)}</text>')
+        of_legend = f"{chart.WIDTH + 10},{y - 4} {chart.WIDTH + 30},{y - 4}"
+        parts.append(f'<polyline stroke="{color}"{dashes} points="{of_legend}"/>')
+        parts.append(f'<text x="{chart.WIDTH + 36}" y="{y}">{escape(study.settings[setting].label)}</text>')
     return "".join(parts)
 
 
