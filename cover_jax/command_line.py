@@ -16,12 +16,20 @@ def parse_flags(argv: list[str]) -> list[str]:
         rest = flags.FLAGS(argv)
         _ = flags.FLAGS.config.keys  # only now does a file that cannot be loaded say so
     except flags.Error as error:
-        refused = re.search(r"^ValueError: (.*)", str(error), re.MULTILINE | re.DOTALL)  # by the config file, in words
-        lifeline.end(exit_codes.CONFIG, _one_line(refused[1] if refused else error))
+        lifeline.end(exit_codes.CONFIG, _one_line(_by_the_config_file(str(error)) or error))
     except (KeyError, AttributeError, OSError) as error:
         reason = error.args[0] if isinstance(error, KeyError) else error
         lifeline.end(exit_codes.CONFIG, f"--config: {_one_line(reason)}")
     return rest
+
+
+def _by_the_config_file(error: str) -> str:
+    """What a config file itself says of its argument; "" if nothing."""
+    if refused := re.search(r"^ValueError: (.*)", error, re.MULTILINE | re.DOTALL):
+        return refused[1]
+    if "TypeError: get_config() takes 0 positional arguments" in error:
+        return f"{error.split()[1]} takes no argument after its name"
+    return ""
 
 
 def _one_line(reason) -> str:

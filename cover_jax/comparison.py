@@ -14,13 +14,13 @@ def check(config: ConfigDict) -> None:
     """Refuses a config.compare_with that has nothing to compare with.
 
     Raises:
-        ConfigError: it has no evaluation of any dataset that this run evaluates, or a damaged one.
+        ConfigError: it has no evaluation of any dataset that this run evaluates, or one that cannot be read.
     """
     other, names = config.compare_with, [name for name, dataset in config.datasets.items() if dataset.eval_split]
     if not other:
         return
     try:
-        found = [name for name in names if evaluated.load(_folder(other), name) is not None]
+        found = [name for name in names if _of(other, name) is not None]
     except ValueError as error:
         raise config_lib.ConfigError(f"config.compare_with={other!r}: {error}") from error
     if not found:
@@ -32,26 +32,41 @@ def check(config: ConfigDict) -> None:
 
 
 def table(workdir: epath.Path, other: str, names: list[str]) -> str:
-    """A row for each of the datasets `names` that both runs were evaluated on; or what is missing, in words.
+    """A row for each of the datasets `names` that both runs were evaluated on; in words, why others have none.
 
     `±` is the standard error of the difference as if the validation examples were drawn anew: it is taken example by
     example. What another seed would change is not in it.
+    """
+    rows, left_out = [], []
+    for name in names:
+        try:
+            here, there = _of(str(workdir), name), _of(other, name)
+        except ValueError as error:
+            left_out.append(f"WARNING: {name} is not compared: {error}")
+            continue
+        if here is None or there is None:
+            where = workdir if here is None else other
+            left_out.append(f"{name} is not compared: {where} has no {evaluated.FOLDER}/{name}.npz")
+        elif here.fingerprint != there.fingerprint:
+            left_out.append(f"{name} is not compared: {other} was evaluated on other examples")
+        else:
+            rows.append(_row(name, here, there))
+    compared = [progress.table(f"compared with {other}", rows)] if rows else []
+    return "\n".join(compared + left_out)
+
+
+def _of(workdir: str, name: str) -> evaluated.Evaluated | None:
+    """A run's newest evaluation of a dataset, or None if there is none.
 
     Raises:
-        ValueError: a file is damaged.
+        ValueError: it cannot be read.
     """
-    rows = []
-    for name in names:
-        here, there = evaluated.load(workdir, name), evaluated.load(_folder(other), name)
-        if here is not None and there is not None and here.fingerprint == there.fingerprint:
-            rows.append(_row(name, here, there))
-    if not rows:
-        return f"nothing to compare: no dataset of {', '.join(names)} was evaluated on the same examples in {other}"
-    return progress.table(f"compared with {other}", rows)
-
-
-def _folder(other: str) -> epath.Path:
-    return epath.Path(other).expanduser()
+    try:
+        return evaluated.load(epath.Path(workdir).expanduser(), name)
+    except ValueError:
+        raise
+    except Exception as error:  # of a disk, a bucket or no path at all: epath and TensorFlow have kinds of their own
+        raise ValueError(f"{evaluated.FOLDER}/{name}.npz cannot be read: {type(error).__name__}: {error}") from error
 
 
 def _row(name: str, here: evaluated.Evaluated, there: evaluated.Evaluated) -> dict[str, str]:

@@ -6,6 +6,7 @@ evaluated split (`data_pipelines.records.Split`), in which `index` counts. One e
 
 import dataclasses
 import io
+import zipfile
 
 import numpy as np
 from etils import epath
@@ -54,10 +55,12 @@ def load(workdir: epath.Path, name: str) -> Evaluated | None:
     path = workdir / FOLDER / f"{name}.npz"
     if not path.exists():
         return None
-    written = path.read_bytes()
+    archive = io.BytesIO(path.read_bytes())
+    if not zipfile.is_zipfile(archive):
+        raise ValueError(f"{path} is damaged: no archive of NumPy; --mode=evaluate of its run writes it anew")
     try:
-        found = dict(np.load(io.BytesIO(written)))
+        found = dict(np.load(archive))
         predictions = metrics.Predictions(**{key: found[key] for key in _TYPES})
         return Evaluated(predictions, int(found["step"]), str(found["fingerprint"]))
     except Exception as error:  # damaged bytes end in errors of many kinds, in zipfile, zlib and NumPy
-        raise ValueError(f"{path} is damaged ({type(error).__name__}); --mode=evaluate writes it anew") from error
+        raise ValueError(f"{path} is damaged: {error}; --mode=evaluate of its run writes it anew") from error

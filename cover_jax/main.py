@@ -82,12 +82,22 @@ def _check_folders(config) -> None:
     for name, value in (("--workdir", _WORKDIR.value), ("config.data_dir", config.data_dir)):
         if value and epath.Path(value).is_file():
             raise config_lib.ConfigError(f"{name}={value}: is a file; it must be a folder, which is made if missing")
-    goes_on = _MODE.value == "train" and (epath.Path(_WORKDIR.value) / "checkpoints").exists()
-    if jax.process_index() == 0 and not goes_on:  # which a folder that has gone since it began does not hold up
-        comparison.check(config)
+    if config.compare_with and jax.process_index() == 0:
+        _check_compare_with(config)
     for dataset in config.datasets.values():
         if not catalog.is_self_contained(dataset.builder):
             catalog.dataset_dir(dataset.builder, config.data_dir)
+
+
+def _check_compare_with(config) -> None:
+    from cover_jax import checkpoint  # here, as orbax takes longer to load than a wrong config should take to fail
+
+    try:
+        comparison.check(config)
+    except config_lib.ConfigError as error:
+        if _MODE.value == "evaluate" or not checkpoint.steps(_WORKDIR.value):
+            raise
+        hosts.say(f"WARNING: {error}")  # a folder that has gone since the run began does not hold it up
 
 
 def _start_distributed(timeouts) -> None:

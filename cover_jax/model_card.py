@@ -10,10 +10,10 @@ from ml_collections import ConfigDict
 from cover_jax import checkpoint, provenance
 
 FILE = "README.md"
+_FOLDERS = ("data_dir", "compare_with")  # config keys
 ACCURACIES = {"top1": "top-1", "top5": "top-5", "mean_class": "mean over classes"}
 
 # Format -> what it is, and a program that loads it and predicts. {num_frames} and {size_px} are filled in.
-_FOLDERS = ("data_dir", "compare_with")  # config keys
 FORMATS = {
     "hugging_face": "a Hugging Face TimeSformer",
     "jax": "a `jax.export` program with its parameters; it runs on CPU, GPU and TPU, and needs jax alone",

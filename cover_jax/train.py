@@ -301,15 +301,9 @@ def _say_how_it_ended(run: Run, step: int, watch: early_stop.Watch) -> None:
 
 
 def _compare(run: Run) -> None:
-    """Prints the newest evaluation beside that of another run, if the config names one; this run has ended well."""
-    other = run.config.compare_with
-    if not other or jax.process_index() != 0:  # process 0 alone keeps what was said of each example
-        return
-    try:
-        with storage.tolerated(f"comparison with {other}"):
-            say(comparison.table(run.workdir, other, list(run.eval_splits)))
-    except ValueError as error:
-        say(f"WARNING: not compared with {other}: {error}")
+    """Prints the newest evaluation beside that of another run, if the config names one."""
+    if run.config.compare_with and jax.process_index() == 0:  # which alone keeps what was said of each example
+        say(comparison.table(run.workdir, run.config.compare_with, list(run.eval_splits)))
 
 
 def _fetch(run: Run, pending, report: progress.Progress, past: history.History) -> None:

@@ -1,14 +1,14 @@
 """Another run's accuracies beside this one's: only on the same examples, and with an error bar that is right."""
 
+import dataclasses
 import re
-import types
 
 import numpy as np
 import pytest
 from etils import epath
 
 from configs import common
-from cover_jax import comparison, evaluated, metrics, train
+from cover_jax import comparison, evaluated, metrics
 from cover_jax import config as config_lib
 
 
@@ -34,14 +34,27 @@ def test_a_difference_is_taken_example_by_example(tmp_path):
     assert row.split() == ["clips", "8", "3", "50.0%", "3", "75.0%", "+25.0", "±", f"{100 * error:.1f}"]
 
 
-def test_only_the_same_examples_are_compared(tmp_path):
-    for name, fingerprint in (("clips", "same"), ("images", "other")):
+def test_only_the_same_examples_are_compared_and_what_is_left_out_is_told(tmp_path):
+    for name, fingerprint in (("clips", "same"), ("images", "other"), ("damaged", "same")):
         save(tmp_path / "here", name, [1, 0], "same")
         save(tmp_path / "there", name, [1, 1], fingerprint)
     save(tmp_path / "here", "here_alone", [1])
-    found = compare(tmp_path, ("clips", "images", "here_alone"))
-    assert "clips" in found and "images" not in found and "here_alone" not in found
-    assert "no dataset of images, here_alone was evaluated on the same" in compare(tmp_path, ("images", "here_alone"))
+    (tmp_path / "there" / "predictions" / "damaged.npz").write_bytes(b"")
+    *compared, images, damaged, alone = compare(tmp_path, ("clips", "images", "damaged", "here_alone")).splitlines()
+    assert len(compared) == 6 and compared[4].startswith("clips ")
+    assert images == f"images is not compared: {tmp_path}/there was evaluated on other examples"
+    assert damaged.startswith(f"WARNING: damaged is not compared: {tmp_path}/there/predictions/damaged.npz is damaged")
+    assert alone == f"here_alone is not compared: {tmp_path}/there has no predictions/here_alone.npz"
+    assert compare(tmp_path, ("images",)) == images
+
+
+@pytest.mark.parametrize("other", ["http://a/b", "/dev/null", "a\0b", "~nobody/x"])
+def test_what_is_no_folder_ends_no_run(tmp_path, other):
+    save(tmp_path / "here", "clips", [1, 0])
+    said = comparison.table(epath.Path(tmp_path / "here"), other, ["clips"])
+    assert re.fullmatch(r"(WARNING: )?clips is not compared: .*", said)
+    with pytest.raises(config_lib.ConfigError, match="config.compare_with='.*': "):
+        comparison.check(config_with(other, clips="validation"))
 
 
 def test_one_example_has_no_error_bar_to_give(tmp_path):
@@ -75,28 +88,37 @@ def test_a_folder_with_nothing_to_compare_is_refused_at_the_start(tmp_path, monk
     comparison.check(config_with("~", clips="validation"))
 
 
-def test_a_damaged_evaluation_is_refused_at_the_start_and_told_at_the_end(tmp_path, capsys):
-    for folder in ("here", "there"):
-        save(tmp_path / folder, "clips", [1, 0])
-    (tmp_path / "there" / "predictions" / "clips.npz").write_bytes(b"")
-    config = config_with(str(tmp_path / "there"), clips="validation")
+def test_a_damaged_evaluation_is_refused_at_the_start(tmp_path):
+    save(tmp_path, "clips", [1, 0])
+    path = tmp_path / "predictions" / "clips.npz"
+    config = config_with(str(tmp_path), clips="validation")
+    path.write_bytes(b"")
     with pytest.raises(config_lib.ConfigError, match="config.compare_with='.*': .*clips.npz is damaged"):
         comparison.check(config)
-    run = types.SimpleNamespace(config=config, workdir=epath.Path(tmp_path / "here"), eval_splits={"clips": None})
-    train._compare(run)
-    assert re.search("WARNING: not compared with .*: .*clips.npz is damaged", capsys.readouterr().out)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(config_lib.ConfigError, match="config.compare_with='.*': .*clips.npz cannot be read: IsADirec"):
+        comparison.check(config)
+
+
+def assert_same(found, saved):
+    for field in dataclasses.fields(saved):
+        np.testing.assert_array_equal(getattr(found, field.name), getattr(saved, field.name))
 
 
 def test_any_damage_is_named(tmp_path):
-    """A byte after the other is turned over: what is read is whole or refused as damaged, whatever it is."""
+    """A byte after the other is turned over: what is read is as it was, or it is refused as damaged."""
     save(tmp_path, "clips", [1, 0, 1])
     path, refused = tmp_path / "predictions" / "clips.npz", 0
-    whole = path.read_bytes()
+    whole, saved = path.read_bytes(), evaluated.load(epath.Path(tmp_path), "clips")
     for position in range(0, len(whole), 3):
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 255]) + whole[position + 1 :])
         try:
-            evaluated.load(epath.Path(tmp_path), "clips")
+            found = evaluated.load(epath.Path(tmp_path), "clips")
         except ValueError as error:
             refused += 1
-            assert str(error).startswith(f"{path} is damaged (") and "pickle" not in str(error)
+            assert str(error).startswith(f"{path} is damaged: ") and "pickle" not in str(error)
+        else:
+            assert (found.step, found.fingerprint) == (saved.step, saved.fingerprint)
+            assert_same(found.predictions, saved.predictions)
     assert refused > len(whole) / 6

@@ -84,7 +84,8 @@ def test_killed_and_continued_ends_bit_for_bit_the_same(undisturbed, digits_dir,
     process.kill()
     process.wait()
     printed = run("demo.py", tmp_path, digits_dir, *SMALL, "--config.compare_with=/gone")  # it holds nothing up
-    assert "continuing from" in printed and "nothing to compare: no dataset of " in printed
+    assert "continuing from" in printed and "WARNING: config.compare_with='/gone': has no predictions/" in printed
+    assert "appearance is not compared: /gone has no predictions/appearance.npz" in printed
     jax.tree.map(np.testing.assert_array_equal, saved_state(tmp_path), saved_state(undisturbed[0]))
 
 
@@ -130,6 +131,7 @@ def test_another_seed_in_the_same_workdir_is_refused(undisturbed, digits_dir):
         ("folders.py:video_folder/mine", [], "python -m data_pipelines.prepare video_folder --name=mine --source="),
         ("demo.py", ["--config.steps=abc"], "abc"),
         ("demo.py", ["--config.compare_with=/nowhere"], "config.compare_with='/nowhere': has no predictions/appear"),
+        ("common.py:few", [], "error: --config=configs/common.py:few: takes no argument after its name"),
         ("demo.py:motions", [], "configs/demo.py:motions: 'motions' must be one of appearance, motion, images"),
         ("demo.py", ["--mode=trian"], "trian"),
         ("demo.py", ["--wrokdir=1"], "wrokdir"),

@@ -222,7 +222,7 @@ def test_errors_are_one_line(data_dir, tmp_path, capsys):
     save_checkpoint(tmp_path, make_config(data_dir), NAMES)
     (tmp_path / evaluated.FOLDER).mkdir()
     (tmp_path / evaluated.FOLDER / "files.npz").write_bytes(b"no archive")
-    with pytest.raises(SystemExit, match="error: .*files.npz is damaged: .*; --mode=evaluate writes it anew"):
+    with pytest.raises(SystemExit, match="error: .*files.npz is damaged: .*; --mode=evaluate of its run writes it"):
         report.main([f"--workdir={tmp_path}"])
     shutil.rmtree(tmp_path / "checkpoints" / "40" / "meta")
     with pytest.raises(SystemExit) as ended:

@@ -10,7 +10,7 @@ from configs import datasets, demo
 from configs.studies import common
 
 APPEARANCE, MOTION, IMAGES = "appearance", "motion", "images"
-RELATED = "related"  # other clips of appearance's kind, with a head of their own: as Moments in Time is to Kinetics
+RELATED = "related"  # other clips of appearance's kind and classes, with a head of their own
 START_STEPS = 400  # on images alone
 STEPS = 150  # of each setting, and so on each of its datasets: with the plan "joint" every step has all of them
 
@@ -22,8 +22,10 @@ def get_config():
     study.examples_per_draw = {APPEARANCE: 60, MOTION: 300, IMAGES: 0, RELATED: 0}
     for name, setting in settings().items():
         study.settings[name] = setting
-    study.baselines[APPEARANCE] = (APPEARANCE, "appearance_compute", "appearance_exposure", "joint", RELATED)
+    controls = "appearance_compute", "appearance_exposure"
+    study.baselines[APPEARANCE] = (APPEARANCE, *controls, "joint", RELATED, "appearance_images")
     study.baselines[MOTION] = (MOTION, "motion_compute", "joint")
+    study.baselines[IMAGES] = ("start_longer",)
     study.quick_settings = (APPEARANCE, "appearance_images")
     return study
 
