@@ -145,7 +145,7 @@ def optimizer() -> ml_collections.ConfigDict:
     config.weight_decay = 0.0  # times the learning rate; decoupled, for both optimizers
     config.no_decay = r".*(bias|scale|cls_token|pos_embed|time_embed)$"  # full match on a parameter's path: no decay
     config.clip_norm = 1.0  # global norm of the gradient; 0: off
-    config.layer_decay = 1.0  # rate of each block relative to the next one up; heads have 1
+    config.layer_decay = 1.0  # rate of each block relative to the next one up; heads and time_embed have 1
     config.frozen = ""  # full match on a parameter's path: never changes
     config.ema_decay = 0.0  # moving average of the parameters, used in evaluation; 0: off
     config.grad_accum_steps = 1  # pieces that a batch is cut into, one after another, to save memory

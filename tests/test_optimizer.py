@@ -20,6 +20,7 @@ def params():
     backbone = {
         "patch_embed": {"kernel": leaf(4, 2), "bias": leaf(2)},
         "pos_embed": leaf(1, 5, 2),
+        "time_embed": leaf(1, 3, 2),
         "blocks": {"mlp": {"fc1": {"kernel": leaf(DEPTH, 2, 4), "bias": leaf(DEPTH, 4)}}},
         "norm": {"scale": leaf(2)},
     }
@@ -89,6 +90,7 @@ def test_layer_decay_by_hand(params):
     np.testing.assert_allclose(blocks[:, 0, 0], [-0.125, -0.25, -0.5])
     np.testing.assert_allclose(updates["backbone"]["patch_embed"]["kernel"], -0.0625)
     np.testing.assert_allclose(updates["backbone"]["pos_embed"], -0.0625)
+    np.testing.assert_allclose(updates["backbone"]["time_embed"], -1)  # from an image model it begins at zero
     np.testing.assert_allclose(updates["backbone"]["norm"]["scale"], -1)
     np.testing.assert_allclose(updates["heads"]["a"]["kernel"], -1)
 
