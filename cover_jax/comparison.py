@@ -1,13 +1,10 @@
 """This run's newest evaluation beside another run's, on the validation examples that both have: config.compare_with."""
 
-import math
-
-import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
 from cover_jax import config as config_lib
-from cover_jax import evaluated, progress
+from cover_jax import evaluated, metrics, progress
 
 
 def check(config: ConfigDict) -> None:
@@ -70,9 +67,9 @@ def _of(workdir: str, name: str) -> evaluated.Evaluated | None:
 
 
 def _row(name: str, here: evaluated.Evaluated, there: evaluated.Evaluated) -> dict[str, str]:
-    hits_N, others_N = ((one.predictions.top1 == one.predictions.label).astype(float) for one in (here, there))
+    hits_N, others_N = (one.predictions.hits.astype(float) for one in (here, there))
     difference_N = hits_N - others_N
-    error = np.std(difference_N, ddof=1) / math.sqrt(len(difference_N)) if len(difference_N) > 1 else math.nan
+    error = metrics.standard_error(difference_N)
     return {
         "dataset": name, "examples": str(len(hits_N)),
         "its step": str(there.step), "its top-1": f"{others_N.mean():.1%}",

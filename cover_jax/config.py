@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable, Iterator
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from configs import common
@@ -61,7 +62,7 @@ _BELOW_ONE = (_below_one, "from 0 to below 1")
 _REGEX = (_regex, "a regular expression")
 _RANGE = (_pair, "two numbers, 0 < first <= second")
 _STEPS = (lambda value: len(value) == 2 and 0 <= value[0] <= value[1], "two steps, 0 <= first <= second")
-_FLOAT32_MAX = 2.0**128 - 2.0**104
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
 _RGB = (lambda value: len(value) == 3, "three numbers, for red, green and blue")
 
 # Key pattern -> (test, what would be right). The first pattern that fits a key decides.

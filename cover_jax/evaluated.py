@@ -56,9 +56,9 @@ def load(workdir: epath.Path, name: str) -> Evaluated | None:
     if not path.exists():
         return None
     archive = io.BytesIO(path.read_bytes())
-    if not zipfile.is_zipfile(archive):
-        raise ValueError(f"{path} is damaged: no archive of NumPy; --mode=evaluate of its run writes it anew")
     try:
+        if not zipfile.is_zipfile(archive):
+            raise ValueError("it is no archive of NumPy arrays")
         found = dict(np.load(archive))
         predictions = metrics.Predictions(**{key: found[key] for key in _TYPES})
         return Evaluated(predictions, int(found["step"]), str(found["fingerprint"]))

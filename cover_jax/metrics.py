@@ -1,6 +1,7 @@
 """Accuracies of training and evaluation: sums and counts first, divided last."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +33,11 @@ def divide(total: dict) -> dict[str, float]:
     return {name: float(s) / float(n) if n else float("nan") for name, (s, n) in total.items()}
 
 
+def standard_error(values: np.ndarray) -> float:
+    """Of the mean of values [N], from the sample's standard deviation (N - 1); NaN of a single one."""
+    return float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+
+
 @dataclasses.dataclass(frozen=True)
 class Predictions:
     """What a model said of every example of a split, each once. All fields are [N], in the order of `index`."""
@@ -44,14 +50,18 @@ class Predictions:
     top1_probability: np.ndarray  # 0..1, of `top1`
 
     @property
+    def hits(self) -> np.ndarray:
+        """bool [N]: where `top1` is the label."""
+        return self.top1 == self.label
+
+    @property
     def accuracies(self) -> dict[str, float]:
         """top1, top5 and mean_class (the mean over classes of the share that is right), each 0..1."""
         if not len(self.index):
             return {"top1": float("nan"), "top5": float("nan"), "mean_class": float("nan")}
-        right = self.top1 == self.label
-        present = np.unique(self.label)
-        per_class = [right[self.label == c].mean() for c in present]
-        return {"top1": float(right.mean()), "top5": float(self.hit5.mean()), "mean_class": float(np.mean(per_class))}
+        hits, present = self.hits, np.unique(self.label)
+        per_class = [hits[self.label == c].mean() for c in present]
+        return {"top1": float(hits.mean()), "top5": float(self.hit5.mean()), "mean_class": float(np.mean(per_class))}
 
     def confusion(self, num_classes: int) -> np.ndarray:
         """int64 [C, C]: examples of class row that were taken for class column."""

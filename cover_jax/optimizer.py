@@ -92,8 +92,8 @@ def _scale_layers(decay: float, depth: int) -> optax.GradientTransformation:
     """Heads and the last norm learn at the full rate, each block below at `decay` times the one above it.
 
     As in BEiT and VideoMAE fine-tuning (layer 0: embeddings; block i: layer i + 1); blocks are stacked, so their
-    factors are one vector along the first axis. The time embedding learns at the full rate as well: from an image model
-    it begins at zero, and at the rate of layer 0, a fortieth for 12 blocks and 0.75, clips stay sets of frames.
+    factors are one vector along the first axis. The time embedding learns at the full rate as well, unlike there: from
+    an image model it begins at zero, and at the rate of layer 0, a fortieth for 12 blocks and 0.75, hardly leaves it.
     """
 
     def scale(updates):  # without those of frozen parameters

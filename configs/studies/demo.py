@@ -17,26 +17,28 @@ RELATED = "related"  # other clips of motion's kind, with a head of their own
 def get_config(clips: str = "all"):
     if clips not in ("all", "few"):
         raise ValueError(f"configs/studies/demo.py:{clips}: {clips!r} must be one of all, few")
-    few = clips == "few"
     study = common.get_config()
     study.run = demo.get_config()
-    steps = study.run.steps * (2 if few else 1)
-    if few:
-        study.examples_per_draw = {APPEARANCE: 100, MOTION: 150, IMAGES: 0, RELATED: 0}
-        study.seeds = study.draws = (1, 2, 3, 4, 5)
-        study.run.datasets[RELATED] = datasets.digits("motion", batch_size=16, eval_split="")
-        study.run.datasets[RELATED].train_split = "train[900:]"  # beyond the draws 0 to 5
-    else:
-        study.examples_per_draw = {APPEARANCE: 0, MOTION: 0, IMAGES: 0}
-        study.seeds, study.draws = (0, 1, 2), (1, 1, 1)  # replicates differ by seed alone: all train on all there is
+    study.examples_per_draw = {APPEARANCE: 0, MOTION: 0, IMAGES: 0}
+    study.seeds, study.draws = (0, 1, 2), (1, 1, 1)  # replicates differ by seed alone: all train on all there is
+    steps = study.run.steps
     study.settings.appearance = common.setting("alone", (APPEARANCE,), steps)
     study.settings.motion = common.setting("alone", (MOTION,), steps)
     study.settings.images = common.setting("alone", (IMAGES,), steps)
     study.settings.joint = common.setting("joint", (APPEARANCE, MOTION), steps)
-    if few:
-        study.settings.related = common.setting("joint with more of its kind", (MOTION, RELATED), steps)
     study.settings.appearance_images = common.setting("appearance + images", (APPEARANCE, IMAGES), steps)
     study.settings.demo = common.setting("joint + images (the demo)", (APPEARANCE, MOTION, IMAGES), steps)
     study.baselines = {APPEARANCE: (APPEARANCE, "joint"), MOTION: (MOTION, "joint"), IMAGES: (IMAGES,)}
     study.quick_settings = (APPEARANCE, "appearance_images")
+    return _on_few_clips(study) if clips == "few" else study
+
+
+def _on_few_clips(study):
+    study.examples_per_draw = {APPEARANCE: 100, MOTION: 150, IMAGES: 0, RELATED: 0}
+    study.seeds = study.draws = (1, 2, 3, 4, 5)
+    study.run.datasets[RELATED] = datasets.digits("motion", batch_size=16, eval_split="")
+    study.run.datasets[RELATED].train_split = "train[900:]"  # beyond the draws 0 to 5
+    study.settings.related = common.setting("joint with more of its kind", (MOTION, RELATED), study.run.steps)
+    for setting in study.settings.values():
+        setting.steps *= 2
     return study

@@ -82,7 +82,7 @@ def save(run: Run, seconds: float) -> None:
 
 def _hits(predictions: metrics.Predictions) -> str:
     """A 1 for each example of the split that is right, a 0 for the others."""
-    return "".join(str(int(hit)) for hit in predictions.top1 == predictions.label)
+    return "".join(str(int(hit)) for hit in predictions.hits)
 
 
 def _as_json(config: ConfigDict) -> dict:

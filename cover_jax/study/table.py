@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from scipy import stats
 
 from cover_jax import config as config_lib
+from cover_jax import metrics
 
 CONFIDENCE = 0.95
 LEAST_REPLICATES = 3  # for a difference to be called clear
@@ -64,19 +65,14 @@ class Row:
 
 def mean(values: Sequence[float]) -> Mean:
     """Their mean and its standard error over replicates alone."""
-    return Mean(float(np.mean(values)), _standard_error(np.asarray(values)), len(values))
+    return Mean(float(np.mean(values)), metrics.standard_error(np.asarray(values)), len(values))
 
 
 def mean_of(hits_RN: np.ndarray) -> Mean:
     """The mean of all, with both parts of its standard error; of one replicate with that over examples alone."""
-    over_examples = _standard_error(hits_RN.mean(axis=0))
-    over_replicates = _standard_error(hits_RN.mean(axis=1)) if len(hits_RN) > 1 else 0.0
+    over_examples = metrics.standard_error(hits_RN.mean(axis=0))
+    over_replicates = metrics.standard_error(hits_RN.mean(axis=1)) if len(hits_RN) > 1 else 0.0
     return Mean(float(hits_RN.mean()), math.hypot(over_replicates, over_examples), len(hits_RN))
-
-
-def _standard_error(values: np.ndarray) -> float:
-    """Of their mean, from the sample's standard deviation (n - 1); NaN of a single one."""
-    return float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
 
 def tables(study: ConfigDict, found: Sequence[dict]) -> dict[str, list[Row]]:
