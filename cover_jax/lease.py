@@ -56,6 +56,7 @@ class _Lease:
 
     def __init__(self, workdir: epath.Path):
         self._path, self._ended = workdir / "lease.json", threading.Event()
+        self._beating = threading.Thread(target=self._beat, name="lease", daemon=True)
         self._lock, self._is_locked = None, None
         self._me = {
             "run_id": uuid.uuid4().hex[:12],
@@ -76,10 +77,13 @@ class _Lease:
             self._wait_for_sign_of_life()
             self._write(beat=0)
             stack.pop_all()  # the lock ends with the open file: from here on with the lease
-        threading.Thread(target=self._beat, name="lease", daemon=True).start()
+        self._beating.start()
 
     def __exit__(self, *exception):
         self._ended.set()
+        # A beat that is still on its way would come after the release, and TensorFlow's client of a bucket aborts a
+        # process that ends while one of its threads waits for an answer.
+        self._beating.join()
         with storage.tolerated(f"{self._path}: that it is free again"):
             self._write(released=True)
         if self._lock:

@@ -44,6 +44,23 @@ def test_it_is_held_with_a_beat_and_released(tmp_path):
         pass
 
 
+def test_a_beat_that_is_under_way_does_not_come_after_the_release(tmp_path, monkeypatch):
+    """Nor does it outlive the lease: TensorFlow aborts a process that ends while it waits for a bucket."""
+    write, beats = lease._Lease._write, threading.Event()
+
+    def slow_beat(self, **state):
+        if state.get("beat"):
+            beats.set()
+            time.sleep(1)
+        write(self, **state)
+
+    monkeypatch.setattr(lease._Lease, "_write", slow_beat)
+    with lease.hold(str(tmp_path)):
+        assert beats.wait(timeout=10)
+    assert "lease" not in [thread.name for thread in threading.enumerate()]
+    assert held(tmp_path)["released"]
+
+
 def test_a_job_elsewhere_that_shows_no_sign_of_life_is_over(tmp_path):
     written(tmp_path, beat=5)
     start = time.monotonic()
