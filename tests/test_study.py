@@ -130,13 +130,15 @@ def test_controls_of_the_digits_are_equal_in_what_they_control_for():
     def work(name):
         return runs[name].steps * sum(flops.train_step(runs[name], dataset) for dataset in runs[name].datasets)
 
-    for target in ("appearance", "motion"):
-        assert 1 <= work(f"{target}_compute") / work("joint_images") < 1.05
+    for target, setting in {"appearance": "joint", "motion": "joint", "related": "related"}.items():
+        assert 1 <= work(f"{target}_compute") / work(f"{setting}_images") < 1.05
     for name, config in runs.items():
         if not name.startswith("start") and not name.endswith("_compute"):
             assert config.plan == "joint" and config.steps == runs["appearance"].steps, name
     images = {name: config.steps for name, config in runs.items() if "images" in config.datasets}
-    assert images["start_longer"] == images["appearance_images"]
+    assert images["start_longer"] == images["appearance_images"] == images["related_images"]
+    longer = {name for name, config in runs.items() if "start_longer" in config.model.init_from}
+    assert longer == {"appearance_exposure", "related_exposure"}
     batch_sizes = {config.datasets.images.batch_size for config in runs.values() if "images" in config.datasets}
     assert len(batch_sizes) == 1
 
