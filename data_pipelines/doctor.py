@@ -8,11 +8,9 @@ After --raw come the flags of `data_pipelines.prepare`. Beside what is printed i
 """
 
 import argparse
-import concurrent.futures
 import dataclasses
 import functools
 import json
-import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -22,7 +20,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 from tqdm import tqdm
 
-from data_pipelines import catalog, manifest, prepare, report
+from data_pipelines import catalog, manifest, prepare, processes, report
 from data_pipelines.builders import base, chunks, files, listing
 
 PAGE = "doctor.html"
@@ -167,10 +165,9 @@ def _look(reader: chunks.Reader, item: listing.Item) -> tuple[dict, bytes] | str
 
 def _in_parallel(look: Callable, items: list, role: str) -> Iterator[tuple]:
     """Each item and what `look` makes of it, by all cores; few results wait at a time."""
-    spawn = multiprocessing.get_context("spawn")  # a forked copy of TensorFlow's threads would hang
     ahead = AHEAD * os.cpu_count()
     with (
-        concurrent.futures.ProcessPoolExecutor(os.cpu_count(), mp_context=spawn) as pool,
+        processes.pool(os.cpu_count()) as pool,
         tqdm(total=len(items), desc=role, unit="file", mininterval=1) as bar,
     ):
         for start in range(0, len(items), ahead):

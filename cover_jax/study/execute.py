@@ -2,10 +2,8 @@
 
 import concurrent.futures
 import contextlib
-import multiprocessing
 import os
 import pathlib
-import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -17,6 +15,7 @@ from absl import logging
 from cover_jax import compilation, lease
 from cover_jax.study import results
 from cover_jax.study.plan import Run
+from data_pipelines import processes
 
 LOG = "log.txt"
 
@@ -55,8 +54,7 @@ def all_of(runs: list[Run], workdir: pathlib.Path, workers: int) -> Iterator[Run
     # XLA's threads in each process. Fewer than devices, which wait for each other in collectives, may wait for ever.
     os.environ["NPROC"] = str(max(_num_cores() // workers, int(os.environ.get("JAX_NUM_CPU_DEVICES", 1))))
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", str(workers == 1).lower())  # a GPU's memory, which all share
-    spawn = multiprocessing.get_context("spawn")  # JAX does not survive a fork
-    with concurrent.futures.ProcessPoolExecutor(workers, spawn, _begin, (str(workdir / "compilation_cache"),)) as pool:
+    with processes.pool(workers, _begin, str(workdir / "compilation_cache")) as pool:
         while waiting or going:
             ready = [run for run in waiting if run.start not in folders][: workers - len(going)]
             waiting = [run for run in waiting if run not in ready]
@@ -83,16 +81,9 @@ def _num_cores() -> int:
 
 def _begin(cache: str) -> None:
     """What each process does first."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     logging.set_verbosity(logging.WARNING)
     compilation.keep_compiled(cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # a hundred runs compile the small ones as well
-
-
-def _end_with_parent() -> None:
-    """Ends this process when the command that started it ends, however: the same command could not go on beside it."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
 
 
 def _train(run: Run) -> None:

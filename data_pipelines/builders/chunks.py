@@ -15,14 +15,12 @@ import fcntl
 import hashlib
 import itertools
 import json
-import multiprocessing
-import os
 import struct
-import threading
 from collections.abc import Callable, Iterable, Iterator
 
 from etils import epath
 
+from data_pipelines import processes
 from data_pipelines.builders import files
 from data_pipelines.builders.listing import Item
 from data_pipelines.builders.media import Media
@@ -134,8 +132,7 @@ def work_folder(path: epath.Path) -> Iterator[None]:
 def _parallel_map(function: Callable, jobs: Iterable, workers: int) -> Iterator:
     """map over processes, in order, with a bounded number of results waiting."""
     jobs, waiting = iter(jobs), collections.deque()
-    spawn = multiprocessing.get_context("spawn")  # a forked copy of TensorFlow's threads would hang
-    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=spawn, initializer=_end_with_parent) as pool:
+    with processes.pool(workers) as pool:
         while True:
             waiting.extend(pool.submit(function, job) for job in itertools.islice(jobs, AHEAD * workers - len(waiting)))
             if not waiting:
@@ -148,16 +145,6 @@ def _parallel_map(function: Callable, jobs: Iterable, workers: int) -> Iterator:
                     "again: it goes on where it stopped; with --workers=1 the last file that is opened is the cause"
                 ) from error
             yield result
-
-
-def _end_with_parent() -> None:
-    """Ends a worker when the process that started it is killed: it would wait for jobs for ever."""
-
-    def watch():
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _pack(outcomes: list[Outcome]) -> bytes:
