@@ -6,6 +6,8 @@ from ml_collections import ConfigDict
 from cover_jax import config as config_lib
 from cover_jax import evaluated, metrics, progress
 
+_OF_ERROR = "±: one standard error, as if other examples validated these two runs; another seed may change more"
+
 
 def check(config: ConfigDict) -> None:
     """Refuses a config.compare_with that has nothing to compare with.
@@ -31,8 +33,7 @@ def check(config: ConfigDict) -> None:
 def table(workdir: epath.Path, other: str, names: list[str]) -> str:
     """A row for each of the datasets `names` that both runs were evaluated on; in words, why others have none.
 
-    `±` is the standard error of the difference as if the validation examples were drawn anew: it is taken example by
-    example. What another seed would change is not in it.
+    The standard error of the difference is taken example by example.
     """
     rows, left_out = [], []
     for name in names:
@@ -48,7 +49,7 @@ def table(workdir: epath.Path, other: str, names: list[str]) -> str:
             left_out.append(f"{name} is not compared: {other} was evaluated on other examples")
         else:
             rows.append(_row(name, here, there))
-    compared = [progress.table(f"compared with {other}", rows)] if rows else []
+    compared = [progress.table(f"compared with {other}", rows), _OF_ERROR] if rows else []
     return "\n".join(compared + left_out)
 
 

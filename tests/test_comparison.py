@@ -41,7 +41,7 @@ def test_only_the_same_examples_are_compared_and_what_is_left_out_is_told(tmp_pa
     save(tmp_path / "here", "here_alone", [1])
     (tmp_path / "there" / "predictions" / "damaged.npz").write_bytes(b"")
     *compared, images, damaged, alone = compare(tmp_path, ("clips", "images", "damaged", "here_alone")).splitlines()
-    assert len(compared) == 6 and compared[4].startswith("clips ")
+    assert len(compared) == 7 and compared[4].startswith("clips ")
     assert images == f"images is not compared: {tmp_path}/there was evaluated on other examples"
     assert damaged.startswith(f"WARNING: damaged is not compared: {tmp_path}/there/predictions/damaged.npz is damaged")
     assert alone == f"here_alone is not compared: {tmp_path}/there has no predictions/here_alone.npz"

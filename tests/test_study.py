@@ -27,7 +27,8 @@ def result(setting, seed, draw, hits, curve=((2, 0.5),)):
     top1 = hits.count("1") / len(hits)
     of_images = {"hits": hits, "validated_on": "a", "curves": list(curve), "top1": top1}
     of_datasets = {key: {"images": value} for key, value in of_images.items()}
-    return {"setting": setting, "seed": seed, "draw": draw, "seconds": 1.0, **of_datasets}
+    versions = {"python": "3.11.7", "jax": "0.10.2"}
+    return {"setting": setting, "seed": seed, "draw": draw, "seconds": 1.0, "versions": versions, **of_datasets}
 
 
 # Which runs
@@ -54,7 +55,7 @@ def test_quick_has_its_settings_and_those_that_they_start_from():
 
 
 def test_a_study_without_quick_settings_has_nothing_quick():
-    with pytest.raises(config_lib.ConfigError, match="--quick: quick_settings is empty; there are start, other"):
+    with pytest.raises(config_lib.ConfigError, match="--quick: quick_settings has none of start, other"):
         plan.quick(plan.only(tiny_study.get_config(), ["other", "start"]))
 
 
@@ -63,7 +64,7 @@ def test_settings_that_are_asked_for_and_those_that_they_start_from():
     assert [run.setting for run in plan.runs(study, WORKDIR)] == ["start", "after"] * 2
     study = plan.only(digits.get_config(), ["joint", "appearance"])
     assert {run.setting for run in plan.runs(study, WORKDIR)} == {"start", "appearance", "joint"}
-    assert study.baselines.appearance == ("appearance", "joint")
+    assert study.differences.to_dict() == {"joint": ("appearance",)}
     with pytest.raises(config_lib.ConfigError, match="there is no join; there are start, "):
         plan.only(digits.get_config(), ["join"])
 
@@ -78,7 +79,15 @@ def test_settings_that_are_asked_for_and_those_that_they_start_from():
         (lambda s: s.settings.after.update(step=1), "settings.after.step: unknown or missing"),
         (lambda s: s.settings.after.changes.update(model={"size": 8}), "did you mean config.model.size_px?"),
         (lambda s: s.settings.after.update(steps=0), "settings.after: config.steps=0: must be greater than 0"),
-        (lambda s: s.update(quick_settings=("slow",)), "no setting is called 'slow'"),
+        (lambda s: s.update(quick_settings=("slow",)), "quick_settings: no setting is called 'slow'"),
+        (lambda s: s.update(quick_replicates=0), "quick_replicates=0: must be at least 1"),
+        (lambda s: s.differences.update(later=("start",)), "differences: no setting is called 'later'"),
+        (lambda s: s.differences.update(after=("begin",)), "differences.after: no setting is called 'begin'"),
+        (lambda s: s.examples_per_draw.update(clips=3), "examples_per_draw.clips: not in run.datasets: images"),
+        (
+            lambda s: s.settings.after.changes.update(datasets={"clips": {}}),
+            "settings.after.changes.datasets: clips not in settings.after.datasets",
+        ),
         (lambda s: s.examples_per_draw.__delitem__("images"), "examples_per_draw.images: missing"),
         (lambda s: s.update(replicates=3), "replicates: unknown"),
         (lambda s: s.settings.after.update(label="the start"), "after.label='the start': settings.start has it, in"),
@@ -118,6 +127,21 @@ def test_clips_of_the_same_kind_are_in_none_of_the_draws(name):
     assert examples > 0 and first >= examples * (1 + max(config.draws))
 
 
+def test_a_draw_that_has_clips_of_another_dataset_of_the_run_is_refused():
+    study = digits.get_config()
+    study.draws = (1, 2, 3, 4, 6)
+    overlap = r"settings.related, draw 6: train\[360:420\] of appearance overlaps train\[360:\] of related, both of di"
+    with pytest.raises(config_lib.ConfigError, match=overlap):
+        plan.runs(study, WORKDIR)
+
+
+def test_settings_without_a_dataset_in_common_have_no_difference():
+    study = digits.get_config()
+    study.differences.motion = ("appearance",)
+    with pytest.raises(config_lib.ConfigError, match=r"differences.motion: 'appearance' has none of its datasets"):
+        plan.runs(study, WORKDIR)
+
+
 def test_a_study_of_another_name_is_refused():
     for study in (demo, real):
         with pytest.raises(ValueError, match=r"\.py:all_of_it: 'all_of_it' must be one of "):
@@ -153,22 +177,37 @@ def test_means_and_paired_differences_by_hand():
     start, after = table.tables(study, found)["images"]
     assert (start.setting, start.label, start.differences) == ("start", "the start", {})
     assert after.top1.value == pytest.approx(7 / 8)
-    # Over replicates .75 and 1: an eighth. Over examples 1, 1, 1, .5: .25 / 2, an eighth as well.
-    assert after.top1.error == pytest.approx(math.hypot(1 / 8, 1 / 8))
+    # Over replicates .75 and 1: an eighth. Over examples 1, 1, 1, .5: .25 / 2, an eighth as well. The rest, six times
+    # 1/8 and twice 3/8 with 3 degrees of freedom, is an eighth too, and in both of them.
+    assert after.top1.error == pytest.approx(1 / 8)
+    assert after.top1.degrees == pytest.approx(1 / (1 + 1 / 3 + 1 / 3))
     # "1110" - "1010" and "1111" - "1110": 0100 and 0001. Seed 5 has no partner.
     difference = after.differences["start"]
     assert difference.value == pytest.approx(0.25) and difference.count == 2
     assert difference.error == pytest.approx(math.hypot(0, math.sqrt(1 / 12) / 2))  # over examples 0, .5, 0, .5
     text = table.markdown(study, {"images": [start, after]}, {"images": 4})
     assert "images, 4 validation examples:" in text
-    assert re.search(r"\| from it +\| +2 \| +87.5 ± 17.7 \| +\+25.0 ± 14.4 \|", text)
+    assert re.search(r"\| from it +\| +2 \| +87.5 ± 12.5 \|", text)
+    assert re.search(r"\| from it +\| the start +\| +2 \| +\+25.0 ± 14.4 \|", text)
 
 
 def test_a_difference_is_clear_outside_student_s_interval():
-    assert table.Mean(0.05, 0.01, 3).is_clear  # t is 4.303 with two degrees of freedom
-    assert not table.Mean(0.04, 0.01, 3).is_clear
-    assert not table.Mean(-0.27, 0.1, 5).is_clear  # 2.776 with four
-    assert table.Mean(-0.28, 0.1, 5).is_clear
+    assert table.Mean(0.05, 0.01, 3, 2).is_clear  # t is 4.303 with two degrees of freedom
+    assert not table.Mean(0.04, 0.01, 3, 2).is_clear
+    assert not table.Mean(-0.27, 0.1, 5, 4).is_clear  # 2.776 with four
+    assert table.Mean(-0.28, 0.1, 5, 4).is_clear
+
+
+@pytest.mark.parametrize("spread", [(0, 0, 1), (1, 0, 1), (0, 1, 1), (0.3, 0.3, 1), (1, 1, 1)])
+def test_where_there_is_no_difference_about_one_of_twenty_is_called_clear(spread):
+    """Whatever varies: replicates, examples (as much as their means do), or what is left."""
+    of_replicates, of_examples, of_rest = spread
+    random, clear, trials = np.random.default_rng(0), 0, 1000
+    for _ in range(trials):
+        values = of_replicates * random.normal(size=(5, 1)) / np.sqrt(60)
+        values = values + of_examples * random.normal(size=(1, 60)) / np.sqrt(5)
+        clear += table.mean_of(values + of_rest * random.normal(size=(5, 60))).is_clear
+    assert 0.01 < clear / trials < 0.065
 
 
 def test_replicates_that_agree_have_the_error_of_the_examples():
@@ -204,6 +243,7 @@ def test_plots_name_settings_and_datasets(tmp_path):
     for name in ("part_accuracy.svg", "part_curves.svg"):
         drawn = (tmp_path / name).read_text()
         assert drawn.startswith("<svg xmlns=") and "the start" in drawn and "images: validation" in drawn
+    assert (tmp_path / "part_table.md").read_text().endswith("\n\n3 runs with python 3.11.7, jax 0.10.2\n")
     rows = json.loads((tmp_path / "part_table.json").read_text())["images"]
     assert rows[0]["top1"]["value"] == pytest.approx(5 / 8)
 
@@ -211,7 +251,7 @@ def test_plots_name_settings_and_datasets(tmp_path):
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_no_two_curves_of_a_panel_look_the_same(name):
     study = PUBLISHED[name]
-    every = {setting: [(2, table.Mean(0.5, 0.1, 2))] for setting in study.settings}
+    every = {setting: [(2, table.Mean(0.5, 0.1, 2, 1))] for setting in study.settings}
     drawn = plots.learning_curves(study, {"images": every})
     looks = re.findall(r'<polyline (stroke=[^>]*) points="\d+,\d+ \d+,\d+"/>', drawn)  # in the legend
     assert len(set(looks)) == len(looks) == len(study.settings)

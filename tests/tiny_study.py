@@ -13,6 +13,6 @@ def get_config():
     study.settings.start = common.setting("the start", ("images",), 2)
     study.settings.after = common.setting("from it", ("images",), 4, start="start")
     study.settings.other = common.setting("without", ("images",), 4, changes={"optimizer": {"name": "sgd"}})
-    study.baselines.images = ("start",)
+    study.differences.after = ("start",)
     study.quick_settings, study.quick_replicates = ("after",), 1
     return study

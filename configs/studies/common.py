@@ -21,8 +21,8 @@ def get_config() -> ml_collections.ConfigDict:
     study.draws = (1, 2, 3, 4, 5)
     # Dataset -> examples of a draw: the n-th is train[n * examples:(n + 1) * examples]; 0: all of them, in every draw.
     study.examples_per_draw = ConfigDict()
-    # Dataset -> settings from which the differences of all others are shown, on its validation split.
-    study.baselines = ConfigDict()
+    # Setting -> settings that it is compared with: its accuracy minus theirs, on each dataset that both validate on.
+    study.differences = ConfigDict()
 
     study.quick_settings = ()  # what --quick is limited to: these settings, besides those that they start from,
     study.quick_replicates = 2  # in so many of the replicates

@@ -28,7 +28,11 @@ def get_config(clips: str = "all"):
     study.settings.joint = common.setting("joint", (APPEARANCE, MOTION), steps)
     study.settings.appearance_images = common.setting("appearance + images", (APPEARANCE, IMAGES), steps)
     study.settings.demo = common.setting("joint + images (the demo)", (APPEARANCE, MOTION, IMAGES), steps)
-    study.baselines = {APPEARANCE: (APPEARANCE, "joint"), MOTION: (MOTION, "joint"), IMAGES: (IMAGES,)}
+    study.differences = {
+        "joint": (APPEARANCE, MOTION),
+        "appearance_images": (APPEARANCE, IMAGES),
+        "demo": (APPEARANCE, MOTION, IMAGES, "joint", "appearance_images"),
+    }
     study.quick_settings = (APPEARANCE, "appearance_images")
     return _on_few_clips(study) if clips == "few" else study
 
@@ -39,6 +43,7 @@ def _on_few_clips(study):
     study.run.datasets[RELATED] = datasets.digits("motion", batch_size=16, eval_split="")
     study.run.datasets[RELATED].train_split = "train[900:]"  # beyond the draws 0 to 5
     study.settings.related = common.setting("joint with more of its kind", (MOTION, RELATED), study.run.steps)
+    study.differences[RELATED] = (MOTION, "joint")
     for setting in study.settings.values():
         setting.steps *= 2
     return study

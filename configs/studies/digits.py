@@ -16,6 +16,25 @@ RELATED = "related"  # other clips of appearance's kind and classes, with a head
 START_STEPS = 400  # on images alone
 STEPS = 150  # of each setting, and so on each of its datasets: with the plan "joint" every step has all of them
 
+# Each setting against its controls, and against what it adds one dataset to.
+DIFFERENCES = {
+    "start_longer": ("start",),
+    "appearance_compute": (APPEARANCE,),
+    "motion_compute": (MOTION,),
+    "appearance_exposure": (APPEARANCE,),
+    "joint": (APPEARANCE, "appearance_compute", MOTION, "motion_compute"),
+    RELATED: (APPEARANCE, "appearance_compute"),
+    "related_compute": (RELATED,),
+    "related_exposure": (RELATED,),
+    "appearance_images": (APPEARANCE, "appearance_compute", "appearance_exposure", "start_longer"),
+    "motion_images": (MOTION, "motion_compute", "start_longer"),
+    "related_images": (RELATED, "related_compute", "related_exposure", "appearance_images", "start_longer"),
+    "joint_images": (
+        APPEARANCE, "appearance_compute", "appearance_exposure", "appearance_images",
+        "joint", MOTION, "motion_compute", "motion_images", "start_longer",
+    ),
+}  # fmt: skip
+
 
 def get_config():
     study = common.get_config()
@@ -24,11 +43,7 @@ def get_config():
     study.examples_per_draw = {APPEARANCE: 60, MOTION: 300, IMAGES: 0, RELATED: 0}
     for name, setting in settings().items():
         study.settings[name] = setting
-    controls = "appearance_compute", "appearance_exposure"
-    of_related = RELATED, "related_compute", "related_exposure"
-    study.baselines[APPEARANCE] = (APPEARANCE, *controls, "joint", *of_related, "appearance_images")
-    study.baselines[MOTION] = (MOTION, "motion_compute", "joint")
-    study.baselines[IMAGES] = ("start_longer",)
+    study.differences = DIFFERENCES
     study.quick_settings = (APPEARANCE, "appearance_images")
     return study
 
@@ -69,7 +84,7 @@ def settings():
         "appearance_exposure": common.setting("alone, same images before", (APPEARANCE,), STEPS, **longer),
         "joint": common.setting("joint", (APPEARANCE, MOTION), STEPS, **after),
         RELATED: common.setting("joint with more of its kind", related, STEPS, **after),
-        "related_compute": common.setting("more of its kind, same compute", related, on_two, **after),
+        "related_compute": common.setting("more of its kind, compute of + images", related, on_two, **after),
         "related_exposure": common.setting("more of its kind, same images before", related, STEPS, **longer),
         "appearance_images": common.setting("appearance + images", (APPEARANCE, IMAGES), STEPS, **after),
         "motion_images": common.setting("motion + images", (MOTION, IMAGES), STEPS, **after),

@@ -45,8 +45,15 @@ def get_config(size: str = "cpu"):
     study.examples_per_draw = {UCF101: 30, ARID: 0, CIFAR10: 0}
     for name, setting in settings(chosen.steps).items():
         study.settings[name] = setting
-    study.baselines[UCF101] = (UCF101, "ucf101_compute", "joint")
-    study.baselines[ARID] = (ARID,)
+    study.differences = {
+        "ucf101_compute": (UCF101,),
+        "ucf101_images": (UCF101, "ucf101_compute"),
+        "arid_dark": (ARID,),
+        "arid_shuffled": (ARID,),
+        "arid_one_frame": (ARID,),
+        "joint": (UCF101, "ucf101_compute", ARID),
+        "joint_images": (UCF101, "ucf101_compute", "ucf101_images", ARID, "joint"),
+    }
     study.quick_settings = (UCF101, "ucf101_images")
     return study
 

@@ -20,7 +20,7 @@ from cover_jax.study import execute, plan, summary
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/studies/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for runs, table and plots; local.")
 _WORKERS = flags.DEFINE_integer("workers", 2, "Runs beside each other, each with its share of the cores.", 1)
-_QUICK = flags.DEFINE_bool("quick", False, "Only the study's quick settings and replicates: one clear effect.")
+_QUICK = flags.DEFINE_bool("quick", False, "Only the study's quick settings and replicates: one effect, soon.")
 _SETTINGS = flags.DEFINE_list("settings", [], "Only these settings, and those that they start from. Without it: all.")
 flags.mark_flags_as_required(["config", "workdir"])
 
@@ -31,6 +31,8 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"arguments that are no flags: {' '.join(argv[1:])}")
     study, workdir = _CONFIG.value, pathlib.Path(_WORKDIR.value).expanduser().resolve()
     try:
+        if "://" in _WORKDIR.value:
+            raise config_lib.ConfigError(f"--workdir={_WORKDIR.value}: must be a local folder")
         plan.check(study)
         study = plan.only(study, _SETTINGS.value) if _SETTINGS.value else study
         study = plan.quick(study) if _QUICK.value else study

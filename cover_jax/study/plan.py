@@ -2,13 +2,17 @@
 
 import copy
 import dataclasses
+import itertools
 import pathlib
+import re
 from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
 from configs.studies import common
 from cover_jax import config as config_lib
+
+_SLICE = re.compile(r"(\w+)\[(\d+):(\d*)\]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +56,7 @@ def quick(study: ConfigDict) -> ConfigDict:
         ConfigError: it has none.
     """
     if not study.quick_settings:
-        raise config_lib.ConfigError(f"--quick: quick_settings is empty; there are {', '.join(study.settings)}")
+        raise config_lib.ConfigError(f"--quick: quick_settings has none of {', '.join(study.settings)}")
     found = only(study, study.quick_settings)
     found.seeds, found.draws = (values[: study.quick_replicates] for values in (study.seeds, study.draws))
     return found
@@ -76,8 +80,11 @@ def only(study: ConfigDict, names: Sequence[str]) -> ConfigDict:
     for name in study.settings:
         if name in kept:
             found.settings[name] = study.settings[name]
-    for dataset, baselines in study.baselines.items():
-        found.baselines[dataset] = tuple(name for name in baselines if name in kept)
+    found.differences = {
+        name: tuple(other for other in others if other in kept)
+        for name, others in study.differences.items()
+        if name in kept
+    }
     found.quick_settings = tuple(name for name in study.quick_settings if name in kept)
     return found
 
@@ -105,6 +112,8 @@ def _run(study: ConfigDict, name: str, seed: int, draw: int, workdir: pathlib.Pa
         config_lib.validate(config)
     except config_lib.ConfigError as error:
         raise config_lib.ConfigError("\n".join(f"settings.{name}: {line}" for line in str(error).split("\n"))) from None
+    if overlapping := _overlapping(study, config):
+        raise config_lib.ConfigError(f"settings.{name}, draw {draw}: {overlapping}; take other draws")
     return Run(name, seed, draw, config, folder(name), start)
 
 
@@ -123,6 +132,21 @@ def _config(study: ConfigDict, name: str, seed: int, draw: int) -> ConfigDict:
     return config
 
 
+def _overlapping(study: ConfigDict, config: ConfigDict) -> str:
+    """Which two datasets of a run train on the same examples, one of them on a draw that should be apart; or ""."""
+    for (one, first), (other, second) in itertools.combinations(config.datasets.items(), 2):
+        slices = [_SLICE.fullmatch(dataset.train_split) for dataset in (first, second)]
+        drawn = study.examples_per_draw[one] or study.examples_per_draw[other]
+        if first.builder != second.builder or not drawn or None in slices:
+            continue
+        (split, begin, end), (of_other, begin_other, end_other) = (found.groups() for found in slices)
+        before = end and int(end) <= int(begin_other)
+        after = end_other and int(end_other) <= int(begin)
+        if split == of_other and not before and not after:
+            return f"{first.train_split} of {one} overlaps {second.train_split} of {other}, both of {first.builder}"
+    return ""
+
+
 def _errors(study: ConfigDict) -> list[str]:
     """What of the study itself is wrong, a line each; its runs are checked one by one."""
     schema = common.get_config()
@@ -133,15 +157,29 @@ def _errors(study: ConfigDict) -> list[str]:
         errors.append(f"seeds={study.seeds}, draws={study.draws}: must be equally many, at least one")
     elif len(set(zip(study.seeds, study.draws, strict=True))) < len(study.seeds):
         errors.append(f"seeds={study.seeds}, draws={study.draws}: two replicates are the same")
-    for name in study.run.datasets:
-        if name not in study.examples_per_draw:
-            errors.append(f"examples_per_draw.{name}: missing; 0 for all of them")
+    if study.quick_replicates < 1:
+        errors.append(f"quick_replicates={study.quick_replicates}: must be at least 1")
+    for name in set(study.run.datasets) - set(study.examples_per_draw):
+        errors.append(f"examples_per_draw.{name}: missing; 0 for all of them")
+    for name in set(study.examples_per_draw) - set(study.run.datasets):
+        errors.append(f"examples_per_draw.{name}: not in run.datasets: {', '.join(study.run.datasets)}")
     if not len(study.settings):
         errors.append("settings: empty; a study needs at least one")
     for i, name in enumerate(study.settings):
         errors += _setting_errors(study, name, list(study.settings)[:i])
-    named = {name for names in study.baselines.values() for name in names} | set(study.quick_settings)
-    errors += [f"baselines, quick_settings: no setting is called {name!r}" for name in named - set(study.settings)]
+    for key, names in {"quick_settings": study.quick_settings, "differences": study.differences}.items():
+        errors += [f"{key}: no setting is called {name!r}" for name in names if name not in study.settings]
+    return errors or _difference_errors(study)
+
+
+def _difference_errors(study: ConfigDict) -> list[str]:
+    errors = []
+    for name, others in study.differences.items():
+        for other in others:
+            if other not in study.settings:
+                errors.append(f"differences.{name}: no setting is called {other!r}")
+            elif not set(study.settings[name].datasets) & set(study.settings[other].datasets):
+                errors.append(f"differences.{name}: {other!r} has none of its datasets")
     return errors
 
 
@@ -153,6 +191,8 @@ def _setting_errors(study: ConfigDict, name: str, before: list[str]) -> list[str
         return errors
     if unknown := sorted(set(setting.datasets) - have):
         errors.append(f"settings.{name}.datasets: {', '.join(unknown)} not in run.datasets: {', '.join(have)}")
+    if unused := sorted(set(setting.changes.get("datasets", ())) - set(setting.datasets)):
+        errors.append(f"settings.{name}.changes.datasets: {', '.join(unused)} not in settings.{name}.datasets")
     if setting.start and setting.start not in before:
         errors.append(f"settings.{name}.start={setting.start!r}: must be a setting before it: {', '.join(before)}")
     for other in before:

@@ -69,7 +69,8 @@ def learning_curves(study: ConfigDict, of_datasets: Mapping[str, Curves]) -> str
     parts, top = [], 0
     for name, curves in of_datasets.items():
         parts.append(f'<svg y="{top}" width="{LABELS_PX + VALUES_PX}" overflow="visible">')
-        parts.append(f'<text class="title" x="4" y="16">{escape(name)}: validation top-1 by step</text>')
+        title = f"{escape(name)}: validation top-1 by step, mean ± standard error over replicates"
+        parts.append(f'<text class="title" x="4" y="16">{title}</text>')
         parts.append(f'<g transform="translate(0 {TITLE_PX})">{_curves(study, curves)}</g></svg>')
         top += TITLE_PX + max(chart.HEIGHT, ROW_PX * (len(curves) + 1))
     return _document(LABELS_PX + VALUES_PX, top, "".join(parts))

@@ -1,5 +1,6 @@
 """What the runs of a study come to: its table, as text and as JSON, and its plots."""
 
+import collections
 import dataclasses
 import json
 import pathlib
@@ -13,7 +14,7 @@ def write(study: ConfigDict, found: list[dict], workdir: pathlib.Path, prefix: s
     """Writes table and plots of the results, into files whose names begin with `prefix`; returns the table as text."""
     of_datasets = table.tables(study, found)
     examples = {name: len(hits) for result in found for name, hits in result["hits"].items()}
-    text = table.markdown(study, of_datasets, examples)
+    text = f"{table.markdown(study, of_datasets, examples)}\n\n{_versions(found)}"
     rows = {name: [dataclasses.asdict(row) for row in rows] for name, rows in of_datasets.items()}
     curves = {name: plots.means_by_step(found, name) for name in of_datasets}
     for name, content in {
@@ -24,3 +25,9 @@ def write(study: ConfigDict, found: list[dict], workdir: pathlib.Path, prefix: s
     }.items():
         (workdir / f"{prefix}{name}").write_text(content)
     return text
+
+
+def _versions(found: list[dict]) -> str:
+    """What the runs were made with; where that differs, how many with what."""
+    runs = collections.Counter(", ".join(f"{name} {v}" for name, v in result["versions"].items()) for result in found)
+    return "\n".join(f"{count} runs with {versions}" for versions, count in runs.items())

@@ -1,8 +1,8 @@
-"""The table of a study: of each dataset and setting the mean accuracy, and its differences from the baselines.
+"""The tables of a study: of each dataset and setting the mean accuracy, and its differences from other settings.
 
 A difference is taken within each replicate, of two settings with the same seed and the same draw, and on each
-validation example: what makes a replicate or an example easy or hard cancels out. A standard error has two parts, as
-if both replicates and validation examples were drawn anew.
+validation example: what makes a replicate or an example easy or hard cancels out. A standard error is as if both
+replicates and validation examples were drawn anew.
 """
 
 import dataclasses
@@ -32,18 +32,20 @@ class Mean:
         value: the mean.
         error: its standard error; NaN if it is not known.
         count: of replicates.
+        degrees: of freedom of the standard error.
     """
 
     value: float
     error: float
     count: int
+    degrees: float
 
     @property
     def is_clear(self) -> bool:
         """Whether zero is outside its confidence interval, by Student's t; never of one or two replicates."""
         if self.count < LEAST_REPLICATES:
             return False
-        return abs(self.value) > stats.t.ppf((1 + CONFIDENCE) / 2, self.count - 1) * self.error
+        return abs(self.value) > stats.t.ppf((1 + CONFIDENCE) / 2, self.degrees) * self.error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,14 +67,29 @@ class Row:
 
 def mean(values: Sequence[float]) -> Mean:
     """Their mean and its standard error over replicates alone."""
-    return Mean(float(np.mean(values)), metrics.standard_error(np.asarray(values)), len(values))
+    return Mean(float(np.mean(values)), metrics.standard_error(np.asarray(values)), len(values), len(values) - 1)
 
 
 def mean_of(hits_RN: np.ndarray) -> Mean:
-    """The mean of all, with both parts of its standard error; of one replicate with that over examples alone."""
-    over_examples = metrics.standard_error(hits_RN.mean(axis=0))
-    over_replicates = metrics.standard_error(hits_RN.mean(axis=1)) if len(hits_RN) > 1 else 0.0
-    return Mean(float(hits_RN.mean()), math.hypot(over_replicates, over_examples), len(hits_RN))
+    """The mean of all, with its standard error as if replicates and examples were drawn anew.
+
+    Each value is one of its replicate, one of its example and a rest, all three random (the two-way layout without
+    repetition). The variances over replicates and over examples both have the rest's in them, so it is taken off their
+    sum once; degrees of freedom by Satterthwaite (1946). Of one replicate: the standard error over examples alone.
+    """
+    num_replicates, num_examples = hits_RN.shape
+    mean_R, mean_N, value = hits_RN.mean(axis=1), hits_RN.mean(axis=0), float(hits_RN.mean())
+    if 1 in hits_RN.shape:
+        return Mean(value, metrics.standard_error(mean_N), num_replicates, num_examples - 1)
+    rest_RN = hits_RN - mean_R[:, None] - mean_N + value
+    free_R, free_N, free_rest = num_replicates - 1, num_examples - 1, (num_replicates - 1) * (num_examples - 1)
+    of_R, of_N = metrics.standard_error(mean_R) ** 2, metrics.standard_error(mean_N) ** 2
+    of_rest = float(np.sum(rest_RN**2)) / free_rest / hits_RN.size
+    variance = max(of_R + of_N - of_rest, of_R, of_N)  # what is taken off is an estimate, and may be too much
+    if variance == 0:
+        return Mean(value, 0.0, num_replicates, free_R)
+    degrees = variance**2 / (of_R**2 / free_R + of_N**2 / free_N + of_rest**2 / free_rest)
+    return Mean(value, math.sqrt(variance), num_replicates, degrees)
 
 
 def tables(study: ConfigDict, found: Sequence[dict]) -> dict[str, list[Row]]:
@@ -104,13 +121,16 @@ def _by_dataset(found: Sequence[dict]) -> dict[str, dict[str, Hits]]:
 
 
 def _rows(study: ConfigDict, dataset: str, hits: Mapping[str, Hits]) -> list[Row]:
-    baselines = [name for name in study.baselines.get(dataset, ()) if name in hits]
     return [
         Row(
             setting,
             study.settings[setting].label,
             mean_of(np.stack(list(hits[setting].values()))),
-            {name: paired for name in baselines if name != setting and (paired := _paired(hits[setting], hits[name]))},
+            {
+                name: paired
+                for name in study.differences.get(setting, ())
+                if name in hits and (paired := _paired(hits[setting], hits[name]))
+            },
         )
         for setting in study.settings
         if setting in hits
@@ -124,38 +144,48 @@ def _paired(hits: Hits, baseline: Hits) -> Mean | None:
 
 
 def markdown(study: ConfigDict, of_datasets: dict[str, list[Row]], examples: Mapping[str, int]) -> str:
-    """All tables as text, in percent.
+    """All tables as text, in percent: of each dataset the accuracies and, where there are any, their differences.
 
     Args:
         examples: dataset -> how many it was validated on.
     """
-    return "\n\n".join(_table(study, name, rows, examples[name]) for name, rows in of_datasets.items())
+    parts = []
+    for name, rows in of_datasets.items():
+        accuracies = [[row.label, str(row.top1.count), _percent(row.top1)] for row in rows]
+        differences = [
+            [row.label, study.settings[other].label, str(of.count), _difference(of)]
+            for row in rows
+            for other, of in row.differences.items()
+        ]
+        parts += [
+            f"{name}, {examples[name]} validation examples:",
+            _table(["setting", "runs", f"{name} top-1"], accuracies, words=1),
+        ]
+        if differences:
+            parts.append(_table(["setting", "minus", "replicates", f"{name} top-1"], differences, words=2))
+    return "\n\n".join(parts)
 
 
-def _table(study: ConfigDict, name: str, rows: list[Row], examples: int) -> str:
-    baselines = [b for b in study.baselines.get(name, ()) if any(b in row.differences for row in rows)]
-    titles = ["setting", "runs", f"{name} top-1", *(f"minus: {study.settings[b].label}" for b in baselines)]
-    cells = [titles, ["---", *["---:"] * (len(titles) - 1)]]
-    for row in rows:
-        differences = [_difference(row.differences.get(baseline)) for baseline in baselines]
-        cells.append([row.label, str(row.top1.count), _percent(row.top1), *differences])
+def _table(titles: list[str], rows: list[list[str]], words: int) -> str:
+    """The first `words` columns to the left, the others, numbers, to the right."""
+    cells = [titles, ["---"] * words + ["---:"] * (len(titles) - words), *rows]
     widths = [max(len(line[i]) for line in cells) for i in range(len(titles))]
-    return "\n".join([f"{name}, {examples} validation examples:", "", *(_line(line, widths) for line in cells)])
+    return "\n".join(_line(line, widths, words) for line in cells)
 
 
-def _line(cells: list[str], widths: list[int]) -> str:
-    """The first cell to the left, the others to the right."""
-    first, *others = zip(cells, widths, strict=True)
-    return "| " + " | ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]) + " |"
+def _line(cells: list[str], widths: list[int], words: int) -> str:
+    padded = [
+        cell.ljust(width) if i < words else cell.rjust(width)
+        for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    ]
+    return "| " + " | ".join(padded) + " |"
 
 
 def _percent(of: Mean) -> str:
     return f"{100 * of.value:.1f} ± {100 * of.error:.1f}"
 
 
-def _difference(of: Mean | None) -> str:
+def _difference(of: Mean) -> str:
     """Signed, bold where it is clear."""
-    if of is None:
-        return ""
     text = f"{100 * of.value:+.1f} ± {100 * of.error:.1f}"
     return f"**{text}**" if of.is_clear else text
