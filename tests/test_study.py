@@ -283,6 +283,17 @@ def test_a_run_with_results_is_not_repeated(tmp_path, monkeypatch):
     assert trained == [runs[1], *runs[3:]]
 
 
+def test_a_study_s_folder_may_be_moved(tmp_path):
+    run = plan.runs(tiny_study.get_config(), tmp_path / "before")[1]
+    save_results(run)
+    (tmp_path / "before").rename(tmp_path / "after")
+    moved = plan.runs(tiny_study.get_config(), tmp_path / "after")[1]
+    assert results.load(moved)["hits"] == {"images": "01"}
+    moved.config.model.init_from = str(tmp_path / "after" / "runs" / "other" / "seed3_draw1")
+    with pytest.raises(config_lib.ConfigError, match="config.model.init_from='runs/start/seed3_draw1', not 'runs/oth"):
+        results.load(moved)
+
+
 def test_results_of_another_config_are_refused(tmp_path):
     run = plan.runs(tiny_study.get_config(), tmp_path)[0]
     save_results(run, config=json.loads(run.config.to_json()) | {"steps": 77})

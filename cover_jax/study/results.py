@@ -41,13 +41,19 @@ def check_unfinished(run: Run) -> None:
 
 
 def _check_config(run: Run, config: dict, where: pathlib.Path) -> None:
-    both = (checkpoint.config_of({"config": config}) for config in (config, _as_json(run.config)))
-    before, now = (dict(config_lib.flatten(config)) for config in both)
+    before, now = _comparable(run, config), _comparable(run, _as_json(run.config))
     if differing := [key for key in before.keys() | now.keys() if before.get(key) != now.get(key)]:
         key = min(differing)
         raise config_lib.ConfigError(
             f"{where}: was made with config.{key}={before.get(key)!r}, not {now.get(key)!r}; take another --workdir"
         )
+
+
+def _comparable(run: Run, config: dict) -> dict:
+    found = dict(config_lib.flatten(checkpoint.config_of({"config": config})))
+    if run.start:  # a folder in the study's, which may have been moved since
+        found["model.init_from"] = str(pathlib.Path(*pathlib.Path(found["model.init_from"]).parts[-3:]))
+    return found
 
 
 def save(run: Run, seconds: float) -> None:
