@@ -55,6 +55,7 @@ def main(argv: list[str]) -> None:
     signal.signal(signal.SIGINT, _interrupt)
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # what the libraries note on their way would bury the run's own lines
+        output.leave_out_orphans()
     if _MODE.value == "train":
         preemption.listen()
     try:
