@@ -12,8 +12,9 @@ import time
 
 import numpy as np
 import pytest
+from flax import traverse_util
 
-from configs.studies import demo, digits, real
+from configs.studies import demo, digits, real, regime
 from cover_jax import config as config_lib
 from cover_jax import exit_codes, flops
 from cover_jax.study import execute, plan, plots, results, summary, table
@@ -106,7 +107,7 @@ def test_a_study_that_cannot_be(change, message):
 
 PUBLISHED = {
     "demo": demo.get_config(), "demo:few": demo.get_config("few"), "digits": digits.get_config(),
-    "real:cpu": real.get_config("cpu"), "real:gpu": real.get_config("gpu"),
+    "real:cpu": real.get_config("cpu"), "real:gpu": real.get_config("gpu"), "regime": regime.get_config(),
 }  # fmt: skip
 
 
@@ -114,7 +115,53 @@ PUBLISHED = {
 def test_a_published_study_is_valid_and_leaves_out_the_draw_that_settings_were_chosen_on(name):
     config = PUBLISHED[name]
     assert plan.runs(config, WORKDIR) and plan.runs(plan.quick(config), WORKDIR)
-    assert 0 not in config.draws
+    assert (set(config.draws) == {0}) if name == "regime" else (0 not in config.draws)
+
+
+CHANGED = {
+    "": set(),
+    "time_embed": {"model.time_embed_std"},
+    "temporal": {"model.temporal_init"},
+    "temporal_time_embed": {"model.time_embed_std", "model.temporal_init"},
+    "width": {"model.variant"},
+    "frames": {"model.num_frames", "datasets.appearance.num_frames", "datasets.motion.num_frames"},
+    "clips_half": {"datasets.appearance.train_split", "datasets.motion.train_split"},
+    "clips_twice": {"datasets.appearance.train_split", "datasets.motion.train_split"},
+    "steps_half": {"steps"},
+    "steps_twice": {"steps"},
+    "images_half": {"datasets.images.batch_size"},
+    "images_twice": {"datasets.images.batch_size"},
+    "light_motion": {"datasets.motion.loss_weight"},
+    "light_images": {"datasets.images.loss_weight"},
+    "interleave": {"plan", "steps"},
+}
+
+
+def test_the_regime_changes_one_thing_of_the_digits_at_a_time():
+    study = regime.get_config()
+    runs = {run.setting: run for run in plan.runs(study, WORKDIR)[: len(study.settings)]}
+    assert CHANGED.keys() == regime.CHANGES.keys()
+    for name, change in regime.CHANGES.items():
+        found = set()
+        for setting in change.concerns:
+            run = runs[regime.key(setting, name)]
+            found |= unlike(run.config, runs[setting].config)
+            assert run.start.parent.name == (f"start_{name}" if change.model else "start")
+        assert found == CHANGED[name], name
+
+
+def test_the_regime_begins_with_settings_of_the_digits():
+    published, study = plan.runs(digits.get_config(), WORKDIR), regime.get_config()
+    for run in plan.runs(study, WORKDIR)[: len(regime.SETTINGS) + 1]:
+        (other,) = (one.config for one in published if (one.setting, one.seed) == (run.setting, run.seed))
+        of_the_draw = {f"datasets.{name}.train_split" for name in ("appearance", "motion")}
+        assert unlike(run.config, other) <= of_the_draw, run
+
+
+def unlike(one, other) -> set[str]:
+    """The keys in which two configs differ, but for where they begin."""
+    ours, theirs = (traverse_util.flatten_dict(config.to_dict(), sep=".") for config in (one, other))
+    return {name for name in set(ours) | set(theirs) if ours.get(name) != theirs.get(name)} - {"model.init_from"}
 
 
 @pytest.mark.parametrize("name", ["demo:few", "digits"])
@@ -151,11 +198,8 @@ def test_a_study_of_another_name_is_refused():
 def test_controls_of_the_digits_are_equal_in_what_they_control_for():
     runs = {run.setting: run.config for run in plan.runs(digits.get_config(), WORKDIR)[: len(digits.settings())]}
 
-    def work(name):
-        return runs[name].steps * sum(flops.train_step(runs[name], dataset) for dataset in runs[name].datasets)
-
     for target, setting in {"appearance": "joint", "motion": "joint", "related": "related"}.items():
-        assert 1 <= work(f"{target}_compute") / work(f"{setting}_images") < 1.05
+        assert 1 <= work(runs[f"{target}_compute"]) / work(runs[f"{setting}_images"]) < 1.05
     for name, config in runs.items():
         if not name.startswith("start") and not name.endswith("_compute"):
             assert config.plan == "joint" and config.steps == runs["appearance"].steps, name
@@ -165,6 +209,22 @@ def test_controls_of_the_digits_are_equal_in_what_they_control_for():
     assert longer == {"appearance_exposure", "related_exposure"}
     batch_sizes = {config.datasets.images.batch_size for config in runs.values() if "images" in config.datasets}
     assert len(batch_sizes) == 1
+
+
+def test_controls_of_the_few_clips_are_equal_in_what_they_control_for():
+    study = demo.get_config("few")
+    runs = {run.setting: run for run in plan.runs(study, WORKDIR)[: len(study.settings)]}
+    assert 1 <= work(runs["joint_compute"].config) / work(runs["demo"].config) < 1.05
+    images = {name: run.config.steps for name, run in runs.items() if "images" in run.config.datasets}
+    assert images["images"] == images["demo"] == images["appearance_images"]
+    for name in ("joint_exposure", "appearance_exposure"):
+        assert runs[name].start == runs["images"].folder
+        assert runs[name].config.steps == runs[name.removesuffix("_exposure")].config.steps
+
+
+def work(config) -> float:
+    """Of all steps of a run."""
+    return config.steps * sum(flops.train_step(config, dataset) for dataset in config.datasets)
 
 
 # Table

@@ -42,8 +42,18 @@ def _on_few_clips(study):
     study.seeds = study.draws = (1, 2, 3, 4, 5)
     study.run.datasets[RELATED] = datasets.digits("motion", batch_size=16, eval_split="")
     study.run.datasets[RELATED].train_split = "train[900:]"  # beyond the draws 0 to 5
-    study.settings.related = common.setting("joint with more of its kind", (MOTION, RELATED), study.run.steps)
+    # 64 images are as much work as 16 clips. So this many steps on two datasets of clips are as much as `steps` on all.
+    both, steps, on_two = (APPEARANCE, MOTION), study.run.steps, 3 * study.run.steps // 2
+    images_before = {"start": IMAGES}
+    study.settings.related = common.setting("joint with more of its kind", (MOTION, RELATED), steps)
+    study.settings.joint_compute = common.setting("joint, compute of the demo", both, on_two)
+    study.settings.joint_exposure = common.setting("joint, same images before", both, steps, **images_before)
+    study.settings.appearance_exposure = common.setting(
+        "alone, same images before", (APPEARANCE,), steps, **images_before
+    )
     study.differences[RELATED] = (MOTION, "joint")
+    study.differences["appearance_images"] += ("appearance_exposure",)
+    study.differences["demo"] += ("joint_compute", "joint_exposure")
     for setting in study.settings.values():
         setting.steps *= 2
     return study

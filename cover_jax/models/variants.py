@@ -18,6 +18,7 @@ class Variant:
 # name: (width, depth, num_heads, mlp_dim)
 SIZES = {
     "mu": (64, 3, 4, 256),  # this project's choice, for laptops
+    "nu": (128, 3, 4, 512),  # the same, twice as wide
     "Ti": (192, 12, 3, 768),  # DeiT, arXiv 2012.12877, table 1
     "S": (384, 12, 6, 1536),  # DeiT, arXiv 2012.12877, table 1
     "B": (768, 12, 12, 3072),  # ViT, arXiv 2010.11929, table 1

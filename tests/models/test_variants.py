@@ -11,6 +11,7 @@ from tests.models import small
 # Parameters at 224 px and 8 frames, patch 16, without a head.
 PARAMETERS = {
     "mu": 275_264,
+    "nu": 968_320,
     "Ti": 7_753_920,
     "S": 30_548_352,
     "B": 121_258_752,
@@ -40,7 +41,7 @@ def test_parse():
 
 @pytest.mark.parametrize("name", ["L", "XL/16", "l/16", "L/0", "L/-1", "L/16/2", "/16", "L/ 16", "L/1.5", ""])
 def test_parse_refuses_and_lists_what_exists(name):
-    with pytest.raises(ValueError, match=r"model\.variant.*mu, Ti, S, B, L, H, g"):
+    with pytest.raises(ValueError, match=r"model\.variant.*mu, nu, Ti, S, B, L, H, g"):
         variants.parse(name)
 
 
