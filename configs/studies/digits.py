@@ -59,7 +59,7 @@ def run():
     config.input.leaks = "ignore"  # the digits are divided once, for all three
     config.model.remat = "none"  # so small a model needs no memory saved
     config.model.temporal_init = "zeros"
-    config.model.time_embed_std = 0.0  # with 0.5 motion is learnt better, and images help less: RESULTS.md
+    config.model.time_embed_std = 0.0  # what else could be: regime.py
     config.optimizer.warmup_steps = 50
     return config
 
