@@ -5,10 +5,12 @@ with the cause on the last line. JAX alone would notice after its heartbeat's ti
 """
 
 import contextlib
+import ctypes
 import faulthandler
 import json
 import os
 import secrets
+import signal
 import socket
 import sys
 import threading
@@ -33,6 +35,8 @@ def start() -> None:
     """Connects this host; after jax.distributed.initialize, by all hosts."""
     global _connection
     host = jax.process_index()
+    if host != 0:
+        _delay_aborts()
     token, port = secrets.token_hex(16), 0
     if host == 0:
         port = _Switchboard(token).port
@@ -40,6 +44,17 @@ def start() -> None:
     address = distributed.global_state.coordinator_address.rsplit(":", 1)[0].strip("[]")
     _connection = _Connection(socket.create_connection((address, port), _CONNECT_TIMEOUT_S), host, token)
     hosts.exchange("connected")  # none may fail before the first host knows all
+
+
+def _delay_aborts() -> None:
+    """With the first host goes JAX's service, at which JAX aborts the others: the lifeline must have time to say why.
+
+    abort() then calls sleep(SIGABRT), of 6 s, and ends the process after it. It is C's, as a handler in Python would
+    wait for the interpreter.
+    """
+    libc = ctypes.CDLL(None)
+    libc.signal.argtypes, libc.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
+    libc.signal(signal.SIGABRT, ctypes.cast(libc.sleep, ctypes.c_void_p))
 
 
 def end(code: int, cause: str) -> None:

@@ -126,8 +126,8 @@ def _end(error: Exception) -> None:
     if code == exit_codes.FAILED:
         traceback.print_exception(error)
         message = " ".join("".join(traceback.format_exception_only(error)).split())  # one line, the last
-        if jax.distributed.is_initialized():
-            time.sleep(_NEWS_S)  # another host's end may be the reason, which it says itself
+    if jax.distributed.is_initialized():
+        time.sleep(_NEWS_S)  # another host's end may be the reason, which it says itself
     lifeline.end(code, message)
 
 

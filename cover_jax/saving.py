@@ -90,7 +90,7 @@ class Saver:
         if self._manager:
             checkpoint.close_failed(self._manager)
             self._manager = None  # the next save opens another
-        return _message(step, next(filter(None, problems)))
+        return _message(step, "; ".join(filter(None, problems)))
 
     def _wait(self) -> None:
         if self._manager is None:

@@ -11,10 +11,15 @@ import tempfile
 import hypothesis
 from hypothesis import strategies as st
 from hypothesis.configuration import set_hypothesis_home_dir
+from hypothesis.internal.conjecture import providers
 
 HANG_S = 120  # a case takes milliseconds
 
 set_hypothesis_home_dir(pathlib.Path(tempfile.gettempdir()) / "hypothesis")  # and not into the clone
+
+# Constants of those of this project's modules that are imported would be drawn now and then, and examples would depend on
+# which tests run before, and on every edited number. There is no setting for it.
+providers._get_local_constants = lambda: providers._local_constants
 
 
 def seeded(max_examples: int):

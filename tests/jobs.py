@@ -43,8 +43,10 @@ class Job:
     def until(self, condition: Callable[[], bool]) -> None:
         """Waits for something that happens while all run."""
         deadline = time.monotonic() + TIMEOUT_S
-        while not condition():
-            alive = [process.poll() is None for process in self.processes]
+        while True:
+            alive = [process.poll() is None for process in self.processes]  # before: one may end as it happens
+            if condition():
+                return
             assert all(alive) and time.monotonic() < deadline, self.all_printed()
             time.sleep(0.02)
 
@@ -90,9 +92,7 @@ class Jobs:
         self._count += 1
         folder = self._folder / f"job{self._count}"
         folder.mkdir()
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{free.getsockname()[1]}"
+        reserved, address = reserve_address()
         environment = os.environ | {
             "JAX_NUM_CPU_DEVICES": str(2 // hosts), "JAX_COORDINATOR_BIND_ADDRESS": address, "PYTHONUNBUFFERED": "1",
             "JAX_COMPILATION_CACHE_DIR": str(self._folder / "cache"),
@@ -112,6 +112,15 @@ class Jobs:
             yield job
         finally:
             job.kill()
+            reserved.close()
+
+
+def reserve_address() -> tuple[socket.socket, str]:
+    """A HOST:PORT for a coordinator on this machine, that nobody else is given while the socket is open."""
+    reserved = socket.socket()
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as gRPC's servers have it: they may bind it, too
+    reserved.bind(("127.0.0.1", 0))
+    return reserved, f"127.0.0.1:{reserved.getsockname()[1]}"
 
 
 def has_stacks(printed: str) -> bool:

@@ -460,6 +460,12 @@ class Host:
             assert time.monotonic() < deadline, self("state")
             time.sleep(0.05)
 
+    def wait_until_printed(self, text: str) -> None:
+        deadline = time.monotonic() + 30
+        while text not in (self.run_dir / "log").read_text():
+            assert time.monotonic() < deadline, self("state")
+            time.sleep(0.05)
+
 
 def test_worker_runs_main_detached_and_tells_how_it_stands(tmp_path, fake_main):
     host = Host(tmp_path, fake_main("wait", 42, 3))
@@ -468,6 +474,7 @@ def test_worker_runs_main_detached_and_tells_how_it_stands(tmp_path, fake_main):
     assert host("state") == "host: ready"
     host("start")
     host.wait_for("running")
+    host.wait_until_printed("ready")
     with pytest.raises(AssertionError, match="still runs here"):
         host("start")
     host("stop")

@@ -18,6 +18,7 @@ from cover_jax import exit_codes, train
 from cover_jax.report import __main__ as report
 from data_pipelines import prepare
 from tests import browser
+from tests.jobs import saved_steps
 
 STEPS = 12
 SMALL = [
@@ -78,7 +79,7 @@ def test_killed_and_continued_ends_bit_for_bit_the_same(undisturbed, digits_dir,
         command("demo.py", tmp_path, digits_dir, *SMALL), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 300
-    while not (tmp_path / "checkpoints" / "4").exists():
+    while max(saved_steps(tmp_path), default=0) < 4:
         assert process.poll() is None and time.monotonic() < deadline, "ended before it could be killed"
         time.sleep(0.02)
     process.kill()

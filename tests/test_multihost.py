@@ -6,7 +6,6 @@ import json
 import os
 import pathlib
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -57,9 +56,7 @@ def run(tmp_path_factory):
             "JAX_NUM_CPU_DEVICES": str(4 // processes), "JAX_COMPILATION_CACHE_DIR": str(cache_dir),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }  # fmt: skip
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{free.getsockname()[1]}"
+        reserved, address = jobs.reserve_address()
         env["JAX_COORDINATOR_BIND_ADDRESS"] = address
         commands = []
         for host in range(processes):
@@ -70,7 +67,8 @@ def run(tmp_path_factory):
                 *([f"--coordinator={address}", f"--num_processes={processes}", f"--process_id={host}"]
                   if processes > 1 else []),
             ])  # fmt: skip
-        return _wait(commands, env, folder)
+        with reserved:
+            return _wait(commands, env, folder)
 
     return run
 

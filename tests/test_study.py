@@ -19,6 +19,7 @@ from cover_jax import config as config_lib
 from cover_jax import exit_codes, flops
 from cover_jax.study import execute, plan, plots, results, summary, table
 from tests import tiny_study
+from tests.jobs import saved_steps
 
 WORKDIR = pathlib.Path("/none")
 
@@ -375,7 +376,7 @@ def test_the_command_killed_and_continued(tmp_path):
     """Killed in the midst of a run, it leaves no process that the next start would find at work."""
     after = tmp_path / "study/runs/after/seed3_draw1"
     endless = start_study(tmp_path, "--config.settings.after.steps=100000")
-    while not (after / "checkpoints" / "2").exists():
+    while not saved_steps(after):
         assert endless.poll() is None, endless.communicate()[1]
         time.sleep(0.1)
     endless.kill()

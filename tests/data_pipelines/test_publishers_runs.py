@@ -67,6 +67,7 @@ def test_what_was_read_before_a_kill_is_not_read_again(tmp_path, clips, monkeypa
     while len(list(work.glob("*.chunk"))) < 3:
         assert process.poll() is None and time.monotonic() < deadline, "it never began to read"
         time.sleep(0.005)
+    os.kill(process.pid, signal.SIGSTOP)  # it hands out no more work
     workers = psutil.Process(process.pid).children(recursive=True)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
