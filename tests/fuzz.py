@@ -17,8 +17,8 @@ HANG_S = 120  # a case takes milliseconds
 
 set_hypothesis_home_dir(pathlib.Path(tempfile.gettempdir()) / "hypothesis")  # and not into the clone
 
-# Constants of those of this project's modules that are imported would be drawn now and then, and examples would depend on
-# which tests run before, and on every edited number. There is no setting for it.
+# Hypothesis would draw constants of this project's modules now and then, of those that are imported: examples would
+# depend on which tests run before, and on every edited number. There is no setting for it.
 providers._get_local_constants = lambda: providers._local_constants
 
 
