@@ -130,10 +130,10 @@ CHANGED = {
     "clips_twice": {"datasets.appearance.train_split", "datasets.motion.train_split"},
     "steps_half": {"steps"},
     "steps_twice": {"steps"},
-    "images_half": {"datasets.images.batch_size"},
-    "images_twice": {"datasets.images.batch_size"},
-    "light_motion": {"datasets.motion.loss_weight"},
-    "light_images": {"datasets.images.loss_weight"},
+    "batch_half": {"datasets.images.batch_size"},
+    "batch_twice": {"datasets.images.batch_size"},
+    "motion_weight": {"datasets.motion.loss_weight"},
+    "images_weight": {"datasets.images.loss_weight"},
     "interleave": {"plan", "steps"},
 }
 

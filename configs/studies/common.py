@@ -16,7 +16,7 @@ def get_config() -> ml_collections.ConfigDict:
     study.settings = ConfigDict(sort_keys=False)  # name -> setting(), in the order of the table, starts first
 
     # A replicate is one run of each setting. The i-th has seeds[i], and trains on draw draws[i] of the data: settings
-    # are compared within replicates. Draw 0 is what the settings were chosen on; it is none of those reported.
+    # are compared within replicates. Draw 0 is what settings are chosen on, and not reported on.
     study.seeds = (0, 1, 2, 3, 4)
     study.draws = (1, 2, 3, 4, 5)
     # Dataset -> examples of a draw: the n-th is train[n * examples:(n + 1) * examples]; 0: all of them, in every draw.

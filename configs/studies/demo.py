@@ -4,7 +4,8 @@
     python -m cover_jax.study --config=configs/studies/demo.py:few --workdir=/tmp/few_study
 
 Every setting takes as many steps, and so the same batches of each of its datasets. `:few` takes twice the demo's steps
-on few clips of each kind: motion is learnt, and nothing is at its best yet. RESULTS.md has what came out.
+on few clips of each kind: motion is learnt, and nothing is at its best yet. It has controls: of compute, by more steps,
+and of images seen before. RESULTS.md has what came out.
 """
 
 from configs import datasets, demo
@@ -43,11 +44,12 @@ def _on_few_clips(study):
     study.run.datasets[RELATED] = datasets.digits("motion", batch_size=16, eval_split="")
     study.run.datasets[RELATED].train_split = "train[900:]"  # beyond the draws 0 to 5
     # 64 images are as much work as 16 clips. So this many steps on two datasets of clips are as much as `steps` on all.
-    both, steps, on_two = (APPEARANCE, MOTION), study.run.steps, 3 * study.run.steps // 2
+    steps, on_two = study.run.steps, 3 * study.run.steps // 2
+    clips = APPEARANCE, MOTION
     images_before = {"start": IMAGES}
     study.settings.related = common.setting("joint with more of its kind", (MOTION, RELATED), steps)
-    study.settings.joint_compute = common.setting("joint, compute of the demo", both, on_two)
-    study.settings.joint_exposure = common.setting("joint, same images before", both, steps, **images_before)
+    study.settings.joint_compute = common.setting("joint, compute of the demo", clips, on_two)
+    study.settings.joint_exposure = common.setting("joint, same images before", clips, steps, **images_before)
     study.settings.appearance_exposure = common.setting(
         "alone, same images before", (APPEARANCE,), steps, **images_before
     )

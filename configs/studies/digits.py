@@ -2,8 +2,9 @@
 
     python -m cover_jax.study --config=configs/studies/digits.py --workdir=/tmp/digits
 
-An image model (400 steps on single digits) becomes a video model as TimeSformer's authors do it, `temporal_fc` at zero,
-and is trained in each setting from there. Everything here is this project's choice. RESULTS.md has what came out.
+An image model (400 steps on single digits) becomes a video model as TimeSformer's authors do it: `temporal_fc` begins
+at zero, in the image model, which trains it but a little. The video model is trained in each setting from there.
+Everything here is this project's choice. RESULTS.md has what came out.
 """
 
 import math
@@ -59,7 +60,7 @@ def run():
     config.input.leaks = "ignore"  # the digits are divided once, for all three
     config.model.remat = "none"  # so small a model needs no memory saved
     config.model.temporal_init = "zeros"
-    config.model.time_embed_std = 0.0  # what else could be: regime.py
+    config.model.time_embed_std = 0.0  # regime.py tries 0.5
     config.optimizer.warmup_steps = 50
     return config
 

@@ -32,9 +32,9 @@ class Change:
         label: of it, in the table.
         model: keys of the model, which then has an image model of its own to start from.
         datasets: dataset -> its keys.
-        steps: on each dataset of a setting.
+        steps: with the plan "interleave" on each of the datasets, else on all at once.
         plan: how the datasets share the steps.
-        concerns: the settings that it makes another model of. The others are those of digits.py.
+        concerns: the settings that are trained anew with it. In place of the others stand those without a change.
     """
 
     label: str
@@ -46,7 +46,7 @@ class Change:
 
 
 def clips(appearance: int, motion: int) -> dict:
-    """Changes of both kinds of clips; more than digits.py has are also some of its draw 1."""
+    """Changes of both kinds of clips; beyond draw 0, of 60 and 300, they are those of draw 1."""
     sizes = {APPEARANCE: appearance, MOTION: motion}
     return {name: {"train_split": f"train[0:{size}]"} for name, size in sizes.items()}
 
@@ -60,12 +60,12 @@ CHANGES = {
     "frames": Change("8 frames", {"num_frames": 8}, {name: {"num_frames": 8} for name in (APPEARANCE, MOTION)}),
     "clips_half": Change("half the clips", datasets=clips(30, 150)),
     "clips_twice": Change("twice the clips", datasets=clips(120, 600)),
-    "steps_half": Change("half the steps", steps=STEPS // 2),
-    "steps_twice": Change("twice the steps", steps=2 * STEPS),
-    "images_half": Change("16 images a step", datasets={IMAGES: {"batch_size": 16}}, concerns=WITH_IMAGES),
-    "images_twice": Change("64 images a step", datasets={IMAGES: {"batch_size": 64}}, concerns=WITH_IMAGES),
-    "light_motion": Change("motion weighs 0.3", datasets={MOTION: {"loss_weight": 0.3}}, concerns=WITH_MOTION),
-    "light_images": Change("images weigh 0.3", datasets={IMAGES: {"loss_weight": 0.3}}, concerns=WITH_IMAGES),
+    "steps_half": Change("half the steps, same warm-up", steps=STEPS // 2),
+    "steps_twice": Change("twice the steps, same warm-up", steps=2 * STEPS),
+    "batch_half": Change("16 images a step", datasets={IMAGES: {"batch_size": 16}}, concerns=WITH_IMAGES),
+    "batch_twice": Change("64 images a step", datasets={IMAGES: {"batch_size": 64}}, concerns=WITH_IMAGES),
+    "motion_weight": Change("motion weighs 0.3", datasets={MOTION: {"loss_weight": 0.3}}, concerns=WITH_MOTION),
+    "images_weight": Change("images weigh 0.3", datasets={IMAGES: {"loss_weight": 0.3}}, concerns=WITH_IMAGES),
     "interleave": Change("one dataset a step", plan="interleave", concerns=TOGETHER),
 }
 
