@@ -50,7 +50,7 @@ def _delay_aborts() -> None:
     """With the first host goes JAX's service, at which JAX aborts the others: the lifeline must have time to say why.
 
     abort() then calls sleep(SIGABRT), of 6 s, and ends the process after it. It is C's, as a handler in Python would
-    wait for the interpreter.
+    wait for the interpreter. An abort of any other reason comes 6 s later, without faulthandler's stacks.
     """
     libc = ctypes.CDLL(None)
     libc.signal.argtypes, libc.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
