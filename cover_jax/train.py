@@ -82,7 +82,11 @@ class Run:
         self._init = compilation.jit(self._make_init, out_shardings=self.shardings)
         self.step_fn = compilation.jit(
             train_step.make_train_step(
-                config, self.model, self.class_names, self.tx, self.schedule,
+                config,
+                self.model,
+                self.class_names,
+                self.tx,
+                self.schedule,
                 sharding.cut_batch(self.mesh, config.optimizer.grad_accum_steps),
             ),
             donate_argnums=0,
@@ -104,7 +108,9 @@ class Run:
         """A model with these heads, its optimizer, (key -> its first state), and that state's shapes and shardings."""
         config = self.config
         model = cover.functional(
-            config.model, num_classes, constrain=sharding.constrain_batch(self.mesh),
+            config.model,
+            num_classes,
+            constrain=sharding.constrain_batch(self.mesh),
             qkv_sharding=sharding.qkv_sharding(self.mesh),
         )
         tx = optimizer.make_optimizer(config.optimizer, self.schedule, jax.eval_shape(model.init, self.key), kept)

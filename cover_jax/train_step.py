@@ -45,8 +45,12 @@ def make_init(model: Functional, tx: optax.GradientTransformation, ema_decay: fl
 
 
 def make_train_step(
-    config: ConfigDict, model: Functional, class_names: dict[str, tuple[str, ...]], tx: optax.GradientTransformation,
-    schedule: optax.Schedule, cut: Callable[[jax.Array], jax.Array],
+    config: ConfigDict,
+    model: Functional,
+    class_names: dict[str, tuple[str, ...]],
+    tx: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    cut: Callable[[jax.Array], jax.Array],
 ) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
     """Builds `train_step(state, {dataset: Batch}) -> (state, metrics)`; jit it with the state donated.
 

@@ -61,7 +61,6 @@ class Leaks:
         }
 
 
-
 def find(training: Mapping, validation: Mapping, frames_features: Mapping[str, str], measure: bool) -> list[Leaks]:
     """Compares each validation split with the training splits of all other datasets.
 

@@ -115,11 +115,14 @@ def test_randaugment_layers_follow_one_another(clip_THWC):
     np.testing.assert_allclose(got, frames, atol=1e-3)
 
 
-@pytest.mark.parametrize("change", [
-    lambda key, frames: augment.color_jitter(key, frames, 1.0, 0.5),
-    lambda key, frames: augment.randaugment(key, frames, 2, 15),
-    lambda key, frames: augment.erase(key, frames, 1.0),
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda key, frames: augment.color_jitter(key, frames, 1.0, 0.5),
+        lambda key, frames: augment.randaugment(key, frames, 2, 15),
+        lambda key, frames: augment.erase(key, frames, 1.0),
+    ],
+)
 def test_frames_of_a_clip_stay_alike(change, clip_THWC):
     still = np.repeat(clip_THWC[:1], 3, axis=0).astype(np.float32)
     out = many(lambda key: change(key, still), 8)
@@ -136,10 +139,13 @@ def test_color_jitter_factors():
     assert 0.6 <= factors.min() < 0.61 and 1.39 < factors.max() <= 1.4
 
 
-@pytest.mark.parametrize(("change", "statistic"), [
-    (augment._contrast, lambda x: x.std(axis=(0, 1, 2)).mean()),
-    (augment._color, lambda x: x.std(axis=-1).mean()),
-])
+@pytest.mark.parametrize(
+    ("change", "statistic"),
+    [
+        (augment._contrast, lambda x: x.std(axis=(0, 1, 2)).mean()),
+        (augment._color, lambda x: x.std(axis=-1).mean()),
+    ],
+)
 def test_contrast_and_saturation_scale_what_they_name(change, statistic, clip_THWC):
     frames = 100 + (clip_THWC.astype(np.float32) - 100) / 4  # far from 0 and 255, which clip
     assert statistic(np.asarray(change(frames, 1.5))) == pytest.approx(1.5 * statistic(frames), rel=1e-3)

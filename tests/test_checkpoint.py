@@ -13,7 +13,10 @@ META = {
     "heads": {"a": ["run", "sit"], "b": ["x"]},
     "data": {"a": {"builder": "video_folder/a", "examples": 9, "fingerprint": "f"}},
     "config": {
-        "seed": 0, "plan": "joint", "steps": 5, "allow_changed_mix": False,
+        "seed": 0,
+        "plan": "joint",
+        "steps": 5,
+        "allow_changed_mix": False,
         "datasets": {"a": {"batch_size": 8, "label_smoothing": 0.0, "weight": 1.0}},
     },
     "versions": {},
@@ -85,9 +88,7 @@ def test_what_a_dataset_that_stays_is_may_not_change_with_the_mix():
 
 def test_what_may_change_is_told():
     meta = changed("config", "datasets", "a", "label_smoothing", value=0.1)
-    assert same_run.check(META, meta, "here") == [
-        "config.datasets.a.label_smoothing: 0.0 in the checkpoint, 0.1 now"
-    ]
+    assert same_run.check(META, meta, "here") == ["config.datasets.a.label_smoothing: 0.0 in the checkpoint, 0.1 now"]
 
 
 def save(folder, accuracies, ema_decay=0.9):

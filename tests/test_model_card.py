@@ -119,7 +119,7 @@ def test_what_the_card_says(exported):
         assert row in said
     assert "| motion | digits/motion | 4 | 0 | train 4 of 6 listed (2 missing) |" in said
     assert "- leaks: 2 validation examples of motion stand in the training set of images as 3 (3 by file)" in said
-    assert "| `model.variant` | `\"mu/8\"` | `\"B/16\"` |" in said
+    assert '| `model.variant` | `"mu/8"` | `"B/16"` |' in said
     assert "/home/me" not in said, "where data stood is nobody's business"
     assert r"0. left \| right" in said and r"1. \<i\>up\</i\>" in said and r"2. \_down\_" in said
     assert "A clip is 4 frames, the middle ones of as many equal parts of a video." in said

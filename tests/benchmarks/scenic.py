@@ -29,9 +29,7 @@ def write(path: str, examples: list[tuple[bytes, ...]]) -> None:
             writer.write(example.SerializeToString())
 
 
-def batches(
-    path: str, *, num_frames: int, stride: int, size_px: int, batch_size: int, threads: int, scales=SCALES
-):
+def batches(path: str, *, num_frames: int, stride: int, size_px: int, batch_size: int, threads: int, scales=SCALES):
     """Endless batches of float32 [B, T, S, S, 3] and labels, as a NumPy iterator; `scales` of (1, 1): no scaling."""
 
     def example(record):

@@ -86,9 +86,7 @@ def output_and_gradient(form: str, qkv_BTSC, axis: str):
 def test_the_gpu_s_attention_sees_the_same_sequences(monkeypatch, axis, frames, tokens):
     """JAX's own implementation of the same function takes cuDNN's place; one of the two lengths is odd."""
     plain = jax.nn.dot_product_attention
-    monkeypatch.setattr(
-        jax.nn, "dot_product_attention", lambda *qkv, implementation, **lengths: plain(*qkv, **lengths)
-    )
+    monkeypatch.setattr(jax.nn, "dot_product_attention", lambda *qkv, implementation, **lengths: plain(*qkv, **lengths))
     qkv = jax.random.normal(jax.random.key(0), (2, frames, tokens, 3 * 2 * 8))
     for found, expected in zip(
         output_and_gradient("cudnn", qkv, axis), output_and_gradient("einsum", qkv, axis), strict=True
