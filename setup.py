@@ -48,7 +48,7 @@ setup(
     extras_require={
         "gcs": GCS,  # checkpoints in gs://
         "tpu": ["jax[tpu]>=0.10.2", *GCS],
-        "plan": ["jax[tpu]>=0.10.2"],  # its compiler alone, on any Linux machine: cover_jax/plan.py
+        "plan": ["jax[tpu]>=0.10.2"],  # its compiler alone, on any Linux machine: cover_jax/plan/compiler.py
         "cuda": ["jax[cuda12]>=0.10.2"],
         "beam": ["apache-beam>=2.77"],  # prepares datasets on clusters; the command `tfds` needs it as well
         "notebook": NOTEBOOK,

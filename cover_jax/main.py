@@ -14,20 +14,13 @@ from absl import app, flags, logging
 from etils import epath
 from ml_collections import config_flags
 
-from cover_jax import (
-    command_line,
-    comparison,
-    compilation,
-    exit_codes,
-    hosts,
-    lease,
-    lifeline,
-    output,
-    preemption,
-    sharding,
-    watchdog,
-)
-from cover_jax import config as config_lib
+from cover_jax import errors
+from cover_jax.config import checks
+from cover_jax.config import flags as cover_flags
+from cover_jax.errors import ConfigError
+from cover_jax.evaluation import comparison
+from cover_jax.fault_tolerance import peers, preemption, tolerant_io, watchdog, workdir_lease
+from cover_jax.parallel import compilation, hosts, sharding
 from data_pipelines import catalog
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/, as FILE or FILE:ARGUMENT.")
@@ -43,7 +36,7 @@ _NEWS_S = 1.0  # until the end of another host is known here
 
 # What the user can put right: the message says how, and a traceback would bury it.
 _USER_ERRORS = (
-    config_lib.ConfigError, catalog.DatasetNotPreparedError, FileNotFoundError, NotADirectoryError, PermissionError,
+    ConfigError, catalog.DatasetNotPreparedError, FileNotFoundError, NotADirectoryError, PermissionError,
 )  # fmt: skip
 
 
@@ -51,15 +44,15 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"arguments that are no flags: {' '.join(argv[1:])}")
     config = _CONFIG.value
-    output.never_fail()
+    tolerant_io.tolerate_output_errors()
     signal.signal(signal.SIGINT, _interrupt)
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # what the libraries note on their way would bury the run's own lines
-        output.leave_out_orphans()
+        tolerant_io.hide_orphaned_errors()
     if _MODE.value == "train":
         preemption.listen()
     try:
-        config_lib.validate(config)
+        checks.validate(config)
         _start_distributed(config.timeouts)  # before anything that may fail on one host alone
         sharding.make_mesh(config.mesh)
         _check_folders(config)
@@ -68,7 +61,7 @@ def main(argv: list[str]) -> None:
         _end(error)
     if jax.distributed.is_initialized():
         jax.distributed.shutdown()  # which waits for all
-        lifeline.leave()
+        peers.leave()
     watchdog.stop()
     sys.exit(code)
 
@@ -76,13 +69,13 @@ def main(argv: list[str]) -> None:
 def _interrupt(*_) -> None:
     """Ctrl-C. Not by KeyboardInterrupt, which is lost where it comes in a callback, and other hosts would wait."""
     cause = "interrupted; the same command goes on from the newest checkpoint"
-    threading.Thread(target=lifeline.end, args=(exit_codes.INTERRUPTED, cause), daemon=True).start()
+    threading.Thread(target=peers.end, args=(errors.INTERRUPTED, cause), daemon=True).start()
 
 
 def _check_folders(config) -> None:
     for name, value in (("--workdir", _WORKDIR.value), ("config.data_dir", config.data_dir)):
         if value and epath.Path(value).is_file():
-            raise config_lib.ConfigError(f"{name}={value}: is a file; it must be a folder, which is made if missing")
+            raise ConfigError(f"{name}={value}: is a file; it must be a folder, which is made if missing")
     if config.compare_with and jax.process_index() == 0:
         _check_compare_with(config)
     for dataset in config.datasets.values():
@@ -91,14 +84,16 @@ def _check_folders(config) -> None:
 
 
 def _check_compare_with(config) -> None:
-    from cover_jax import checkpoint  # here, as orbax takes longer to load than a wrong config should take to fail
+    from cover_jax.checkpoint import (
+        layout,  # here, as orbax takes longer to load than a wrong config should take to fail
+    )
 
     try:
         comparison.check(config)
-    except config_lib.ConfigError as error:
-        if _MODE.value == "evaluate" or not checkpoint.steps(_WORKDIR.value):
+    except ConfigError as error:
+        if _MODE.value == "evaluate" or not layout.saved_steps(_WORKDIR.value):
             raise
-        hosts.say(f"WARNING: {error}")  # a folder that has gone since the run began does not hold it up
+        hosts.print_on_host0(f"WARNING: {error}")  # a folder that has gone since the run began does not hold it up
 
 
 def _start_distributed(timeouts) -> None:
@@ -115,40 +110,40 @@ def _start_distributed(timeouts) -> None:
             raise hosts.LostPeerError(f"the hosts have not found each other: {error}") from error
         if _MODE.value == "train":
             preemption.hand_over()
-        lifeline.start()
+        peers.start()
     watchdog.enter("start")
 
 
 def _end(error: Exception) -> None:
     """Ends all hosts with the exit code of an error; its message is the last line. Does not return."""
-    code = exit_codes.CONFIG if isinstance(error, _USER_ERRORS) else getattr(error, "exit_code", exit_codes.FAILED)
+    code = errors.CONFIG if isinstance(error, _USER_ERRORS) else getattr(error, "exit_code", errors.FAILED)
     message = str(error)
-    if code == exit_codes.FAILED:
+    if code == errors.FAILED:
         traceback.print_exception(error)
         message = " ".join("".join(traceback.format_exception_only(error)).split())  # one line, the last
     if jax.distributed.is_initialized():
         time.sleep(_NEWS_S)  # another host's end may be the reason, which it says itself
-    lifeline.end(code, message)
+    peers.end(code, message)
 
 
 def _run(config) -> int:
     """The exit code of a run that ended as it should."""
     # Here and not above: it brings TensorFlow, which takes longer to load than a wrong config should take to fail.
-    from cover_jax import train
+    from cover_jax.training import loop
 
     if config.compilation_cache:
         compilation.keep_compiled(str(epath.Path(_WORKDIR.value) / "compilation_cache"))
     if _MODE.value == "evaluate":
-        train.evaluate_checkpoint(config, _WORKDIR.value)
-        return exit_codes.DONE
-    with lease.hold(_WORKDIR.value):
+        loop.evaluate_checkpoint(config, _WORKDIR.value)
+        return errors.DONE
+    with workdir_lease.hold(_WORKDIR.value):
         try:
-            train.train(config, _WORKDIR.value)
-        except train.PreemptedError as stopped:
-            hosts.say(str(stopped))
+            loop.train(config, _WORKDIR.value)
+        except loop.PreemptedError as stopped:
+            hosts.print_on_host0(str(stopped))
             return stopped.exit_code
-    return exit_codes.DONE
+    return errors.DONE
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=command_line.parse_flags)
+    app.run(main, flags_parser=cover_flags.parse_flags)

@@ -9,7 +9,7 @@ fi
 # An error within $( ) ends the script as one outside does.
 shopt -s inherit_errexit
 
-# Exit codes of main after which the same command goes on (cover_jax/exit_codes.py).
+# Exit codes of main after which the same command goes on (cover_jax/errors.py).
 # shellcheck disable=SC2034
 readonly PREEMPTED=42 LOST_PEER=47 HUNG=48 KILLED=137 # the last one is the shell's: 128 + SIGKILL
 

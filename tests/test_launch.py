@@ -14,7 +14,7 @@ import time
 import pytest
 import yaml
 
-from cover_jax import exit_codes
+from cover_jax import errors
 
 REPO = pathlib.Path(__file__).parents[1]
 LAUNCH = REPO / "launch"
@@ -277,7 +277,7 @@ def test_gke_creates_a_jobset_that_restarts_what_was_preempted(cloud):
     assert slices["replicas"] == 1
     job = slices["template"]["spec"]
     assert job["completions"] == job["parallelism"] == 8 and job["backoffLimit"] == 0
-    assert job["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"] == list(exit_codes.START_AGAIN)
+    assert job["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"] == list(errors.START_AGAIN)
     pod = job["template"]["spec"]
     assert pod["serviceAccountName"] == "trainer" and pod["restartPolicy"] == "Never"
     assert pod["nodeSelector"] == {
@@ -413,9 +413,9 @@ def test_again_does_not_count_hosts_that_are_lost_after_a_long_time(fake_main):
     assert again(fake_main(*[47] * 9, 0) | {"COVER_SHORT_S": "0"}).returncode == 0
 
 
-@pytest.mark.parametrize("code", [v for k, v in vars(exit_codes).items() if k.isupper() and isinstance(v, int)])
+@pytest.mark.parametrize("code", [v for k, v in vars(errors).items() if k.isupper() and isinstance(v, int)])
 def test_again_obeys_every_exit_code(fake_main, code):
-    runs = 2 if code in exit_codes.START_AGAIN else 1
+    runs = 2 if code in errors.START_AGAIN else 1
     assert len(again(fake_main(code, 0)).stdout.splitlines()) == runs
 
 

@@ -14,11 +14,12 @@ import orbax.checkpoint as ocp
 import pytest
 from etils import epath
 
-from cover_jax import exit_codes, train
+from cover_jax import errors
 from cover_jax.report import __main__ as report
-from data_pipelines import prepare
-from tests import browser
-from tests.jobs import saved_steps
+from cover_jax.training import progress
+from data_pipelines.prepare import __main__ as prepare
+from tests.helpers import browser
+from tests.helpers.jobs import saved_steps
 
 STEPS = 12
 SMALL = [
@@ -144,15 +145,15 @@ def test_errors_come_within_ten_seconds_and_last(tmp_path, config, flags, messag
     done = subprocess.run(command(config, tmp_path, tmp_path, *flags), capture_output=True, text=True, timeout=60)
     assert time.monotonic() - start < 10
     said = re.search(r"^error: .*\Z", done.stderr, re.MULTILINE | re.DOTALL)
-    assert done.returncode == exit_codes.CONFIG and said and message in said.group(), done.stderr
+    assert done.returncode == errors.CONFIG and said and message in said.group(), done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_a_first_start_that_was_not_written_whole_is_written_anew(tmp_path):
     workdir = epath.Path(tmp_path)
     (workdir / "first_start.json").write_text("")
-    start = train._first_start(workdir)
-    assert time.time() - start < 60 and train._first_start(workdir) == start
+    start = progress.first_start_s(workdir)
+    assert time.time() - start < 60 and progress.first_start_s(workdir) == start
 
 
 @pytest.mark.slow

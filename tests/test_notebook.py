@@ -10,7 +10,7 @@ import zipfile
 
 import pytest
 
-from cover_jax import checkpoint
+from cover_jax.checkpoint import restore
 
 nbclient = pytest.importorskip("nbclient", reason="pip install -e '.[notebook]' to run the notebook")
 nbformat = pytest.importorskip("nbformat")
@@ -90,6 +90,6 @@ def test_every_cell_runs_on_the_embedded_clips(notebook, tmp_path, monkeypatch):
     assert any("image/png" in output.get("data", {}) for output in cell_with(code, "plt.show()").outputs)
     assert any("<video" in output.get("data", {}).get("text/html", "") for output in cell_with(code, "Video(").outputs)
     assert "<iframe" in cell_with(code, "cover_jax.report").outputs[-1]["data"]["text/html"]
-    trained = checkpoint.load_trained(str(tmp_path / "saved"))
+    trained = restore.load_trained(str(tmp_path / "saved"))
     assert trained.step == 40
     assert trained.class_names == {"mine": ["moving down", "moving left", "moving right", "moving up"]}

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from data_pipelines.page import Html, escape
+from data_pipelines.html import Html, escape
 
 WIDTH, HEIGHT = 400, 220  # of the drawing, in its own units; it is as wide as there is room
 LEFT, RIGHT, TOP, BOTTOM = 50, 20, 10, 26  # around the curves

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from cover_jax.metrics import Predictions
-from data_pipelines import page
-from data_pipelines.page import Html, escape
+from cover_jax.evaluation.metrics import Predictions
+from data_pipelines import html
+from data_pipelines.html import Html, escape
 
 # C classes, S side of the picture
 
@@ -110,7 +110,7 @@ class _Seen:
             pair = most_often.get(int(i))
             taken_for = f"{self.class_names[pair.top1]} ({pair.count})" if pair else ""
             rows.append([self.class_names[i], self.totals[i], _share(self.hits[i] / self.totals[i]), taken_for])
-        return page.table(["class", "examples", "right", "mistaken for"], rows, ("examples", "right"), title)
+        return html.table(["class", "examples", "right", "mistaken for"], rows, ("examples", "right"), title)
 
     def absent(self) -> Html:
         """Which classes have no examples."""
@@ -131,7 +131,7 @@ def _pairs(pairs: list[Pair], seen: _Seen) -> Html:
         [names[pair.label], names[pair.top1], pair.count, f"{pair.count / seen.totals[pair.label]:.1%}"]
         for pair in pairs[:SHOWN_PAIRS]
     ]
-    return page.table(columns, rows, columns[2:], "Most confused pairs")
+    return html.table(columns, rows, columns[2:], "Most confused pairs")
 
 
 def _table(predictions: Predictions, class_names: Sequence[str]) -> Html:
@@ -144,7 +144,7 @@ def _table(predictions: Predictions, class_names: Sequence[str]) -> Html:
         cells = "".join(_cell(confusion[i, j], shares[i, j], i == j) for j in range(len(class_names)))
         body += f'<tr><th scope="row" title="{escape(name)}">{escape(name)}</th>{cells}</tr>'
     table = f'<table class="confusion"><thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table>'
-    return Html(f"<p>Rows: true classes. Columns: predicted ones.</p>{page.scrolling(table, 'Confusion matrix')}")
+    return Html(f"<p>Rows: true classes. Columns: predicted ones.</p>{html.scrolling(table, 'Confusion matrix')}")
 
 
 def _cell(count: int, share: float, hit: bool) -> str:
@@ -167,4 +167,4 @@ def _picture(predictions: Predictions, class_names: Sequence[str]) -> Html:
     image = Image.fromarray(np.kron(rgba_SS4, np.ones((factor, factor, 1), np.uint8)))
     said = f"{num_classes} classes, in the order of their labels. Rows: true. Columns: predicted. Blue: right."
     alt = f"Confusion matrix, {predictions.accuracies['top1']:.1%} of the examples on its diagonal"
-    return Html(f'<div class="matrix">{page.picture(image, alt, said, "PNG")}</div>')
+    return Html(f'<div class="matrix">{html.picture(image, alt, said, "PNG")}</div>')

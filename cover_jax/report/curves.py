@@ -5,7 +5,7 @@ from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.util import tensor_util
 
 from cover_jax.report import chart
-from data_pipelines.page import Html
+from data_pipelines.html import Html
 
 Scalars = dict[str, chart.Points]  # tag -> its points
 OF_RUN = {  # tag -> title, and whether it is a share
@@ -40,7 +40,7 @@ def _points(events) -> chart.Points:
     return [(step, float(tensor_util.make_ndarray(newest[step].tensor_proto))) for step in sorted(newest)]
 
 
-def of_dataset(scalars: Scalars, name: str) -> Html:
+def render_dataset(scalars: Scalars, name: str) -> Html:
     """Loss and accuracies of one dataset."""
     loss = {"training": scalars.get(f"train/{name}/loss", [])}
     accuracy = {
@@ -51,7 +51,7 @@ def of_dataset(scalars: Scalars, name: str) -> Html:
     return _grid([chart.draw("Loss", loss), chart.draw("Accuracy", accuracy, percent=True)])
 
 
-def of_run(scalars: Scalars) -> Html:
+def render_run(scalars: Scalars) -> Html:
     """What concerns all datasets: rates, norms, speed."""
     return _grid([
         chart.draw(title, {title: scalars.get(tag, [])}, percent) for tag, (title, percent) in OF_RUN.items()

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from cover_jax.evaluated import Evaluated
-from cover_jax.metrics import Predictions
-from data_pipelines import facts, page, records
-from data_pipelines.page import Html, escape
+from cover_jax.evaluation.metrics import Predictions
+from cover_jax.evaluation.saved_predictions import SavedPredictions
+from data_pipelines import html
+from data_pipelines.html import Html, escape
+from data_pipelines.leaks import facts
+from data_pipelines.stream import records
 
 NUM_WORST, NUM_BEST = 12, 6  # at most half of all each
 FRAMES = 3  # of a clip, beside each other
@@ -20,7 +22,7 @@ class UnavailableError(Exception):
     """The pictures cannot be shown; the message says why."""
 
 
-def section(evaluated: Evaluated, class_names: Sequence[str], dataset, data_dir: str) -> Html:
+def section(evaluated: SavedPredictions, class_names: Sequence[str], dataset, data_dir: str) -> Html:
     """Worst and best examples of one dataset; where its data is not there, why not.
 
     Args:
@@ -40,7 +42,7 @@ def section(evaluated: Evaluated, class_names: Sequence[str], dataset, data_dir:
 
     def shown(rows):
         figures = [_figure(split, predictions, row, class_names, dataset.frames_feature, clips) for row in rows]
-        return page.pictures(figures, "16rem" if clips else "8.5rem")
+        return html.pictures(figures, "16rem" if clips else "8.5rem")
 
     return Html(
         f"<h3>Worst: the true class has the lowest probability</h3>{shown(order[:half][:NUM_WORST])}"
@@ -48,7 +50,7 @@ def section(evaluated: Evaluated, class_names: Sequence[str], dataset, data_dir:
     )
 
 
-def _open(evaluated: Evaluated, dataset, data_dir: str) -> records.Split:
+def _open(evaluated: SavedPredictions, dataset, data_dir: str) -> records.Split:
     """The evaluated split.
 
     Raises:
@@ -70,12 +72,12 @@ def _figure(split, predictions: Predictions, row: int, class_names, frames_featu
     text += f"<br>taken for <b>{escape(said)}</b> {said_sure:.1%}" if true != said else ""
     try:
         jpegs, source = facts.some_frames(split, int(predictions.index[row]), frames_feature, FRAMES if clips else 1)
-        image = _side_by_side([page.thumbnail(jpeg, FRAME_PX if clips else IMAGE_PX) for jpeg in jpegs])
+        image = _side_by_side([html.thumbnail(jpeg, FRAME_PX if clips else IMAGE_PX) for jpeg in jpegs])
     except (*facts.DAMAGE, OSError) as error:
         return Html(f"<figure>{text}<br>cannot be read: {escape(type(error).__name__)}</figure>")
     alt = f"{'Frames of a clip' if clips else 'An image'} of {true}, taken for {said}"
     name = f'<br><span class="muted">{escape(source)}</span>' if source else ""
-    return page.picture(image, alt, Html(text + name))
+    return html.picture(image, alt, Html(text + name))
 
 
 def _side_by_side(frames: list[Image.Image]) -> Image.Image:

@@ -13,9 +13,10 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
-from cover_jax import command_line, exit_codes
-from cover_jax import config as config_lib
-from cover_jax.study import execute, plan, summary
+from cover_jax import errors
+from cover_jax.config import flags as cover_flags
+from cover_jax.errors import ConfigError
+from cover_jax.study import design, execute, summary
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/studies/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for runs, table and plots; local.")
@@ -32,19 +33,19 @@ def main(argv: list[str]) -> None:
     study, workdir = _CONFIG.value, pathlib.Path(_WORKDIR.value).expanduser().resolve()
     try:
         if "://" in _WORKDIR.value:
-            raise config_lib.ConfigError(f"--workdir={_WORKDIR.value}: must be a local folder")
-        plan.check(study)
-        study = plan.only(study, _SETTINGS.value) if _SETTINGS.value else study
-        study = plan.quick(study) if _QUICK.value else study
-        found = execute.results_of(plan.runs(study, workdir), workdir, _WORKERS.value)
+            raise ConfigError(f"--workdir={_WORKDIR.value}: must be a local folder")
+        design.check(study)
+        study = design.only(study, _SETTINGS.value) if _SETTINGS.value else study
+        study = design.quick(study) if _QUICK.value else study
+        found = execute.results_of(design.runs(study, workdir), workdir, _WORKERS.value)
         part = "part_" if _SETTINGS.value or _QUICK.value else ""
         print(summary.write(study, found, workdir, part))
-    except config_lib.ConfigError as error:
+    except ConfigError as error:
         print(error, file=sys.stderr)
-        sys.exit(exit_codes.CONFIG)
+        sys.exit(errors.CONFIG)
     except execute.RunFailedError as error:
         sys.exit(str(error))
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=command_line.parse_flags)
+    app.run(main, flags_parser=cover_flags.parse_flags)

@@ -12,9 +12,10 @@ from concurrent.futures.process import BrokenProcessPool
 import jax
 from absl import logging
 
-from cover_jax import compilation, lease
+from cover_jax.fault_tolerance import workdir_lease
+from cover_jax.parallel import compilation
 from cover_jax.study import results
-from cover_jax.study.plan import Run
+from cover_jax.study.design import Run
 from data_pipelines import processes
 
 LOG = "log.txt"
@@ -88,14 +89,14 @@ def _begin(cache: str) -> None:
 
 def _train(run: Run) -> None:
     """Trains one run to its end, and keeps its results."""
-    from cover_jax import train  # not before: it brings TensorFlow, which the process that waits does not need
+    from cover_jax.training import loop  # not before: it brings TensorFlow, which the process that waits does not need
 
     run.folder.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     with open(run.folder / LOG, "a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         try:
-            with lease.hold(str(run.folder)):
-                train.train(run.config, str(run.folder))
+            with workdir_lease.hold(str(run.folder)):
+                loop.train(run.config, str(run.folder))
             results.save(run, time.perf_counter() - start)
         except Exception:
             traceback.print_exc()

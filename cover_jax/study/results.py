@@ -6,11 +6,13 @@ import pathlib
 from etils import epath
 from ml_collections import ConfigDict
 
-from cover_jax import checkpoint, evaluated, metrics
-from cover_jax import config as config_lib
+from cover_jax.checkpoint import layout, metadata, restore
+from cover_jax.config import checks
+from cover_jax.errors import ConfigError
+from cover_jax.evaluation import metrics, saved_predictions
 from cover_jax.report import curves
-from cover_jax.study.plan import Run
-from data_pipelines.builders import files
+from cover_jax.study.design import Run
+from data_pipelines import files
 
 FILE = "results.json"
 
@@ -35,8 +37,8 @@ def check_unfinished(run: Run) -> None:
     Raises:
         ConfigError: it has.
     """
-    if checkpoint.steps(str(run.folder)):
-        step, meta, _ = checkpoint.newest(str(run.folder))
+    if layout.saved_steps(str(run.folder)):
+        step, meta, _ = restore.newest(str(run.folder))
         _check_config(run, meta["config"], run.folder / "checkpoints" / str(step))
 
 
@@ -44,13 +46,13 @@ def _check_config(run: Run, config: dict, where: pathlib.Path) -> None:
     before, now = _comparable(run, config), _comparable(run, _as_json(run.config))
     if differing := [key for key in before.keys() | now.keys() if before.get(key) != now.get(key)]:
         key = min(differing)
-        raise config_lib.ConfigError(
+        raise ConfigError(
             f"{where}: was made with config.{key}={before.get(key)!r}, not {now.get(key)!r}; take another --workdir"
         )
 
 
 def _comparable(run: Run, config: dict) -> dict:
-    found = dict(config_lib.flatten(checkpoint.config_of({"config": config})))
+    found = dict(checks.flatten(metadata.config_of({"config": config})))
     if run.start:  # a folder in the study's, which may have been moved since
         found["model.init_from"] = str(pathlib.Path(*pathlib.Path(found["model.init_from"]).parts[-3:]))
     return found
@@ -66,8 +68,12 @@ def save(run: Run, seconds: float) -> None:
         ValueError: its last evaluation is not whole.
     """
     folder = epath.Path(run.folder)
-    said = {name: evaluated.load(folder, name) for name, dataset in run.config.datasets.items() if dataset.eval_split}
-    scalars, last = curves.read(folder / "tensorboard"), checkpoint.steps(str(folder))[-1]
+    said = {
+        name: saved_predictions.load(folder, name)
+        for name, dataset in run.config.datasets.items()
+        if dataset.eval_split
+    }
+    scalars, last = curves.read(folder / "tensorboard"), layout.saved_steps(str(folder))[-1]
     for name, one in said.items():
         if one is None or one.step != last or f"validation/{name}/top1" not in scalars:
             raise ValueError(f"{folder}: the evaluation of {name} at step {last} was not written whole")
@@ -80,7 +86,7 @@ def save(run: Run, seconds: float) -> None:
         "validated_on": {name: one.fingerprint for name, one in said.items()},
         "curves": {name: scalars[f"validation/{name}/top1"] for name in said},
         "seconds": round(seconds, 1),
-        "versions": checkpoint.versions(),
+        "versions": metadata.versions(),
         "config": _as_json(run.config),
     }
     files.write_whole(folder / FILE, json.dumps(found, indent=1).encode())

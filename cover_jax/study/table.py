@@ -13,8 +13,8 @@ import numpy as np
 from ml_collections import ConfigDict
 from scipy import stats
 
-from cover_jax import config as config_lib
-from cover_jax import metrics
+from cover_jax.errors import ConfigError
+from cover_jax.evaluation import metrics
 
 CONFIDENCE = 0.95
 LEAST_REPLICATES = 3  # for a difference to be called clear
@@ -96,7 +96,7 @@ def tables(study: ConfigDict, found: Sequence[dict]) -> dict[str, list[Row]]:
     """Dataset -> a row for each setting that was validated on it.
 
     Args:
-        study: as in configs/studies/common.py.
+        study: as in cover_jax/study/schema.py.
         found: results of runs (`results.load`).
 
     Raises:
@@ -112,9 +112,7 @@ def _by_dataset(found: Sequence[dict]) -> dict[str, dict[str, Hits]]:
     for result in found:
         for name, text in result["hits"].items():
             if validated_on.setdefault(name, result["validated_on"][name]) != result["validated_on"][name]:
-                raise config_lib.ConfigError(
-                    f"settings.{result['setting']}: validates {name} on other examples than others"
-                )
+                raise ConfigError(f"settings.{result['setting']}: validates {name} on other examples than others")
             of_setting = hits.setdefault(name, {}).setdefault(result["setting"], {})
             of_setting[result["seed"], result["draw"]] = np.array([int(hit) for hit in text])
     return hits

@@ -15,8 +15,8 @@ import zlib
 import numpy as np
 import tensorflow_datasets as tfds
 
-from data_pipelines.builders import schema
-from data_pipelines.builders.media import encode_jpeg
+from data_pipelines.media.media_file import encode_jpeg
+from data_pipelines.prepare import schema
 
 SEED = 0
 CANVAS_PX = 16  # two digit widths: room to move, and few enough pixels to train on a CPU

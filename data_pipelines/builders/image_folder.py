@@ -1,6 +1,6 @@
 """Any folder of images, each stored as a video of one frame."""
 
-from data_pipelines.builders import base, folder
+from data_pipelines.prepare import base, folder
 
 
 class Builder(base.ImageFiles, folder.FolderBuilder, skip_registration=True):

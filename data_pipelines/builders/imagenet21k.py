@@ -13,8 +13,9 @@ from collections.abc import Iterator
 
 from etils import epath
 
-from data_pipelines.builders import base, files, publisher
-from data_pipelines.builders.listing import Item, Listing
+from data_pipelines import files
+from data_pipelines.prepare import base, publisher
+from data_pipelines.prepare.listing import Item, Listing
 
 SYNSET = re.compile(r"(n\d{8})(\.tar)?")
 VALIDATION_ONE_IN = 100  # this project's choice

@@ -13,8 +13,9 @@ import re
 import tensorflow_datasets as tfds
 from etils import epath
 
-from data_pipelines.builders import base, files, publisher
-from data_pipelines.builders.listing import Item, Listing
+from data_pipelines import files
+from data_pipelines.prepare import base, publisher
+from data_pipelines.prepare.listing import Item, Listing
 
 CLASSES = {"400": 400, "600": 600, "700": 700}
 CSV_NAMES = {"train": ("train",), "validation": ("validate", "val", "validation"), "test": ("test",)}

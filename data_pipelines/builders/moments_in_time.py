@@ -10,8 +10,9 @@ import re
 
 from etils import epath
 
-from data_pipelines.builders import base, files, publisher
-from data_pipelines.builders.listing import Item, Listing
+from data_pipelines import files
+from data_pipelines.prepare import base, publisher
+from data_pipelines.prepare.listing import Item, Listing
 
 LISTS = {"train": ("trainingSet.csv", "training"), "validation": ("validationSet.csv", "validation")}
 CATEGORIES = "moments_categories.txt"

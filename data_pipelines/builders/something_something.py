@@ -14,8 +14,9 @@ import re
 import tensorflow_datasets as tfds
 from etils import epath
 
-from data_pipelines.builders import base, files, publisher
-from data_pipelines.builders.listing import Item, Listing
+from data_pipelines import files
+from data_pipelines.prepare import base, publisher
+from data_pipelines.prepare.listing import Item, Listing
 
 NUM_CLASSES = 174
 LABELS = "labels.json"

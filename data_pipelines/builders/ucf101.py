@@ -9,8 +9,9 @@ import re
 import tensorflow_datasets as tfds
 from etils import epath
 
-from data_pipelines.builders import base, files, publisher
-from data_pipelines.builders.listing import Item, Listing
+from data_pipelines import files
+from data_pipelines.prepare import base, publisher
+from data_pipelines.prepare.listing import Item, Listing
 
 CLASSES = "classInd.txt"
 LISTS = {"train": "trainlist0{}.txt", "validation": "testlist0{}.txt"}

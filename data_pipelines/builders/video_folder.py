@@ -1,6 +1,6 @@
 """Any folder of video clips: their frames as JPEG, at a chosen rate and size."""
 
-from data_pipelines.builders import base, folder
+from data_pipelines.prepare import base, folder
 
 
 class Builder(base.VideoFiles, folder.FolderBuilder, skip_registration=True):

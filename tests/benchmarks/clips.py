@@ -11,7 +11,7 @@ from fractions import Fraction
 import av
 import numpy as np
 
-from data_pipelines.builders import media
+from data_pipelines.media import media_file
 
 HEIGHT, WIDTH, FPS, SECONDS = 256, 340, 25, 10
 
@@ -63,6 +63,6 @@ def encode(frames) -> bytes:
     return buffer.getvalue()
 
 
-def jpegs(path: pathlib.Path, fps: float) -> media.Media:
+def jpegs(path: pathlib.Path, fps: float) -> media_file.Media:
     """A clip as the project stores it, at `fps` frames a second."""
-    return media.read_video(str(path), HEIGHT, fps)
+    return media_file.read_video(str(path), HEIGHT, fps)

@@ -25,7 +25,8 @@ import av
 import numpy as np
 import tensorflow as tf
 
-from data_pipelines import mp4, pipeline
+from data_pipelines.media import frames_of_video
+from data_pipelines.stream import pipeline
 from tests.benchmarks import clips, measure, scenic, stored
 
 NUM_FRAMES, SAMPLE_FPS = 16, 1.875
@@ -143,7 +144,7 @@ def mixed_rows(data: Data, rounds: int) -> Iterator[Row]:
 
 def video_rows(data: Data, rounds: int) -> Iterator[Row]:
     """The same frames of mp4 files."""
-    ways = {"ours": lambda video: mp4.frames_at(video, INDICES), "PyAV": _pyav, **dict(_packages())}
+    ways = {"ours": lambda video: frames_of_video.frames_at(video, INDICES), "PyAV": _pyav, **dict(_packages())}
     found = measure.interleaved({name: _each(way, data.videos) for name, way in ways.items()}, rounds)
     _print(found)
     expected = _pyav(data.videos[0])

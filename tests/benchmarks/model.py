@@ -26,8 +26,8 @@ import torch
 from ml_collections import ConfigDict
 
 from configs import common
-from cover_jax import chips, compilation, flops
-from cover_jax.models import cover, variants
+from cover_jax.models import cover, flops, variants
+from cover_jax.parallel import chips, compilation
 from tests.benchmarks import measure, torch_timesformer
 from tests.models import small
 

@@ -5,8 +5,8 @@ import types
 import numpy as np
 import tensorflow_datasets as tfds
 
-from data_pipelines import prepare, records
-from data_pipelines.builders import schema
+from data_pipelines.prepare import build, schema
+from data_pipelines.stream import records
 
 
 def write(data_dir: str, name: str, examples: list[dict]) -> records.Split:
@@ -27,7 +27,7 @@ def write(data_dir: str, name: str, examples: list[dict]) -> records.Split:
                 yield str(i), schema.example(label=i % 2, source=str(i), source_sha256="", **example)
 
     Builder.name = name
-    prepare.build(Builder(data_dir=data_dir))
+    build.build_records(Builder(data_dir=data_dir))
     return records.open_split(name, "train", data_dir)
 
 

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from data_pipelines import prepare, records
-from data_pipelines.builders import digits, media, schema
+from data_pipelines.builders import digits
+from data_pipelines.media import media_file
+from data_pipelines.prepare import build, schema
+from data_pipelines.stream import records
 
 NUM_RECORDS = 97  # prime: no batch size divides it
 NUM_STORED = 12
@@ -29,7 +31,7 @@ class Numbered(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _generate_examples(self):
         for i in range(NUM_RECORDS):
             frames = [np.full((6, 10, 3), 2 * i + 5 * j, np.uint8) for j in range(NUM_STORED)]
-            jpegs = [media.encode_jpeg(frame) for frame in frames]
+            jpegs = [media_file.encode_jpeg(frame) for frame in frames]
             yield f"{i:04d}", schema.example(jpegs, i % 5, str(i), "", STORED_FPS, NUM_STORED)
 
 
@@ -51,7 +53,7 @@ def make_numbered(tmp_path):
 def numbered(tmp_path_factory) -> records.Split:
     """The numbered dataset's only split, in one shard."""
     builder = Numbered(data_dir=str(tmp_path_factory.mktemp("numbered")))
-    prepare.build(builder)
+    build.build_records(builder)
     return records.open_split("numbered", "train", builder._data_dir_root)
 
 
@@ -63,7 +65,7 @@ def digits_dir(tmp_path_factory) -> str:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(digits, "CLIPS", small)
         for config in digits.CLIPS:
-            prepare.prepare_if_self_contained(f"digits/{config}", data_dir)
+            build.prepare_if_self_contained(f"digits/{config}", data_dir)
     return data_dir
 
 

@@ -14,8 +14,10 @@ pytest.importorskip("hypothesis", reason="pip install -e '.[test]'")
 from hypothesis import given  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from cover_jax.models import pretrained, variants  # noqa: E402
-from tests import fuzz  # noqa: E402
+from cover_jax.models import variants  # noqa: E402
+from cover_jax.models.pretrained import loader  # noqa: E402
+from cover_jax.models.pretrained.errors import PretrainedError  # noqa: E402
+from tests.helpers import fuzz  # noqa: E402
 from tests.models import test_pretrained as known  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -32,8 +34,8 @@ def load_or_refuse(path: pathlib.Path):
     """What is loaded; None where it is refused in one line."""
     with fuzz.no_hang():
         try:
-            return pretrained.load(str(path), known.model_config(), {"head": known.CLASSES})
-        except pretrained.PretrainedError as error:
+            return loader.load(str(path), known.model_config(), {"head": known.CLASSES})
+        except PretrainedError as error:
             message = str(error)
     assert message.startswith(str(path)) and len(message.splitlines()) == 1, message
     return None

@@ -21,8 +21,9 @@ import safetensors.numpy
 from flax import traverse_util
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from cover_jax.models import cover, pretrained, timesformer, variants
-from cover_jax.models.pretrained import resize, torch_file
+from cover_jax.models import cover, timesformer, variants
+from cover_jax.models.pretrained import loader, resize, torch_file
+from cover_jax.models.pretrained.errors import PretrainedError
 from tests.models import small
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
@@ -90,8 +91,8 @@ def load(source, class_names=None, **overrides):
     """(model, parameters with the source's in their places, what was loaded)"""
     class_names = class_names or {"own": CLASSES}
     model = compiled(tuple((name, len(classes)) for name, classes in class_names.items()), **overrides)
-    loaded = pretrained.load(str(source), model_config(**overrides), class_names)
-    return model, pretrained.fill(zeros(model), loaded)[0], loaded
+    loaded = loader.load(str(source), model_config(**overrides), class_names)
+    return model, loader.fill(zeros(model), loaded)[0], loaded
 
 
 def all_tokens(backbone, frames, key, constrain):
@@ -173,7 +174,7 @@ def test_official_timesformer_gives_its_own_logits(source, expected):
 
 
 def _torch_tensors(start):
-    opened = pretrained.sources.open_source(str(TORCH / "timesformer.pyth")).tensors
+    opened = loader.sources.open_source(str(TORCH / "timesformer.pyth")).tensors
     return {name: opened.read(name) for name in opened.names if name.startswith(start)}
 
 
@@ -193,7 +194,7 @@ def test_temporal_attention_is_a_copy_and_the_rest_stays_as_initialised(name, so
     jax.tree.map(np.testing.assert_array_equal, blocks["temporal_norm"], blocks["spatial_norm"])
     assert np.any(blocks["time"]["qkv"]["kernel"])
     ones = jax.tree.map(jnp.ones_like, params)
-    filled, kept = pretrained.fill(ones, loaded)
+    filled, kept = loader.fill(ones, loaded)
     new = {"time_embed", "blocks/temporal_fc/kernel", "blocks/temporal_fc/bias"}
     assert {path for path in kept if path.startswith("backbone/")} == {f"backbone/{path}" for path in new}
     assert np.all(filled["backbone"]["blocks"]["temporal_fc"]["kernel"] == 1)
@@ -250,8 +251,8 @@ def test_real_vit_s14(real_data, tokens):
     """
     folder = real_data / "vit_s14"
     config = small.config(variant="S/14", size_px=224, num_frames=1)
-    loaded = pretrained.load(str(folder / "dinov2_vits14_backbone_f16.npz"), config, {})
-    params, _ = pretrained.fill(zeros(cover.functional(config, {})), loaded)
+    loaded = loader.load(str(folder / "dinov2_vits14_backbone_f16.npz"), config, {})
+    params, _ = loader.fill(zeros(cover.functional(config, {})), loaded)
     with np.load(folder / "golden_tokens.npz") as golden:
         frames, expected = golden["pixels"].transpose(0, 2, 3, 1)[:, None], golden["tokens"]
     found = np.asarray(tokens(config, params, frames))
@@ -261,8 +262,8 @@ def test_real_vit_s14(real_data, tokens):
 
 
 def refusal(source, **overrides) -> str:
-    with pytest.raises(pretrained.PretrainedError) as error:
-        pretrained.load(str(source), model_config(**overrides), {})
+    with pytest.raises(PretrainedError) as error:
+        loader.load(str(source), model_config(**overrides), {})
     assert str(source) in str(error.value)
     return str(error.value)
 
@@ -450,7 +451,7 @@ def test_half_precision_is_read_as_it_is(kind, dtype, tmp_path):
         header[name] = {"dtype": kind, "shape": array.shape, "data_offsets": [start, len(data)]}
     head = json.dumps(header).encode()
     (tmp_path / "model.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + data)
-    loaded = pretrained.load(str(tmp_path), model_config(), {})
+    loaded = loader.load(str(tmp_path), model_config(), {})
     expected = timm_tensors()["cls_token"].astype(dtype).astype(np.float32)
     np.testing.assert_array_equal(loaded.params["backbone/cls_token"], expected)
 
@@ -499,7 +500,7 @@ def test_a_tensor_never_reaches_beyond_its_storage(offset, shape, strides, what,
     """Else a file could read the memory around it."""
     archive = torch_archive(tmp_path / "model.pyth", b"", s=np.arange(4, dtype=np.float32).tobytes())
     tensor = torch_file.Tensor(np.float32, "s", offset, shape, strides)
-    with zipfile.ZipFile(archive) as opened, pytest.raises(pretrained.PretrainedError, match=what):
+    with zipfile.ZipFile(archive) as opened, pytest.raises(PretrainedError, match=what):
         torch_file.read(opened, "archive/data/s", tensor)
 
 
@@ -543,7 +544,7 @@ def offline_hub(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("source", ["hf://org/vit", "hf://org/vit@main/model.safetensors"])
 def test_the_hubs_cache_serves_without_a_network(source, offline_hub):
-    loaded = pretrained.load(str(source), model_config(), {})
+    loaded = loader.load(str(source), model_config(), {})
     assert loaded.class_names == tuple(CLASSES)
     assert loaded.report[0].startswith(f"initialised from {source}: Hugging Face ViT, ")
 
@@ -580,8 +581,8 @@ def test_parameters_stay_on_the_devices_that_they_are_cut_for(source):
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     shardings = jax.tree.map(lambda leaf: cut if leaf.ndim == 3 else whole, shapes)
     params = jax.device_put(zeros(model), shardings)
-    loaded = pretrained.load(source("pretrained/timm_vit"), model_config(), {})
-    filled, _ = pretrained.fill(params, loaded)
+    loaded = loader.load(source("pretrained/timm_vit"), model_config(), {})
+    filled, _ = loader.fill(params, loaded)
     assert jax.tree.map(lambda leaf: leaf.sharding, filled) == shardings
     kernel = filled["backbone"]["blocks"]["space"]["qkv"]["kernel"]
     np.testing.assert_array_equal(kernel, loaded.params["backbone/blocks/space/qkv/kernel"])

@@ -15,8 +15,8 @@ import tempfile
 import time
 import traceback
 
-from tests import jobs
-from tests.jobs import steps_done
+from tests.helpers import jobs
+from tests.helpers.jobs import steps_done
 from tests.soak import faults
 from tests.soak.run import EVAL_STEPS, SAVE_STEPS, Run
 

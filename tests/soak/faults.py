@@ -12,10 +12,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cover_jax import exit_codes
-from data_pipelines import records
-from tests import fake_gcs, jobs, test_buckets, tiny_run
-from tests.jobs import steps_done
+from cover_jax import errors
+from data_pipelines.stream import records
+from tests.fault_tolerance import test_buckets
+from tests.helpers import fake_gcs, jobs, tiny_run
+from tests.helpers.jobs import steps_done
 from tests.soak.run import DATASETS, END_S, EVAL_STEPS, SAVE_S, SAVE_STEPS, Run, read_rows
 
 # Of a checkpoint; what else there is of orbax's book-keeping is not needed to read it.
@@ -38,7 +39,7 @@ def _kill(run: Run, hosts: list[int]) -> None:
         for host in hosts:
             job.processes[host].send_signal(signal.SIGKILL)
         codes = job.codes()
-        assert set(codes) <= {-signal.SIGKILL, exit_codes.LOST_PEER} and -signal.SIGKILL in codes, codes
+        assert set(codes) <= {-signal.SIGKILL, errors.LOST_PEER} and -signal.SIGKILL in codes, codes
 
 
 def sigterm(run: Run) -> None:
@@ -51,7 +52,7 @@ def exception_on_one_host(run: Run) -> None:
     failing, step = run.rng.randrange(2), run.step_ahead(2, 12)
     with run.start(orders={failing: {"raise_at": step}}) as job:
         job.until(lambda: f"step {step}/" in job.printed() or job.processes[failing].poll() is not None)
-        assert job.codes(within_s=END_S) == [exit_codes.FAILED] * 2
+        assert job.codes(within_s=END_S) == [errors.FAILED] * 2
         expected = f"error on host {failing}: OSError: nothing can be read at step {step}"
         assert [job.last_line(host) for host in range(2)] == [expected] * 2
 
@@ -60,7 +61,7 @@ def hung_reader(run: Run) -> None:
     step = run.step_ahead(8, 14)  # not the first one on a dataset, which may take longer
     with run.start(orders={run.rng.randrange(2): {"hang_at": step}}) as job:
         job.until(lambda: f"step {step}/" in job.printed())
-        assert job.codes(within_s=SAVE_S + END_S) == [exit_codes.HUNG] * 2
+        assert job.codes(within_s=SAVE_S + END_S) == [errors.HUNG] * 2
         assert all(jobs.has_stacks(job.printed(host)) for host in range(2))
 
 
@@ -70,17 +71,17 @@ def host_that_stands_still(run: Run) -> None:
         # Not the first step on a dataset, which may take longer, nor an evaluation.
         job.until(lambda: steps_done(job) >= 8 and 2 <= jobs.completed(job.printed()) % EVAL_STEPS <= 15)
         job.processes[still].send_signal(signal.SIGSTOP)
-        assert job.codes([1 - still], within_s=SAVE_S + END_S) == [exit_codes.HUNG]
+        assert job.codes([1 - still], within_s=SAVE_S + END_S) == [errors.HUNG]
         assert jobs.has_stacks(job.printed(1 - still))
         job.processes[still].send_signal(signal.SIGCONT)
         # Of one that stood still for longer than its own time, C code ends it, which knows no other code than 1.
-        assert job.codes([still], within_s=END_S)[0] in (exit_codes.HUNG, exit_codes.LOST_PEER, exit_codes.FAILED)
+        assert job.codes([still], within_s=END_S)[0] in (errors.HUNG, errors.LOST_PEER, errors.FAILED)
 
 
 def batch_that_is_not_finite(run: Run) -> None:
     step = run.step_ahead(1, 12)
     with run.start(orders={run.rng.randrange(2): {"poison_at": step}}, is_same=False) as job:
-        assert job.codes() == [exit_codes.DIVERGED] * 2
+        assert job.codes() == [errors.DIVERGED] * 2
         (line,) = {job.last_line(host) for host in range(2)}
         assert re.search(rf"step {step + 1} on ({'|'.join(DATASETS)}) \(examples \d+, ", line), line
     assert run.newest <= step
@@ -122,7 +123,7 @@ def last_save_that_fails(run: Run) -> None:
         run.go_on(job, 3)
         limit_files(job, host, FILE_BYTES)
         job.processes[0].terminate()
-        assert job.codes() == [exit_codes.NOT_SAVED] * 2
+        assert job.codes() == [errors.NOT_SAVED] * 2
         assert "could not be saved" in job.last_line(host)
 
 
@@ -183,7 +184,7 @@ def shard_that_is_lost(run: Run) -> None:
         shard = a_shard(run)
         away = shard.rename(shard.with_suffix(".away"))
         try:
-            assert job.codes(within_s=30) == [exit_codes.FAILED] * 2
+            assert job.codes(within_s=30) == [errors.FAILED] * 2
             assert all(str(shard) in job.last_line(host) for host in range(2)), job.last_line()
         finally:
             away.rename(shard)
@@ -194,7 +195,7 @@ def shard_that_is_missing_at_the_start(run: Run) -> None:
     away = shard.rename(shard.with_suffix(".away"))
     try:
         with run.start() as job:
-            assert job.codes() == [exit_codes.CONFIG] * 2
+            assert job.codes() == [errors.CONFIG] * 2
             assert all(f"shard {shard} is missing" in job.last_line(host) for host in range(2)), job.last_line()
     finally:
         away.rename(shard)
@@ -213,7 +214,7 @@ def second_job(run: Run) -> None:
     with run.start() as job:
         run.go_on(job, 1)
         with run.start(hosts=1) as second:
-            assert second.codes() == [exit_codes.IN_USE]
+            assert second.codes() == [errors.IN_USE]
             assert f"in use by process {job.processes[0].pid} on " in second.last_line()
         run.go_on(job, 1)
         run.stop(job)
@@ -229,7 +230,7 @@ BAD_FLAGS = {
 def bad_config(run: Run) -> None:
     flag = run.rng.choice(list(BAD_FLAGS))
     with run.start(flag, hosts=1) as job:
-        assert job.codes(within_s=10) == [exit_codes.CONFIG]
+        assert job.codes(within_s=10) == [errors.CONFIG]
         assert BAD_FLAGS[flag] in job.last_line(), job.last_line()
 
 
@@ -271,7 +272,7 @@ def corrupt_examples(run: Run) -> None:
         assert told and told <= set(damaged), f"{told} and not {damaged}"
     compare_rows_beside(run, job, name)
     with run.start("--config.input.max_bad_share=0.05", *flags, workdir=aside, is_same=False) as job:
-        assert job.codes() == [exit_codes.BAD_DATA] * 2
+        assert job.codes() == [errors.BAD_DATA] * 2
         (line,) = {job.last_line(host) for host in range(2)}
         assert re.search(rf"on {name}: \d+ of its 96 training examples cannot be decoded", line), line
     shutil.rmtree(aside)

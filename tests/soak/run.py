@@ -9,8 +9,8 @@ import re
 import time
 from collections.abc import Iterator
 
-from tests import jobs
-from tests.jobs import Job, steps_done
+from tests.helpers import jobs
+from tests.helpers.jobs import Job, steps_done
 
 DATASETS = ("appearance", "images", "motion")
 SAVE_STEPS, EVAL_STEPS = 5, 20

@@ -7,7 +7,7 @@ import huggingface_hub
 from etils import epath
 from huggingface_hub import errors as hub_errors
 
-from cover_jax.models.pretrained import tensors
+from cover_jax.models.pretrained import weight_files
 from cover_jax.models.pretrained.errors import PretrainedError
 
 BESIDE = ("config.json", "preprocessor_config.json")
@@ -18,7 +18,7 @@ DEFAULT_FILE = "model.safetensors"  # of a folder or a hub repository, where non
 class Opened:
     """A source's tensors, and its config.json and preprocessor_config.json where they stand beside ({} otherwise)."""
 
-    tensors: tensors.Tensors
+    tensors: weight_files.Tensors
     config: dict
     preprocessor: dict
 
@@ -36,9 +36,9 @@ def open_source(source: str) -> Opened:
     weights, beside = _from_hub(source) if source.startswith("hf://") else _from_path(source)
     try:
         with weights.open("rb") as file:
-            tensors.check_start(file.read(tensors.START_LENGTH))
-        parsed = {name: tensors.parse_json(path.read_bytes(), name) for name, path in beside.items()}
-        return Opened(tensors.parse(weights.read_bytes()), *(parsed.get(name, {}) for name in BESIDE))
+            weight_files.check_start(file.read(weight_files.START_LENGTH))
+        parsed = {name: weight_files.parse_json(path.read_bytes(), name) for name, path in beside.items()}
+        return Opened(weight_files.parse(weights.read_bytes()), *(parsed.get(name, {}) for name in BESIDE))
     except PretrainedError as error:
         raise PretrainedError(f"{weights}: {error}") from error
 

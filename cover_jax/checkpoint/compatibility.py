@@ -1,0 +1,140 @@
+"""Whether a checkpoint belongs to the run that wants to continue from it, and what is carried over to another mix.
+
+Heads, data and some keys of the config must stay. With config.allow_changed_mix the mix may be another: backbone, heads
+and all that the optimizer remembers of them stay; the head of a new dataset begins as in a new run; the head of a
+dataset that left is dropped (the checkpoints before the change have it).
+"""
+
+import fnmatch
+import json
+from collections.abc import Callable, Iterator
+
+import jax
+from ml_collections import ConfigDict
+
+from cover_jax.config import checks
+from cover_jax.errors import ConfigError
+from cover_jax.parallel import compilation
+
+# Config keys that say where in the input a step stands, or which shapes the state has: to continue with another value
+# would silently be another run.
+_FIXED_KEYS = (
+    "seed", "plan", "model.variant", "model.head", "model.size_px", "model.num_frames", "optimizer.name",
+    "datasets.*.builder", "datasets.*.train_split", "datasets.*.weight", "datasets.*.batch_size", "datasets.*.repeats",
+)  # fmt: skip
+
+
+class CheckpointMismatchError(ConfigError):
+    """The checkpoint belongs to a run with other heads, data or input order. The message has a line for each."""
+
+
+def check_same_run(saved: dict, meta: dict, where: str) -> list[str]:
+    """Refuses a checkpoint of another run; returns the changes of config that are allowed, one line each.
+
+    Raises:
+        CheckpointMismatchError: other heads, another class order, other data, or a config key that must stay.
+    """
+    errors = [*_class_errors(saved["heads"], meta["heads"]), *_data_errors(saved["data"], meta["data"])]
+    allowed = []
+    if list(saved["heads"]) != list(meta["heads"]):
+        change = f"heads: {', '.join(saved['heads'])} in the checkpoint, {', '.join(meta['heads'])} now"
+        (allowed if meta["config"].get("allow_changed_mix") else errors).append(change)
+    before, now = (dict(_flatten(side["config"])) for side in (saved, meta))
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) == now.get(key):
+            continue
+        change = f"config.{key}: {before.get(key)!r} in the checkpoint, {now.get(key)!r} now"
+        fixed = any(fnmatch.fnmatchcase(key, pattern) for pattern in _FIXED_KEYS)
+        if fixed and not is_free(key, saved["config"], meta["config"]):
+            errors.append(change)
+        else:
+            allowed.append(change)
+    if errors:
+        remedy = "go back to what the checkpoint has, or start in an empty --workdir"
+        if would_allow(saved["config"], meta["config"]):
+            remedy += ", or go on with another mix by --config.allow_changed_mix"
+        raise CheckpointMismatchError("\n".join([f"{where} is of another run; {remedy}:", *errors]))
+    return allowed
+
+
+def _class_errors(saved: dict, now: dict) -> Iterator[str]:
+    for name in saved.keys() & now.keys():
+        old, new = saved[name], now[name]
+        if len(old) != len(new):
+            yield f"head {name}: {len(old)} classes in the checkpoint, {len(new)} now"
+        elif old != new:
+            first = next(i for i, pair in enumerate(zip(old, new, strict=True)) if pair[0] != pair[1])
+            yield f"head {name}: class {first} is {old[first]!r} in the checkpoint, {new[first]!r} now"
+
+
+def _data_errors(saved: dict, now: dict) -> Iterator[str]:
+    for name in saved.keys() & now.keys():
+        old, new = saved[name], now[name]
+        if old["fingerprint"] != new["fingerprint"]:
+            yield (
+                f"dataset {name}: the prepared data of {new['builder']} has changed "
+                f"({_examples(old)} in the checkpoint, {_examples(new)} now)"
+            )
+
+
+def _examples(data: dict) -> str:
+    excluded = data.get("excluded", 0)  # checkpoints of before have none
+    left_out = f" without {excluded} that are left out as leaks (config.input.leaks)" if excluded else ""
+    return f"{data['examples']} training examples{left_out}"
+
+
+def _flatten(config: dict) -> dict:
+    # JSON and back, so that tuples and lists compare equal.
+    return checks.flatten(ConfigDict(json.loads(json.dumps(config))))
+
+
+def is_free(key: str, saved: dict, now: dict) -> bool:
+    """Whether a key of the config may differ from the checkpoint's: the mix, and all of datasets that came or left.
+
+    Args:
+        key: such as "datasets.motion.weight".
+        saved: config of the checkpoint, as nested dicts.
+        now: config of this run.
+    """
+    if not now["allow_changed_mix"]:
+        return False
+    came_or_left = saved["datasets"].keys() ^ now["datasets"].keys()
+    free = ["plan", "datasets.*.weight", *(f"datasets.{name}.*" for name in came_or_left)]
+    return any(fnmatch.fnmatchcase(key, pattern) for pattern in free)
+
+
+def would_allow(saved: dict, now: dict) -> bool:
+    """Whether the mix is another and config.allow_changed_mix is off."""
+
+    def mix(config):
+        return config["plan"], {name: dataset["weight"] for name, dataset in config["datasets"].items()}
+
+    return mix(saved) != mix(now) and not now["allow_changed_mix"]
+
+
+def carry_over(restored, init: Callable[[jax.Array], object], shardings, key: jax.Array):
+    """The state of the new mix: every leaf that `restored` has at the same path; the others as `init` makes them.
+
+    Args:
+        restored: the state of the old mix.
+        init: PRNG key -> a new state of the new mix.
+        shardings: of the new state.
+        key: for `init`.
+    """
+    old = _by_path(restored)
+
+    def make_others(key):
+        return {path: leaf for path, leaf in _by_path(init(key)).items() if path not in old}
+
+    of_others = {path: leaf for path, leaf in _by_path(shardings).items() if path not in old}
+    others = compilation.jit(make_others, out_shardings=of_others)(key)
+    leaves = old | others
+    return jax.tree_util.tree_map_with_path(lambda path, _: leaves[_name(path)], shardings)
+
+
+def _by_path(tree) -> dict:
+    return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _name(path) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")

@@ -1,0 +1,94 @@
+"""What `config.model.init_from` names, as the first values of a run's parameters: others' weights, or another run."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from etils import epath
+from flax import traverse_util
+from ml_collections import ConfigDict
+
+from cover_jax.checkpoint import metadata, restore
+from cover_jax.models.pretrained import loader, resize
+from cover_jax.models.pretrained.errors import PretrainedError
+
+# What changes a model's function and no shape.
+_SETTINGS = ("gelu", "layer_norm_eps", "pixel_mean", "pixel_std")
+_EMBEDDINGS = ("cls_token", "pos_embed", "time_embed")
+
+
+def load(source: str, model: ConfigDict, class_names: Mapping[str, Sequence[str]]) -> loader.LoadedWeights:
+    """Reads `source`: the workdir of a run of this project, or anything that `loader.load` takes.
+
+    Of a run, its newest checkpoint; the moving average where it kept one. A head is taken over, row by row by class
+    name, from the one of the same name or else the first that has all its classes. Other heads of the run are dropped.
+
+    Args:
+      source: local or gs://; or hf://ORG/REPO[@REVISION][/FILE].
+      model: `config.model`, as in configs/common.py.
+      class_names: head name -> its classes, in order.
+
+    Raises:
+      PretrainedError: the source cannot be read, or has other sizes than `model.variant`.
+    """
+    if not is_run(source):
+        return loader.load(source, model, class_names)
+    try:
+        trained = restore.load_trained(str(epath.Path(source).expanduser()))
+    except FileNotFoundError as error:
+        raise PretrainedError(str(error)) from error
+    before = trained.config.model
+    if before.variant != model.variant:
+        raise PretrainedError(f"{source}: is no {model.variant}; config.model.variant={before.variant!r} is what it is")
+    backbone, resized = _backbone(trained.params["backbone"], model)
+    heads, head_lines = _heads(trained, model, class_names)
+    report = [
+        f"initialised from {source}: a run of this project, step {trained.step}",
+        *resized,
+        *head_lines,
+        *loader.setting_lines({key: before[key] for key in _SETTINGS}, model),
+    ]
+    return loader.LoadedWeights(backbone | heads, (), tuple(report))
+
+
+def is_run(source: str) -> bool:
+    """Whether it is the workdir of a run of this project."""
+    return not source.startswith("hf://") and (epath.Path(source).expanduser() / "checkpoints").exists()
+
+
+def _backbone(params: dict, model: ConfigDict) -> tuple[dict[str, np.ndarray], list[str]]:
+    embeddings, lines = resize.embeddings({name: params[name] for name in _EMBEDDINGS}, model)
+    return traverse_util.flatten_dict({"backbone": params | embeddings}, sep="/"), lines
+
+
+def _heads(
+    trained: metadata.TrainedModel, model: ConfigDict, class_names: Mapping[str, Sequence[str]]
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Parameters of the heads that are taken over, and what became of each head."""
+    same_kind = trained.config.model.head == model.head
+    sources = {head: _source(trained.class_names, head, classes) for head, classes in class_names.items() if same_kind}
+    arrays, lines = {}, []
+    for head, classes in class_names.items():
+        if (source := sources.get(head)) is None:
+            lines.append(f"head {head}: new")
+            continue
+        arrays |= _rows(trained, source, head, classes)
+        lines.append(f"head {head}: taken over from head {source}, all {len(classes)} classes by name")
+    why = "no head here has its classes" if same_kind else f"config.model.head={trained.config.model.head!r} there"
+    lines += [f"not taken: head {head}: {why}" for head in trained.class_names if head not in sources.values()]
+    return arrays, lines
+
+
+def _source(of_run: Mapping[str, Sequence[str]], head: str, classes: Sequence[str]) -> str | None:
+    """The head of the run that has all `classes`: that of the same name, else the first."""
+    having = [name for name, names in of_run.items() if set(classes) <= set(names)]
+    return head if head in having else next(iter(having), None)
+
+
+def _rows(trained: metadata.TrainedModel, source: str, head: str, classes: Sequence[str]) -> dict[str, np.ndarray]:
+    """Parameters of `head`: those of the run's head `source`, with the logits in the order of `classes`."""
+    order = [trained.class_names[source].index(name) for name in classes]
+    leaves = traverse_util.flatten_dict(trained.params["heads"][source], sep="/")
+    return {
+        f"heads/{head}/{leaf}": array if leaf.startswith("pre_logits/") else array[..., order]
+        for leaf, array in leaves.items()
+    }

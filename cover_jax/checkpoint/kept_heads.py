@@ -1,0 +1,79 @@
+"""Heads of another run that stay in a new one beside its own, as they are: `config.model.keep_heads`.
+
+They come from the run that `config.model.init_from` names, stand in every checkpoint of the new one, and are never
+trained: as long as the backbone is frozen too, their logits stay what they were, bit for bit.
+"""
+
+import shlex
+from collections.abc import Mapping, Sequence
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from cover_jax.checkpoint import init_from, metadata, restore
+from cover_jax.errors import ConfigError
+
+# What logits depend on besides parameters. The form of attention and of recomputation changes only their last bits.
+_MODEL_KEYS = ("variant", "size_px", "num_frames", "head", "gelu", "layer_norm_eps", "dtype", "pixel_mean", "pixel_std")
+
+
+def find_kept_heads(
+    config: ConfigDict, saved: dict | None, class_names: Mapping[str, Sequence[str]]
+) -> dict[str, metadata.KeptHead]:
+    """The kept heads of a run that goes on, or of one that is about to start.
+
+    Args:
+        config: the whole config.
+        saved: what its newest checkpoint says of itself (`metadata.make_meta`); None: it has none yet.
+        class_names: dataset name -> its classes, in order.
+
+    Raises:
+        ConfigError: there is nothing to keep, it needs another model, or a dataset has a head's name and other classes.
+    """
+    if saved is not None:
+        # One that a dataset of this name has joined (config.allow_changed_mix) is trained from now on.
+        return {name: _kept(saved, name) for name in saved.get("kept", ()) if name not in class_names}
+    return _heads_of_source(config.model, class_names) if config.model.keep_heads else {}
+
+
+def _heads_of_source(model: ConfigDict, class_names: Mapping[str, Sequence[str]]) -> dict[str, metadata.KeptHead]:
+    source = model.init_from
+    try:
+        if not init_from.is_run(source):
+            raise FileNotFoundError("it is no --workdir of a run of this project")
+        _, meta, _ = restore.newest(str(epath.Path(source).expanduser()))
+    except FileNotFoundError as error:
+        raise ConfigError(f"config.model.keep_heads: nothing to keep in {source}: {error}") from error
+    _check_model(source, metadata.config_of(meta).model, model)
+    for name in class_names.keys() & meta["heads"].keys():
+        _check_classes(source, name, meta["heads"][name], class_names[name])
+    return {name: _kept(meta, name) for name in meta["heads"] if name not in class_names}
+
+
+def _kept(meta: dict, name: str) -> metadata.KeptHead:
+    datasets = meta["config"]["datasets"] | meta.get("kept", {})
+    return metadata.KeptHead(tuple(meta["heads"][name]), datasets[name])
+
+
+def _check_model(source: str, before: ConfigDict, now: ConfigDict) -> None:
+    """Refuses a model in which kept heads would say something else."""
+    changed = [key for key in _MODEL_KEYS if _plain(before[key]) != _plain(now[key])]
+    if changed:
+        flags = [f"--config.model.{key}={shlex.quote(str(_plain(before[key])))}" for key in changed]
+        raise ConfigError(
+            f"config.model.keep_heads: the heads of {source} need the model that they were trained with: "
+            + " ".join(flags)
+        )
+
+
+def _plain(value):
+    return tuple(value) if isinstance(value, list) else value  # in JSON a tuple is a list
+
+
+def _check_classes(source: str, name: str, before: Sequence[str], now: Sequence[str]) -> None:
+    """Refuses a dataset that would train a head of its name with other classes: that one would be lost."""
+    if different := sorted(set(before) ^ set(now)):
+        raise ConfigError(
+            f"config.datasets.{name}: {source} has a head of this name with other classes ({len(before)} there, "
+            f"{len(now)} here; one of them alone has {different[0]!r}); prepare the new data under another --name"
+        )

@@ -1,0 +1,145 @@
+"""What a checkpoint says of itself: heads with their class names, data, config, versions; as JSON and in words."""
+
+import dataclasses
+import importlib.metadata
+import importlib.util
+import json
+import sys
+import types
+from collections.abc import Mapping
+
+from ml_collections import ConfigDict
+
+from cover_jax.config import checks, schema
+from data_pipelines.doctor import manifest
+from data_pipelines.leaks import search
+
+PACKAGES = (
+    "jax", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "ml_collections", "clu", "einops", "numpy",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class KeptHead:
+    """A head that a run took over from another and does not train.
+
+    Attributes:
+        class_names: in order.
+        dataset: what it was trained on, as `dataset()` in configs/common.py, in JSON's types.
+    """
+
+    class_names: tuple[str, ...]
+    dataset: dict
+
+
+NO_HEADS: Mapping[str, KeptHead] = types.MappingProxyType({})
+
+
+def make_meta(
+    config: ConfigDict, splits: dict, manifests: dict, leaks: list, kept: Mapping[str, KeptHead] = NO_HEADS
+) -> dict:
+    """What a checkpoint says of itself, as JSON: class names per head in order, data, config, versions.
+
+    Args:
+        config: the whole config.
+        splits: dataset name -> its opened training split.
+        manifests: dataset name -> what is there of what its source lists (`data_pipelines.doctor.manifest.summary`).
+        leaks: what validation and training sets have in common (`data_pipelines.leaks.Leaks.summary`).
+        kept: heads that stand beside those of the datasets.
+    """
+    return {
+        "heads": {name: list(head.class_names) for name, head in [*splits.items(), *kept.items()]},
+        "kept": {name: head.dataset for name, head in kept.items()},
+        "data": {
+            name: {
+                "builder": split.builder,
+                "examples": split.num_examples,
+                "excluded": split.num_excluded,
+                "fingerprint": split.fingerprint,
+                "manifest": manifests[name],
+            }
+            for name, split in splits.items()
+        },
+        "leaks": leaks,
+        "config": json.loads(config.to_json()),
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """The Python and package versions that a run was made with."""
+    found = {package: importlib.metadata.version(package) for package in PACKAGES}
+    return {"python": sys.version.split()[0], **found}
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedModel:
+    """A trained model, without its run.
+
+    Attributes:
+        config: the whole config that it was trained with.
+        class_names: head -> its classes, in order.
+        params: of the whole model, on the host; their moving average where the run kept one.
+        step: how many steps it was trained.
+        meta: all that its checkpoint says of it (see `make_meta`).
+        accuracies: of its evaluation, with DATASET/examples; {} where the step was not evaluated.
+    """
+
+    config: ConfigDict
+    class_names: dict[str, list[str]]
+    params: dict
+    step: int
+    meta: dict = dataclasses.field(default_factory=dict)
+    accuracies: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def dataset(self, head: str) -> ConfigDict:
+        """What a head was trained on, as `dataset()` in configs/common.py."""
+        if head not in self.meta.get("kept", {}):
+            return self.config.datasets[head]
+        dataset = schema.dataset()  # keys that came after it have their defaults
+        with dataset.ignore_type(), dataset.unlocked():
+            dataset.update(self.meta["kept"][head])
+        return dataset
+
+
+def config_of(meta: dict) -> ConfigDict:
+    """The config of a checkpoint; keys that came after it have their defaults."""
+    config = schema.get_config()
+    with config.ignore_type(), config.unlocked():
+        config.datasets = {name: schema.dataset() for name in meta["config"]["datasets"]}
+        config.update(meta["config"])
+    return config
+
+
+DATA_COLUMNS = ("dataset", "prepared as", "trained on", "left out", "of what its source lists")
+CONFIG_COLUMNS = ("key", "value", "default")
+
+
+def data_rows(meta: dict) -> list[tuple]:
+    """A row of DATA_COLUMNS for each dataset, of `metadata.make_meta`."""
+    return [
+        (name, about["builder"], about["examples"], about["excluded"], manifest.summary_line(about["manifest"]))
+        for name, about in meta["data"].items()
+    ]
+
+
+def leak_lines(meta: dict, config: ConfigDict) -> list[str]:
+    """What is known of leaks in the mix, a line each."""
+    if config.input.leaks == "ignore":
+        return ["leaks: not searched for (config.input.leaks='ignore')"]
+    lines = search.report_lines(meta["leaks"]) or ["leaks: no two datasets of one kind, so nothing to compare"]
+    left_out = sum(about["excluded"] for about in meta["data"].values())
+    return [*lines, f"leaks: {left_out} examples left out of training"] if left_out else lines
+
+
+def config_rows(config: ConfigDict) -> list[tuple[str, str, str]]:
+    """A row of CONFIG_COLUMNS for each key that is not at its default."""
+    return [
+        (key, in_words(value), "" if default is None else in_words(default))
+        for key, value, default in checks.differences(config)
+    ]
+
+
+def in_words(value) -> str:
+    """A config's value as JSON."""
+    return json.dumps(value.to_dict() if isinstance(value, ConfigDict) else value)

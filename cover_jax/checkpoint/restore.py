@@ -1,0 +1,237 @@
+"""Reads checkpoints: the state that a run continues from, and trained models without their run.
+
+A damaged checkpoint is passed over, loudly, for the one before.
+"""
+
+import contextlib
+import math
+import sys
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+
+from cover_jax import errors
+from cover_jax.checkpoint import compatibility, fingerprint, integrity, layout, metadata
+from cover_jax.parallel import hosts
+
+
+class CheckpointDamagedError(RuntimeError):
+    """Checkpoints are not what was saved, and no sound one is left. The message names the folder."""
+
+    exit_code = errors.DAMAGED
+
+
+def restore_newest(
+    workdir: str, state_like_of: Callable[[dict], object], meta: dict, set_aside: bool
+) -> tuple[object, dict]:
+    """(state of the newest sound checkpoint, its meta); (None, {}) where there is none.
+
+    Every leaf is compared with the fingerprint that was taken when it was saved. A damaged checkpoint is passed over,
+    loudly, for the one before. On several hosts all call this, and all take the same.
+
+    Args:
+        workdir: of the run.
+        state_like_of: meta of a checkpoint -> shapes and shardings of its state.
+        meta: what the run now says of itself (`make_meta`).
+        set_aside: move damaged ones to WORKDIR/damaged; only for whoever holds the workdir.
+
+    Raises:
+        CheckpointMismatchError: the checkpoint is of another run (see `compatibility.check_same_run`).
+        CheckpointDamagedError: there were some, and none is sound.
+    """
+    damaged = []
+    while (step := _newest(workdir, damaged)) is not None:
+        folder = layout.checkpoints_folder(workdir) / str(step)
+        state, saved, problems = _restore(folder, state_like_of, meta)
+        if not problems:
+            return state, saved
+        damaged.append(step)
+        moved = set_aside and jax.process_index() == 0
+        where = f"set aside as {integrity.set_aside(folder, workdir)}" if moved else "passed over"
+        hosts.print_on_host0(f"WARNING: {folder} is damaged, {where}: {'; '.join(problems)}")
+        hosts.exchange("moved")
+    _refuse_to_begin_anew(workdir, damaged)
+    return None, {}
+
+
+def _newest(workdir: str, damaged: list[int]) -> int | None:
+    """The newest step as the first host sees it: another's view of the folder may be older."""
+    newest = max((step for step in layout.saved_steps(workdir) if step not in damaged), default="")
+    newest = hosts.exchange(str(newest))[0]
+    return int(newest) if newest else None
+
+
+def _refuse_to_begin_anew(workdir: str, damaged: list[int]) -> None:
+    """Raises where there is, or was, a damaged checkpoint and no other."""
+    kept = integrity.damaged_folder(workdir)
+    if damaged or kept.exists():
+        where = kept if kept.exists() else layout.checkpoints_folder(workdir)
+        raise CheckpointDamagedError(
+            f"{where}: all checkpoints are damaged, none is left to go on from; to begin anew, move it away or take "
+            "another --workdir"
+        )
+
+
+def _restore(folder: epath.Path, state_like_of, meta: dict) -> tuple[object, dict, list[str]]:
+    """(state, its meta, []), or what is damaged as the last, which is the same on all hosts."""
+    hosts.print_on_host0(f"continuing from {folder}")
+    saved, problems = integrity.read_meta(folder)
+    state = None
+    if not problems:
+        changes = compatibility.check_same_run(saved, meta, str(folder))
+        for change in changes:
+            hosts.print_on_host0(f"changed since the checkpoint: {change}")
+        state, problems = _read_state(folder, state_like_of(saved), saved, changes)
+    found = hosts.exchange("; ".join(problems))
+    if any(found):
+        return None, {}, [f"host {host}: {text}" if len(found) > 1 else text for host, text in enumerate(found) if text]
+    if not integrity.is_sealed(saved):
+        hosts.print_on_host0(
+            f"{folder} was saved by an earlier version, without fingerprints: damage would not be noticed"
+        )
+    return state, saved, integrity.compare(saved, fingerprint.as_json(fingerprint.fingerprint_tree(state)))
+
+
+def _read_state(folder: epath.Path, state_like, saved: dict, changes: list[str]) -> tuple[object, list[str]]:
+    """(state, []), or (None, what is damaged in what this host reads).
+
+    By orbax's handler and not its manager, which would wait for a host that cannot read its part.
+    """
+    try:
+        with contextlib.closing(ocp.StandardCheckpointHandler()) as handler:
+            return handler.restore(folder / "state", args=ocp.args.StandardRestore(state_like)), []
+    except Exception as error:
+        if not integrity.is_damage(error):
+            raise
+        if list(saved.get("fingerprints", ())) == fingerprint.paths(state_like):  # it must have been readable
+            return None, [integrity.one_line(error)]
+        if problems := damage(folder):
+            return None, problems
+        # Some keys decide what the optimizer remembers: whether there is an average, a clipped norm, a frozen part.
+        raise compatibility.CheckpointMismatchError(
+            "\n".join([f"{folder} cannot be restored with what changed; go back to what the checkpoint has:", *changes])
+        ) from error
+
+
+def damage(folder: epath.Path) -> list[str]:
+    """What is damaged in one checkpoint; needs no config and no devices, but memory for the whole state."""
+    meta, problems = integrity.read_meta(folder)
+    if problems:
+        return problems
+    try:
+        found = fingerprint.as_json(
+            fingerprint.fingerprint_host_tree(_read_arrays(folder / "state", lambda name: True))
+        )
+    except Exception as error:
+        if not integrity.is_damage(error):
+            raise
+        return [integrity.one_line(error)]
+    missing = [f"{path}: missing" for path in meta.get("fingerprints", {}) if path not in found]
+    return missing[:1] or integrity.compare(meta, found)
+
+
+def _read_arrays(folder: epath.Path, wanted) -> dict:
+    """The parts of a saved state whose name is `wanted`, as NumPy arrays."""
+    with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
+        shapes = {name: part for name, part in handler.metadata(folder).tree.items() if wanted(name)}
+        restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
+        return handler.restore(
+            folder, args=ocp.args.PyTreeRestore(shapes, restore_args=restore_args, partial_restore=True)
+        )
+
+
+def load_trained(workdir: str, which: str = "newest") -> metadata.TrainedModel:
+    """The model of one of a run's sound checkpoints; needs neither its data nor its devices, and changes nothing there.
+
+    Args:
+        workdir: of the run, local or gs://.
+        which: "newest"; "best" by config.best_metric, the latest of equal ones; or the step of one that is kept.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+        CheckpointDamagedError: there are some, and none is sound.
+    """
+    return _first_sound(workdir, which, lambda step, meta: _load(layout.checkpoints_folder(workdir) / str(step), meta))
+
+
+def best(workdir: str, metric: str) -> tuple[int, float] | None:
+    """The best of the kept checkpoints, the latest of equal ones, and its `metric`; None if none was evaluated."""
+    ranked = _by_metric(workdir, metric)
+    return (ranked[0][1], ranked[0][0]) if ranked and ranked[0][0] > -math.inf else None
+
+
+def _by_metric(workdir: str, metric: str) -> list[tuple[float, int]]:
+    """(value, step) of the kept checkpoints, the best first; -inf where it was not evaluated."""
+    folders = {step: layout.checkpoints_folder(workdir) / str(step) for step in layout.saved_steps(workdir)}
+    sound = [step for step, folder in folders.items() if not integrity.read_meta(folder)[1]]
+    return sorted(
+        ((layout.read_accuracies(folders[step]).get(metric, -math.inf), step) for step in sound), reverse=True
+    )
+
+
+def _candidates(workdir: str, which: str) -> list[int]:
+    """The steps that `which` means, the first choice first; see `load_trained`."""
+    kept = layout.saved_steps(workdir)[::-1]
+    if which == "newest" or not kept:
+        return kept
+    if which == "best":
+        metas = (integrity.read_meta(layout.checkpoints_folder(workdir) / str(step)) for step in kept)
+        meta = next((meta for meta, problems in metas if not problems), None)
+        return [step for _, step in _by_metric(workdir, meta["config"]["best_metric"])] if meta else kept
+    if which not in map(str, kept):
+        right = ", ".join(["newest", "best", *map(str, kept)])
+        raise FileNotFoundError(f"{layout.checkpoints_folder(workdir)}: no step {which}; must be one of {right}")
+    return [int(which)]
+
+
+def newest(workdir: str) -> tuple[int, dict, dict[str, float]]:
+    """A run's newest checkpoint: its step, what it says of itself (`make_meta`), and its accuracies if there are any.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint.
+        CheckpointDamagedError: there are some, and none is sound, as far as this can tell without the arrays.
+    """
+    folder = layout.checkpoints_folder(workdir)
+    return _first_sound(
+        workdir, "newest", lambda step, meta: ((step, meta, layout.read_accuracies(folder / str(step))), [])
+    )
+
+
+def _first_sound(workdir: str, which: str, read):
+    """What `read(step, meta) -> (result, what is damaged)` gives of the first choice that is not damaged."""
+    folder, damaged = layout.checkpoints_folder(workdir), []
+    if not folder.exists():
+        raise FileNotFoundError(f"{folder}: no checkpoints; is {workdir} the --workdir of a run?")
+    for step in _candidates(workdir, which):
+        meta, problems = integrity.read_meta(folder / str(step))
+        if not problems:
+            result, problems = read(step, meta)
+        if not problems:
+            return result
+        damaged.append(step)
+        print(f"WARNING: {folder / str(step)} is damaged, passed over: {problems[0]}", file=sys.stderr, flush=True)
+    _refuse_to_begin_anew(workdir, damaged)
+    raise FileNotFoundError(f"{folder}: no checkpoint yet")
+
+
+def _load(folder: epath.Path, meta: dict) -> tuple[metadata.TrainedModel | None, list[str]]:
+    """(model, []), or (None, what is damaged)."""
+    config = metadata.config_of(meta)
+    which = "ema" if config.optimizer.ema_decay else "params"
+    try:
+        arrays = _read_arrays(folder / "state", lambda name: name == which)
+    except Exception as error:
+        if not integrity.is_damage(error):
+            raise
+        return None, [integrity.one_line(error)]
+    problems = integrity.compare(meta, fingerprint.as_json(fingerprint.fingerprint_host_tree(arrays)))
+    step, accuracies = int(folder.name), layout.read_accuracies(folder)
+    return metadata.TrainedModel(config, meta["heads"], arrays[which], step, meta, accuracies), problems
+
+
+def abstract_state(state, shardings):
+    """Shapes, types and shardings of a state: what `restore` fills."""
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)

@@ -1,0 +1,196 @@
+"""Saving while training goes on, also past a disk that is full for a while. Only the last save must not fail."""
+
+import contextlib
+import functools
+import math
+import sys
+
+import jax
+import orbax.checkpoint as ocp
+from ml_collections import ConfigDict
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from cover_jax import errors
+from cover_jax.checkpoint import fingerprint, integrity, layout
+from cover_jax.parallel import hosts
+
+
+class NotSavedError(RuntimeError):
+    """The last checkpoint of a process could not be written. The message says why."""
+
+    exit_code = errors.NOT_SAVED
+
+
+class Saver:
+    """The checkpoints of a run, to be written; all hosts call the same methods, but for `poll`, on the same steps.
+
+    A save goes on in the background. Where one fails on any host, the one before is still there, and training goes on.
+
+    Args:
+        config: of the run.
+        workdir: held by this job (fault_tolerance/workdir_lease.py).
+    """
+
+    def __init__(self, config: ConfigDict, workdir: str):
+        self._pending, self._problem = None, ""
+        self._open = functools.partial(
+            open_manager, workdir, config.keep_checkpoints, config.best_metric, config.timeouts.save_s / 3
+        )
+        self._manager = self._open()
+        self._newest = self._manager.latest_step()
+
+    def reload(self) -> None:
+        """To be called where checkpoints were moved away."""
+        if self._manager:
+            self._manager.reload()
+
+    def save(self, state, meta: dict, accuracies: dict[str, float] | None) -> None:
+        """Starts to save a state under its step, after the save before is done; one that is already saved is left."""
+        self.wait()
+        step = int(state.step)
+        try:
+            self._manager = self._manager or self._open()
+            if step in self._manager.all_steps():
+                return
+            self._pending = step
+            start_save(self._manager, state, meta, accuracies)
+        except Exception as error:
+            if jax.process_count() > 1:  # the others are in the midst of it
+                raise NotSavedError(_message(step, integrity.one_line(error))) from error
+            self._pending = step
+            self._fail(error)
+
+    def poll(self) -> None:
+        """Says whether the save under way has failed on this host; to be called often, waits for nothing."""
+        if self._pending is not None and not self._problem and not self._manager.is_saving_in_progress():
+            self._wait()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_) -> None:
+        """Waits for the save under way; but for other hosts only where none of them has met with an error.
+
+        Raises:
+            NotSavedError: the save failed, on any host.
+        """
+        if kind is None:
+            if failed := self.wait():
+                raise NotSavedError(failed)
+            if self._manager:
+                self._manager.close()
+        elif jax.process_count() == 1:
+            self._wait()
+
+    def wait(self) -> str:
+        """Waits for the save under way on all hosts; returns why it failed, the same on all."""
+        if self._pending is None:
+            return ""
+        if not self._problem:
+            self._wait()
+        problems = hosts.exchange(self._problem)
+        step, self._pending, self._problem = self._pending, None, ""
+        if not any(problems):
+            self._newest = step
+            return ""
+        if self._manager:
+            close_failed(self._manager)
+            self._manager = None  # the next save opens another
+        return _message(step, "; ".join(filter(None, problems)))
+
+    def _wait(self) -> None:
+        if self._manager is None:
+            return
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        where = f"host {jax.process_index()}: " if jax.process_count() > 1 else ""
+        self._problem = f"{where}{integrity.one_line(error)}"
+        goes_on = f"training goes on, and tries again at the next save; newest: {self._newest}"
+        print(f"WARNING: {_message(self._pending, self._problem)}; {goes_on}", file=sys.stderr, flush=True)
+
+
+def _message(step: int, problem: str) -> str:
+    return f"the checkpoint of step {step} could not be saved: {problem}"
+
+
+MAX_ERRORS_OF_A_SAVE = 20  # a few files, and threads that wait for each other
+
+
+def open_manager(workdir: str, keep: int, best_metric: str, save_timeout_s: float) -> ocp.CheckpointManager:
+    """The checkpoints of a run, to be written: `keep` of the latest and `keep` of the best by `best_metric` stay.
+
+    What a killed process left half-written is removed: only for whoever holds the workdir.
+
+    Args:
+        save_timeout_s: after which a save fails that a host has not finished.
+    """
+    _set_aside_unreadable(workdir)
+
+    def best_fn(metrics):
+        # A step that was not evaluated is below all that were. Of several such the later ones rank higher: where there
+        # are fewer than `keep` evaluated ones, those that fill up the best are among the latest anyhow.
+        return metrics.get(best_metric, -math.inf)
+
+    policies = [
+        preservation_policy.LatestN(keep),
+        preservation_policy.BestN(get_metric_fn=best_fn, n=keep, keep_checkpoints_without_metrics=False),
+    ]
+    options = ocp.CheckpointManagerOptions(
+        best_fn=best_fn,
+        preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
+        cleanup_tmp_directories=True,
+        async_options=ocp.AsyncOptions(timeout_secs=round(save_timeout_s)),
+    )
+    return _Manager(layout.checkpoints_folder(workdir), options=options)
+
+
+class _Manager(ocp.CheckpointManager):
+    def reached_preemption(self, step: int) -> bool:
+        """Leaves that to `preemption`: orbax asks JAX for each step that it saves, in its own thread for a past one."""
+        return False
+
+
+def _set_aside_unreadable(workdir: str) -> None:
+    """Orbax cannot open a folder in which one checkpoint's JSON is broken."""
+    if jax.process_index() == 0:
+        for step in layout.saved_steps(workdir):
+            path = layout.checkpoints_folder(workdir) / str(step)
+            if problems := integrity.read_meta(path)[1]:
+                moved = integrity.set_aside(path, workdir)
+                hosts.print_on_host0(f"WARNING: {path} is damaged, set aside as {moved}: {problems[0]}")
+    hosts.exchange("")
+
+
+def start_save(manager: ocp.CheckpointManager, state, meta: dict, accuracies: dict[str, float] | None) -> None:
+    """Starts saving the state under its step, and returns.
+
+    Raises:
+        Whatever the save before this one failed with.
+    """
+    accuracies = accuracies or {}  # None: orbax would warn at every save
+    sealed = integrity.seal(
+        meta | {"fingerprints": fingerprint.as_json(fingerprint.fingerprint_tree(state))}, accuracies
+    )
+    items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(sealed))
+    manager.save(int(state.step), args=items, metrics=accuracies, force=True)
+
+
+def close_failed(manager: ocp.CheckpointManager) -> None:
+    """Closes what a save has failed with, on all hosts, and removes what it has left.
+
+    One failure gives several errors, each of which orbax raises once, the later ones when the next save begins: on
+    that host alone, while the others wait for it.
+    """
+    for _ in range(MAX_ERRORS_OF_A_SAVE):
+        with contextlib.suppress(Exception):
+            manager.close()
+            break
+    hosts.exchange("closed")  # none writes any more
+    if jax.process_index() == 0:
+        with contextlib.suppress(Exception):  # the storage may not answer; whoever opens the folder next tries again
+            for path in manager.directory.glob("*.orbax-checkpoint-tmp*"):
+                path.rmtree(missing_ok=True)

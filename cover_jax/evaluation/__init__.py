@@ -1,0 +1,1 @@
+"""Accuracy of a model on its validation splits, and what it answered for each example."""

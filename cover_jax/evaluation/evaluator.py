@@ -1,0 +1,63 @@
+"""Accuracy of a model on one split: every example once, each seen through eval_clips x eval_crops views."""
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from cover_jax.evaluation import eval_step, metrics
+from cover_jax.fault_tolerance import watchdog
+from cover_jax.parallel import compilation, sharding
+from data_pipelines.stream import pipeline
+
+
+class Evaluator:
+    """Evaluates all datasets of a config; the evaluation step of each is compiled once.
+
+    Args:
+        config: the whole config.
+        model: models.cover.functional(...).
+        splits: dataset name -> opened evaluation split.
+        mesh: where parameters and batches live.
+    """
+
+    def __init__(self, config: ConfigDict, model, splits: dict, mesh):
+        self._config, self._splits, self._mesh = config, splits, mesh
+        self._steps = {
+            name: compilation.jit(
+                eval_step.make_eval_step(config, model, name), out_shardings=sharding.replicated(mesh)
+            )
+            for name in splits
+        }
+
+    def __call__(self, params) -> dict[str, metrics.Predictions]:
+        return {name: self._evaluate(params, name) for name in self._splits}
+
+    def _evaluate(self, params, name: str) -> metrics.Predictions:
+        watchdog.enter("evaluation", name)
+        dataset, split = self._config.datasets[name], self._splits[name]
+        host_index, host_count = sharding.host_part(self._mesh)
+        stream = pipeline.eval_stream(
+            split,
+            dataset,
+            host_index=host_index,
+            host_count=host_count,
+            threads=self._config.input.threads,
+            prefetch_batches=self._config.input.prefetch_batches,
+        )
+        batches = -(-split.num_examples // dataset.eval_batch_size)
+        said = []
+        with stream:
+            # Without a delay the bar would flash by for evaluations that take a moment.
+            hidden = jax.process_index() != 0
+            for batch in tqdm(stream, f"evaluating {name}", batches, leave=False, delay=2.0, disable=hidden):
+                said.append(self._steps[name](params, sharding.put_batch(batch, self._mesh)))
+        return _gather(jax.device_get(said))
+
+
+def _gather(said: list[dict]) -> metrics.Predictions:
+    """Batches -> one Predictions, without the examples that weigh nothing, in the order of the split."""
+    columns = {key: np.concatenate([np.asarray(batch[key]) for batch in said]) for key in said[0]}
+    real = columns.pop("weight") > 0
+    order = np.argsort(columns["index"][real], kind="stable")
+    return metrics.Predictions(**{key: value[real][order] for key, value in columns.items()})

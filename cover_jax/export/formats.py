@@ -1,0 +1,104 @@
+"""A trained model with one of its heads in the formats of others: Hugging Face, jax.export, TensorFlow SavedModel."""
+
+import json
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+from etils import epath
+from flax import traverse_util
+from jax import export as jax_export
+from ml_collections import ConfigDict
+
+from cover_jax.checkpoint import metadata
+from cover_jax.models import cover, variants
+from cover_jax.models.pretrained import hugging_face_export
+from cover_jax.models.pretrained.errors import PretrainedError
+from cover_jax.preprocess import model_input
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def to_hugging_face(trained: metadata.TrainedModel, head: str, out: str) -> None:
+    """model.safetensors, config.json and preprocessor_config.json of a Hugging Face TimeSformer.
+
+    Raises:
+        PretrainedError: the head is not linear, or its dataset has `standardize`, which their processor cannot do.
+    """
+    if trained.dataset(head).standardize:
+        raise PretrainedError(
+            f"datasets.{head}.standardize: Hugging Face's image processor cannot; export as jax or saved_model"
+        )
+    patch_px = variants.parse(trained.config.model.variant).patch_px
+    weights = hugging_face_export.tensors(trained.params, head, patch_px)
+    _write(out, "model.safetensors", safetensors.numpy.save(weights, metadata={"format": "pt"}))
+    _write_json(out, "config.json", hugging_face_export.config(trained.config.model, trained.class_names[head]))
+    _write_json(out, "preprocessor_config.json", hugging_face_export.preprocessor_config(trained.config.model))
+
+
+def to_jax(trained: metadata.TrainedModel, head: str, out: str) -> None:
+    """model.jax_export, params.safetensors and a config.json with class names, frame size and normalisation."""
+    model = trained.config.model
+    flat, logits = _flat(trained, head), _logits(model, head, len(trained.class_names[head]))
+    _write(out, "model.jax_export", _program(logits, flat, model, jnp.float32).serialize())
+    _write(out, "params.safetensors", safetensors.numpy.save({n: np.ascontiguousarray(x) for n, x in flat.items()}))
+    if trained.dataset(head).standardize:
+        frames = "float32, red, green, blue: each clip less its mean, over its standard deviation or 1 level"
+        _write_about(out, trained, head, frames, ("num_frames", "size_px"))
+    else:
+        frames = "float32, red, green, blue: (value / 255 - pixel_mean) / pixel_std"
+        _write_about(out, trained, head, frames, ("num_frames", "size_px", "pixel_mean", "pixel_std"))
+
+
+def to_saved_model(trained: metadata.TrainedModel, head: str, out: str) -> None:
+    """A TensorFlow SavedModel of uint8 frames, and a config.json with class names and frame size."""
+    from cover_jax.export import saved_model  # here and not above: it brings TensorFlow, which takes long to load
+
+    model, flat = trained.config.model, _flat(trained, head)
+    logits, standardize = _logits(model, head, len(trained.class_names[head])), trained.dataset(head).standardize
+
+    def of_pixels(flat, frames_BTHWC):
+        levels_BTHWC = frames_BTHWC.astype(jnp.float32)
+        return logits(flat, model_input.normalize(levels_BTHWC, model.pixel_mean, model.pixel_std, standardize))
+
+    saved_model.write(out, _program(of_pixels, flat, model, jnp.uint8), flat)
+    _write_about(out, trained, head, "uint8, red, green, blue", ("num_frames", "size_px"))
+
+
+def _flat(trained: metadata.TrainedModel, head: str) -> dict[str, np.ndarray]:
+    """Parameters of the backbone and one head by their paths."""
+    params = {"backbone": trained.params["backbone"], "heads": {head: trained.params["heads"][head]}}
+    return traverse_util.flatten_dict(params, sep="/")
+
+
+def _logits(model: ConfigDict, head: str, num_classes: int) -> Callable[[dict, jax.Array], jax.Array]:
+    """(flat parameters, normalised frames) -> logits."""
+    model = model.copy_and_resolve_references()
+    model.attention = "einsum"  # a kernel would run on one platform only
+    apply = cover.functional(model, {head: num_classes}).apply
+    return lambda flat, frames_BTHWC: apply(traverse_util.unflatten_dict(flat, sep="/"), frames_BTHWC, head)
+
+
+def _program(logits: Callable, flat: dict, model: ConfigDict, dtype: jnp.dtype) -> jax_export.Exported:
+    """(flat parameters, frames of `dtype`) -> logits, for a number of clips that is open."""
+    (batch,) = jax_export.symbolic_shape("batch")
+    shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), flat)
+    exported = jax_export.export(jax.jit(logits), platforms=PLATFORMS)
+    return exported(shapes, jax.ShapeDtypeStruct((batch, model.num_frames, model.size_px, model.size_px, 3), dtype))
+
+
+def _write(out: str, name: str, data: bytes) -> None:
+    folder = epath.Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(bytes(data))
+
+
+def _write_about(out: str, trained: metadata.TrainedModel, head: str, frames: str, keys: Sequence[str]) -> None:
+    about = {key: trained.config.model[key] for key in keys}
+    _write_json(out, "config.json", {"class_names": trained.class_names[head], "frames": frames, **about})
+
+
+def _write_json(out: str, name: str, content: dict) -> None:
+    _write(out, name, json.dumps(content, indent=2).encode())

@@ -1,0 +1,229 @@
+"""The README.md beside an exported model: what it is, its data, how good it is, how to load it, its limits."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from etils import epath
+from huggingface_hub import EvalResult, ModelCardData
+from ml_collections import ConfigDict
+
+from cover_jax.checkpoint import metadata
+
+FILE = "README.md"
+_FOLDERS = ("data_dir", "compare_with")  # config keys
+ACCURACIES = {"top1": "top-1", "top5": "top-5", "mean_class": "mean over classes"}
+
+# Format -> what it is, and a program that loads it and predicts. {num_frames} and {size_px} are filled in.
+FORMATS = {
+    "hugging_face": "a Hugging Face TimeSformer",
+    "jax": "a `jax.export` program with its parameters; it runs on CPU, GPU and TPU, and needs jax alone",
+    "saved_model": "a TensorFlow SavedModel; it needs TensorFlow alone, or what serves it",
+}
+NORMALIZE = 'frames = (clips / 255 - about["pixel_mean"]) / about["pixel_std"]'
+STANDARDIZE = """\
+frames = clips - clips.mean((1, 2, 3, 4), keepdims=True)
+frames /= np.maximum(frames.std((1, 2, 3, 4), keepdims=True), 1)"""
+LOADING = {
+    "hugging_face": """\
+import numpy as np
+import torch
+from transformers import AutoImageProcessor, TimesformerForVideoClassification
+
+folder = "."  # where this file is
+processor = AutoImageProcessor.from_pretrained(folder)
+model = TimesformerForVideoClassification.from_pretrained(folder).eval()
+
+frames = np.zeros(({num_frames}, 240, 320, 3), np.uint8)  # one clip: put your own here
+with torch.no_grad():
+    logits = model(**processor(list(frames), return_tensors="pt")).logits
+probabilities = logits.softmax(-1)[0]
+best = int(probabilities.argmax())
+print(model.config.id2label[best], float(probabilities[best]))
+""",
+    "jax": """\
+import json
+
+import jax
+import numpy as np
+import safetensors.numpy
+from jax import export
+
+folder = "."  # where this file is
+program = export.deserialize(open(f"{{folder}}/model.jax_export", "rb").read())
+params = safetensors.numpy.load_file(f"{{folder}}/params.safetensors")
+about = json.load(open(f"{{folder}}/config.json"))
+
+clips = np.zeros((1, {num_frames}, {size_px}, {size_px}, 3), np.uint8)  # any number of clips: put your own here
+{normalize}
+probabilities = jax.nn.softmax(program.call(params, frames.astype(np.float32)))
+best = int(probabilities[0].argmax())
+print(about["class_names"][best], float(probabilities[0, best]))
+""",
+    "saved_model": """\
+import json
+
+import numpy as np
+import tensorflow as tf
+
+folder = "."  # where this file is
+program = tf.saved_model.load(folder).signatures["serving_default"]
+about = json.load(open(f"{{folder}}/config.json"))
+
+clips = np.zeros((1, {num_frames}, {size_px}, {size_px}, 3), np.uint8)  # any number of clips: put your own here
+probabilities = tf.nn.softmax(program(frames=tf.constant(clips))["logits"]).numpy()
+best = int(probabilities[0].argmax())
+print(about["class_names"][best], float(probabilities[0, best]))
+""",
+}
+
+
+def write(trained: metadata.TrainedModel, head: str, model_format: str, out: str) -> None:
+    """Writes the card into the folder of an exported model.
+
+    Args:
+        trained: the model, from `restore.load_trained`.
+        head: the one that was exported.
+        model_format: one of FORMATS.
+        out: the folder, local or gs://.
+    """
+    (epath.Path(out) / FILE).write_text(text(trained, head, model_format))
+
+
+def text(trained: metadata.TrainedModel, head: str, model_format: str) -> str:
+    """The card; arguments as in `write`."""
+    config, names = trained.config, trained.class_names[head]
+    sections = {
+        "Accuracy": _accuracy(trained, head),
+        "How to load it": _loading(config.model, trained.dataset(head), model_format),
+        "Data": _data(trained),
+        "Limits": _limits(config.model, trained.dataset(head), len(names)),
+        "Config": _config(config),
+        "Classes": "\n".join(f"{i}. {_escape(name)}" for i, name in enumerate(names)),
+        "Versions": _table(("package", "version"), trained.meta["versions"].items()),
+    }
+    front = f"---\n{_front_matter(trained, head)}\n---\n\n" if model_format == "hugging_face" else ""
+    body = "\n".join(f"## {title}\n\n{content}\n" for title, content in sections.items())
+    return f"{front}# {head}: CoVeR {config.model.variant}\n\n{_what(trained, head, model_format)}\n\n{body}"
+
+
+def _what(trained: metadata.TrainedModel, head: str, model_format: str) -> str:
+    config, others = trained.config, ", ".join(name for name in trained.config.datasets if name != head)
+    if head in trained.meta.get("kept", {}):
+        sets = f"{others}; its head {head} was trained by an earlier run and kept as it was"
+    else:
+        sets = f"{head}, together with {others}" if others else head
+    return (
+        f"A TimeSformer with divided space-time attention (arXiv 2102.05095), trained as CoVeR (arXiv 2112.07175) by "
+        f"cover-jax for {trained.step} steps on {sets}. This is its head `{head}`, with "
+        f"{len(trained.class_names[head])} classes, as {FORMATS[model_format]}. It starts from "
+        f"{f'`{config.model.init_from}`' if config.model.init_from else 'random values'}."
+    )
+
+
+def _accuracy(trained: metadata.TrainedModel, head: str) -> str:
+    found, dataset = _values(trained, head), trained.dataset(head)
+    if not found:
+        return f"Not known: the checkpoint of step {trained.step} was not evaluated on {head}."
+    views = dataset.eval_clips * dataset.eval_crops
+    where = f"`{dataset.eval_split}` of {dataset.builder}, {trained.accuracies[f'{head}/examples']:.0f} examples"
+    rows = [(title, f"{value:.1%}") for title, value in found.items()]
+    chance = ("chance", f"{1 / len(trained.class_names[head]):.1%}")
+    seen = f"the mean of {views} views of each" if views > 1 else "one view of each"
+    return f"On {where}, {seen}:\n\n{_table(('measure', 'value'), [*rows, chance])}"
+
+
+def _values(trained: metadata.TrainedModel, head: str) -> dict[str, float]:
+    """Title -> accuracy, 0..1; {} where the checkpoint has none of this head, or does not say of how many examples."""
+    if f"{head}/examples" not in trained.accuracies:
+        return {}
+    return {title: trained.accuracies[f"{head}/{kind}"] for kind, title in ACCURACIES.items()}
+
+
+def _loading(model: ConfigDict, dataset: ConfigDict, model_format: str) -> str:
+    num_frames = dataset.num_frames if model_format == "hugging_face" else model.num_frames
+    normalize = STANDARDIZE if dataset.standardize else NORMALIZE
+    code = LOADING[model_format].format(num_frames=num_frames, size_px=model.size_px, normalize=normalize)
+    if dataset.standardize:
+        normalized = "Then each clip is brought to mean 0 and standard deviation 1, all its values together"
+    else:
+        normalized = (
+            f"Values from 0 to 1 are normalised with mean {_numbers(model.pixel_mean)} and standard deviation "
+            f"{_numbers(model.pixel_std)}"
+        )
+    return (
+        f"```python\n{code}```\n\n{_frames(dataset, num_frames)} Each is resized so that its shorter side has "
+        f"{model.size_px} px, and its centre is cut out. {normalized}: the program above does so."
+    )
+
+
+def _frames(dataset: ConfigDict, num_frames: int) -> str:
+    if dataset.num_frames == 1:
+        return "Images are clips of one frame." if num_frames == 1 else f"An image is repeated {num_frames} times."
+    if dataset.sample_fps:
+        return f"A clip is {num_frames} frames, {dataset.sample_fps:g} a second, from the middle of a video."
+    return f"A clip is {num_frames} frames, the middle ones of as many equal parts of a video."
+
+
+def _data(trained: metadata.TrainedModel) -> str:
+    table = _table(metadata.DATA_COLUMNS, metadata.data_rows(trained.meta))
+    lines = metadata.leak_lines(trained.meta, trained.config)
+    return f"{table}\n\n" + "\n".join(f"- {_escape(line)}" for line in lines)
+
+
+def _limits(model: ConfigDict, dataset: ConfigDict, num_classes: int) -> str:
+    lines = [
+        f"It answers with one of its {num_classes} classes whatever it is shown. Its probabilities are not calibrated.",
+        "Its accuracy is that on data like its validation set; on other data it was not measured.",
+        "Leaks were looked for between datasets, not between the training and validation sets of one.",
+        "The rights in its training data, and in the weights that it starts from, are not those of this file.",
+    ]
+    if dataset.num_frames != model.num_frames:
+        lines.append(f"Its head was trained on clips of {dataset.num_frames} frames, not of {model.num_frames}.")
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _config(config: ConfigDict) -> str:
+    """What differs from the defaults, but for the folders of whoever trained it, which nobody else needs."""
+    rows = [[_code(cell) for cell in row] for row in metadata.config_rows(config) if row[0] not in _FOLDERS]
+    return f"What differs from the defaults:\n\n{_lines(metadata.CONFIG_COLUMNS, rows)}"
+
+
+def _front_matter(trained: metadata.TrainedModel, head: str) -> str:
+    """What the Hugging Face hub reads of a card, as YAML."""
+    dataset = trained.dataset(head)
+    task = "image-classification" if dataset.num_frames == 1 else "video-classification"
+    results = [
+        EvalResult(
+            task_type=task, dataset_type=dataset.builder, dataset_name=head, dataset_split=dataset.eval_split,
+            metric_type="accuracy", metric_name=title, metric_value=round(value, 4),
+        )
+        for title, value in _values(trained, head).items()
+    ]  # fmt: skip
+    base = re.match(r"hf://([^/]+/[^/@]+)", trained.config.model.init_from)
+    return ModelCardData(
+        base_model=base and base[1], library_name="transformers", pipeline_tag="video-classification",
+        tags=["timesformer", "cover", task], model_name=head, eval_results=results or None,
+    ).to_yaml()  # fmt: skip
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence]) -> str:
+    return _lines(columns, ([_escape(cell) for cell in row] for row in rows))
+
+
+def _lines(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table whose cells are Markdown."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in [columns, ["---"] * len(columns), *rows])
+
+
+def _escape(value) -> str:
+    """A value as Markdown that is nothing but its text, on one line of a table or list."""
+    one_line = " ".join(str(value).split())
+    return re.sub(r"([\\`*\[\]<>&|]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))", r"\\\1", one_line)
+
+
+def _code(text: str) -> str:
+    return f"`{text}`".replace("|", "\\|") if text and "`" not in text else _escape(text)
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)

@@ -1,0 +1,268 @@
+"""Models that others trained, as the first values of this one's parameters: `load`, then `fill`.
+
+A source is a file or folder, local or gs://, or hf://ORG/REPO[@REVISION][/FILE]. What is in it is told by the names
+of its tensors, never by their shapes: google-research ViT and AugReg (.npz), official TimeSformer (.pyth), timm ViT,
+and Hugging Face's TimeSformer, ViT and DINOv2 (.safetensors). Nothing in a file is ever run.
+
+From an image model, temporal attention and its norm start as copies of the spatial ones; `temporal_fc` and the time
+embedding keep what `config.model.temporal_init` and `time_embed_std` gave them, zeros by default, so that the model
+starts as that image model on each frame (facebookresearch/TimeSformer, timesformer/models/helpers.py).
+
+Logits are those of the source's own code where `config.model.gelu`, `layer_norm_eps`, `pixel_mean` and `pixel_std` are
+what that has; the report says which are not. google-research's ViT computes flax's default GELU, the tanh approximation
+(vit_jax/models_vit.py); timm and Hugging Face run the same weights with the exact one.
+"""
+
+# S tokens of a frame with CLS, T frames, D width, C classes
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from cover_jax.models import variants
+from cover_jax.models.pretrained import resize, sources, tensor_names
+from cover_jax.models.pretrained.errors import PretrainedError, one_line
+
+# Names that Hugging Face (ACT2FN in transformers/activations.py) and timm give it -> config.model.gelu.
+_GELUS = {
+    "gelu": "exact",
+    "gelu_python": "exact",
+    "gelu_new": "tanh",
+    "gelu_fast": "tanh",
+    "gelu_accurate": "tanh",
+    "gelu_pytorch_tanh": "tanh",
+    "gelu_python_tanh": "tanh",
+    "gelu_tanh": "tanh",
+}
+_TIMM_LAYERS = {"norm_layer", "mlp_layer", "attn_layer", "block_fn", "embed_layer"}
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedWeights:
+    """What a source gave.
+
+    Attributes:
+      params: path, as in `cover.Params` joined by "/" -> float32 array, of every parameter that it has.
+      class_names: of its own classifier, in order; empty where it does not say.
+      report: lines for people: what was taken, changed, left out, and kept as initialised.
+    """
+
+    params: dict[str, np.ndarray]
+    class_names: tuple[str, ...]
+    report: tuple[str, ...]
+
+
+@one_line
+def load(source: str, model: ConfigDict, class_names: Mapping[str, Sequence[str]]) -> LoadedWeights:
+    """Reads pretrained weights for the model of a config.
+
+    A classifier is taken over, row by row by class name, for each head all of whose classes it names.
+
+    Args:
+      source: as above.
+      model: `config.model`, as in configs/common.py.
+      class_names: head name -> its classes, in order.
+
+    Raises:
+      PretrainedError: the source cannot be read, is no model of a known kind, has other sizes than
+        `model.variant`, or has a tensor that would be lost silently.
+    """
+    opened = sources.open_source(source)
+    try:
+        family, read = tensor_names.recognise(opened.tensors)
+        _check_config(opened.config)
+        settings = _settings(family, opened)
+        untold = _check_sizes(family, read, opened.config, model.variant)
+        backbone, resized = _backbone(family, read, model)
+        names = _class_names(opened.config)
+        heads = _heads(family, read, names, class_names if model.head == "linear" else {})
+        unused = _unused(family, read)
+    except PretrainedError as error:
+        raise PretrainedError(f"{source}: {error}") from error
+    report = [
+        f"initialised from {source}: {family.title}, {read.num_taken} of {len(opened.tensors.names)} tensors taken",
+        *untold,
+        *resized,
+        *([] if family.is_video else ["temporal attention and its norm: copies of the spatial ones"]),
+        *(f"not taken: {name}: {why}" for name, why in unused.items()),
+        *(f"not read: {name}" for name in opened.tensors.set_aside),
+        *_head_lines(heads, class_names, names),
+        *setting_lines(settings, model),
+    ]
+    return LoadedWeights(backbone | heads, names, tuple(report))
+
+
+def fill(params: dict, loaded: LoadedWeights) -> tuple[dict, list[str]]:
+    """`params` with the loaded arrays in their places, each cut for its devices as what it replaces, and the rest.
+
+    Returns:
+      The new parameters, and the paths that keep their initial values.
+
+    Raises:
+      PretrainedError: an array has another shape than its parameter.
+    """
+    kept = []
+
+    def put(path, leaf: jax.Array) -> jax.Array:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if name not in loaded.params:
+            kept.append(name)
+            return leaf
+        array = loaded.params[name]
+        if array.shape != leaf.shape:
+            raise PretrainedError(f"{name}: {array.shape} in the source, {leaf.shape} in this model")
+        return jax.make_array_from_callback(array.shape, leaf.sharding, array.__getitem__)
+
+    return jax.tree_util.tree_map_with_path(put, params), kept
+
+
+def _check_config(config: dict) -> None:
+    """Refuses settings of a config.json of Hugging Face or timm that this model cannot have."""
+    for key, right in (("attention_type", "divided_space_time"), ("qkv_bias", True), ("global_pool", "token")):
+        if config.get(key, right) != right:
+            raise PretrainedError(f"its config.json has {key}={config[key]!r}; this model is {key}={right!r}")
+    for key, value in _section(config, "model_args").items():
+        if key in _TIMM_LAYERS and value is not None:
+            raise PretrainedError(f"its config.json has model_args.{key}={value!r}: this model's layers are timm's own")
+
+
+def _section(config: dict, name: str) -> dict:
+    """A part of config.json; {} where it has none."""
+    section = config.get(name) or {}
+    if not isinstance(section, dict):
+        raise PretrainedError(f"its config.json has {name}={section!r}, which is no object")
+    return section
+
+
+def _settings(family: tensor_names.Family, opened: sources.Opened) -> dict[str, object]:
+    """Keys of `config.model` that change what a model computes and no shape -> what the source has."""
+    config = opened.config
+    name = config.get("hidden_act") or _section(config, "model_args").get("act_layer")
+    if name is not None and name not in _GELUS:
+        raise PretrainedError(f"its config.json has the activation {name!r}; this model's are {', '.join(_GELUS)}")
+    settings = {
+        "gelu": _GELUS[name] if name else family.gelu,
+        "layer_norm_eps": config.get("layer_norm_eps", family.layer_norm_eps),
+    }
+    of_timm, of_transformers = _section(config, "pretrained_cfg"), opened.preprocessor
+    for key, usual in zip(("mean", "std"), family.pixels or (None, None), strict=True):
+        settings[f"pixel_{key}"] = of_timm.get(key) or of_transformers.get(f"image_{key}") or usual
+    return {key: value for key, value in settings.items() if value is not None}
+
+
+def _check_sizes(family: tensor_names.Family, read: tensor_names.Reader, config: dict, variant_name: str) -> list[str]:
+    """Refuses another variant's sizes; returns a line on what the source does not tell."""
+    block = family.block.format(0)
+    found = {
+        "width": read(family.embeddings["cls_token"]).shape[-1],
+        "depth": 1 + max(int(match[1]) for match in read.matches(re.escape(family.block).replace(r"\{\}", r"(\d+)"))),
+        "num_heads": family.layout.num_heads(read, block + family.layers["space/qkv"][0]),
+        "mlp_dim": family.layout.linear(read, block + family.layers["mlp/fc1"][0])["bias"].size,
+        "patch_px": family.layout.patch_px(read, family.patch_embed),
+    }
+    found["num_heads"] = found["num_heads"] or config.get("num_attention_heads")
+    expected = dataclasses.asdict(variants.parse(variant_name))
+    wrong = [f"{key} {size}, not {expected[key]}" for key, size in found.items() if size not in (None, expected[key])]
+    if wrong:
+        raise PretrainedError(f"is no {variant_name}: {', '.join(wrong)}; {_right_variant(found)}")
+    return [f"not told by it: {key}; {variant_name} has {expected[key]}" for key, size in found.items() if size is None]
+
+
+def _right_variant(found: dict[str, int | None]) -> str:
+    keys = ("width", "depth", "num_heads", "mlp_dim")
+    for size, numbers in variants.SIZES.items():
+        if all(found[key] in (None, number) for key, number in zip(keys, numbers, strict=True)):
+            return f"config.model.variant='{size}/{found['patch_px']}' is what it is"
+    return "no variant has these sizes (cover_jax/models/variants.py)"
+
+
+def _backbone(
+    family: tensor_names.Family, read: tensor_names.Reader, model: ConfigDict
+) -> tuple[tensor_names.Arrays, list[str]]:
+    """All arrays of the backbone under this project's paths, and a line for each that was resized."""
+    variant = variants.parse(model.variant)
+    blocks = [family.read_block(read, index) for index in range(variant.depth)]
+    arrays = {f"blocks/{path}": np.stack([block[path] for block in blocks]) for path in blocks[0]}
+    for path, layer in (
+        ("patch_embed", family.layout.patches(read, family.patch_embed)),
+        ("norm", family.layout.norm(read, family.norm)),
+    ):
+        arrays |= {f"{path}/{leaf}": array for leaf, array in layer.items()}
+    embeddings, lines = resize.embeddings({path: read(name) for path, name in family.embeddings.items()}, model)
+    return {f"backbone/{path}": array for path, array in (arrays | embeddings).items()}, lines
+
+
+def _class_names(config: dict) -> tuple[str, ...]:
+    """Of Hugging Face's `id2label` or timm's `label_names`."""
+    labels = config.get("id2label") or config.get("label_names") or {}
+    try:
+        labels = dict(enumerate(labels)) if isinstance(labels, list) else labels
+        return tuple(str(name) for _, name in sorted(labels.items(), key=lambda item: int(item[0])))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise PretrainedError(f"its config.json has class names that are no NUMBER: NAME: {error}") from error
+
+
+def _heads(
+    family: tensor_names.Family,
+    read: tensor_names.Reader,
+    names: Sequence[str],
+    class_names: Mapping[str, Sequence[str]],
+) -> tensor_names.Arrays:
+    """Parameters of each head all of whose classes the source's own classifier has."""
+    rows = {name: row for row, name in enumerate(names)}
+    wanted = {head: classes for head, classes in class_names.items() if rows.keys() >= set(classes)}
+    if not wanted or not family.head:
+        return {}
+    own = family.layout.linear(read.at_root() if family.head_at_root else read, family.head)
+    if len(own["bias"]) != len(names):
+        raise PretrainedError(f"its classifier has {len(own['bias'])} classes, its config.json names {len(names)}")
+    taken = {head: [rows[name] for name in classes] for head, classes in wanted.items()}
+    return {f"heads/{head}/{leaf}": own[leaf][..., order] for head, order in taken.items() for leaf in own}
+
+
+def _unused(family: tensor_names.Family, read: tensor_names.Reader) -> dict[str, str]:
+    """Tensors that nothing took -> why that is right.
+
+    Raises:
+      PretrainedError: of some that is not known.
+    """
+    reasons = dict(family.unused)
+    if family.head:
+        reasons[rf"(.*[./])?{re.escape(family.head)}[./]"] = "a classifier with other classes than the heads here"
+    unused = {}
+    for name in read.left:
+        why = next((why for pattern, why in reasons.items() if re.match(pattern, name)), None)
+        if why is None:
+            raise PretrainedError(f"has a tensor {name} that a {family.title} does not have, so it is another model")
+        unused[name] = why
+    return unused
+
+
+def _head_lines(
+    heads: tensor_names.Arrays, class_names: Mapping[str, Sequence[str]], names: Sequence[str]
+) -> list[str]:
+    lines = []
+    for head, classes in class_names.items():
+        if f"heads/{head}/kernel" in heads:
+            lines.append(f"head {head}: taken over, all {len(classes)} classes by name")
+        elif names:
+            shared = f"{len(set(classes) & set(names))} of its {len(classes)} classes"
+            lines.append(f"head {head}: new; {shared} are among the source's {len(names)}")
+    return lines
+
+
+def setting_lines(own: Mapping[str, object], model: ConfigDict) -> list[str]:
+    """What of `model` differs from the settings that weights were made with, by key of `config.model`."""
+
+    def plain(value):
+        return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+
+    return [
+        f"config.model.{key}={plain(model[key])!r}: its own is {plain(value)!r}"
+        for key, value in own.items()
+        if plain(value) != plain(model[key])
+    ]

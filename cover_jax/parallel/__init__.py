@@ -1,0 +1,1 @@
+"""Devices and hosts: the mesh and its sharding rules, compilation, messages between hosts, chips."""

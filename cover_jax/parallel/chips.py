@@ -1,0 +1,74 @@
+"""TPU chips and GPUs: peak arithmetic, memory, links, each with its source."""
+
+import dataclasses
+
+import jax
+
+GIB = 1 << 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """One generation of TPU.
+
+    Attributes:
+      hbm_gib: memory of a chip.
+      hbm_gbps: its bandwidth, 10^9 bytes a second.
+      peak_tflops: bfloat16 matrix products.
+      links: inter-chip links of a chip; a torus has two an axis.
+      ici_gbps: all links together, one way, 10^9 bytes a second.
+      cores: TensorCores, which the compiler uses as one (megacore).
+      mxu_macs: multiply-adds a clock, all matrix units together. With the peak it gives the clock.
+      source: where the figures stand.
+    """
+
+    hbm_gib: float
+    hbm_gbps: float
+    peak_tflops: float
+    links: int
+    ici_gbps: float
+    cores: int
+    mxu_macs: int
+    source: str
+
+    @property
+    def clock_hz(self) -> float:
+        return self.peak_tflops * 1e12 / (2 * self.mxu_macs)
+
+    @property
+    def axis_bytes_s(self) -> float:
+        """What a ring along one axis of the torus moves: it uses both directions of a link."""
+        return 2 * self.ici_gbps * 1e9 / self.links
+
+
+# v6e: its page has named both 2 and 4 matrix units; only 4 fit the compiler's estimate of a large product.
+CHIPS = {
+    "v4": Chip(32, 1200, 275, 6, 300, 2, 8 * 128**2, "cloud.google.com/tpu/docs/v4; links: arXiv 2304.01433, table 4"),
+    "v5e": Chip(16, 819, 197, 4, 200, 1, 4 * 128**2, "cloud.google.com/tpu/docs/v5e"),
+    "v5p": Chip(95, 2765, 459, 6, 600, 2, 8 * 128**2, "cloud.google.com/tpu/docs/v5p"),
+    "v6e": Chip(32, 1640, 918, 4, 448, 1, 4 * 256**2, "cloud.google.com/tpu/docs/v6e"),
+}
+
+
+# Device kind, as JAX names it (`jax.devices()[0].device_kind`), by its beginning -> TFLOP/s of bfloat16 matrix products
+# without sparsity. TPUs: as JAX itself tells their kinds apart (jax/_src/pallas/mosaic/tpu_info.py). GPUs: NVIDIA's
+# data sheets, whose figures with sparsity are twice as high.
+_PEAK_TFLOPS = {
+    "TPU v4": CHIPS["v4"].peak_tflops,
+    "TPU v5 lite": CHIPS["v5e"].peak_tflops,
+    "TPU v5e": CHIPS["v5e"].peak_tflops,
+    "TPU v5": CHIPS["v5p"].peak_tflops,
+    "TPU v6": CHIPS["v6e"].peak_tflops,
+    "NVIDIA A100": 312,
+    "NVIDIA H100 80GB HBM3": 989,
+    "NVIDIA H200": 989,
+}
+
+
+def peak_flops(devices: list[jax.Device]) -> float | None:
+    """Operations a second of all devices together, bfloat16 matrix products; None where their kind is not known."""
+    kind = devices[0].device_kind
+    for beginning, tflops in _PEAK_TFLOPS.items():
+        if kind.startswith(beginning) and kind != "TPU v4 lite":
+            return len(devices) * tflops * 1e12
+    return None

@@ -1,0 +1,177 @@
+"""Where arrays live: one mesh, one table of rules, and how a host's batch becomes a global array."""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from einops import rearrange
+from jax.experimental import mesh_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from cover_jax.errors import ConfigError
+
+# Logical axis of a parameter -> mesh axis. An axis that is not here is an error, never "replicated by default".
+RULES = {
+    "layers": None,
+    "embed": "fsdp",
+    # Output of temporal_fc. With it split like that of the projection before it, (tensor, fsdp) twice in a row, the
+    # partitioner of jax 0.10 and 0.12 gives examples the features of others if data, fsdp and tensor all exceed 1.
+    "joined": None,
+    "heads": "tensor",
+    "mlp": "tensor",
+    "patch": None,
+    "tokens": None,
+    "norm": None,
+    "classes": None,
+}
+BATCH = ("data", "fsdp")  # mesh axes that split a batch
+
+
+def make_mesh(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh (data, fsdp, tensor) over `devices`, by default all there are.
+
+    Where these are of several slices, which a slower network joins, the slices divide the data axis: only gradients
+    cross between them.
+
+    Raises:
+        ConfigError: the axes do not multiply to the number of devices, or slices do not divide the data axis.
+    """
+    shape = {axis: config[axis] for axis in ("data", "fsdp", "tensor")}
+    devices = jax.devices() if devices is None else devices
+    fixed = math.prod(size for size in shape.values() if size != -1)
+    free = [axis for axis, size in shape.items() if size == -1]
+    if len(devices) % fixed or (not free and fixed != len(devices)):
+        sizes = ", ".join(f"config.mesh.{axis}={size}" for axis, size in shape.items())
+        count = len(devices)
+        raise ConfigError(f"{sizes}: must multiply to the {count} devices at hand; -1 once takes all that are left")
+    if free:
+        shape[free[0]] = len(devices) // fixed
+    return Mesh(_grid(shape, devices), tuple(shape), axis_types=(AxisType.Auto,) * 3)
+
+
+def _grid(shape: dict[str, int], devices: Sequence[jax.Device]) -> np.ndarray:
+    """The devices in the shape of the mesh, neighbours beside each other."""
+    slices = len({getattr(device, "slice_index", 0) for device in devices}) if devices[0].platform == "tpu" else 1
+    if shape["data"] % slices:
+        raise ConfigError(
+            f"config.mesh.data={shape['data']}: must be a multiple of the {slices} slices, since parameters are not "
+            "sharded across them; make config.mesh.fsdp or config.mesh.tensor smaller"
+        )
+    # A mesh axis may be a part of a torus's: fsdp=8 on v5p:4x4x4.
+    if slices == 1:
+        return mesh_utils.create_device_mesh(tuple(shape.values()), devices, allow_split_physical_axes=True)
+    within = (shape["data"] // slices, shape["fsdp"], shape["tensor"])
+    return mesh_utils.create_hybrid_device_mesh(within, (slices, 1, 1), devices, allow_split_physical_axes=True)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The leading axis, split over data and fsdp."""
+    return NamedSharding(mesh, PartitionSpec(BATCH))
+
+
+def num_batch_shards(mesh: Mesh) -> int:
+    return math.prod(mesh.shape[axis] for axis in BATCH)
+
+
+def state_shardings(state, axes, mesh: Mesh):
+    """A sharding for every leaf of a TrainState.
+
+    A parameter follows RULES. So does whatever mirrors one (momentum, EMA): its path ends with the parameter's path and
+    it has the same shape. Counters are replicated.
+
+    Args:
+        state: shapes of the whole state (jax.eval_shape).
+        axes: the tree of state.params, a tuple of logical axes for each.
+
+    Raises:
+        ValueError: an axis that RULES does not know, or a leaf that is neither a scalar nor like a parameter.
+        ConfigError: a size that its mesh axis does not divide.
+    """
+    is_axes = lambda node: isinstance(node, tuple)  # noqa: E731
+    of_params = {_path(path): names for path, names in jax.tree_util.tree_leaves_with_path(axes, is_leaf=is_axes)}
+
+    def one(path, leaf):
+        if leaf.ndim == 0:
+            return replicated(mesh)
+        name = _path(path)
+        owner = next((p for p in of_params if name == p or name.endswith(f"/{p}")), None)
+        if owner is None:
+            raise ValueError(f"{name}: belongs to no parameter, so no sharding rule applies")
+        return NamedSharding(mesh, _spec(name, leaf.shape, of_params[owner], mesh))
+
+    return jax.tree_util.tree_map_with_path(one, state)
+
+
+def host_part(mesh: Mesh) -> tuple[int, int]:
+    """Which part of each batch this host's devices hold: (index, count) of equal parts.
+
+    Hosts whose devices differ along `tensor` alone hold the same part. Where a mesh gives a host rows that are not
+    beside each other (torus order on TPUs), a batch has the same examples, in another order than on one host.
+
+    Raises:
+        ValueError: the parts of two hosts overlap and are not the same.
+    """
+    rows = {}  # host -> its batch shards
+    for device, (shard, *_) in batch_sharding(mesh).devices_indices_map((num_batch_shards(mesh),)).items():
+        rows.setdefault(device.process_index, set()).add(shard.start or 0)
+    parts = sorted({tuple(sorted(shards)) for shards in rows.values()})
+    if sum(map(len, parts)) != num_batch_shards(mesh):
+        raise ValueError(
+            f"config.mesh {dict(mesh.shape)} over {len(rows)} hosts: some share a part of their rows of a batch; hosts "
+            "must hold the same rows or none in common"
+        )
+    return parts.index(tuple(sorted(rows[jax.process_index()]))), len(parts)
+
+
+def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """This host's rows of a Batch -> global arrays; `index` becomes int32, JAX's widest integer by default."""
+    sharding = batch_sharding(mesh)
+    narrow = {**batch, "index": batch["index"].astype(np.int32)}
+    with jax.transfer_guard_host_to_device("allow"):  # with several hosts JAX takes this transfer for an implicit one
+        return {key: jax.make_array_from_process_local_data(sharding, value) for key, value in narrow.items()}
+
+
+def constrain_batch(mesh: Mesh):
+    """A function that keeps an activation split along its leading axis, so that weights travel and activations stay."""
+    sharding = batch_sharding(mesh)
+    return lambda x: jax.lax.with_sharding_constraint(x, sharding)
+
+
+def qkv_sharding(mesh: Mesh) -> NamedSharding:
+    """Of projected tokens [batch, frames, tokens, heads]."""
+    return NamedSharding(mesh, PartitionSpec(BATCH, None, None, RULES["heads"]))
+
+
+def cut_batch(mesh: Mesh, pieces: int):
+    """A function [B, ...] -> [pieces, B / pieces, ...]: every pieces-th example to a piece, so that none moves.
+
+    Written as a shard_map so that each device cuts its own examples and no frame travels.
+    """
+
+    def cut(x):
+        return rearrange(x, "(b s) ... -> s b ...", s=pieces)
+
+    return jax.shard_map(cut, mesh=mesh, in_specs=PartitionSpec(BATCH), out_specs=PartitionSpec(None, BATCH))
+
+
+def _spec(name: str, shape: tuple[int, ...], axes: tuple[str, ...], mesh: Mesh) -> PartitionSpec:
+    if len(axes) != len(shape):
+        raise ValueError(f"{name}: {len(shape)} dimensions {shape}, but logical axes {axes}")
+    for axis, size in zip(axes, shape, strict=True):
+        if axis not in RULES:
+            raise ValueError(f"{name}: logical axis {axis!r} has no rule; known: {', '.join(RULES)}")
+        mesh_axis = RULES[axis]
+        shards = mesh.shape[mesh_axis] if mesh_axis else 1
+        if size % shards:
+            raise ConfigError(f"{name}: {axis}={size} is not divisible by config.mesh.{mesh_axis}={shards}")
+    return PartitionSpec(*(RULES[axis] for axis in axes))
+
+
+def _path(path) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")

@@ -1,0 +1,73 @@
+"""TPU pods as the compiler knows them: no TPU is needed, only `pip install libtpu`."""
+
+import math
+import os
+import re
+
+import jax
+from jax.experimental import topologies
+
+from cover_jax.parallel import chips
+
+_TOPOLOGY = r"(\w+):([1-9]\d*(?:x[1-9]\d*){1,2})(?:\*([1-9]\d*))?"  # generation, shape, slices
+
+
+class TopologyError(ValueError):
+    """The topology's name means nothing, or no compiler for TPUs is installed. The message says what would be right."""
+
+
+def parse(topology: str) -> tuple[chips.Chip, int]:
+    """The chip and the number of chips of a name such as "v5e:16x16", or of four such slices, "v5e:16x16*4".
+
+    Raises:
+      TopologyError: the name is not GENERATION:AxB or AxBxC with a generation of `CHIPS`, or that with *SLICES.
+    """
+    match = re.fullmatch(_TOPOLOGY, topology)
+    if match is None or match[1] not in chips.CHIPS:
+        raise TopologyError(
+            f"--topology={topology}: must be GENERATION:SHAPE with a generation of {', '.join(chips.CHIPS)}, for "
+            "example v5e:16x16 or v5p:4x4x4, or several such slices, v5e:16x16*4"
+        )
+    return chips.CHIPS[match[1]], math.prod(map(int, match[2].split("x"))) * int(match[3] or 1)
+
+
+def use_compiler_only(dump_folder: str) -> None:
+    """Makes libtpu a quiet compiler that notes its schedules in `dump_folder`; before JAX is first used.
+
+    A process that has loaded libtpu keeps the settings it had then.
+    """
+    settings = {
+        "TPU_SKIP_MDS_QUERY": "1",  # or it looks for a cloud machine's metadata
+        "TPU_WORKER_HOSTNAMES": "localhost",
+        "TPU_ACCELERATOR_TYPE": "v5litepod-4",  # of this "machine"; each topology brings its own
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # the compiler needs no chip, so that several may run at a time
+        "TPU_MIN_LOG_LEVEL": "3",
+        "TPU_STDERR_LOG_LEVEL": "3",
+        # The only place where the cost of a Pallas kernel can be read.
+        "LIBTPU_INIT_ARGS": f"--xla_jf_dump_to={dump_folder} --xla_jf_dump_llo_text=true "
+        "--xla_jf_dump_llo_pass_label_regex=final_bundles",
+    }
+    os.environ.update(settings)
+    jax.config.update("jax_platforms", "cpu")
+
+
+def devices(topology: str) -> list[jax.Device]:
+    """The chips of a topology, to compile for but not to run on.
+
+    Raises:
+      TopologyError: as in `parse`, or the compiler does not know the shape, or libtpu is not installed.
+    """
+    parse(topology)
+    generation, shape, slices = re.fullmatch(_TOPOLOGY, topology).groups()
+    options = {"num_slices": int(slices)} if slices else {}
+    if generation == "v4":
+        options["chip_config_name"] = "megacore"  # one device a chip, as on a TPU VM
+    if set(shape.split("x")) == {"1"}:
+        options["chips_per_host_bounds"] = (1, 1, 1)
+    try:
+        return topologies.get_topology_desc(f"{generation}:{shape}", "tpu", **options).devices
+    except Exception as error:  # no class of its own: RuntimeError, ValueError or JaxRuntimeError, by the cause
+        raise TopologyError(
+            f"--topology={topology}: {error}\nThe plan needs the TPU compiler (pip install 'cover-jax[plan]') and a "
+            "shape that is sold, such as v4:4x4x4, v5e:16x16, v5p:4x4x4, v6e:16x16"
+        ) from error

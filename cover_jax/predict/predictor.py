@@ -1,0 +1,227 @@
+"""Predictions of one or several heads for clips and images, from paths or arrays.
+
+predictor = predict.load("/tmp/cover_demo", heads=["motion"])
+by_path = predictor("clip.mp4")["motion"].top(5)
+by_array = predictor(frames, fps=25.0)["motion"].top(5)  # uint8 [any number, height, width, 3]
+"""
+
+import collections
+import concurrent.futures
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+from etils import epath
+from ml_collections import ConfigDict
+
+from cover_jax.checkpoint import metadata, restore
+from cover_jax.models import cover, variants
+from cover_jax.parallel import compilation
+from cover_jax.predict import explain, read_clips
+from cover_jax.preprocess import model_input
+from data_pipelines import files
+from data_pipelines.prepare import worker_pool
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What one head says of one clip.
+
+    Attributes:
+        class_names: in the order of the labels.
+        probabilities: float32 [C], the mean over the views.
+    """
+
+    class_names: Sequence[str]
+    probabilities: np.ndarray
+
+    def top(self, k: int) -> list[tuple[str, float]]:
+        """The k likeliest classes, or all if there are fewer, with their probabilities, the likeliest first."""
+        order = np.argsort(-self.probabilities, kind="stable")[:k]
+        return [(self.class_names[label], float(self.probabilities[label])) for label in order]
+
+
+HeadPredictions = dict[str, Prediction]  # head -> what it says
+
+
+def load_predictor(workdir: str, heads: Sequence[str] = (), step: str = "newest", **storage) -> "Predictor":
+    """A checkpoint of a run, local or gs://, ready to predict; see `Predictor`.
+
+    Args:
+        workdir, step: as in `restore.load_trained`.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: it has no such head.
+    """
+    return Predictor(restore.load_trained(workdir, step), heads, **storage)
+
+
+class Predictor:
+    """Predicts with one or several heads, on JAX's default device. Heads that share their view share the backbone.
+
+    Attributes:
+        step: of the checkpoint.
+        views: head -> how it sees a clip.
+    """
+
+    def __init__(self, trained: metadata.TrainedModel, heads: Sequence[str] = (), **storage):
+        """
+        Args:
+            trained: the model.
+            heads: their names; none: all.
+            **storage: `short_side_px` and `fps` that the datasets were prepared with, where it was not by default.
+
+        Raises:
+            ValueError: there is no such head.
+        """
+        for head in heads:
+            if head not in trained.class_names:
+                raise ValueError(f"head {head!r}: must be one of {', '.join(trained.class_names)}")
+        self.step = trained.step
+        self._class_names = {head: trained.class_names[head] for head in heads or trained.class_names}
+        self.views = {head: read_clips.view_of_dataset(trained.dataset(head), storage) for head in self._class_names}
+        params = {"backbone": trained.params["backbone"], "heads": {h: trained.params["heads"][h] for h in self.views}}
+        self._params, self._config = jax.device_put(params), trained.config.model
+        model = cover.functional(trained.config.model, {head: len(names) for head, names in self._class_names.items()})
+        self._steps = {
+            view: compilation.jit(_make_step(model, trained.config.model, view, self._heads_of(view)))
+            for view in dict.fromkeys(self.views.values())
+        }
+
+    def __call__(self, clip: str | os.PathLike | np.ndarray, fps: float = 0.0) -> HeadPredictions:
+        """What each head says of one clip.
+
+        Args:
+            clip: path of a video or an image, local or gs://; or its frames, uint8 [N, h, w, 3], all of them, an image
+                being one frame. They are taken as they are: those of a file are first shrunk as its dataset's are.
+            fps: of an array's frames; only heads whose datasets are sampled by time (sample_fps) need it.
+
+        Raises:
+            ValueError: the array is of another type or shape, or needs a rate.
+            Exception: whatever a decoder makes of a file that it cannot read.
+        """
+        frames = self.sample(clip, fps) if isinstance(clip, np.ndarray) else self.read(os.fspath(clip))
+        return self._predict([frames], 1)[0]
+
+    def many(self, paths: Iterable[str], batch_size: int = 8) -> Iterator[tuple[str, HeadPredictions | Exception]]:
+        """Each path with what the heads say of it, or with why it cannot be read; in order, several at a time."""
+        for batch in _read_ahead(self.read, worker_pool.cut(paths, batch_size)):
+            said = iter(self._predict([frames for _, frames in batch if isinstance(frames, dict)], batch_size))
+            yield from ((path, next(said) if isinstance(frames, dict) else frames) for path, frames in batch)
+
+    def explain(self, clip: read_clips.Frames, out: str) -> None:
+        """Writes a video of where and when the model looks, see `explain.draw`: view after view in time, the centre.
+
+        Args:
+            clip: from `read` or `sample`.
+            out: the video's path; its ending says the format.
+
+        Raises:
+            ValueError: the heads see clips differently.
+        """
+        if len(clip) > 1:
+            raise ValueError(f"heads {', '.join(self.views)} see other frames: choose one to explain")
+        ((view, frames),) = clip.items()
+        batch = read_clips.to_batch([frames], view, 1)
+        levels_BTHWC, shares_BThw = compilation.jit(_make_look(self._config, view))(self._params["backbone"], batch)
+        pictures = np.clip(np.round(np.asarray(levels_BTHWC)), 0, 255).astype(np.uint8)
+        drawn = [explain.draw(*pair) for pair in zip(pictures, np.asarray(shares_BThw), strict=True)]
+        explain.write(out, np.concatenate(drawn))
+
+    def read(self, path: str) -> read_clips.Frames:
+        """The frames of a file that evaluation would see, had it been prepared."""
+        found = {}
+        with files.local(epath.Path(path)) as local:
+            for storage in {view[:2] for view in self._steps}:
+                found[storage] = read_clips.read_file(local, *storage)
+        return {
+            view: read_clips.sample_frames(found[view[:2]].frames, found[view[:2]].fps, view) for view in self._steps
+        }
+
+    def sample(self, frames_Nhw3: np.ndarray, fps: float = 0.0) -> read_clips.Frames:
+        """The same of a clip in memory; arguments and errors as in `__call__`."""
+        shape, dtype = frames_Nhw3.shape, frames_Nhw3.dtype
+        if dtype != np.uint8 or len(shape) != 4 or shape[-1] != 3 or not all(shape):
+            raise ValueError(
+                f"frames are {dtype} {list(shape)}: must be uint8 [frames, height, width, 3]; frames[None] of an image"
+            )
+        for head, view in self.views.items():
+            if view.sample_fps and not fps and len(frames_Nhw3) > 1:
+                raise ValueError(f"head {head!r} takes {view.sample_fps} frames a second: say the frames' own fps")
+        return {view: read_clips.sample_frames(frames_Nhw3, fps, view) for view in self._steps}
+
+    def _heads_of(self, view: read_clips.View) -> list[str]:
+        return [head for head in self.views if self.views[head] == view]
+
+    def _predict(self, clips: Sequence[read_clips.Frames], batch_size: int) -> list[HeadPredictions]:
+        """Up to batch_size clips at once; fewer are filled up, so that each view is compiled once."""
+        if not clips:
+            return []
+        probabilities = {}
+        for view, step in self._steps.items():
+            probabilities |= step(self._params, read_clips.to_batch([clip[view] for clip in clips], view, batch_size))
+        probabilities = jax.device_get(probabilities)
+        return [
+            {head: Prediction(names, probabilities[head][i]) for head, names in self._class_names.items()}
+            for i in range(len(clips))
+        ]
+
+
+def _make_step(model: cover.Functional, config: ConfigDict, view: read_clips.View, heads: Sequence[str]):
+    """(params, batch) -> {head: float32 [B, C]}, probabilities averaged over the views as evaluation does."""
+
+    def step(params, batch):
+        views_BTHWC = model_input.evaluate(
+            batch,
+            size_px=config.size_px,
+            clips=view.clips,
+            crops=view.crops,
+            mean=config.pixel_mean,
+            std=config.pixel_std,
+            standardize=view.standardize,
+        )
+        # Written as if each head had a backbone of its own; the compiler finds that it is the same one.
+        probabilities = {head: jax.nn.softmax(model.apply(params, views_BTHWC, head)) for head in heads}
+        views = view.clips * view.crops
+        return jax.tree.map(lambda x: jnp.mean(rearrange(x, "(b v) c -> b v c", v=views), axis=1), probabilities)
+
+    return step
+
+
+def _make_look(config: ConfigDict, view: read_clips.View):
+    """(backbone, batch) -> central views [K, T, H, W, 3] of levels 0..255, and patches' shares in CLS [K, T, h, w]."""
+
+    def look(backbone, batch):
+        levels_BTHWC = model_input.evaluate(
+            batch, size_px=config.size_px, clips=view.clips, crops=1, mean=(0.0,) * 3, std=(1 / 255,) * 3
+        )
+        frames_BTHWC = model_input.normalize(levels_BTHWC, config.pixel_mean, config.pixel_std, view.standardize)
+        _, seen = explain.trace(backbone, config, frames_BTHWC)
+        rows = config.size_px // variants.parse(config.variant).patch_px
+        return levels_BTHWC, rearrange(explain.rollout(seen), "b t (h w) -> b t h w", h=rows)
+
+    return look
+
+
+def _read_ahead(read, batches: Iterable[list[str]]) -> Iterator[list[tuple[str, read_clips.Frames | Exception]]]:
+    """Batches of paths with what `read` makes of them, in threads, one batch ahead of the one that is worked on."""
+
+    def attempt(path: str):
+        try:
+            return path, read(path)
+        except Exception as error:  # decoders raise whatever they meet: it is reported with its file
+            return path, error
+
+    waiting = collections.deque()
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for batch in batches:
+            waiting.append([pool.submit(attempt, path) for path in batch])
+            if len(waiting) == 2:
+                yield [future.result() for future in waiting.popleft()]
+        for futures in waiting:
+            yield [future.result() for future in futures]

@@ -1,0 +1,100 @@
+"""Files and arrays -> the frames that evaluation would see, sampled and put into batches."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+from PIL import Image, UnidentifiedImageError
+
+from data_pipelines import catalog
+from data_pipelines.media import media_file, source_file
+from data_pipelines.prepare import base
+from data_pipelines.stream import decode, sampling
+
+# B clips of a batch, K temporal views, T frames of a view, H, W canvas, C colours or classes; N frames of a clip,
+# h, w its own height and width
+
+MOVING_IMAGES = ("GIF", "PNG", "WEBP")  # of Pillow's names: formats whose pictures in one file are a clip
+STORAGE = ("short_side_px", "fps")  # of the options of preparing: those that decide what a stored frame is
+DEFAULT_STORAGE = {name: base.VideoFiles.OPTIONS[name][0] for name in STORAGE}
+
+
+class View(NamedTuple):
+    """How a dataset's clips are stored and evaluated; heads of equal views see the same frames.
+
+    Attributes:
+        short_side_px: of the stored frames.
+        fps: frames stored a second.
+        num_frames, sample_fps, canvas_px, standardize, clips, crops: num_frames to eval_crops of `dataset()` in
+            configs/common.py.
+    """
+
+    short_side_px: int
+    fps: float
+    num_frames: int
+    sample_fps: float
+    canvas_px: tuple[int, int]
+    standardize: bool
+    clips: int
+    crops: int
+
+
+Frames = dict[View, np.ndarray]  # view -> uint8 [K * T, h, w, 3], clip after clip, each at most as large as the canvas
+
+
+def to_batch(clips: Sequence[np.ndarray], view: View, batch_size: int) -> dict[str, np.ndarray]:
+    """Sampled frames as `model_input.evaluate` wants them: in the top left corner of the canvas, zeros around them.
+
+    The canvas is as large as the largest clip if that does not fit the view's; zeros fill the batch up as well.
+    """
+    height, width = np.max([view.canvas_px, *(clip.shape[1:3] for clip in clips)], axis=0)
+    frames = np.zeros((batch_size, view.clips * view.num_frames, height, width, 3), np.uint8)
+    size_px = np.zeros((batch_size, 2), np.int32)
+    for i, clip in enumerate(clips):
+        size_px[i] = clip.shape[1:3]
+        frames[i, :, : clip.shape[1], : clip.shape[2]] = clip
+    return {"frames": frames, "size_px": size_px}
+
+
+def view_of_dataset(dataset: ConfigDict, storage: dict) -> View:
+    builder = catalog.builder_class(dataset.builder)
+    own = getattr(builder, "OPTIONS", {})
+    options = {name: own[name][0] for name in STORAGE if name in own}
+    if builder is None:  # one of TFDS's own, which store pictures as they are
+        options["short_side_px"] = source_file.MAX_PIXELS
+    return View(
+        **DEFAULT_STORAGE | options | storage,
+        num_frames=dataset.num_frames,
+        sample_fps=dataset.sample_fps,
+        canvas_px=tuple(dataset.canvas_px),
+        standardize=dataset.standardize,
+        clips=dataset.eval_clips,
+        crops=dataset.eval_crops,
+    )
+
+
+def read_file(path: str, short_side_px: int, fps: float) -> media_file.Media:
+    return (
+        media_file.read_image(path, short_side_px)
+        if _is_still(path)
+        else media_file.read_video(path, short_side_px, fps)
+    )
+
+
+def _is_still(path: str) -> bool:
+    """Whether a file is an image and not a clip, by its content."""
+    try:
+        with source_file.open_regular(path) as file, Image.open(file) as image:
+            is_image = Image.MIME.get(image.format, "").startswith("image/")  # Pillow also knows MPEG, by name only
+            return is_image and not (image.format in MOVING_IMAGES and image.is_animated)
+    except UnidentifiedImageError:
+        return False
+
+
+def sample_frames(frames: Sequence[bytes] | np.ndarray, fps: float, view: View) -> np.ndarray:
+    """The frames of all temporal views, uint8 [K * T, h, w, 3], of JPEGs or of an array [N, h, w, 3]."""
+    indices = sampling.eval_indices(len(frames), fps, view.num_frames, view.sample_fps, view.clips)
+    if isinstance(frames, np.ndarray):
+        return frames[np.asarray(indices)]
+    return np.asarray(decode.decode_frames([frames[index] for index in np.asarray(indices)], view.canvas_px))

@@ -1,0 +1,111 @@
+"""Which part of a frame the model sees: crop boxes, and resampling a box to the model's square.
+
+The box of a training clip is drawn by `draw_crop_box`; evaluation takes squares along the longer side (`square_box`).
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+
+class Box(NamedTuple):
+    """A rectangle in pixels, fractions allowed: pixel i covers i to i + 1."""
+
+    top: jax.Array
+    left: jax.Array
+    height: jax.Array
+    width: jax.Array
+
+
+def resample(frames_THWC: jax.Array, shape_px: jax.Array, box: Box, size_px: int, flip=False) -> jax.Array:
+    """The box of each frame as a size_px x size_px square, float32 in the input's units, mirrored if `flip`.
+
+    Bilinear with half-pixel centres; where it shrinks, the kernel widens by the scale (antialiasing). For a box on
+    whole pixels this is crop and then `tf.image.resize(..., antialias=True)`.
+
+    Two matrix products for each frame, A X B^T, and no gathers: the matrices hold scale, position and flip. `HIGHEST`
+    because TPUs (and GPUs, with TF32) would otherwise round the weights to 8-11 bits, which is a visible share of a
+    pixel level; the products are about a thousandth of the model's work.
+    """
+    height, width = _true_size(shape_px)
+    rows_SH = _kernel(box.top, box.height, height, frames_THWC.shape[1], size_px, False)
+    columns_SW = _kernel(box.left, box.width, width, frames_THWC.shape[2], size_px, flip)
+    frames_THWC = frames_THWC.astype(jnp.float32)
+    return jnp.einsum("ih,thwc,jw->tijc", rows_SH, frames_THWC, columns_SW, precision=jax.lax.Precision.HIGHEST)
+
+
+def _kernel(start, extent, limit, num_in: int, num_out: int, reverse) -> jax.Array:
+    """[num_out, num_in] weights, rows summing to 1, that resample [start, start + extent) of an axis of num_in pixels.
+
+    A pixel counts by its share inside that interval, and pixels from `limit` on do not count: padding has weight 0.
+    """
+    scale = extent / num_out
+    out = jnp.arange(num_out)
+    out = jnp.where(reverse, num_out - 1 - out, out)
+    centre = start + (out + 0.5) * scale
+    left = jnp.arange(num_in, dtype=jnp.float32)
+    tent = jnp.maximum(0.0, 1.0 - jnp.abs(centre[:, None] - (left + 0.5)) / jnp.maximum(scale, 1.0))
+    end = jnp.minimum(start + extent, limit)
+    weight = tent * jnp.clip(jnp.minimum(left + 1, end) - jnp.maximum(left, start), 0.0, 1.0)
+    return weight / jnp.sum(weight, axis=1, keepdims=True)
+
+
+def _true_size(shape_px):
+    """Height and width as floats; an undecodable example's 0 x 0 counts as one pixel, so that nothing divides by 0."""
+    return jnp.maximum(shape_px, 1).astype(jnp.float32)
+
+
+def draw_crop_box(key, shape_px, augment: ConfigDict, size_px: int) -> Box:
+    height, width = _true_size(shape_px)
+    match augment.crop:
+        case "area":
+            return random_box(key, height, width, augment.crop_range, augment.crop_aspect)
+        case "scale":
+            # In a frame whose shorter side is `zoom * size_px`, a square of size_px; the whole shorter side at most.
+            zoom, down, right = jax.random.uniform(key, (3,))
+            side = jnp.minimum(height, width) / jnp.maximum(spread(zoom, *augment.crop_range), 1.0)
+            return place_box(down, right, height, width, side, side)
+        case "none":
+            return square_box(shape_px, 0.5)
+    raise ValueError(f"augment.crop={augment.crop!r}: must be 'area', 'scale' or 'none'")
+
+
+def square_box(shape_px, place) -> Box:
+    """The largest square, at `place` along the longer side: 0 is its start, 1 its end."""
+    height, width = _true_size(shape_px)
+    side = jnp.minimum(height, width)
+    return place_box(place, place, height, width, side, side)
+
+
+def random_box(key: jax.Array, height, width, share: tuple, aspect: tuple) -> Box:
+    """A box somewhere in a height x width frame: uniform share of its area, log-uniform aspect (width / height).
+
+    One that is too high or too wide is shrunk, its aspect kept, until it fits: its share is then below the one drawn.
+    """
+    draw_area, draw_ratio, down, right = jax.random.uniform(key, (4,))
+    area = spread(draw_area, *share) * height * width
+    ratio = jnp.exp(spread(draw_ratio, math.log(aspect[0]), math.log(aspect[1])))
+    box_height, box_width = jnp.sqrt(area / ratio), jnp.sqrt(area * ratio)
+    fit = jnp.minimum(1.0, jnp.minimum(height / box_height, width / box_width))
+    return place_box(down, right, height, width, fit * box_height, fit * box_width)
+
+
+def place_box(down, right, height, width, box_height, box_width) -> Box:
+    """A box of a given size inside a height x width frame; down and right go from 0, at the start, to 1, at the end."""
+    return Box(down * (height - box_height), right * (width - box_width), box_height, box_width)
+
+
+def spread(draw, low, high):
+    """A uniform draw from [0, 1) -> one from [low, high)."""
+    return low + draw * (high - low)
+
+
+def inside(box: Box, side: int) -> jax.Array:
+    """bool [side, side]: the pixels whose centre lies in the box."""
+    centre = jnp.arange(side) + 0.5
+    rows = (centre >= box.top) & (centre < box.top + box.height)
+    columns = (centre >= box.left) & (centre < box.left + box.width)
+    return rows[:, None] & columns[None, :]

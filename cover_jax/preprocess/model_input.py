@@ -1,0 +1,214 @@
+"""What happens to frames on the device, between the host's uint8 Batch and the model.
+
+In training, in this order, each only if its config asks for it:
+
+1. crop, resize and flip: uint8 of any canvas -> float32 [0, 255], size_px x size_px
+2. colour jitter, then RandAugment: float32 [0, 255] -> the same
+3. normalise: (value / 255 - mean) / std, or by each clip's own mean and deviation
+4. erase, on normalised values
+5. mixup or cutmix with the neighbour in the batch, frames and targets alike
+
+Evaluation has 1 and 3, for each view. A clip gets one draw, the same for all its frames. It derives from the example's
+own `seed` and from nothing else: an example looks the same at any place in a batch, in any batch size, on any number of
+hosts and devices. Only its mixing partner depends on who stands beside it.
+
+No example looks at another, except its partner: with a batch split over devices all of this stays local, provided that
+each device has an even number of examples, with all their repeats, where mixing is on.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.special
+from einops import rearrange
+from ml_collections import ConfigDict
+
+from cover_jax.preprocess import augment as augment_ops
+from cover_jax.preprocess import crop, mirrored_labels
+
+# B batch, P pairs, T frames, H height, W width, S side of the model's square, C channels or classes, V spatial views
+
+# Each kind of draw has its own stream, so that switching one on leaves the others as they were. Append, never reorder.
+_STREAMS = ("crop", "flip", "color", "randaugment", "erase", "mix")
+
+
+def train(
+    batch: dict[str, jax.Array],
+    *,
+    augment: ConfigDict,
+    size_px: int,
+    class_names: Sequence[str],
+    label_smoothing: float,
+    mean: Sequence[float],
+    std: Sequence[float],
+    standardize: bool = False,
+    repeats: int = 1,
+) -> dict[str, jax.Array]:
+    """One training batch for the model.
+
+    Args:
+        batch: a Batch: frames uint8 [B, T, H, W, 3], size_px int32 [B, 2], label, weight and seed [B].
+        augment: `augment()` of configs/common.py.
+        size_px: side of the square that the model sees.
+        class_names: in the order of the labels; they say which class a mirrored clip is of (`mirror`).
+        label_smoothing: share of each target that is spread evenly over all classes.
+        mean: of each channel, in units of the 0..1 range; so is std.
+        standardize: `normalize` by each clip's own levels, and not by mean and std.
+        repeats: as many rows as stand beside each other are one example; they are not mixed with each other.
+
+    Returns:
+        `frames` float32 [B, T, size_px, size_px, 3], normalised; `targets` float32 [B, C] that sum to 1 for each
+        example with a label in range; `label` int32 [B], each example's own, after mirroring and before mixing.
+
+    Raises:
+        ValueError: augment.crop is unknown, or mixing is on and B is not made of pairs.
+    """
+    mixing = augment.mixup_alpha or augment.cutmix_alpha
+    if mixing and len(batch["seed"]) % (2 * repeats):
+        raise ValueError(
+            f"batch_size={len(batch['seed'])}: mixup and cutmix mix pairs, so it must be a multiple of {2 * repeats}"
+        )
+    streams = jax.vmap(_streams)(batch["seed"])
+    flip_B, label_B = _flip(streams["flip"], batch["label"], augment, class_names)
+
+    def one_clip(frames_THWC, shape_px, flip, keys):
+        box = crop.draw_crop_box(keys["crop"], shape_px, augment, size_px)
+        frames_THWC = _recolor(keys, crop.resample(frames_THWC, shape_px, box, size_px, flip), augment)
+        frames_THWC = normalize(frames_THWC, mean, std, standardize)
+        return augment_ops.erase(keys["erase"], frames_THWC, augment.erase_prob) if augment.erase_prob else frames_THWC
+
+    frames_BTHWC = jax.vmap(one_clip)(batch["frames"], batch["size_px"], flip_B, streams)
+    classes = len(class_names)
+    targets_BC = jax.nn.one_hot(label_B, classes) * (1 - label_smoothing) + label_smoothing / classes
+    if mixing:
+        frames_BTHWC, targets_BC = _mix(streams["mix"], frames_BTHWC, targets_BC, batch["weight"], augment, repeats)
+    return {"frames": frames_BTHWC, "targets": targets_BC, "label": label_B}
+
+
+def evaluate(
+    batch: dict[str, jax.Array],
+    *,
+    size_px: int,
+    clips: int,
+    crops: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    standardize: bool = False,
+) -> jax.Array:
+    """All views of an evaluation batch: the shorter side resized to size_px, squares spread along the longer one.
+
+    Args:
+        batch: a Batch whose frames are [B, clips * T, H, W, 3], clip after clip.
+        crops: squares, from one end to the other; 1: the centre.
+        mean, std, standardize: as in `train`.
+
+    Returns:
+        float32 [B * clips * crops, T, size_px, size_px, 3], normalised; an example's views stand together.
+
+    Raises:
+        ValueError: the frames are not a multiple of `clips`.
+    """
+    num_frames = batch["frames"].shape[1]
+    if num_frames % clips:
+        raise ValueError(f"eval_clips={clips}: {num_frames} frames an example do not divide into that many clips")
+    places_V = jnp.linspace(0.0, 1.0, crops) if crops > 1 else jnp.array([0.5])
+
+    def one_view(frames_THWC, shape_px, place):
+        return crop.resample(frames_THWC, shape_px, crop.square_box(shape_px, place), size_px)
+
+    views = jax.vmap(jax.vmap(one_view, (None, None, 0)), (0, 0, None))
+    frames_BVTHWC = views(batch["frames"], batch["size_px"], places_V)
+    frames_BTHWC = rearrange(frames_BVTHWC, "b v (k t) h w c -> (b k v) t h w c", k=clips)
+    return normalize(frames_BTHWC, mean, std, standardize)
+
+
+def normalize(frames: jax.Array, mean: Sequence[float], std: Sequence[float], standardize: bool = False) -> jax.Array:
+    """0..255 -> (0..1 - mean) / std, by channel.
+
+    Args:
+        frames: [..., T, H, W, 3].
+        standardize: bring each clip to mean 0 and deviation 1 instead, all its values together, so that its colours
+            keep their proportions to each other. One of a single grey becomes 0.
+    """
+    if standardize:
+        centred = frames - jnp.mean(frames, (-4, -3, -2, -1), keepdims=True)
+        deviation = jnp.sqrt(jnp.mean(centred**2, (-4, -3, -2, -1), keepdims=True))
+        return centred / jnp.maximum(deviation, 1.0)  # less than one level is noise
+    mean, std = np.array(mean, np.float32), np.array(std, np.float32)
+    return frames * (1 / (255 * std)) - mean / std
+
+
+def _flip(keys_B, label_B, augment: ConfigDict, class_names: Sequence[str]):
+    """Whether to mirror each example, half of those whose class allows it, and its label then."""
+    if not augment.flip:
+        return jnp.zeros(label_B.shape, bool), label_B
+    # An unknown class, such as the -1 of an unpublished label, has no mirrored one either.
+    mirrored_B = (
+        jnp.array(mirrored_labels.mirrored_labels(class_names))
+        .at[label_B]
+        .get(mode="fill", fill_value=mirrored_labels.NEVER, wrap_negative_indices=False)
+    )
+    flip_B = jax.vmap(jax.random.bernoulli)(keys_B) & (mirrored_B != mirrored_labels.NEVER)
+    return flip_B, jnp.where(flip_B, mirrored_B, label_B)
+
+
+def _recolor(keys, frames_THWC, augment: ConfigDict):
+    if augment.color_prob:
+        frames_THWC = augment_ops.color_jitter(keys["color"], frames_THWC, augment.color_prob, augment.color_strength)
+    if augment.randaugment_layers:
+        layers, magnitude = augment.randaugment_layers, augment.randaugment_magnitude
+        frames_THWC = augment_ops.randaugment(keys["randaugment"], frames_THWC, layers, magnitude)
+    return frames_THWC
+
+
+def _mix(keys_B, frames_BTHWC, targets_BC, weight_B, augment: ConfigDict, repeats: int):
+    """Mixes neighbouring examples: each gets part of the other, by its own draw, in frames and targets alike.
+
+    An example whose partner has no weight stays as it is.
+    """
+    side = frames_BTHWC.shape[2]
+    own_BHW = jax.vmap(lambda key: _own_share(key, side, augment.mixup_alpha, augment.cutmix_alpha))(keys_B)
+    own_BHW = jnp.where(_partner(weight_B, repeats)[:, None, None] > 0, own_BHW, 1.0)
+    own_B = jnp.mean(own_BHW, axis=(1, 2))
+    own_BTHWC = own_BHW[:, None, :, :, None]
+    return (
+        own_BTHWC * frames_BTHWC + (1 - own_BTHWC) * _partner(frames_BTHWC, repeats),
+        own_B[:, None] * targets_BC + (1 - own_B[:, None]) * _partner(targets_BC, repeats),
+    )
+
+
+def _partner(x, repeats: int):
+    """Each row's partner in the neighbouring example: 1, 0, 3, 2, ..., or with two repeats 2, 3, 0, 1, 6, 7, ..."""
+    pairs = rearrange(x, "(p two r) ... -> p two r ...", two=2, r=repeats)
+    return rearrange(pairs[:, ::-1], "p two r ... -> (p two r) ...")
+
+
+def _own_share(key, side: int, mixup_alpha: float, cutmix_alpha: float) -> jax.Array:
+    """[S, S]: how much of each pixel an example keeps; the mean is how much of its target it keeps.
+
+    Mixup (arXiv 1710.09412) keeps the same share of every pixel, cutmix (arXiv 1905.04899) all or nothing: the box that
+    it gives away lies inside the frame, so that its area is the share drawn. With both on, a coin decides.
+    """
+    key_shares, key_box = jax.random.split(key)
+    coin, draw_mixup, draw_cutmix = jax.random.uniform(key_shares, (3,))
+    mixup = jnp.full((side, side), _beta(draw_mixup, mixup_alpha)) if mixup_alpha else None
+    if not cutmix_alpha:
+        return mixup
+    given = 1.0 - _beta(draw_cutmix, cutmix_alpha)
+    cutmix = 1.0 - crop.inside(crop.random_box(key_box, side, side, (given, given), (1.0, 1.0)), side)
+    return cutmix if mixup is None else jnp.where(coin < 0.5, mixup, cutmix)
+
+
+def _beta(draw, alpha: float) -> jax.Array:
+    """A uniform draw -> one of Beta(alpha, alpha), by its quantiles. (jax.random.beta loops until all are accepted.)"""
+    grid = np.linspace(0.0, 1.0, 1025)
+    quantiles = scipy.special.betaincinv(alpha, alpha, grid)
+    return jnp.interp(draw, grid.astype(np.float32), quantiles.astype(np.float32))
+
+
+def _streams(seed) -> dict[str, jax.Array]:
+    """The keys of one example. The generator is named, so that a seed means the same whatever JAX's default is."""
+    key = jax.random.key(seed, impl="threefry2x32")
+    return dict(zip(_STREAMS, jax.random.split(key, len(_STREAMS)), strict=True))

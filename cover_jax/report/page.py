@@ -1,0 +1,102 @@
+"""The page of a run: curves, accuracies, confusions, examples, data and config, in one file that needs nothing else."""
+
+import dataclasses
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from cover_jax.checkpoint import metadata, restore
+from cover_jax.evaluation import saved_predictions, tables
+from cover_jax.report import about, chart, classes, curves, examples
+from data_pipelines import html
+from data_pipelines.html import escape
+
+PAGE = "report.html"
+STYLE = """
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(15rem, 100%), 1fr)); gap: 1rem; }
+.card { background: var(--card); border-radius: 8px; padding: .6rem .8rem; }
+.card .value { font-size: 2rem; line-height: 1.2; font-variant-numeric: tabular-nums; margin: 0; }
+"""
+
+
+def render_run(workdir: str, data_dir: str = "") -> str:
+    """The page of a run.
+
+    Args:
+        workdir: the run's folder, local or gs://.
+        data_dir: where prepared datasets stand; "": where they did when it was trained.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint.
+        CheckpointDamagedError: there are some, and none is sound.
+        ValueError: the file of an evaluation is damaged.
+    """
+    folder = epath.Path(workdir)
+    step, meta, _ = restore.newest(workdir)
+    config, scalars = metadata.config_of(meta), curves.read(folder / "tensorboard")
+    of_datasets = {
+        name: _Dataset(dataset, meta["heads"][name], saved_predictions.load(folder, name))
+        for name, dataset in config.datasets.items()
+    }
+    sections = [
+        *((name, curves.render_dataset(scalars, name) + of_dataset.section(data_dir or config.data_dir))
+          for name, of_dataset in of_datasets.items()),
+        ("The run", curves.render_run(scalars) + about.rollbacks(meta)),
+        ("Data", about.data(meta, config)),
+        ("Config", about.config(config)),
+        ("Versions", about.versions(meta)),
+    ]  # fmt: skip
+    head = f"<p>Step {step} of {config.steps}; {escape(config.model.variant)}, {config.model.size_px} px.</p>"
+    body = head + _links(sections) + _accuracies(of_datasets, step) + _headed(sections)
+    return html.document(f"Run {folder.name}", body, STYLE + chart.STYLE + classes.STYLE)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Dataset:
+    """One of a run's datasets: its entry in the config, its head's classes, its newest evaluation or None."""
+
+    config: ConfigDict
+    class_names: list[str]
+    found: saved_predictions.SavedPredictions | None
+
+    def section(self, data_dir: str) -> str:
+        """Its classes and examples; "" if it was not evaluated."""
+        if self.found is None:
+            return ""
+        shown = examples.section(self.found, self.class_names, self.config, data_dir)
+        return classes.section(self.found.predictions, self.class_names) + shown
+
+
+def _accuracies(of_datasets: dict[str, _Dataset], step: int) -> str:
+    """A card for each dataset; and which were not evaluated."""
+    evaluated_ones = {name: one for name, one in of_datasets.items() if one.found}
+    cards = "".join(
+        _card(tables.accuracy_row(name, len(one.class_names), one.found.predictions), one.found.step)
+        for name, one in evaluated_ones.items()
+    )
+    missing = [name for name, one in of_datasets.items() if one.config.eval_split and not one.found]
+    lines = [f"No evaluation yet of {', '.join(missing)}: --mode=evaluate makes one."] if missing else []
+    if any(one.found.step != step for one in evaluated_ones.values()):
+        lines.append(f"The newest checkpoint is of step {step}.")
+    said = "".join(f'<p class="muted">{escape(line)}</p>' for line in lines)
+    return f'<section><h2>Accuracy</h2><div class="cards">{cards}</div>{said}</section>'
+
+
+def _card(row: dict[str, str], step: int) -> str:
+    more = f"top-5 {row['top-5']}, mean class {row['mean class']}, chance {row['chance']}; step {step}"
+    return (
+        f'<div class="card"><b>{escape(row["dataset"])}</b><p class="value">{row["top-1"]}</p>'
+        f'top-1 of {row["examples"]} examples, {row["classes"]} classes<br><span class="muted">{more}</span></div>'
+    )
+
+
+def _links(sections: list[tuple[str, str]]) -> str:
+    links = "".join(f'<a href="#section{i}">{escape(title)}</a>' for i, (title, _) in enumerate(sections))
+    return f'<nav aria-label="Sections">{links}</nav>'
+
+
+def _headed(sections: list[tuple[str, str]]) -> str:
+    return "".join(
+        f'<section><h2 id="section{i}">{escape(title)}</h2>{content}</section>'
+        for i, (title, content) in enumerate(sections)
+    )

@@ -1,0 +1,89 @@
+"""The data of a run: its splits, what leaks take out of them, and a stream of batches from each."""
+
+import contextlib
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from cover_jax.errors import ConfigError
+from cover_jax.parallel import sharding
+from cover_jax.parallel.hosts import print_on_host0
+from data_pipelines.leaks import search
+from data_pipelines.prepare import build
+from data_pipelines.stream import pipeline, records
+
+
+def open_splits(config: ConfigDict) -> tuple[dict, dict]:
+    """Training splits of all datasets and evaluation splits where there are any; embedded data is made first."""
+    for dataset in config.datasets.values():
+        if jax.process_index() == 0:
+            build.prepare_if_self_contained(dataset.builder, config.data_dir)
+        else:  # not a collective: on CPUs those give up after 30 s
+            build.wait_if_self_contained(dataset.builder, config.data_dir)
+    train_splits, eval_splits = {}, {}
+    for name, dataset in config.datasets.items():
+        split = records.open_split(dataset.builder, dataset.train_split, config.data_dir)
+        found = len(split.class_names)
+        if dataset.num_classes and dataset.num_classes != found:
+            raise ConfigError(
+                f"config.datasets.{name}.num_classes={dataset.num_classes}: the prepared {dataset.builder} has {found}"
+            )
+        train_splits[name] = split
+        if dataset.eval_split:
+            eval_splits[name] = records.open_split(dataset.builder, dataset.eval_split, config.data_dir)
+    return train_splits, eval_splits
+
+
+def without_leaks(config: ConfigDict, train_splits: dict, eval_splits: dict) -> tuple[dict, list[dict]]:
+    """The training splits without what other datasets are validated on; and what was found, as JSON.
+
+    Raises:
+        ValueError: nothing is left of one, or hosts see different data.
+    """
+    if config.input.leaks == "ignore":
+        return train_splits, []
+    if jax.process_index():
+        multihost_utils.sync_global_devices("leaks found")  # the first host searches; the others read what it kept
+    frames_features = {name: dataset.frames_feature for name, dataset in config.datasets.items()}
+    found = search.find_leaks(train_splits, eval_splits, frames_features, measure=False)
+    if not jax.process_index():
+        multihost_utils.sync_global_devices("leaks found")
+    summaries = [pair.summary() for pair in found]
+    for line in search.report_lines(summaries):
+        print_on_host0(line)
+    if config.input.leaks == "exclude":
+        train_splits = search.exclude(train_splits, found)
+    seen = np.frombuffer(bytes.fromhex("".join(split.fingerprint for split in train_splits.values())), np.uint8)
+    multihost_utils.assert_equal(seen, "hosts found different data or leaks: do they read the same config.data_dir?")
+    return train_splits, summaries
+
+
+def open_streams(
+    stack: contextlib.ExitStack, config: ConfigDict, train_splits: dict, mesh: Mesh, counts: dict[str, int]
+) -> dict[str, pipeline.Stream]:
+    """One stream a dataset of the batches for this host's devices, from the batch that the schedule has reached on.
+
+    Args:
+        stack: closes them.
+        counts: dataset -> how many of its batches were taken before.
+    """
+    host_index, host_count = sharding.host_part(mesh)
+    return {
+        name: stack.enter_context(
+            pipeline.train_stream(
+                split,
+                config.datasets[name],
+                name=name,
+                seed=config.seed,
+                first_batch=counts[name],
+                host_index=host_index,
+                host_count=host_count,
+                threads=config.input.threads,
+                prefetch_batches=config.input.prefetch_batches,
+            )
+        )
+        for name, split in train_splits.items()
+    }

@@ -1,0 +1,113 @@
+"""What a run remembers beside its TrainState: where its input stands, what went wrong so far, and its best evaluation.
+
+All of it follows from the steps that were taken, alike on all hosts. It is kept as JSON in every checkpoint, so that a
+run that continues from one does as if it had never stopped.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+from cover_jax.training import health
+from data_pipelines.stream import mixture
+
+
+@dataclasses.dataclass
+class EarlyStop:
+    """Goes with each checkpoint, so that a run that was stopped ends at the same step as one that was not.
+
+    Attributes:
+        best: the largest value of config.best_metric; None before the first evaluation.
+        evals_since: evaluations after it that were not better.
+        missed: this step's evaluation is still to come: a signal came in its place.
+    """
+
+    best: float | None = None
+    evals_since: int = 0
+    missed: bool = False
+
+    def add(self, accuracies: Mapping[str, float], metric: str) -> None:
+        """Counts an evaluation. One that equals the best is no better: an accuracy of 100 % ends a run too."""
+        self.missed = False
+        if metric not in accuracies:  # nothing is evaluated
+            return
+        is_better = self.best is None or accuracies[metric] > self.best
+        self.evals_since = 0 if is_better else self.evals_since + 1
+        self.best = accuracies[metric] if is_better else self.best
+
+    def is_over(self, patience: int) -> bool:
+        """Whether it is time to end, at config.early_stop_evals; 0: never."""
+        return 0 < patience <= self.evals_since
+
+
+@dataclasses.dataclass(frozen=True)
+class RunHistory:
+    """The past of a run.
+
+    Attributes:
+        batch_schedule: which batches its steps consume.
+        losses: dataset -> its last losses, the newest last (`health.check_divergence`).
+        watch: over its evaluations.
+        bad: dataset -> indices of its examples that were found undecodable (`health.add_undecodable`).
+        rollbacks: what was gone back from: {"step", "to_step", "plan_steps", "reason"} each.
+    """
+
+    batch_schedule: mixture.BatchSchedule
+    losses: dict[str, list[float]]
+    watch: EarlyStop
+    bad: dict[str, list[int]]
+    rollbacks: tuple[dict, ...]
+
+    def to_json(self, step: int) -> dict:
+        """What `from_meta` continues from, as of before training step `step`."""
+        return {
+            "plan_step": self.batch_schedule.plan_step_at(step),
+            "ordinals": self.batch_schedule.counts(step),
+            "losses": self.losses,
+            "watch": dataclasses.asdict(self.watch),
+            "bad": self.bad,
+            "rollbacks": list(self.rollbacks),
+        }
+
+
+def begin(mix: mixture.Mixture) -> RunHistory:
+    """The past of a new run."""
+    return RunHistory(mixture.BatchSchedule(mix, 0, 0, mix.counts(0)), {}, EarlyStop(), {}, ())
+
+
+def from_meta(mix: mixture.Mixture, step: int, meta: dict) -> RunHistory:
+    """The past of a run that goes on from the checkpoint of `step`; its mix may have been another.
+
+    Args:
+        mix: of the run now; datasets that the checkpoint does not know begin.
+        step: of the checkpoint.
+        meta: what the checkpoint says of itself. One of before says nothing of the past: it never left its plan.
+    """
+    config = meta["config"]
+    weights = {name: dataset["weight"] for name, dataset in config["datasets"].items()}
+    saved = meta.get("history") or begin(mixture.Mixture(weights, config["plan"], config["seed"])).to_json(step)
+    ordinals = {name: saved["ordinals"].get(name, 0) for name in mix.weights}
+    schedule = mixture.BatchSchedule(mix, step, saved["plan_step"], ordinals)
+    losses = {name: list(saved["losses"].get(name, [])) for name in mix.weights}
+    watch = EarlyStop(**saved.get("watch", {}))
+    bad = {name: indices for name, indices in saved.get("bad", {}).items() if name in mix.weights}
+    return RunHistory(schedule, losses, watch, bad, tuple(saved["rollbacks"]))
+
+
+def rolled_back(past: RunHistory, restored: RunHistory, diverged: health.DivergedError) -> RunHistory:
+    """The past of a run that diverged and goes on from `restored`, an earlier point of it, without the batches since.
+
+    As PaLM's runs did (arXiv 2204.02311, section 5.1): other batches from a checkpoint before the spike on.
+    """
+    to_step, after = restored.batch_schedule.step, diverged.step + 1
+    schedule = dataclasses.replace(
+        restored.batch_schedule,
+        plan_step=past.batch_schedule.plan_step_at(after),
+        ordinals=past.batch_schedule.counts(after),
+    )
+    left_out = {
+        "step": diverged.step,
+        "to_step": to_step,
+        "plan_steps": [restored.batch_schedule.plan_step_at(to_step), schedule.plan_step],
+        "reason": str(diverged),
+    }
+    return dataclasses.replace(restored, batch_schedule=schedule, bad=past.bad, rollbacks=(*past.rollbacks, left_out))

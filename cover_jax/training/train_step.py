@@ -1,0 +1,164 @@
+"""The pure heart: TrainState, one training step over any set of datasets, one evaluation step."""
+
+from collections.abc import Callable
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from cover_jax.evaluation import metrics
+from cover_jax.models.cover import Functional
+from cover_jax.preprocess import model_input
+from cover_jax.training import optimizer
+
+# B batch, T frames, H height, W width, C channels or classes
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that a checkpoint needs to continue: the input's position is `step`, nothing else."""
+
+    step: jax.Array  # int32: optimizer steps taken, skipped ones included
+    params: dict
+    opt_state: optax.OptState
+    ema: dict  # moving average of params; {} when off
+    skipped: jax.Array  # int32: steps in all whose loss or gradient was not finite, and that changed nothing
+    skipped_in_a_row: jax.Array  # int32: of these, those since the last finite one
+
+    @property
+    def eval_params(self) -> dict:
+        return self.ema or self.params
+
+
+def make_init(model: Functional, tx: optax.GradientTransformation, ema_decay: float) -> Callable:
+    """PRNG key -> the state before the first step."""
+
+    def init(key):
+        params = model.init(key)
+        zero = jnp.zeros((), jnp.int32)
+        # A copy: two leaves of the state must not be one buffer, or it cannot be donated.
+        ema = jax.tree.map(jnp.copy, params) if ema_decay else {}
+        return TrainState(zero, params, tx.init(params), ema, jnp.copy(zero), jnp.copy(zero))
+
+    return init
+
+
+def make_train_step(
+    config: ConfigDict,
+    model: Functional,
+    class_names: dict[str, tuple[str, ...]],
+    tx: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    cut: Callable[[jax.Array], jax.Array],
+) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
+    """Builds `train_step(state, {dataset: Batch}) -> (state, metrics)`; jit it with the state donated.
+
+    The same function serves every step plan: one compilation for each set of datasets and shapes. metrics is
+    {"DATASET/loss" | "DATASET/top1": (sum, count)}, plain scalars under "scalars" and, under "undecodable",
+    {DATASET: [B]}, the index of each example that weighs nothing and -1 for the others. `cut` divides an array [B, ...]
+    into config.optimizer.grad_accum_steps pieces (sharding.cut_batch).
+    """
+    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+
+    def loss_fn(params, pieces, counts, key):
+        params = optimizer.stop_frozen(params, config.optimizer.frozen)
+        total, measured = 0.0, {}
+        for name, piece in pieces.items():
+            logits_BC = model.apply(params, piece["frames"], name, key=jax.random.fold_in(key, piece["dataset_id"]))
+            loss, _ = weighted_cross_entropy(logits_BC, piece["targets"], piece["weight"])
+            hits = jnp.sum(metrics.top_k_hits(logits_BC, piece["label"], 1) * piece["weight"])
+            total += config.datasets[name].loss_weight * loss / jnp.maximum(counts[name], 1.0)
+            count = jnp.sum(piece["weight"])
+            measured |= {f"{name}/loss": (loss, count), f"{name}/top1": (hits, count)}
+        return total, measured
+
+    def prepare(name, batch):
+        dataset = config.datasets[name]
+        seen = model_input.train(
+            batch,
+            augment=dataset.augment,
+            size_px=config.model.size_px,
+            class_names=class_names[name],
+            label_smoothing=dataset.label_smoothing,
+            mean=config.model.pixel_mean,
+            std=config.model.pixel_std,
+            standardize=dataset.standardize,
+            repeats=dataset.repeats,
+        )
+        return seen | {"weight": batch["weight"]}
+
+    def train_step(state: TrainState, batches: dict[str, dict]) -> tuple[TrainState, dict]:
+        examples = {name: prepare(name, batch) for name, batch in batches.items()}
+        counts = {name: jnp.sum(batch["weight"]) for name, batch in batches.items()}
+        grads, measured = _accumulate(
+            loss_fn, state.params, examples, counts, jax.random.fold_in(key, state.step), config, cut
+        )
+        grad_norm = optax.tree.norm(grads)
+        finite = jnp.isfinite(grad_norm)
+        for loss, _ in (measured[f"{name}/loss"] for name in batches):
+            finite &= jnp.isfinite(loss)
+        # The optimizer counts the steps that it took: a step that was skipped does not advance its schedule.
+        scalars = {"learning_rate": schedule(state.step - state.skipped), "grad_norm": grad_norm}
+        state = _update(state, grads, finite, tx, config.optimizer.ema_decay)
+        scalars |= {"skipped": state.skipped, "skipped_in_a_row": state.skipped_in_a_row}
+        undecodable = {name: jnp.where(batch["weight"] == 0, batch["index"], -1) for name, batch in batches.items()}
+        return state, {**measured, "scalars": scalars, "undecodable": undecodable}
+
+    return train_step
+
+
+def _accumulate(loss_fn, params, examples, counts, key, config, cut):
+    """Gradients and metrics over config.optimizer.grad_accum_steps pieces, one after another."""
+    steps, names = config.optimizer.grad_accum_steps, list(config.datasets)
+    value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
+
+    def one_piece(pieces, key):
+        # The id is the dataset's place in the config: drop-path differs between the datasets of one step.
+        pieces = {name: {**piece, "dataset_id": names.index(name)} for name, piece in pieces.items()}
+        (_, measured), grads = value_and_grad(params, pieces, counts, key)
+        return grads, measured
+
+    if steps == 1:
+        return one_piece(examples, key)
+    pieces = jax.tree.map(cut, examples)
+    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(one_piece, jax.tree.map(lambda x: x[0], pieces), key))
+
+    def add(total, piece_and_number):
+        piece, number = piece_and_number
+        return jax.tree.map(jnp.add, total, one_piece(piece, jax.random.fold_in(key, number))), None
+
+    return jax.lax.scan(add, zeros, (pieces, jnp.arange(steps)))[0]
+
+
+def _update(state: TrainState, grads, finite, tx, ema_decay: float) -> TrainState:
+    """The next state; where the gradients are not finite only the counters move."""
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    # Not optax.incremental_update, whose weighted sum moves what stands still by a rounding error.
+    ema = jax.tree.map(lambda new, old: old + (1 - ema_decay) * (new - old), params, state.ema) if ema_decay else {}
+    params, opt_state, ema = jax.tree.map(
+        lambda new, old: jnp.where(finite, new, old),
+        (params, opt_state, ema),
+        (state.params, state.opt_state, state.ema),
+    )
+    bad = 1 - finite.astype(jnp.int32)
+    return TrainState(
+        step=state.step + 1,
+        params=params,
+        opt_state=opt_state,
+        ema=ema,
+        skipped=state.skipped + bad,
+        skipped_in_a_row=(state.skipped_in_a_row + 1) * bad,
+    )
+
+
+# B batch, C classes
+
+
+def weighted_cross_entropy(logits_BC: jax.Array, targets_BC: jax.Array, weight_B: jax.Array) -> tuple:
+    """Softmax cross-entropy against target distributions: (weighted sum over the batch, sum of the weights)."""
+    loss_B = optax.softmax_cross_entropy(logits_BC, targets_BC)
+    # `where` and not a product alone: a NaN of an example without weight must not reach the sum.
+    return jnp.sum(jnp.where(weight_B > 0, loss_B * weight_B, 0.0)), jnp.sum(weight_B)

@@ -1,0 +1,1 @@
+"""Compares what a dataset has with what it should have: `python -m data_pipelines.doctor`."""

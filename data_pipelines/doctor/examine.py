@@ -1,0 +1,192 @@
+"""Compares what a dataset has with what its source lists: prepared records, or files before they are prepared."""
+
+import dataclasses
+import functools
+import json
+import os
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import tensorflow_datasets as tfds
+from etils import epath
+from tqdm import tqdm
+
+from data_pipelines import catalog, files, processes
+from data_pipelines.doctor import manifest, page
+from data_pipelines.prepare import base, build, listing, worker_pool
+
+PAGE = "doctor.html"
+SHOWN_UNUSABLE = 5
+SHOWN_CLASSES = 5
+NUM_SAMPLES = 12  # pictures a split, on the page
+AHEAD = 8  # files a process, handed out before they are asked for
+FILE_COLUMNS = {"label": int, "num_frames": int, "fps": float, "height_px": int, "width_px": int, "bytes": int,
+                "reason": "S"}  # fmt: skip
+
+
+def examine_prepared(names: list[str], data_dir: str, output: str, frames_feature: str) -> None:
+    """Looks at every record of prepared datasets, and at what they have in common."""
+    from data_pipelines.leaks import search  # TensorFlow: slow to import
+    from data_pipelines.stream import records
+
+    features, training, validation = {}, {}, {}
+    for name in names:
+        where = catalog.dataset_dir(name, data_dir)
+        splits = {split: records.open_split(name, split, data_dir) for split in _splits_of(where)}
+        features[name] = frames_feature or _pictures_feature(next(iter(splits.values())).features)
+        found, samples = _of_records(name, where, splits, features[name])
+        _publish(found, samples, epath.Path(output) / name.replace("/", "_") if output else where)
+        for role, opened in (("train", training), ("validation", validation)):
+            opened.update({name: splits[role]} if role in splits else {})
+    found = search.find_leaks(training, validation, features, measure=True)
+    print("\n".join(search.report_lines([pair.summary() for pair in found])))
+
+
+def _splits_of(where: epath.Path) -> list[str]:
+    return list(tfds.builder_from_directory(where).info.splits)
+
+
+def _pictures_feature(features: tuple[str, ...]) -> str:
+    from data_pipelines.leaks import facts
+
+    if found := facts.pictures_feature(features):
+        return found
+    raise ValueError(
+        f"none of the features {', '.join(features)} is called frames, image or video: --frames_feature=NAME"
+    )
+
+
+def _of_records(name: str, where: epath.Path, splits: dict, frames_feature: str) -> tuple[dict, dict]:
+    """The manifest of a prepared dataset, and split -> (class, JPEG) of some of its records."""
+    from data_pipelines.leaks import facts
+
+    refused, described, samples = manifest.read_refused(where), {}, {}
+    for role, split in splits.items():
+        known = facts.load_facts(split, frames_feature)
+        paths = [known.text("source", i) or f"record {i}" for i in range(len(known))]
+        described[role] = manifest.describe_split(split.class_names, known.columns, paths, refused[role])
+        good = np.flatnonzero(known["reason"] == b"")
+        chosen = good[np.unique(np.linspace(0, len(good) - 1, NUM_SAMPLES).astype(int))] if len(good) else good
+        samples[role] = []
+        for i in chosen:
+            (jpeg,), _ = facts.some_frames(split, i, frames_feature, 1)
+            samples[role].append((_class_name(split.class_names, known["label"][i]), jpeg))
+    metadata = where / "metadata.json"
+    origin = json.loads(metadata.read_text()).get("origin", {}) if metadata.exists() else {}
+    modality = next(iter(splits.values())).modality
+    about = {"dataset": name, "where": os.fspath(where), "modality": modality, "origin": origin}
+    return about | {"splits": described}, samples
+
+
+def _class_name(names: tuple[str, ...], label: int) -> str:
+    return names[label] if 0 <= label < len(names) else ""
+
+
+def examine_sources(prepare_arguments: list[str], output: str) -> None:
+    """Decodes every file that a dataset would be prepared from."""
+    for name, modality, reader, found in build.sources(prepare_arguments):
+        if "form" in reader.options:  # the frames are looked at, in whatever form they would be stored
+            reader = dataclasses.replace(reader, options=reader.options | {"form": "frames"})
+        examined = {role: _of_files(reader, found, role) for role in found.splits}
+        about = {"dataset": name, "where": reader.source, "modality": modality, "origin": reader.options}
+        splits = {role: described for role, (described, _) in examined.items()}
+        _publish(about | {"splits": splits}, {role: shown for role, (_, shown) in examined.items()}, epath.Path(output))
+
+
+def _of_files(reader: worker_pool.Reader, found: listing.Listing, role: str) -> tuple[dict, list]:
+    """The manifest of the files of one split, and (class, JPEG) of some of them."""
+    items, rows, samples = found.splits[role], [], []
+    refused = [_refusal(item, base.MISSING) for item in found.missing.get(role, ())]
+    for number, (item, seen) in enumerate(_in_parallel(functools.partial(_look, reader), items, role)):
+        if isinstance(seen, str):
+            refused.append(_refusal(item, seen))
+            continue
+        row, jpeg = seen
+        rows.append(row | {"label": found.class_names.index(item.label) if item.label else -1, "reason": b""})
+        if number % max(1, len(items) // NUM_SAMPLES) == 0:
+            samples.append((item.label, jpeg))
+    columns = {name: np.array([row[name] for row in rows], dtype) for name, dtype in FILE_COLUMNS.items()}
+    return manifest.describe_split(found.class_names, columns, [], refused), samples[:NUM_SAMPLES]
+
+
+def _refusal(item: listing.Item, reason: str) -> dict[str, str]:
+    return {"path": item.path, "label": item.label, "reason": reason}
+
+
+def _look(reader: worker_pool.Reader, item: listing.Item) -> tuple[dict, bytes] | str:
+    """What one file holds, and its middle frame; or the reason why it cannot be used."""
+    media = reader.read_one(item)
+    if isinstance(media, str):
+        return media
+    height_px, width_px = page.jpeg_size_px(media.frames[0])
+    size = item.span[1] if item.span else (epath.Path(reader.source) / item.path).stat().length
+    row = {
+        "num_frames": len(media.frames),
+        "fps": media.fps,
+        "height_px": height_px,
+        "width_px": width_px,
+        "bytes": size,
+    }
+    return row, media.frames[len(media.frames) // 2]
+
+
+def _in_parallel(look: Callable, items: list, role: str) -> Iterator[tuple]:
+    """Each item and what `look` makes of it, by all cores; few results wait at a time."""
+    ahead = AHEAD * os.cpu_count()
+    with (
+        processes.pool(os.cpu_count()) as pool,
+        tqdm(total=len(items), desc=role, unit="file", mininterval=1) as bar,
+    ):
+        for start in range(0, len(items), ahead):
+            part = items[start : start + ahead]
+            for seen in zip(part, pool.map(look, part), strict=True):
+                bar.update()
+                yield seen
+
+
+def _publish(found: dict, samples: dict, folder: epath.Path) -> None:
+    """Prints a manifest, and writes it and the page."""
+    _print(found)
+    folder.mkdir(parents=True, exist_ok=True)
+    files.write_whole(folder / manifest.FILE, json.dumps(found, indent=1).encode())
+    files.write_whole(folder / PAGE, page.render_manifest(found, samples).encode())
+    print(f"  {folder / manifest.FILE}\n  {folder / PAGE}")
+
+
+def _print(found: dict) -> None:
+    print(f"{found['dataset']} ({found['modality']}) in {found['where']}")
+    for role, split in found["splits"].items():
+        print(f"  {manifest.summary_line({role: split})}; {split['bytes'] / 1e9:.2f} GB")
+        if found["modality"] == "video":
+            print(f"    seconds {_span(split['seconds'])}; frames a second {_span(split['fps'])}")
+        print(f"    height {_span(split['height_px'])} px, width {_span(split['width_px'])} px")
+        for line in _about_classes(split["classes"]):
+            print(f"    {line}")
+        missing_last = sorted(split["unusable"], key=lambda row: row["reason"] == base.MISSING)
+        for row in missing_last[:SHOWN_UNUSABLE]:
+            print(f"    {row['path']}: {row['reason']}")
+        if len(split["unusable"]) > SHOWN_UNUSABLE:
+            print(f"    and {len(split['unusable']) - SHOWN_UNUSABLE} more, in {manifest.FILE}")
+
+
+def _span(figures: dict[str, float]) -> str:
+    return f"{figures['min']:g} to {figures['max']:g}, median {figures['median']:g}" if figures else "unknown"
+
+
+def _about_classes(classes: dict[str, list[int]]) -> Iterator[str]:
+    """Balance, empty classes, and those that lack the most."""
+    counts = sorted(found for _, found in classes.values())
+    if not counts:
+        return
+    yield f"{len(counts)} classes of {counts[0]} to {counts[-1]}, median {counts[len(counts) // 2]}"
+    empty = [name for name, (_, found) in classes.items() if not found]
+    if empty:
+        yield f"nothing of {len(empty)} classes: {_some(empty)}"
+    lacking = sorted((found - listed, name) for name, (listed, found) in classes.items() if found < listed)
+    if lacking:
+        worst = [f"{name} {classes[name][1]} of {classes[name][0]}" for _, name in lacking]
+        yield f"fewer than listed in {len(lacking)} classes: {_some(worst)}"
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join([*names[:SHOWN_CLASSES], *(["..."] if len(names) > SHOWN_CLASSES else [])])

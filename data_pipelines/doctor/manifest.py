@@ -1,0 +1,111 @@
+"""What there is of a dataset against what its source lists: counts per split and class, faults with reasons, figures.
+
+The same for a prepared dataset and for the files that one would be prepared from. As JSON, written by the doctor:
+
+    dataset, where, modality, origin
+    splits: split -> listed, found, missing, refused, damaged, bytes, classes {class: [listed, found]},
+            seconds, fps, frames, height_px, width_px {min, median, max, mean}, the same with _histogram
+            [[from, to, count]], unusable [{path, label, reason}]
+"""
+
+import collections
+import csv
+import json
+
+import numpy as np
+import tensorflow_datasets as tfds
+from etils import epath
+
+from data_pipelines import catalog
+from data_pipelines.prepare import base
+
+FILE = "manifest.json"
+BARS = 16  # of a histogram
+COUNTS = ("listed", "found", "missing", "refused", "damaged")
+
+
+def summary(builder: str, data_dir: str) -> dict[str, dict[str, int]]:
+    """Counts of each split of a prepared dataset, by COUNTS; quick: reads no records.
+
+    `damaged` are those that the doctor has found, if it has looked.
+    """
+    where = catalog.dataset_dir(builder, data_dir)
+    written = where / FILE
+    if written.exists():
+        splits = json.loads(written.read_text())["splits"]
+        return {split: {count: of_split[count] for count in COUNTS} for split, of_split in splits.items()}
+    refused = read_refused(where)
+    info = tfds.builder_from_directory(where).info
+    return {split: _counts(found.num_examples, refused[split], 0) for split, found in info.splits.items()}
+
+
+def summary_line(of_splits: dict[str, dict[str, int]]) -> str:
+    """A summary in words: "train 180 of 182 listed (1 missing, 1 refused), validation 70 of 70"."""
+    return ", ".join(_in_words(split, counts) for split, counts in of_splits.items())
+
+
+def read_refused(where: epath.Path) -> dict[str, list[dict[str, str]]]:
+    """Split -> what is listed but not in a prepared dataset: `path`, `reason` and, if it is known, `label`."""
+    path, refused = where / base.REFUSED_FILE, collections.defaultdict(list)
+    for row in csv.DictReader(path.read_text().splitlines()) if path.exists() else ():
+        refused[row["split"]].append({"path": row["path"], "label": row.get("label", ""), "reason": row["reason"]})
+    return refused
+
+
+def describe_split(
+    class_names, columns: dict[str, np.ndarray], paths: list[str], refused: list[dict[str, str]]
+) -> dict:
+    """The manifest of one split.
+
+    Args:
+      class_names: in the order of the labels.
+      columns: `label`, `num_frames`, `fps`, `height_px`, `width_px`, `bytes` and `reason` of what was found; a reason
+        other than b"" says why it cannot be read.
+      paths: where each came from.
+      refused: what is listed but was not found or could not be used.
+    """
+    good = columns["reason"] == b""
+    damaged = [{"path": paths[i], "label": "", "reason": columns["reason"][i].decode()} for i in np.flatnonzero(~good)]
+    found = collections.Counter(columns["label"][good].tolist())
+    lacking = collections.Counter(row["label"] for row in refused)
+    classes = {name: [found[i] + lacking[name], found[i]] for i, name in enumerate(class_names)}
+    seconds = columns["num_frames"] / np.where(columns["fps"] > 0, columns["fps"], np.inf)
+    figures = {"seconds": seconds, "frames": columns["num_frames"]} | {
+        name: columns[name] for name in ("fps", "height_px", "width_px")
+    }
+    return {
+        **_counts(len(good), refused, len(damaged)),
+        "bytes": int(columns["bytes"].sum()),
+        "classes": classes,
+        **{name: _figures(values[good]) for name, values in figures.items()},
+        **{f"{name}_histogram": _histogram(values[good]) for name, values in figures.items()},
+        "unusable": [*refused, *damaged],
+    }
+
+
+def _counts(found: int, refused: list[dict[str, str]], damaged: int) -> dict[str, int]:
+    missing = sum(row["reason"] == base.MISSING for row in refused)
+    counts = (found + len(refused), found, missing, len(refused) - missing, damaged)
+    return dict(zip(COUNTS, counts, strict=True))
+
+
+def _in_words(split: str, counts: dict[str, int]) -> str:
+    faults = [f"{counts[kind]} {kind}" for kind in COUNTS[2:] if counts[kind]]
+    return f"{split} {counts['found']} of {counts['listed']} listed" + (f" ({', '.join(faults)})" if faults else "")
+
+
+def _histogram(values: np.ndarray) -> list[list[float]]:
+    """[from, to, count] of each bar: single values where there are few, else equal steps."""
+    unique, counts = np.unique(values, return_counts=True)
+    if len(unique) <= BARS:
+        return [[round(float(value), 3)] * 2 + [int(count)] for value, count in zip(unique, counts, strict=True)]
+    counts, edges = np.histogram(values, BARS)
+    return [[float(f"{a:.4g}"), float(f"{b:.4g}"), int(n)] for a, b, n in zip(edges, edges[1:], counts, strict=False)]
+
+
+def _figures(values: np.ndarray) -> dict[str, float]:
+    """Smallest, median, largest and mean; {} of nothing."""
+    if not len(values):
+        return {}
+    found = {"min": values.min(), "median": np.median(values), "max": values.max(), "mean": values.mean()}
+    return {name: round(float(value), 3) for name, value in found.items()}

@@ -1,0 +1,1 @@
+"""Examples that training and validation sets have in common."""

@@ -1,0 +1,305 @@
+"""What the doctor and the search for leaks know of each record, measured once and kept beside the shards.
+
+`<dataset>/facts/<shard>.npz` has, for each record of a shard: where it stands, its label, size, frames, rate and
+origin, the reason if it cannot be read, and the perceptual hashes of a few frames a second. Shards are measured one
+after another, records of one in parallel; what is broken off goes on with the first shard that has no file.
+
+# T stored frames, S side of a thumbnail.
+"""
+
+import dataclasses
+import functools
+import io
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from absl import logging
+from etils import epath
+from tqdm import tqdm
+
+from data_pipelines import files
+from data_pipelines.leaks import perceptual
+from data_pipelines.leaks.alignment import SIDE_PX
+from data_pipelines.media import frames_of_video, media_file
+from data_pipelines.stream import records
+from data_pipelines.stream.host_tf import plain, tf
+
+FOLDER = "facts"
+VERSION = 1  # of what is measured: files of another are made again
+HASHES_PER_S = 4
+MAX_HASHED = 64  # frames a clip
+MIN_SIDE_PX = 32  # frames that are smaller all look alike: they are not compared by content
+QUICK_BYTES = 256 << 20  # of shards: measured at once, without asking
+BATCH = 64
+# A wrong checksum; an undecodable frame; whatever else Python raises over a video file.
+DAMAGE = (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.UnknownError)
+
+# Name -> type. Texts are UTF-8; "S" is as long as it has to be.
+COLUMNS = {
+    "offset": np.int64, "bytes": np.int64, "label": np.int32, "num_frames": np.int32, "num_source_frames": np.int64,
+    "fps": np.float32, "height_px": np.int32, "width_px": np.int32, "source": "S", "source_sha256": "S",
+    "source_id": "S", "source_start_s": np.float32, "source_end_s": np.float32, "reason": "S", "num_hashes": np.int32,
+}  # fmt: skip
+_STORED = {  # features of a record that are facts as they stand -> what a record without them has
+    "label": tf.io.FixedLenFeature((), tf.int64, -1),
+    "fps": tf.io.FixedLenFeature((), tf.float32, 0.0),
+    "num_source_frames": tf.io.FixedLenFeature((), tf.int64, 0),
+    "source": tf.io.FixedLenFeature((), tf.string, ""),
+    "source_sha256": tf.io.FixedLenFeature((), tf.string, ""),
+    "source_id": tf.io.FixedLenFeature((), tf.string, ""),
+    "source_start_s": tf.io.FixedLenFeature((), tf.float32, 0.0),
+    "source_end_s": tf.io.FixedLenFeature((), tf.float32, 0.0),
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Facts:
+    """Facts of a split's records, in the order of the split.
+
+    Attributes:
+      columns: name (see COLUMNS) -> array [N].
+      hashes: of the frames of all records, with the index of their record.
+    """
+
+    columns: dict[str, np.ndarray]
+    hashes: perceptual.Hashes
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.columns[name]
+
+    def __len__(self) -> int:
+        return len(self.columns["offset"])
+
+    def text(self, name: str, i: int) -> str:
+        """A text of one record."""
+        return self.columns[name][i].decode()
+
+
+def load_facts(split: records.Split, frames_feature: str = "frames", measure: bool = True) -> Facts | None:
+    """The facts of a split; what is not measured yet is measured and kept.
+
+    Args:
+      split: the split.
+      frames_feature: the feature that holds its JPEG bytes.
+      measure: False: only if that takes seconds; else None.
+    """
+    frames_feature = records.media_feature(split, frames_feature)
+    missing = [i for i, path in enumerate(split.paths) if _load(_facts_path(path), path) is None]
+    if not measure and sum(epath.Path(split.paths[i]).stat().length for i in missing) > QUICK_BYTES:
+        return None
+    hidden = not (measure and missing)
+    shards = {}
+    for i in tqdm(missing, f"looking at {split.builder} {split.split}", unit="shard", disable=hidden, leave=False):
+        shards[i] = _measure_shard(split.paths[i], frames_feature)
+        _save(_facts_path(split.paths[i]), shards[i], split.paths[i])
+    parts = [shards.get(i) or _load(_facts_path(path), path) for i, path in enumerate(split.paths)]
+    return _of_records(split, parts)
+
+
+def pictures_feature(features: Sequence[str]) -> str | None:
+    """Of a record's features the one that holds its pictures, by its usual names; None if there is none of them."""
+    return next((name for name in ("frames", "image", records.VIDEO_FEATURE) if name in features), None)
+
+
+def read_thumbs(split: records.Split, index: int, frames_feature: str = "frames") -> tuple[np.ndarray, float]:
+    """Thumbnails of all frames of one record, float32 [T, S, S], and their rate.
+
+    Raises:
+      One of DAMAGE: it cannot be read.
+    """
+    thumbs_at = _thumbs_function(records.media_feature(split, frames_feature))
+    thumbs, fps = thumbs_at(split.paths[split.shards[index]], split.offsets[index])
+    return thumbs.numpy().astype(np.float32), float(fps) or 1.0
+
+
+def some_frames(split: records.Split, index: int, frames_feature: str, count: int) -> tuple[list[bytes], str]:
+    """Some frames of a record, and the path of its source, "" if that is not known.
+
+    The frames are JPEGs, `count` of them or, if it has fewer, all: the middle of each of so many equal parts.
+
+    Raises:
+      One of DAMAGE: it cannot be read.
+    """
+    record = _read(split.paths[split.shards[index]], split.offsets[index])
+    jpegs, source = _some_function(records.media_feature(split, frames_feature), count)(record)
+    return list(jpegs.numpy()), source.numpy().decode()
+
+
+def keep(path: epath.Path, data: bytes) -> None:
+    """Writes a file of findings beside the shards; where that is not permitted, they are found anew at each start."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_whole(path, data)
+    except (PermissionError, tf.errors.PermissionDeniedError) as error:
+        logging.warning("%s cannot be kept, and is made anew at each start: %s", path, error)
+
+
+def _facts_path(shard: str) -> epath.Path:
+    path = epath.Path(shard)
+    return path.parent / FOLDER / f"{path.name}.npz"
+
+
+def _measure_shard(path: str, media_feature: str) -> dict[str, np.ndarray]:
+    """Facts of all records of a shard, its hashes as `hashes`."""
+    offsets = records.scan(epath.Path(path))
+    look = _look_function(media_feature)
+    try:
+        rows = list(_rows(path, look, len(offsets) - 1))
+    except DAMAGE:  # one by one, to find out which and why
+        rows = [_row_or_reason(path, offset, look) for offset in offsets[:-1]]
+    for row, offset, end in zip(rows, offsets[:-1], offsets[1:], strict=True):
+        row |= {"offset": offset, "bytes": end - offset, "hashes": perceptual.frame_hashes(row.pop("thumbs"))}
+        row["num_hashes"] = len(row["hashes"])
+    columns = {name: np.array([row[name] for row in rows], dtype) for name, dtype in COLUMNS.items()}
+    return columns | {"hashes": np.concatenate([row["hashes"] for row in rows])}
+
+
+def _rows(path: str, look: Callable, num_records: int) -> Iterator[dict]:
+    """Facts of a shard's records in order, looked at in parallel."""
+    looked_at = tf.data.TFRecordDataset(path).map(look, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    for batch in looked_at.padded_batch(min(BATCH, num_records)).prefetch(2).as_numpy_iterator():
+        thumbs, sizes = batch.pop("thumbs"), batch.pop("num_thumbs")
+        for i, size in enumerate(sizes):
+            yield {name: column[i] for name, column in batch.items()} | {"thumbs": thumbs[i, :size], "reason": b""}
+
+
+def _row_or_reason(path: str, offset: int, look: Callable) -> dict:
+    """Facts of one record, or the reason why there are none."""
+    try:
+        found = {name: value.numpy() for name, value in look(_read(path, offset)).items()}
+    except DAMAGE as error:
+        nothing = {name: np.zeros((), dtype)[()] for name, dtype in COLUMNS.items()}
+        thumbs = np.zeros((0, SIDE_PX, SIDE_PX), np.uint8)
+        return nothing | {"label": -1, "thumbs": thumbs, "reason": _reason(error).encode()}
+    del found["num_thumbs"]
+    return found | {"reason": b""}
+
+
+@tf.function(input_signature=[tf.TensorSpec((), tf.string), tf.TensorSpec((), tf.int64)], autograph=False)
+def _read(path, offset):
+    """The record at an offset."""
+    return records.read_from(path, offset).take(1).get_single_element()
+
+
+@functools.cache
+def _thumbs_function(media_feature: str) -> Callable:
+    """(shard, offset) -> thumbnails of all frames of a record, and their rate; traced once for all."""
+
+    @functools.partial(tf.function, input_signature=_read.input_signature, autograph=False)
+    def thumbs_at(path, offset):
+        parsed = _parse(_read(path, offset), media_feature)
+        return _thumbs(parsed["jpegs"]), parsed["fps"]
+
+    return thumbs_at
+
+
+@functools.cache
+def _some_function(media_feature: str, count: int) -> Callable:
+    """A record -> the JPEGs in the middle of each of `count` equal parts, and its source; traced once for all."""
+
+    @functools.partial(tf.function, input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
+    def some(record):
+        parsed = _parse(record, media_feature)
+        num_frames = tf.size(parsed["jpegs"])
+        return tf.gather(parsed["jpegs"], _middles(num_frames, tf.minimum(count, num_frames))), parsed["source"]
+
+    return some
+
+
+def _middles(size, parts):
+    """The place in the middle of each of so many equal parts, int32 [parts]."""
+    return (2 * tf.range(parts) + 1) * size // (2 * tf.maximum(parts, 1))
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error, without the names of the graph's nodes."""
+    return f"{type(error).__name__}: {error.message.splitlines()[0].rpartition('}} ')[2].strip()[:200]}"
+
+
+def _parse(record, media_feature: str) -> dict:
+    """The facts that stand in a record, and its frames as `jpegs`: those of a video file are decoded for it."""
+    pictures = {media_feature: tf.io.FixedLenSequenceFeature((), tf.string, allow_missing=True)}
+    parsed = tf.io.parse_single_example(record, _STORED | pictures)
+    stored = parsed.pop(media_feature)
+    if media_feature == records.VIDEO_FEATURE:
+        stored = tf.ensure_shape(tf.numpy_function(_jpegs_of_file, [stored[0]], tf.string, stateful=False), (None,))
+    return parsed | {"jpegs": stored}
+
+
+def _jpegs_of_file(data: bytes) -> np.ndarray:
+    return np.array([media_file.encode_jpeg(frame) for frame in frames_of_video.all_frames(data)], object)
+
+
+@functools.cache
+def _look_function(media_feature: str) -> Callable:
+    """`_look`, traced once for all shards."""
+    signature = [tf.TensorSpec((), tf.string)]
+    return tf.function(plain(lambda record: _look(record, media_feature)), input_signature=signature, autograph=False)
+
+
+def _look(record, media_feature: str) -> dict:
+    """One record -> its facts and the thumbnails of some frames, as tensors."""
+    parsed = _parse(record, media_feature)
+    jpegs = parsed.pop("jpegs")
+    size_px = tf.io.extract_jpeg_shape(jpegs[0])[:2]
+    chosen = tf.where(tf.reduce_min(size_px) < MIN_SIDE_PX, 0, _num_hashed(tf.size(jpegs), parsed["fps"]))
+    at = _middles(tf.size(jpegs), chosen)
+    facts = {"num_frames": tf.size(jpegs), "height_px": size_px[0], "width_px": size_px[1], "num_thumbs": chosen}
+    return parsed | facts | {"thumbs": _thumbs(tf.gather(jpegs, at))}
+
+
+def _num_hashed(num_frames, fps):
+    """Of a clip's frames: HASHES_PER_S, at least one; all where the rate is not known."""
+    fps = tf.where(fps > 0, fps, HASHES_PER_S)
+    by_time = tf.cast(tf.math.ceil(tf.cast(num_frames, tf.float32) * HASHES_PER_S / fps), tf.int32)
+    return tf.minimum(tf.minimum(by_time, num_frames), MAX_HASHED)
+
+
+def _thumbs(jpegs):
+    return tf.map_fn(plain(_thumb), jpegs, fn_output_signature=tf.TensorSpec((SIDE_PX, SIDE_PX), tf.uint8))
+
+
+def _thumb(jpeg):
+    """A frame's thumbnail, in grey; JPEG decodes at a fraction of its size for a fraction of the time."""
+    height_px, width_px = tf.unstack(tf.io.extract_jpeg_shape(jpeg)[:2])
+    side_px = tf.minimum(height_px, width_px)
+    decode = [plain(lambda r=r: tf.io.decode_jpeg(jpeg, channels=1, ratio=r)) for r in (8, 4, 2, 1)]
+    enough = [(side_px >= r * SIDE_PX, branch) for r, branch in zip((8, 4, 2), decode, strict=False)]
+    grey = tf.case(enough, default=decode[-1])
+    return tf.cast(tf.round(tf.image.resize(grey, (SIDE_PX, SIDE_PX), method="area"))[..., 0], tf.uint8)
+
+
+def _save(path: epath.Path, columns: dict[str, np.ndarray], shard: str) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, version=VERSION, shard_bytes=epath.Path(shard).stat().length, **columns)
+    keep(path, buffer.getvalue())
+
+
+def _load(path: epath.Path, shard: str) -> dict[str, np.ndarray] | None:
+    """The facts of a shard, or None if there are none of this version and of this shard."""
+    if not path.exists():
+        return None
+    try:
+        columns = dict(np.load(io.BytesIO(path.read_bytes())))
+    except (ValueError, zipfile.BadZipFile, EOFError):
+        return None
+    current = columns.pop("version", 0) == VERSION and columns.pop("shard_bytes") == epath.Path(shard).stat().length
+    return columns if current else None
+
+
+def _of_records(split: records.Split, parts: list[dict[str, np.ndarray]]) -> Facts:
+    """Picks the split's records from the facts of whole shards."""
+    columns, values, clips = [], [], []
+    for shard, part in enumerate(parts):
+        members = np.flatnonzero(split.shards == shard)
+        rows = np.searchsorted(part["offset"], split.offsets[members])
+        columns.append({name: part[name][rows] for name in COLUMNS})
+        index_of_row = np.full(len(part["offset"]), -1)
+        index_of_row[rows] = members
+        owner = np.repeat(index_of_row, part["num_hashes"])
+        values.append(part["hashes"][owner >= 0])
+        clips.append(owner[owner >= 0])
+    hashes = perceptual.Hashes(np.concatenate(values), np.concatenate(clips))
+    order = np.argsort(np.concatenate([np.flatnonzero(split.shards == s) for s in range(len(parts))]), kind="stable")
+    return Facts({name: np.concatenate([c[name] for c in columns])[order] for name in COLUMNS}, hashes)

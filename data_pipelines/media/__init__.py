@@ -1,0 +1,1 @@
+"""One media file -> frames, and what is wrong with it."""

@@ -1,0 +1,118 @@
+"""Chosen frames of a video file in memory, decoding as little as they need. No TensorFlow here.
+
+The packets are looked at first, which costs next to nothing. Frames between two key frames (a group) need none of
+another group, and none that are decoded after them; and frames that no other refers to are left out unless wanted.
+Where this cannot be known to be so, everything up to the last wanted frame is decoded.
+
+# T frames; h, w, 3 a picture's height, width and colours.
+"""
+
+import io
+import itertools
+from collections.abc import Iterator, Sequence
+
+import av
+import numpy as np
+
+from data_pipelines.media import picture
+
+# Formats whose packets tell when their frame is shown; those of AVI do not.
+STAMPED = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
+
+
+def frames_at(data: bytes, indices: Sequence[int]) -> np.ndarray:
+    """Decodes frames by their place in the order in which they are shown, as `media_file.read_video` would show them.
+
+    Args:
+      data: the file.
+      indices: T places, in any order; one may come several times.
+
+    Returns:
+      uint8 [T, h, w, 3].
+
+    Raises:
+      IndexError: the video has no such frame.
+      av.error.FFmpegError: it cannot be opened or decoded.
+    """
+    for decode in (_planned, _plain):
+        with av.open(io.BytesIO(data)) as container:
+            stream = container.streams.video[0]
+            stream.codec_context.thread_type, stream.codec_context.thread_count = "NONE", 1
+            pictures = decode(container, stream, sorted(set(indices)))
+        if pictures is not None:
+            return np.stack([pictures[index] for index in indices])
+    raise IndexError(f"the video has no frame {max(indices)}")
+
+
+def all_frames(data: bytes) -> Iterator[np.ndarray]:
+    """Every frame of a file in order, each uint8 [h, w, 3].
+
+    Raises:
+      av.error.FFmpegError: it cannot be opened or decoded.
+    """
+    with av.open(io.BytesIO(data)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_type, stream.codec_context.thread_count = "NONE", 1
+        yield from (frame for _, frame in _shown(stream, enumerate(container.decode(stream))))
+
+
+def _planned(container, stream, wanted: list[int]) -> dict[int, np.ndarray] | None:
+    """Index -> picture; None if the packets do not say enough, or a wanted frame did not come out."""
+    if container.format.name not in STAMPED:
+        return None
+    packets = [packet for packet in container.demux(stream) if packet.size]
+    groups = list(_groups(packets))
+    if not _can_plan(packets, groups):
+        return None
+    shown = sorted(packet.pts for packet in packets if not packet.is_discard)  # an edit list discards what it hides
+    if wanted[-1] >= len(shown):
+        return None
+    index_of = {shown[index]: index for index in wanted}
+    frames = itertools.chain.from_iterable(_prefix(stream.codec_context, group, index_of) for group in groups)
+    pictures = dict(_shown(stream, ((index_of[frame.pts], frame) for frame in frames if frame.pts in index_of)))
+    return pictures if len(pictures) == len(wanted) else None
+
+
+def _groups(packets: list) -> Iterator[list]:
+    """The packets, in order of decoding, cut before each key frame."""
+    starts = [i for i, packet in enumerate(packets) if packet.is_keyframe and i] + [len(packets)]
+    return (packets[start:end] for start, end in itertools.pairwise([0, *starts]))
+
+
+def _can_plan(packets: list, groups: list[list]) -> bool:
+    """Whether each packet has a time of its own, and no frame is shown before the key frame of its group.
+
+    Such a frame may need the group before: the group is open.
+    """
+    times = [packet.pts for packet in packets]
+    if None in times or len(set(times)) < len(times):
+        return False
+    return all(group[0].is_keyframe and min(p.pts for p in group) == group[0].pts for group in groups)
+
+
+def _prefix(decoder, group: list, wanted) -> Iterator[av.VideoFrame]:
+    """Decodes a group up to its last packet whose time is in `wanted`; nothing if it has none."""
+    last = max((i for i, packet in enumerate(group) if packet.pts in wanted), default=None)
+    if last is None:
+        return
+    for packet in group[: last + 1]:
+        decoder.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+        yield from decoder.decode(packet)
+    yield from decoder.decode(None)  # those that wait for their turn to be shown
+    decoder.flush_buffers()
+
+
+def _plain(container, stream, wanted: list[int]) -> dict[int, np.ndarray] | None:
+    """Index -> picture, of everything decoded in order; None if there are not as many frames."""
+    frames = enumerate(itertools.islice(container.decode(stream), wanted[-1] + 1))
+    places = set(wanted)
+    pictures = dict(_shown(stream, (numbered for numbered in frames if numbered[0] in places)))
+    return pictures if len(pictures) == len(wanted) else None
+
+
+def _shown(stream, numbered: Iterator[tuple[int, av.VideoFrame]]) -> Iterator[tuple[int, np.ndarray]]:
+    """Each frame as its player shows it, at the size of the first."""
+    converter, size_px = picture.Converter(), None
+    for index, frame in numbered:
+        size_px = size_px or picture.displayed_size(frame, stream.sample_aspect_ratio or 1)
+        yield index, converter.to_rgb(frame, *size_px)

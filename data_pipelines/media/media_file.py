@@ -1,0 +1,223 @@
+"""One media file -> JPEG frames, or a video file. No TensorFlow here: worker processes import this and little else."""
+
+import dataclasses
+import io
+import itertools
+import pathlib
+import warnings
+from fractions import Fraction
+
+import av
+import numpy as np
+from PIL import Image, ImageOps
+
+from data_pipelines.media import frames_of_video, picture, source_file, video
+from data_pipelines.media.source_file import MediaError
+
+FORMS = ("frames", "video")  # JPEG frames, quick to read; or a video file, several times smaller
+JPEG_QUALITY = 95  # about 40 dB, like ffmpeg's -q:v 2
+EXIF_ORIENTATION = 0x0112  # the tag; 1 is upright
+DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # grey of 16 bits
+H264_OPTIONS = {"crf": "18"}  # of files that are encoded anew: hardly to be told from their source
+STEADY = Fraction(3, 2)  # longest over shortest gap between frames; stamps in ms make 33 and 34 of 29.97 fps
+MAX_STORED_BYTES = 1 << 28  # 256 MiB, some 20 minutes at 10 frames a second: a record is read as a whole
+
+
+@dataclasses.dataclass(frozen=True)
+class Media:
+    """What is stored of a file.
+
+    Attributes:
+      frames: JPEG bytes, in order of time; one for an image. Or, of form "video", the bytes of one video file.
+      fps: of these frames, on average; 0 for an image.
+      num_source_frames: that the file has; of form "video", that the stored one has.
+      sha256: of the file.
+      form: one of FORMS.
+    """
+
+    frames: tuple[bytes, ...]
+    fps: float
+    num_source_frames: int
+    sha256: str
+    form: str = "frames"
+
+
+def read_video(path: str, short_side_px: int, fps: float, form: str = "frames") -> Media:
+    """Decodes a video, keeps `fps` of its frames a second, and shrinks them; MEDIA.md says what becomes of which file.
+
+    Args:
+      path: the file.
+      short_side_px: of the stored frames; smaller ones are not enlarged.
+      fps: frames a second to keep, by time stamp; all are kept if the file has fewer, and none twice.
+      form: one of FORMS. With "video" a file is stored as it is if its frames come at a steady rate and are no larger
+        than `short_side_px`, else encoded anew as H.264, with `fps` and `short_side_px`. It is decoded to its end in
+        either case: what is damaged is refused.
+
+    Raises:
+      MediaError: no video, no frames, fewer frames than there should be, damaged ones, or too much of it.
+      Exception: whatever else FFmpeg makes of a file that it cannot open.
+    """
+    if form == "video":
+        return _read_as_file(path, short_side_px, fps)
+    jpegs, stored_bytes, size_px = [], 0, None
+    ticks, converter = _Ticks(fps), picture.Converter()
+    with video.open_video(path) as clip:
+        for time, frame in clip.frames():
+            if not ticks.take(time):
+                continue
+            size_px = size_px or picture.shrunk(*picture.displayed_size(frame, clip.pixel_aspect), short_side_px)
+            jpegs.append(encode_jpeg(converter.to_rgb(frame, *size_px), subsampling="4:2:0"))  # as videos have it
+            stored_bytes += len(jpegs[-1])
+            if stored_bytes > MAX_STORED_BYTES:
+                raise MediaError(
+                    f"its first {float(ticks.seconds):.0f} s take more than {MAX_STORED_BYTES} bytes: cut it into clips"
+                )
+    if not jpegs:
+        raise MediaError("it has no frames")
+    return Media(tuple(jpegs), ticks.rate(), clip.num_decoded, source_file.sha256(path))
+
+
+def _read_as_file(path: str, short_side_px: int, fps: float) -> Media:
+    """`read_video` of form "video"."""
+    times, sizes_px = [], set()
+    with video.open_video(path) as clip:
+        for time, frame in clip.frames():
+            times.append(time)
+            sizes_px.add(picture.displayed_size(frame, clip.pixel_aspect))
+    if not times:
+        raise MediaError("it has no frames")
+    data = pathlib.Path(path).read_bytes()
+    rate, num_frames = _steady_rate(times), len(times)
+    fits = all(size_px == picture.shrunk(*size_px, short_side_px) for size_px in sizes_px)
+    if not (rate and fits and len(sizes_px) == 1 and _has_frames(data, num_frames)):
+        data, rate, num_frames = _encode_h264(path, min(sizes_px), short_side_px, fps)
+    if len(data) > MAX_STORED_BYTES:
+        raise MediaError(f"{times[-1] - times[0]:.0f} s take more than {MAX_STORED_BYTES} bytes: cut it into clips")
+    return Media((data,), rate, num_frames, source_file.sha256(path), "video")
+
+
+def _steady_rate(times: list[Fraction]) -> float | None:
+    """Frames a second; None if they do not come evenly, or there is one alone."""
+    gaps = [after - before for before, after in itertools.pairwise(times)]
+    if not gaps or max(gaps) > STEADY * min(gaps):
+        return None
+    return float(len(gaps) / (times[-1] - times[0]))
+
+
+def _has_frames(data: bytes, num_frames: int) -> bool:
+    """Whether a file, read as training reads it, has so many frames and no more."""
+    try:
+        frames_of_video.frames_at(data, [0, num_frames - 1])
+        frames_of_video.frames_at(data, [num_frames])
+    except (IndexError, av.error.FFmpegError) as error:
+        return str(error).endswith(f" {num_frames}")
+    return False
+
+
+def _encode_h264(path: str, size_px: tuple[int, int], short_side_px: int, fps: float) -> tuple[bytes, float, int]:
+    """A video as an mp4 file that can be read from any second on: its bytes, rate and number of frames."""
+    height_px, width_px = (max(2, side_px // 2 * 2) for side_px in picture.shrunk(*size_px, short_side_px))
+    buffer, ticks, converter, num_frames = io.BytesIO(), _Ticks(fps), picture.Converter(), 0
+    with av.open(buffer, "w", format="mp4") as container, video.open_video(path) as clip:
+        stream = container.add_stream("libx264", Fraction(fps), options=H264_OPTIONS)
+        stream.width, stream.height, stream.pix_fmt = width_px, height_px, "yuv420p"
+        stream.gop_size = max(1, round(fps))
+        for time, frame in clip.frames():
+            if ticks.take(time):
+                rgb = av.VideoFrame.from_ndarray(converter.to_rgb(frame, height_px, width_px), format="rgb24")
+                container.mux(stream.encode(rgb))
+                num_frames += 1
+        container.mux(stream.encode())
+    return buffer.getvalue(), ticks.rate(), num_frames
+
+
+def read_image(path: str, short_side_px: int) -> Media:
+    """Decodes an image and shrinks it; a JPEG that needs no change is stored as it is.
+
+    Arguments as in `read_video`. Of several pictures in a file, the first is taken.
+
+    Raises:
+      MediaError: it is empty, no file, or too large.
+      Exception: whatever Pillow makes of a file that it cannot decode.
+    """
+    with source_file.open_regular(path) as file, _open_image(file) as image:
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+        height_px, width_px = picture.shrunk(upright.height, upright.width, short_side_px)
+        changed = upright.size != (width_px, height_px) or image.getexif().get(EXIF_ORIENTATION, 1) != 1
+        if image.format == "JPEG" and image.mode in ("RGB", "L") and not changed:
+            file.seek(0)
+            jpeg = file.read()
+        else:
+            resized = _image_to_rgb(upright).resize((width_px, height_px), Image.Resampling.LANCZOS)
+            jpeg = encode_jpeg(np.asarray(resized))
+    return Media((jpeg,), 0.0, 1, source_file.sha256(path))
+
+
+def encode_jpeg(frame: np.ndarray, subsampling: str = "4:4:4") -> bytes:
+    """A frame, uint8 [H, W, 3], as JPEG with the given resolution of colour."""
+    buffer = io.BytesIO()
+    Image.fromarray(frame).save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=subsampling)
+    return buffer.getvalue()
+
+
+class _Ticks:
+    """Chooses frames by their time: a clock ticks `fps` times a second, and each tick takes the frame nearest to it.
+
+    Where no frame comes for longer, none is taken twice: the clock waits and is set by the next one.
+    """
+
+    def __init__(self, fps: float):
+        self._tick_lasts = 1 / Fraction(fps)
+        self._next_tick = self._first = self._last = None
+        self._num_seen = self._num_taken = 0
+        self._waited = Fraction(0)
+
+    def take(self, time: Fraction) -> bool:
+        """Whether to keep the frame at `time`, in seconds; frames come in order."""
+        if self._first is None:
+            self._next_tick = self._first = self._last = time
+        # The frame after this one is expected as far off as the one before: then this is the nearer to the tick.
+        gap, self._last = min(time - self._last, self._tick_lasts), time
+        self._num_seen += 1
+        if time + gap / 2 < self._next_tick:
+            return False
+        late = time - self._next_tick
+        if late > self._tick_lasts / 2:
+            self._waited += late
+            self._next_tick = time
+        self._next_tick += self._tick_lasts
+        self._num_taken += 1
+        return True
+
+    @property
+    def seconds(self) -> float:
+        """From the first frame to the last."""
+        return float(self._last - self._first)
+
+    def rate(self) -> float:
+        """Frames taken a second: the clock's rate, or less where it waited or the frames come more slowly."""
+        intervals = self._num_taken - 1
+        rates = [1 / self._tick_lasts]
+        if intervals:
+            rates.append(intervals / (intervals * self._tick_lasts + self._waited))
+        if self.seconds:
+            rates.append((self._num_seen - 1) / self.seconds)
+        return float(min(rates))
+
+
+def _open_image(file) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)  # Pillow's limit; ours is below it
+        image = Image.open(file)
+    source_file.check_pixels(*image.size)
+    return image
+
+
+def _image_to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in DEEP_MODES:
+        levels = np.clip(np.round(np.asarray(image) / 257), 0, 255)  # 65535 becomes 255
+        return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        return Image.fromarray(picture.over_background(np.asarray(image.convert("RGBA"))))
+    return image.convert("RGB")

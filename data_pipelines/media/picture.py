@@ -1,0 +1,114 @@
+"""A decoded frame -> the picture that a player shows: upright, in its true shape, 8-bit RGB, smaller if need be.
+
+# H, W, C height, width, channels.
+"""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc, VideoReformatter
+from einops import rearrange
+
+from data_pipelines.media.source_file import MediaError
+
+BACKGROUND = 255  # behind what is transparent: white, as on a page
+MAX_PIXEL_ASPECT = 4  # either way; no camera or disc has more, damaged headers do
+
+# Matrices of ITU-T H.273, table 4, that swscale does not know by their number, or that the file leaves open.
+UNSPECIFIED_MATRIX = (2, 3)
+MATRICES = {5: Colorspace.ITU601, 10: Colorspace.BT2020}  # 10 has constant luminance: taken for the usual kind
+KNOWN_MATRICES = (0, 1, 4, 5, 6, 7, 9, 10)
+SD_MAX_PX = (1279, 576)  # larger video is HD, and of HD's matrix where it says nothing: as players guess
+HDR_CURVES = (ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67)
+BT709 = (ColorTrc.BT709, ColorPrimaries.BT709)
+WIDE_PRIMARIES = (ColorPrimaries.BT2020, ColorPrimaries.SMPTE431, ColorPrimaries.SMPTE432)
+
+
+def shrunk(height_px: int, width_px: int, short_side_px: int) -> tuple[int, int]:
+    """The size of the same shape whose shorter side is at most `short_side_px`."""
+    scale = min(1, short_side_px / min(height_px, width_px))
+    return max(1, round(height_px * scale)), max(1, round(width_px * scale))
+
+
+def displayed_size(frame: av.VideoFrame, pixel_aspect: Fraction) -> tuple[int, int]:
+    """Height and width in square pixels, upright; other pixels are made square by shrinking their longer side."""
+    height_px, width_px = frame.height, frame.width
+    if not Fraction(1, MAX_PIXEL_ASPECT) <= pixel_aspect <= MAX_PIXEL_ASPECT:
+        pixel_aspect = 1
+    if pixel_aspect > 1:
+        height_px = max(1, round(height_px / pixel_aspect))
+    else:
+        width_px = max(1, round(width_px * pixel_aspect))
+    return (width_px, height_px) if _turn(frame)[0] else (height_px, width_px)
+
+
+class Converter:
+    """Converts frames of one video."""
+
+    def __init__(self):
+        self._scale, self._map = VideoReformatter(), VideoReformatter()  # each keeps tables of what it did last
+
+    def to_rgb(self, frame: av.VideoFrame, height_px: int, width_px: int) -> np.ndarray:
+        """The frame upright at the given size, uint8 [H, W, 3].
+
+        Colours are converted by the matrix and the range of the file. HDR and wide gamuts are mapped to BT.709 by
+        swscale: diffuse white (203 cd/m2, ITU-R BT.2408) becomes 255, what is brighter or more saturated is cut off.
+
+        Raises:
+          MediaError: its colours are of a kind that swscale does not convert.
+        """
+        transposed, mirrored_y, mirrored_x = _turn(frame)
+        stored_px = (height_px, width_px) if transposed else (width_px, height_px)
+        rgb_HWC = self._convert(_opaque(frame), *stored_px).to_ndarray()
+        if transposed:
+            rgb_HWC = rearrange(rgb_HWC, "h w c -> w h c")
+        return np.ascontiguousarray(rgb_HWC[:: -1 if mirrored_y else 1, :: -1 if mirrored_x else 1])
+
+    def _convert(self, frame: av.VideoFrame, width_px: int, height_px: int) -> av.VideoFrame:
+        mapped = frame.color_trc in HDR_CURVES or frame.color_primaries in WIDE_PRIMARIES
+        depth = "rgb48le" if mapped else "rgb24"  # 8 bits are too few before the curve of HDR is undone
+        rgb = self._scale.reformat(
+            frame, width_px, height_px, depth, src_colorspace=_matrix(frame), interpolation="AREA", threads=1
+        )
+        if not mapped:
+            return rgb
+        return self._map.reformat(rgb, format="rgb24", dst_color_trc=BT709[0], dst_color_primaries=BT709[1], threads=1)
+
+
+def over_background(rgba_HWC: np.ndarray) -> np.ndarray:
+    """Lays a picture with alpha, uint8 [H, W, 4], over the background: uint8 [H, W, 3]."""
+    alpha = rgba_HWC[..., 3:].astype(np.uint32)
+    return ((rgba_HWC[..., :3] * alpha + BACKGROUND * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+
+def _turn(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
+    """Whether to transpose the stored frame, then mirror it top to bottom, and left to right: the nearest such turn."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return False, False, False
+    # Rows are where the stored x and y axes go on the display (libavutil/display.h).
+    (xx, xy), (yx, yy) = np.frombuffer(matrix, np.int32).reshape(3, 3)[:2, :2].tolist()
+    transposed = abs(xy) + abs(yx) > abs(xx) + abs(yy)
+    to_x, to_y = (yx, xy) if transposed else (xx, yy)
+    return transposed, to_y < 0, to_x < 0
+
+
+def _opaque(frame: av.VideoFrame) -> av.VideoFrame:
+    """The frame over the background, before it is shrunk: what is hidden must not mix with its neighbours."""
+    if not any(component.is_alpha for component in frame.format.components):
+        return frame
+    rgba_HWC = frame.reformat(format="rgba", src_colorspace=_matrix(frame)).to_ndarray()
+    return av.VideoFrame.from_ndarray(over_background(rgba_HWC), format="rgb24")
+
+
+def _matrix(frame: av.VideoFrame) -> Colorspace | None:
+    """From which matrix to convert; None: the frame's own."""
+    if frame.format.is_rgb:
+        return None
+    if frame.colorspace in UNSPECIFIED_MATRIX:
+        is_hd = frame.width > SD_MAX_PX[0] or frame.height > SD_MAX_PX[1]
+        return Colorspace.ITU709 if is_hd else Colorspace.ITU601
+    if frame.colorspace not in KNOWN_MATRICES:
+        raise MediaError(f"its colours, of matrix {frame.colorspace} of ITU-T H.273, cannot be converted")
+    return MATRICES.get(frame.colorspace)

@@ -1,0 +1,291 @@
+"""A video file -> its frames and when they are shown; whatever is wrong with it is an error, never fewer frames.
+
+FFmpeg goes on after most damage. What it notices reaches us in four ways, and each alone refuses the file: exceptions,
+flags of packets and frames, its log (much is said only there), and fewer frames than packets.
+"""
+
+import collections
+import contextlib
+import re
+import threading
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+
+import av
+from av.container.core import Flags
+from av.stream import Disposition
+
+from data_pipelines.media import source_file, truncation
+from data_pipelines.media.source_file import MediaError
+
+MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
+NOT_VIDEO = ("tty", "image2")  # FFmpeg plays text as if on a terminal, and reads pictures by numbered names
+PICTURE_ENDING = "_pipe"  # what FFmpeg's formats of single pictures end with
+# Said of damage, but not as errors. A packet that is split later loses its flag, and is not known by it.
+CORRUPT_PACKET = "Packet corrupt (stream = {},"
+INCOMPLETE_FRAME = "freeing incomplete packet"  # of ASF
+FALLBACK_RATE = Fraction(25)  # FFmpeg's own for streams that tell no rate
+ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own decoders leave the alpha of WebM out
+VP8_SHOWN = 0x10  # in a frame's first byte: RFC 6386, section 9.1
+# These put no long run of zeros into a packet, except before a start code (00 00 01) or at its end: a decoder takes one
+# for data, and shows what follows from it.
+CODECS_WITHOUT_ZEROS = ("h264", "hevc", "vvc", "mpeg1video", "mpeg2video", "mpeg4")
+ZEROED = re.compile(rb"\0{16}\0*[^\0\1]")
+STILL_S = Fraction(1, 2000)  # no frame is shown for less
+MAX_DECODE_S = 3600  # of one file, all that is done with its frames included: this project's choice
+MAX_STILL_FRAMES = 3  # in a row: more of them and the time stamps are damaged
+
+_listeners_lock = threading.Lock()
+_num_listeners = 0
+
+
+class Video:
+    """An open video.
+
+    Attributes:
+      pixel_aspect: width over height of its pixels.
+      num_decoded: frames given out so far.
+    """
+
+    def __init__(self, file, container, log: list, at_opening: list):
+        self._file, self._container, self._log, self._at_opening = file, container, log, at_opening
+        self._stream = _choose_stream(container)
+        self._index_at_start = len(self._stream.index_entries)
+        self.pixel_aspect = self._stream.sample_aspect_ratio or Fraction(1)
+        self.num_decoded = 0
+        self._deadline = time.monotonic() + MAX_DECODE_S
+
+    def frames(self) -> Iterator[tuple[Fraction, av.VideoFrame]]:
+        """All frames with their times in seconds, in order; times never decrease.
+
+        Raises:
+          MediaError: something is damaged or missing.
+        """
+        packets, clock = _Packets(self._stream), _Clock(self._container, self._stream)
+        decoder = _decoder(self._stream)
+        for packet in self._checked(self._container.demux(self._stream)):
+            if not packets.count(packet):
+                continue
+            clock.note(packet)
+            for frame in self._checked(_decoded(decoder, packet)):
+                self.num_decoded += 1
+                packets.seen += 1 + frame.interlaced_frame  # its two fields may have been a packet each
+                if frame.is_corrupt:
+                    raise MediaError(f"frame {self.num_decoded} is damaged")
+                yield clock.time(frame), frame
+        self._check_complete(packets)
+
+    def _checked(self, steps) -> Iterator:
+        """Passes on what FFmpeg gives, and raises what it logs; not for ever."""
+        try:
+            for step in steps:
+                self._raise_logged()
+                if time.monotonic() > self._deadline:
+                    raise MediaError(f"its first {self.num_decoded} frames took longer than {MAX_DECODE_S} s to decode")
+                yield step
+            self._raise_logged()
+        except av.error.FFmpegError as error:
+            self._raise_logged()
+            raise MediaError(f"frame {self.num_decoded + 1} is damaged: {error.strerror}") from error
+
+    def _raise_logged(self) -> None:
+        self._raise_damage(self._log, f"frame {self.num_decoded + 1}")
+        self._log.clear()
+
+    def _raise_damage(self, log: list, what: str) -> None:
+        damage = (CORRUPT_PACKET.format(self._stream.index), INCOMPLETE_FRAME)
+        for level, source, message in log:
+            if level <= av.logging.ERROR or message.startswith(damage):
+                raise MediaError(f"{what} is damaged: {source}: {message.strip()}")
+
+    def _check_complete(self, packets: "_Packets") -> None:
+        listed = len(self._stream.index_entries)
+        if not self._index_at_start:  # then it grew with what was read, and only the header knows better
+            listed = max(listed, self._stream.frames)
+        elif listed < self._stream.frames and self._container.format.name == MP4:
+            listed += max(0, self._stream.frames - _num_indexed(self._file, self._stream.index))
+        if packets.total < listed:
+            raise MediaError(f"it stops after {packets.total} of {listed} frames")
+        if packets.seen < packets.due:
+            raise MediaError(f"{packets.due - packets.seen} of its {packets.due} frames are missing")
+        self._raise_damage(self._at_opening, "a part of it")
+        truncation.check(self._file, self._container.format.name)
+
+
+@contextlib.contextmanager
+def open_video(path: str) -> Iterator[Video]:
+    """Opens a video file, whatever its name; no other file is read and nothing is fetched.
+
+    Raises:
+      MediaError: it is no video, or is larger than `source_file` allows.
+      av.error.FFmpegError: FFmpeg does not know what it is.
+    """
+    with source_file.open_regular(path) as file, _logged() as log:
+        container = av.open(
+            _Disguised(file, path),
+            options={"max_pixels": str(source_file.MAX_PIXELS)},
+            container_options={"protocol_whitelist": "none"},  # playlists name other files and addresses
+            metadata_errors="replace",  # titles in any encoding
+        )
+        with container:
+            # Decoders say again what they said while FFmpeg looked at all streams and guessed; the demuxer does not.
+            at_opening = [entry for entry in log if entry[1] == container.format.name]
+            log.clear()
+            container.flags &= ~Flags.gen_pts.value  # its guesses where time stamps are missing are out of order
+            yield Video(file, container, log, at_opening)
+
+
+def _num_indexed(file, stream_index: int) -> int:
+    """Frames that the tables of an mp4 file lead to, those that an edit list hides among them."""
+    file.seek(0)
+    with av.open(file, options={"ignore_editlist": "1"}, metadata_errors="replace") as container:
+        return len(container.streams[stream_index].index_entries)
+
+
+class _Disguised:
+    """A file under a plain name: FFmpeg takes "%03d" and "concat:" for more than a name, but guesses by endings."""
+
+    def __init__(self, file, path: str):
+        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+        self.name = re.sub(r"[^\w./ -]", "_", path)
+
+
+@contextlib.contextmanager
+def _logged() -> Iterator[list]:
+    """A list that fills up with (level, source, message) of what FFmpeg says in this thread."""
+    _count_listeners(1)
+    try:
+        with av.logging.Capture() as log:
+            yield log
+    finally:
+        _count_listeners(-1)
+
+
+def _count_listeners(change: int) -> None:
+    """Turns PyAV's log on for the first listener and off after the last: it is one for all threads."""
+    global _num_listeners
+    with _listeners_lock:
+        _num_listeners += change
+        av.logging.set_level(av.logging.INFO if _num_listeners else None)
+        av.logging.set_skip_repeated(not _num_listeners)  # the same message in the next file is another one
+
+
+def _choose_stream(container) -> av.VideoStream:
+    """The stream that FFmpeg calls the best, cover pictures aside."""
+    format_name = container.format.name
+    if format_name in NOT_VIDEO or format_name.endswith(PICTURE_ENDING):
+        raise MediaError(f"it is not a video but {format_name.removesuffix(PICTURE_ENDING)}")
+    videos = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    if not videos:
+        raise MediaError("it has no video")
+    best = container.streams.best("video")
+    stream = best if best in videos else videos[0]
+    if stream.codec_context is None:
+        raise MediaError("FFmpeg has no decoder for its video")
+    source_file.check_pixels(stream.width, stream.height)
+    return stream
+
+
+def _decoder(stream) -> av.VideoCodecContext:
+    """The stream's decoder, or the one that also knows its alpha."""
+    context = stream.codec_context
+    metadata = {key.lower(): value for key, value in stream.metadata.items()}
+    if metadata.get("alpha_mode") == "1" and context.name in ALPHA_DECODERS:
+        context = av.CodecContext.create(ALPHA_DECODERS[context.name], "r")
+    context.thread_type, context.thread_count = "NONE", 1  # files are decoded side by side instead
+    context.options = {"max_pixels": str(source_file.MAX_PIXELS)}  # a stream may grow on the way
+    return context
+
+
+def _decoded(decoder, packet) -> Iterator[av.VideoFrame]:
+    # A decoder of our own takes no packet for the end, where the stream's takes an empty one.
+    yield from decoder.decode(packet if packet.size else None)
+
+
+class _Packets:
+    """Counts packets, to compare with what should be there.
+
+    Attributes:
+      total: all that hold a frame.
+      due: of them, those that must be decoded to one.
+      seen: frames that were decoded.
+    """
+
+    def __init__(self, stream):
+        self._is_vp8 = stream.codec_context.name == "vp8"
+        self._has_no_zeros = stream.codec_context.name in CODECS_WITHOUT_ZEROS
+        self._first_key_pts = None
+        self.total = self.due = self.seen = 0
+
+    def count(self, packet) -> bool:
+        """Counts a packet; whether it is to be decoded."""
+        if not packet.size:
+            at_end = packet.dts is None
+            self.total += not at_end  # an empty one says that the frame before goes on
+            return at_end
+        if packet.is_corrupt or self._has_no_zeros and ZEROED.search(packet):
+            raise MediaError(f"the packet of frame {self.total + 1} is damaged")
+        self.total += 1
+        self.due += self._is_due(packet)
+        return True
+
+    def _is_due(self, packet) -> bool:
+        if self._first_key_pts is None and packet.is_keyframe:
+            self._first_key_pts = packet.pts
+        # Frames shown before the first key frame may need some that were cut away.
+        leading = None not in (packet.pts, self._first_key_pts) and packet.pts < self._first_key_pts
+        hidden = self._is_vp8 and not bytes(packet)[0] & VP8_SHOWN
+        return not (leading or hidden or packet.is_discard)  # an edit list discards what it does not show
+
+
+class _Clock:
+    """When frames are shown: by their time stamps, else by their packets', else by the nominal rate."""
+
+    def __init__(self, container, stream):
+        self._has_stamps = not container.format.flags & av.format.Flags.no_timestamps.value
+        self._time_base = stream.time_base
+        self._frame_lasts = 1 / (stream.guessed_rate or stream.average_rate or FALLBACK_RATE)
+        self._waiting_dts = collections.deque()
+        self._dts = self._time = None
+        self._shift = Fraction(0)
+        self._num_still = 0
+
+    def note(self, packet) -> None:
+        """Remembers a packet that goes into the decoder."""
+        if packet.size:
+            self._waiting_dts.append(packet.dts)
+
+    def time(self, frame) -> Fraction:
+        """When the next frame is shown, in seconds.
+
+        Raises:
+          MediaError: the stamps of several frames are one.
+        """
+        step, stamp, before = self._step(), self._stamp(frame), self._time
+        if self._time is None:
+            self._time = Fraction(0) if stamp is None else stamp
+        elif stamp is None:
+            self._time += step
+        else:
+            if stamp + self._shift < self._time:  # the stamps start anew, as where files were joined
+                self._shift = self._time + step - stamp
+            self._time = stamp + self._shift
+        self._check_moving(before)
+        return self._time
+
+    def _check_moving(self, before: Fraction | None) -> None:
+        stands_still = before is not None and self._time - before < STILL_S
+        self._num_still = self._num_still + 1 if stands_still else 0
+        if self._num_still > MAX_STILL_FRAMES:
+            raise MediaError(f"its time stands still at {float(self._time):.3f} s, while frames go on")
+
+    def _stamp(self, frame) -> Fraction | None:
+        return frame.pts * self._time_base if self._has_stamps and frame.pts is not None else None
+
+    def _step(self) -> Fraction:
+        """How long the frame before lasts if the stamps do not tell."""
+        before, self._dts = self._dts, self._waiting_dts.popleft() if self._waiting_dts else None
+        if self._has_stamps and None not in (before, self._dts) and self._dts > before:
+            return (self._dts - before) * self._time_base  # in the order of decoding, but as many and as far apart
+        return self._frame_lasts

@@ -1,0 +1,73 @@
+"""Prepares a dataset: `python -m data_pipelines.prepare BUILDER ...`; README.md has examples.
+
+BUILDER is one of this project's, or any other that TFDS has (its own command, `tfds build`, needs Apache Beam). Running
+it again on a dataset that is prepared does nothing; on one whose preparation was broken off, it goes on.
+"""
+
+import collections
+import csv
+import sys
+
+import tensorflow_datasets as tfds
+from etils import epath
+
+from data_pipelines import catalog
+from data_pipelines.prepare import base, build
+from data_pipelines.prepare import flags as prepare_flags
+
+SHOWN_REFUSED = 5
+
+
+def main(arguments: list[str]) -> None:
+    """The command: prepares what the arguments ask for and says what there is now."""
+    args = prepare_flags.make_parser(arguments[:1]).parse_args(arguments)
+    names = []
+    try:
+        for builder in build.builders(args):
+            if catalog.is_self_contained(builder.name):
+                build.prepare_if_self_contained(build.builder_name(builder), args.data_dir)
+            else:
+                build.prepare(builder, vars(args).get("manual_dir", ""), vars(args).get("beam_pipeline_options", ""))
+            names.append(build.builder_name(builder))
+    except (ValueError, OSError, RuntimeError, AssertionError) as error:  # the last where TFDS misses files
+        sys.exit(f"error: {error}")
+    for name in names:
+        _measure(name, args.data_dir)
+        _print_summary(name, catalog.dataset_dir(name, args.data_dir))
+
+
+def _measure(name: str, data_dir: str) -> None:
+    """Measures a dataset for the doctor and the search for leaks, which at the start of a run would take too long."""
+    from data_pipelines.leaks import facts
+    from data_pipelines.stream import records
+
+    for split in tfds.builder_from_directory(catalog.dataset_dir(name, data_dir)).info.splits:
+        opened = records.open_split(name, split, data_dir)
+        if feature := facts.pictures_feature(opened.features):
+            facts.load_facts(opened, feature)
+
+
+def _print_summary(name: str, where: epath.Path) -> None:
+    info = tfds.builder_from_directory(where).info
+    counts = ", ".join(f"{split} {details.num_examples}" for split, details in info.splits.items())
+    print(f"{name}: {counts}; {info.features['label'].num_classes} classes; in {where}")
+    refused = _read_refused(where)
+    missing = collections.Counter(row["split"] for row in refused if row["reason"] == base.MISSING)
+    unusable = [row for row in refused if row["reason"] != base.MISSING]
+    table = where / base.REFUSED_FILE
+    if missing:
+        counts = ", ".join(f"{split} {count}" for split, count in missing.items())
+        print(f"  {missing.total()} listed files are missing ({counts}), and stand in {table}")
+    if unusable:
+        print(f"  {len(unusable)} files were refused, and stand with their reasons in {table}:")
+    for row in unusable[:SHOWN_REFUSED]:
+        print(f"    {row['split']} {row['path']}: {row['reason']}")
+
+
+def _read_refused(where: epath.Path) -> list[dict[str, str]]:
+    path = where / base.REFUSED_FILE
+    return list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

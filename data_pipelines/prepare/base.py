@@ -1,0 +1,182 @@
+"""What all builders of media share: files in, records out; missing and unusable files are written down, by name."""
+
+import csv
+import inspect
+import io
+import os
+import types
+from collections.abc import Iterator
+
+import tensorflow_datasets as tfds
+from etils import epath
+from tqdm import tqdm
+
+from data_pipelines import files
+from data_pipelines.media import media_file
+from data_pipelines.media.media_file import Media
+from data_pipelines.prepare import listing, on_beam, schema, worker_pool
+
+REFUSED_FILE = "refused.csv"
+REFUSED_COLUMNS = ("split", "path", "reason", "label")
+MISSING = "missing"  # the reason for what the publisher lists, but the source folder does not have
+SHOWN_REASONS = 3
+
+
+class VideoFiles:
+    """How a builder reads videos."""
+
+    MODALITY = "video"
+    OPTIONS = {  # of the reader -> (default, what it is): flags of `data_pipelines.prepare`
+        "short_side_px": (256, "shorter side of the stored frames; smaller ones are not enlarged"),
+        "fps": (10.0, "frames stored a second; all, if the file has fewer"),
+        "form": ("frames", "frames: JPEGs, quick to read; video: files, a few times smaller and several times slower"),
+    }
+    READ = staticmethod(media_file.read_video)
+    CHUNK_FILES = 32  # read together, see `chunks`: what a killed preparation may lose of each worker
+
+
+class ImageFiles:
+    """How a builder reads images."""
+
+    MODALITY = "image"
+    OPTIONS = {"short_side_px": (256, "shorter side of the stored images; smaller ones are not enlarged")}
+    READ = staticmethod(media_file.read_image)
+    CHUNK_FILES = 1024
+
+
+class MediaBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Base of the builders that read files: lists them, reads them in parallel, goes on where it was broken off.
+
+    Each builder is one of `VideoFiles` and `ImageFiles` as well.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    SELF_CONTAINED = False
+    HAS_PLACEHOLDERS = False  # whether its items have some
+
+    def __init__(self, *, options: dict | None = None, workers: int = 0, **kwargs):
+        """Makes a builder; see `tfds.core.DatasetBuilder` for the other arguments.
+
+        Args:
+          options: arguments for the reader, where they differ from OPTIONS.
+          workers: processes that decode; 0: one a core.
+        """
+        self._options = {name: default for name, (default, _) in self.OPTIONS.items()} | (options or {})
+        if self._form not in media_file.FORMS:
+            raise ValueError(f"form={self._form!r}: must be one of {', '.join(media_file.FORMS)}")
+        self._workers = workers or os.cpu_count()
+        self._refused = []
+        self._on_beam = False
+        super().__init__(**kwargs)
+
+    @property
+    def _form(self) -> str:
+        return self._options.get("form", "frames")
+
+    def origin(self) -> dict:
+        """What decides the records, as JSON: kept beside the data, so that another origin is noticed."""
+        return self._options
+
+    def discard_work(self) -> None:
+        """Deletes what a preparation keeps to go on from; it is of no more use when there is a dataset."""
+        self._work_dir.rmtree(missing_ok=True)
+
+    def sources(self, manual_dir: epath.Path) -> tuple[worker_pool.Reader, listing.Listing]:
+        """What a preparation would read, and how."""
+        source, found = self._find(types.SimpleNamespace(manual_dir=manual_dir))
+        return self._reader(source), found
+
+    def _reader(self, source: epath.Path) -> worker_pool.Reader:
+        return worker_pool.Reader(type(self).READ, self._options, os.fspath(source), os.fspath(self._work_dir))
+
+    def _find(self, dl_manager) -> tuple[epath.Path, listing.Listing]:
+        """The source folder and what it holds."""
+        raise NotImplementedError
+
+    def _info(self):
+        description = inspect.getdoc(type(self))
+        return schema.info(self, None, self.MODALITY, description, self._form, self.HAS_PLACEHOLDERS)
+
+    def _download_and_prepare(self, dl_manager, download_config):
+        self._on_beam = bool(download_config.beam_options or download_config.beam_runner)
+        with worker_pool.work_folder(self._work_dir):
+            if not files.is_remote(self.data_path):  # where there is no lock, another process may be at it
+                self._discard_incomplete()
+            super()._download_and_prepare(dl_manager, download_config)
+            self._write_refused()
+
+    def _post_download_and_prepare_hook(self):
+        self.discard_work()
+
+    def _split_generators(self, dl_manager):
+        source, found = self._find(dl_manager)
+        self.info.features["label"].names = list(found.class_names)
+        listed = {split: len(items) + len(found.missing.get(split, ())) for split, items in found.splits.items()}
+        self.info.metadata.update(origin={"source": os.fspath(source), **self.origin()}, listed=listed)
+        return {split: self._generate_examples(split, source, found) for split in found.splits}
+
+    def _generate_examples(self, split, source, found):
+        items, missing = found.splits[split], found.missing.get(split, [])
+        self._refused += [(split, item.path, MISSING, item.label) for item in missing]
+        if not items:
+            raise ValueError(
+                f"none of the {len(missing)} files that are listed for the {split} split stand in {source} "
+                f"(the first: {missing[0].path})"
+            )
+        reader = self._reader(source)
+        parts = worker_pool.cut(items, self.CHUNK_FILES)
+        if self._on_beam:
+            return on_beam.examples(split, reader, parts, example, self._refused_of(split))
+        return self._read_here(split, reader, parts, len(items))
+
+    def _read_here(self, split: str, reader: worker_pool.Reader, parts, num_items: int) -> Iterator[tuple[str, dict]]:
+        """The split's examples, read by processes of this machine, with a progress bar."""
+        reasons = []
+        with tqdm(desc=f"{self.info.full_name} {split}", total=num_items, unit=self.MODALITY, mininterval=1) as bar:
+            for outcomes in worker_pool.read_all(reader, parts, self._workers):
+                for item, outcome in outcomes:
+                    if isinstance(outcome, Media):
+                        yield item.path, example(item, outcome)
+                    else:
+                        reasons.append((split, item.path, outcome, item.label))
+                bar.update(len(outcomes))
+        self._refused += reasons
+        if len(reasons) == num_items:
+            shown = "; ".join(f"{path}: {reason}" for _, path, reason, _ in reasons[:SHOWN_REASONS])
+            raise ValueError(f"none of the {num_items} files of the {split} split can be used ({shown})")
+
+    @property
+    def _work_dir(self) -> epath.Path:
+        return self.data_path.parent / f"work.{self.version}"
+
+    def _refused_of(self, split: str) -> epath.Path:
+        return self._work_dir / f"{split}.{REFUSED_FILE}"
+
+    def _discard_incomplete(self) -> None:
+        """Deletes what killed preparations of this dataset left."""
+        for folder in self.data_path.parent.glob(f"incomplete.*_{self.version}"):
+            if folder != self.data_path:
+                folder.rmtree(missing_ok=True)
+
+    def _write_refused(self) -> None:
+        for split in self.info.splits if self._on_beam else ():
+            self._refused += on_beam.read_refused(self._refused_of(split))
+        table = io.StringIO()
+        csv.writer(table).writerows([REFUSED_COLUMNS, *self._refused])
+        (self.data_path / REFUSED_FILE).write_text(table.getvalue())
+
+
+def example(item: listing.Item, read: Media) -> dict:
+    """The record of a file."""
+    return schema.example(
+        frames=read.frames if read.form == "frames" else read.frames[0],
+        label=item.label or -1,
+        source=item.path,
+        source_sha256=read.sha256,
+        fps=read.fps,
+        num_source_frames=read.num_source_frames,
+        source_id=item.source_id,
+        source_start_s=item.start_s,
+        source_end_s=item.end_s,
+        placeholders=item.placeholders,
+    )

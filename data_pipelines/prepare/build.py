@@ -1,0 +1,154 @@
+"""Builds datasets: which builder, from which source, and the records with their offset indices."""
+
+import argparse
+import dataclasses
+import json
+import time
+from collections.abc import Iterator
+
+import tensorflow_datasets as tfds
+from absl import logging
+from etils import epath
+
+from data_pipelines import catalog
+from data_pipelines.prepare import base, folder, listing, publisher, worker_pool
+from data_pipelines.prepare import flags as prepare_flags
+
+
+def prepare_if_self_contained(builder: str, data_dir: str) -> None:
+    """Prepares `builder` ("name/config") if it is missing and needs no files; leaves any other as it is."""
+    if catalog.is_self_contained(builder) and not catalog.is_prepared(builder, data_dir):
+        _, _, config = builder.partition("/")
+        build_records(catalog.builder_class(builder)(config=config, data_dir=str(catalog.root_dir(data_dir))))
+
+
+def wait_if_self_contained(builder: str, data_dir: str) -> None:
+    """Returns when another process has made `builder`, if it is one that `prepare_if_self_contained` makes."""
+    while catalog.is_self_contained(builder) and not catalog.is_prepared(builder, data_dir):
+        time.sleep(0.5)
+
+
+def prepare(builder: tfds.core.DatasetBuilder, manual_dir: str = "", beam_pipeline_options: str = "") -> None:
+    """Prepares a dataset that is made from files, unless it is; one of this project's goes on where it was broken off.
+
+    Args:
+      builder: its builder.
+      manual_dir: where the publisher's files stand; "": TFDS's default, DATA_DIR/downloads/manual.
+      beam_pipeline_options: comma-separated options of Apache Beam, without their dashes; "": this machine alone.
+
+    Raises:
+      ValueError: a dataset of that name was prepared from something else, or the source is not as it should be.
+      FileNotFoundError: a part of the source is missing.
+      RuntimeError: another process is at it, or one that reads died.
+    """
+    if builder.is_prepared():
+        if isinstance(builder, base.MediaBuilder):
+            _check_origin(builder)
+            builder.discard_work()
+        return
+    build_records(builder, manual_dir=_manual(builder, manual_dir), beam_options=_beam_options(beam_pipeline_options))
+
+
+def sources(arguments: list[str]) -> Iterator[tuple[str, str, worker_pool.Reader, listing.Listing]]:
+    """What the command with these arguments would read: of each dataset its name, modality, reader and listing.
+
+    Raises:
+      ValueError: it is not made from files, or the source is not as it should be.
+      FileNotFoundError: a part of the source is missing.
+    """
+    args = prepare_flags.make_parser(arguments[:1]).parse_args(arguments)
+    for builder in builders(args):
+        if not isinstance(builder, base.MediaBuilder):
+            raise ValueError(f"{builder_name(builder)} is not made from files by this project")
+        manual = _manual(builder, vars(args).get("manual_dir", ""))
+        yield builder_name(builder), builder.MODALITY, *builder.sources(manual)
+
+
+def build_records(builder: tfds.core.DatasetBuilder, **download_config) -> None:
+    """Writes a builder's records and their offset indices; all of the dataset appears at once, at the end.
+
+    Args:
+      builder: what to build.
+      **download_config: more of `tfds.download.DownloadConfig`.
+
+    Raises:
+      FileNotFoundError: a part of the source is missing.
+    """
+    from data_pipelines.stream import records  # TensorFlow: slow to import, and only needed from here on
+    from data_pipelines.stream.host_tf import tf
+
+    if catalog.builder_class(builder.name):
+        tfds.disable_progress_bar()  # ours knows how much there is to do
+    try:
+        builder.download_and_prepare(
+            file_format="tfrecord",
+            download_config=tfds.download.DownloadConfig(try_download_gcs=False, **download_config),
+        )
+    except OSError:
+        if not builder.data_path.exists():
+            raise
+        logging.info("%s was prepared by another process meanwhile.", builder.data_path)
+    except tf.errors.NotFoundError as error:  # of TFDS's own builders, that open what they do not find
+        raise FileNotFoundError(error.message) from error
+    records.write_indices(builder.data_path)
+
+
+def builders(args: argparse.Namespace) -> Iterator[tfds.core.DatasetBuilder]:
+    """The builders that are asked for: of one config, of all of them, or the one of a folder."""
+    name, _, config = args.builder.partition("/")
+    cls = catalog.builder_class(name) or prepare_flags.tfds_class(name)
+    common = {"data_dir": str(catalog.root_dir(args.data_dir))}
+    if issubclass(cls, base.MediaBuilder):
+        common["options"] = {option: vars(args)[option] for option in cls.OPTIONS}
+        common["workers"] = args.workers
+    if issubclass(cls, publisher.PublisherBuilder):
+        common["splits"] = args.splits
+    if issubclass(cls, folder.FolderBuilder):
+        configs = [_folder_config(args)]
+    else:
+        configs = [config] if config else list(cls.builder_configs) or [None]
+    return (cls(config=config, **common) for config in configs)
+
+
+def _folder_config(args: argparse.Namespace) -> folder.FolderConfig:
+    given = vars(args)
+    layout = {field.name: given[field.name] for field in dataclasses.fields(listing.Layout)}
+    return folder.FolderConfig(name=args.name, source=args.source, layout=listing.Layout(**layout))
+
+
+def _beam_options(text: str):
+    """Apache Beam's options, or None: no Beam."""
+    if not text:
+        return None
+    try:
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError as error:
+        raise ValueError("--beam_pipeline_options needs Apache Beam: pip install -e '.[beam]'") from error
+    return PipelineOptions(flags=[f"--{option}" for option in text.split(",")])
+
+
+def _manual(builder: tfds.core.DatasetBuilder, manual_dir: str) -> epath.Path:
+    """The folder of the publisher's files."""
+    manual = epath.Path(manual_dir).expanduser() if manual_dir else builder.data_dir_root / "downloads" / "manual"
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not manual.is_dir():
+        raise FileNotFoundError(
+            f"there is no folder {manual}; name another by --manual_dir. It must hold "
+            + " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
+        )
+    return manual
+
+
+def builder_name(builder: tfds.core.DatasetBuilder) -> str:
+    config = builder.builder_config_name
+    return f"{builder.name}/{config}" if config else builder.name
+
+
+def _check_origin(builder: base.MediaBuilder) -> None:
+    origin = json.loads((builder.data_path / "metadata.json").read_text())["origin"]
+    asked = builder.origin()
+    differing = [f"{key} {origin.get(key)!r}, not {asked[key]!r}" for key in asked if asked[key] != origin.get(key)]
+    if differing:
+        other = "Choose another --name, or delete" if isinstance(builder, folder.FolderBuilder) else "Delete"
+        raise ValueError(
+            f"{builder_name(builder)} was prepared with {'; '.join(differing)}. {other} {builder.data_path} first"
+        )

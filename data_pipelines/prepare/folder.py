@@ -1,0 +1,35 @@
+"""What `video_folder` and `image_folder` share: any folder, with its own layout."""
+
+import dataclasses
+import os
+
+import tensorflow_datasets as tfds
+from etils import epath
+
+from data_pipelines.prepare import base, listing
+
+
+@dataclasses.dataclass(eq=False)
+class FolderConfig(tfds.core.BuilderConfig):
+    """A dataset made from a folder; its `name` is the dataset's.
+
+    Attributes:
+      source: the folder, local or a URL.
+      layout: how its files are divided and labelled.
+    """
+
+    source: str = ""
+    layout: listing.Layout = dataclasses.field(default_factory=listing.Layout)
+
+
+class FolderBuilder(base.MediaBuilder, skip_registration=True):
+    """Base of the folder builders."""
+
+    def origin(self):
+        config = self.builder_config
+        layout = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(config.layout).items()}
+        return {"source": os.fspath(epath.Path(config.source).resolve()), **layout, **super().origin()}
+
+    def _find(self, dl_manager):
+        source = epath.Path(self.builder_config.source)
+        return source, listing.find(source, self.builder_config.layout)

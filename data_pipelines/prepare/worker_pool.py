@@ -1,0 +1,195 @@
+"""Reads source files some at a time, in parallel, and keeps the results, so that a broken-off preparation goes on.
+
+A chunk is some files of a split. What was read of them, or why it could not be, is kept in one file of the dataset's
+work folder, named by a hash of all that decides it. A chunk that is found there is not read again, except for the files
+in it that were refused: somebody may have put them right. The work folder is deleted when the dataset is prepared.
+
+No TensorFlow here: worker processes import this and little else.
+"""
+
+import collections
+import concurrent.futures
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import itertools
+import json
+import struct
+from collections.abc import Callable, Iterable, Iterator
+
+from etils import epath
+
+from data_pipelines import files, processes
+from data_pipelines.media.media_file import Media
+from data_pipelines.prepare.listing import Item
+
+AHEAD = 4  # chunks a worker, read before they are asked for
+HEADER = struct.Struct("<Q")  # number of bytes of the JSON that follows
+
+Outcome = Media | str  # what is stored of a file, or the reason why nothing is
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """How files are read.
+
+    Attributes:
+      read: (path, **options) -> Media.
+      options: its arguments.
+      source: the folder of the files, local or a URL.
+      work_dir: where results are kept.
+    """
+
+    read: Callable[..., Media]
+    options: dict
+    source: str
+    work_dir: str
+
+    def outcomes(self, items: list[Item]) -> list[Outcome]:
+        """Reads a chunk, except for what an earlier run has read of it."""
+        path = self._kept(items)
+        earlier = _load(path) or [""] * len(items)
+        outcomes = [
+            found if isinstance(found, Media) else self.read_one(item)
+            for item, found in zip(items, earlier, strict=True)
+        ]
+        if outcomes != earlier:
+            files.write_whole(path, _pack(outcomes))
+        return outcomes
+
+    def complete(self, items: list[Item]) -> None:
+        """Makes sure that the results of a chunk are kept."""
+        if not _is_complete(self._kept(items)):
+            self.outcomes(items)
+
+    def kept(self, items: list[Item]) -> list[Outcome]:
+        """The results of a chunk that is complete."""
+        return _load(self._kept(items))
+
+    def read_one(self, item: Item) -> Outcome:
+        """What is stored of one file, or why nothing is; keeps nothing."""
+        try:
+            with files.local(epath.Path(self.source) / (item.archive or item.path), item.path, item.span) as path:
+                return self.read(path, **self.options)
+        except Exception as error:  # decoders raise whatever they meet: each file's reason is written down instead
+            return f"{type(error).__name__}: {error}"
+
+    def _kept(self, items: list[Item]) -> epath.Path:
+        decides = [self.read.__name__, self.options, self.source, to_json(items)]
+        digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+        return epath.Path(self.work_dir) / f"{digest[:32]}.chunk"
+
+
+def cut(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Files in chunks of `size`; the last may be shorter."""
+    items = iter(items)
+    return iter(lambda: list(itertools.islice(items, size)), [])
+
+
+def to_json(items: list[Item]) -> str:
+    """A chunk as one line of text."""
+    return json.dumps([dataclasses.astuple(item) for item in items])
+
+
+def from_json(line: str) -> list[Item]:
+    """The chunk that `to_json` wrote."""
+    rows = json.loads(line)
+    return [Item(*(tuple(value) if isinstance(value, list) else value for value in row)) for row in rows]
+
+
+def read_all(reader: Reader, chunks: Iterable[list[Item]], workers: int) -> Iterator[list[tuple[Item, Outcome]]]:
+    """Each chunk's files with their outcomes, in order; `workers` processes read ahead.
+
+    Raises:
+      RuntimeError: a worker process died.
+    """
+    to_read, to_load = itertools.tee(chunks)
+    for items, _ in zip(to_load, _parallel_map(reader.complete, to_read, workers), strict=True):
+        yield list(zip(items, reader.kept(items), strict=True))
+
+
+@contextlib.contextmanager
+def work_folder(path: epath.Path) -> Iterator[None]:
+    """Holds a dataset's work folder for this process alone.
+
+    Raises:
+      RuntimeError: another process on this machine holds it.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    if files.is_remote(path):  # buckets have no locks; whoever finishes first wins
+        yield
+        return
+    with open(path / "lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RuntimeError(f"another process is preparing this dataset: it holds {path / 'lock'}") from error
+        yield
+
+
+def _parallel_map(function: Callable, jobs: Iterable, workers: int) -> Iterator:
+    """map over processes, in order, with a bounded number of results waiting."""
+    jobs, waiting = iter(jobs), collections.deque()
+    with processes.pool(workers) as pool:
+        while True:
+            waiting.extend(pool.submit(function, job) for job in itertools.islice(jobs, AHEAD * workers - len(waiting)))
+            if not waiting:
+                return
+            try:
+                result = waiting.popleft().result()
+            except concurrent.futures.process.BrokenProcessPool as error:
+                raise RuntimeError(
+                    "a process that decodes died: memory ran out, or a decoder crashed on a file. Run the same command "
+                    "again: it goes on where it stopped; with --workers=1 the last file that is opened is the cause"
+                ) from error
+            yield result
+
+
+def _pack(outcomes: list[Outcome]) -> bytes:
+    """JSON of all but the frames, then the frames."""
+    described, frames = [], []
+    for outcome in outcomes:
+        if isinstance(outcome, Media):
+            frames.extend(outcome.frames)
+            outcome = {**vars(outcome), "frames": [len(frame) for frame in outcome.frames]}
+        described.append(outcome)
+    header = json.dumps(described).encode()
+    return b"".join([HEADER.pack(len(header)), header, *frames])
+
+
+def _describe(path: epath.Path) -> tuple[list, int] | None:
+    """The JSON in a file, and where the frames begin; None if there is no such file, or it is not whole."""
+    if not path.exists():
+        return None
+    size = path.stat().length
+    with path.open("rb") as file:
+        header_bytes = HEADER.unpack(file.read(HEADER.size))[0] if size >= HEADER.size else size
+        start = HEADER.size + header_bytes
+        if start > size:  # cut off, as a machine that lost its power leaves it
+            return None
+        described = json.loads(file.read(header_bytes))
+    frames = sum(sum(entry["frames"]) for entry in described if isinstance(entry, dict))
+    return (described, start) if start + frames == size else None
+
+
+def _load(path: epath.Path) -> list[Outcome] | None:
+    """The outcomes in a file; None if there is no such file, or it is not whole."""
+    found = _describe(path)
+    if found is None:
+        return None
+    described, start = found
+    data, outcomes = path.read_bytes(), []
+    for entry in described:
+        if isinstance(entry, dict):
+            ends = list(itertools.accumulate(entry["frames"], initial=start))
+            entry = Media(**{**entry, "frames": tuple(data[i:j] for i, j in itertools.pairwise(ends))})
+            start = ends[-1]
+        outcomes.append(entry)
+    return outcomes
+
+
+def _is_complete(path: epath.Path) -> bool:
+    """Whether a chunk's file is there, whole, and none of its files were refused."""
+    found = _describe(path)
+    return found is not None and all(isinstance(entry, dict) for entry in found[0])

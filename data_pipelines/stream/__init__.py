@@ -1,0 +1,1 @@
+"""From records to batches: which dataset, which examples, which frames."""

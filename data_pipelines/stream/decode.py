@@ -1,0 +1,68 @@
+"""The sampled frames of a clip, stored as JPEGs or as a video file -> uint8 pictures that fit the dataset's canvas.
+
+# T frames; h, w the pictures' height and width.
+"""
+
+from data_pipelines.media import frames_of_video
+from data_pipelines.stream.host_tf import plain, tf
+
+
+def decode_frames(jpegs_T, canvas_px: tuple[int, int]):
+    """Decodes frames, and shrinks those that are larger than the canvas until they fit.
+
+    Args:
+      jpegs_T: the encoded frames, string [T], T known beforehand; grey ones become RGB.
+      canvas_px: height and width.
+
+    Returns:
+      uint8 [T, h, w, 3], with h and w at most the canvas's.
+
+    Raises:
+      tf.errors.InvalidArgumentError: a frame cannot be decoded, or the frames differ in size.
+    """
+    # One op a frame, written out: a loop over them costs as much as a tenth of the decoding.
+    return _shrink_to_fit(tf.stack([_decode_one(jpeg) for jpeg in tf.unstack(jpegs_T)]), canvas_px)
+
+
+def decode_video(video, indices_T, canvas_px: tuple[int, int]):
+    """Decodes frames of a video file, in Python; slower than JPEGs, and one at a time in a process where Python runs.
+
+    Args:
+      video: the file's bytes, a string scalar.
+      indices_T: which of its frames, int64 [T].
+      canvas_px: height and width.
+
+    Returns:
+      As `decode_frames`.
+
+    Raises:
+      tf.errors.OpError: it cannot be decoded, or has no such frame.
+    """
+    frames = tf.numpy_function(frames_of_video.frames_at, [video, indices_T], tf.uint8, stateful=False)
+    return _shrink_to_fit(tf.ensure_shape(frames, (indices_T.shape[0], None, None, 3)), canvas_px)
+
+
+def _decode_one(jpeg):
+    # The default DCT is a faster, less exact one that differs between builds of libjpeg.
+    return tf.io.decode_jpeg(jpeg, channels=3, dct_method="INTEGER_ACCURATE")
+
+
+def _shrink_to_fit(frames_Thw3, canvas_px: tuple[int, int]):
+    """The frames themselves if they fit; else shrunk to the largest size of the same shape that does."""
+    size_px = tf.shape(frames_Thw3)[1:3]
+    return tf.cond(
+        tf.reduce_all(size_px <= canvas_px),
+        plain(lambda: frames_Thw3),
+        plain(lambda: _resize_area(frames_Thw3, _fitting_size(size_px, canvas_px))),
+    )
+
+
+def _fitting_size(size_px, canvas_px: tuple[int, int]):
+    scale = tf.reduce_min(tf.constant(canvas_px, tf.float64) / tf.cast(size_px, tf.float64))
+    shrunk_px = tf.cast(tf.round(tf.cast(size_px, tf.float64) * scale), tf.int32)
+    return tf.clip_by_value(shrunk_px, 1, tf.constant(canvas_px))
+
+
+def _resize_area(frames_Thw3, size_px):
+    resized = tf.image.resize(frames_Thw3, size_px, method="area")
+    return tf.cast(tf.round(resized), tf.uint8)

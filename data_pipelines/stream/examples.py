@@ -1,0 +1,186 @@
+"""Stored records -> examples of a batch; a damaged record becomes zeros of weight 0, in its place.
+
+# C examples of a chunk, T frames, H, W canvas; h, w a picture's own size.
+"""
+
+import re
+from collections.abc import Callable
+
+from data_pipelines.stream import decode, records
+from data_pipelines.stream.host_tf import plain, tf
+
+PADDING_INDEX = -1  # stands for no record: zeros of weight 0
+
+
+class ExampleReader:
+    """Reads, parses, samples and decodes, in TensorFlow ops."""
+
+    def __init__(self, split: records.Split, dataset, num_frames: int, sample: Callable, repeats: int = 1):
+        """Checks that the records have what is needed.
+
+        Args:
+          split: what to read.
+          dataset: its entry in the config.
+          num_frames: T.
+          sample: (frames stored, their rate, seed) -> indices of the T sampled ones.
+          repeats: rows that each example gives, equal but for their seeds.
+
+        Raises:
+          ValueError: a feature is missing.
+        """
+        self._media_feature = records.media_feature(split, dataset.frames_feature)
+        self.described = f"{split.builder} {split.split}"
+        self._is_file = self._media_feature == records.VIDEO_FEATURE
+        _check_features(split, dataset, self._is_file)
+        self._locate = records.locator(split)
+        self._dataset = dataset
+        self._sample = sample
+        self.repeats = repeats
+        self.frames_shape = (num_frames, *dataset.canvas_px, 3)
+
+    def read_one(self, index, seeds):
+        """Reads an example, not padded yet.
+
+        Args:
+          index: int64 scalar.
+          seeds: uint32 [repeats].
+
+        Returns:
+          `frames` uint8 [T, h, w, 3], `size_px` int32 [2], `label` int32, `weight` float32, `index` int64 and `seed`
+          uint32 [repeats].
+        """
+        return self._guarded(index, seeds).get_single_element()
+
+    def read_chunk(self, places, size: int):
+        """Reads several small examples in one thread; several chunks may be read at once.
+
+        Args:
+          places: a dataset of `size` pairs (index, seeds), as `read_one` takes them.
+          size: C.
+
+        Returns:
+          As `read_one`, with a leading C, and frames padded to uint8 [C, T, H, W, 3].
+        """
+        # A guard costs as much as a small image. One around all of a chunk is enough, until something is damaged.
+        together = self.pad(places.flat_map(plain(self._record)).map(plain(self._decode)), size)
+        one_by_one = self.pad(places.flat_map(plain(self._guarded)), size)
+        return _first_of(together, one_by_one).get_single_element()
+
+    def why_undecodable(self, index: int, seed: int) -> str:
+        """Reads an example again and says where it stands and what is wrong with it."""
+        path, offset = self._locate(tf.constant(index, tf.int64))
+        where, source = f"{path.numpy().decode()} at byte {int(offset)}", ""
+        places = (tf.constant(index, tf.int64), tf.constant([seed] * self.repeats, tf.uint32))
+        try:
+            for record, *_ in tf.data.Dataset.from_tensors(places).flat_map(plain(self._record)):
+                source = self._source(record)
+                self._decode(record, *places)
+        except tf.errors.OpError as error:
+            return f"{where}{source}: {one_line(error.message)}"
+        return f"{where}{source}: nothing is wrong with it now"
+
+    def _source(self, record) -> str:
+        features = {"source": tf.io.FixedLenFeature((), tf.string, default_value="")}
+        source = tf.io.parse_single_example(record, features)["source"].numpy().decode(errors="replace")
+        return f" ({source})" if source else ""
+
+    def pad(self, examples, size: int):
+        """Batches a dataset of examples: pictures in the top left corner of the canvas, zeros around them."""
+        shapes = dict.fromkeys(examples.element_spec, ())
+        shapes |= {"frames": self.frames_shape, "size_px": (2,), "seed": (self.repeats,)}
+        return examples.padded_batch(size, shapes, drop_remainder=True)
+
+    def repeat(self, batch):
+        """Each example of a batch as `repeats` neighbouring rows, with a seed each and the same frames."""
+        seeds = tf.reshape(batch["seed"], [-1])
+        if self.repeats > 1:
+            batch = {key: tf.repeat(value, self.repeats, axis=0) for key, value in batch.items()}
+        return batch | {"seed": seeds}
+
+    def _record(self, index, seeds):
+        """A dataset of (record, index, seed); empty for the padding index."""
+        path, offset = self._locate(tf.maximum(index, 0))
+        count = tf.where(index == PADDING_INDEX, tf.constant(0, tf.int64), tf.constant(1, tf.int64))
+        return tf.data.Dataset.zip(
+            (records.read_from(path, offset).take(count), *map(tf.data.Dataset.from_tensors, (index, seeds)))
+        )
+
+    def _guarded(self, index, seeds):
+        """A dataset of the one example: zeros if there is no record, or a damaged one."""
+        path, _ = self._locate(tf.maximum(index, 0))
+        good = self._record(index, seeds).map(plain(self._decode))
+        # A shard that is gone is an error, not damage: then its first byte cannot be read either.
+        first_byte = tf.data.FixedLengthRecordDataset(path, record_bytes=1).take(1)
+        return _first_of(good, first_byte.map(plain(lambda _: self._zeros(index, seeds))), log_warning=True)
+
+    def _decode(self, record, index, seeds):
+        clip = self._parse(record)
+        frames_Thw3 = self._sampled_frames(clip, seeds[0])
+        return {
+            "frames": frames_Thw3,
+            "size_px": tf.shape(frames_Thw3)[1:3],
+            "label": tf.cast(clip["label"], tf.int32),
+            "weight": tf.constant(1.0),
+            "index": index,
+            "seed": seeds,
+        }
+
+    def _sampled_frames(self, clip, seed):
+        canvas_px = tuple(self._dataset.canvas_px)
+        if self._is_file:
+            indices = self._sample(clip["num_source_frames"], clip["fps"], seed)
+            return decode.decode_video(clip[self._media_feature], indices, canvas_px)
+        jpegs = clip[self._media_feature]
+        indices = self._sample(tf.size(jpegs), clip["fps"], seed)
+        return decode.decode_frames(tf.gather(jpegs, indices), canvas_px)
+
+    def _zeros(self, index, seeds):
+        return {
+            "frames": tf.zeros((self.frames_shape[0], 0, 0, 3), tf.uint8),
+            "size_px": tf.zeros((2,), tf.int32),
+            "label": tf.constant(0),
+            "weight": tf.constant(0.0),
+            "index": index,
+            "seed": seeds,
+        }
+
+    def _parse(self, record):
+        if self._is_file:
+            media = {
+                self._media_feature: tf.io.FixedLenFeature((), tf.string),
+                "num_source_frames": tf.io.FixedLenFeature((), tf.int64),
+            }
+        else:  # a single image is a sequence of one
+            jpegs = tf.io.FixedLenSequenceFeature((), tf.string, allow_missing=True)
+            media = {self._media_feature: jpegs}
+        features = {
+            "label": tf.io.FixedLenFeature((), tf.int64),
+            "fps": tf.io.FixedLenFeature((), tf.float32, default_value=0.0),
+        }
+        return tf.io.parse_single_example(record, media | features)
+
+
+def _first_of(attempt, fallback, log_warning: bool = False):
+    """A dataset of the one element of `attempt`, or, if that is empty or raises, of `fallback`."""
+    # Zipped with a range that comes first, `attempt` is asked once whatever happens. Asked again after an error, as
+    # ignore_errors does, a reader goes on for ever on a lost shard, and to the next record after a damaged one.
+    once = tf.data.Dataset.zip((tf.data.Dataset.range(1), attempt)).ignore_errors(log_warning)
+    return once.map(plain(lambda _, element: element)).concatenate(fallback).take(1)
+
+
+def one_line(message: str) -> str:
+    """A TensorFlow error without the names of its ops; of one that Python raised inside, what it said."""
+    message = re.sub(r"\{\{.*?\}\}|\[Op:.*|\[\[.*", "", message.partition("Traceback")[0])
+    return " ".join(message.split())[:300]
+
+
+def _check_features(split: records.Split, dataset, is_file: bool) -> None:
+    needed = {"num_source_frames": "frames of a file"} if is_file else {dataset.frames_feature: "frames_feature"}
+    needed["label"] = "the class"
+    if dataset.sample_fps:
+        needed["fps"] = f"sample_fps is {dataset.sample_fps}; 0 works without"
+    for feature, why in needed.items():
+        if feature not in split.features:
+            raise ValueError(
+                f"dataset {split.builder!r} has no feature {feature!r} ({why}); it has {', '.join(split.features)}"
+            )

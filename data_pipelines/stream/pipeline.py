@@ -1,0 +1,241 @@
+"""One dataset's stream of batches, for training from any batch on, or for one pass of evaluation.
+
+All randomness is a function of position (see `order`), so that the state of a stream is the number of its next batch,
+and each of several hosts reads just its rows of the same global batch.
+
+# B examples of this host, T frames (clips * frames a clip in evaluation), H, W canvas.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from absl import logging
+
+from data_pipelines.stream import order, records, sampling
+from data_pipelines.stream.examples import PADDING_INDEX, ExampleReader, one_line
+from data_pipelines.stream.host_tf import plain, tf
+
+RETRY_WAITS_S = (1, 2, 4)
+CHUNK_BYTES = 1 << 20  # of decoded frames that one thread reads in one go
+
+
+class ShardLostError(OSError):
+    """Records that were there when the run started cannot be read any more. The message names the file."""
+
+
+class Stream(Iterator):
+    """Batches as dicts of read-only NumPy arrays; close it, or use it in a `with`.
+
+    A batch that cannot be read at all, because storage is away or a shard is gone, is tried again after each of
+    RETRY_WAITS_S; then `ShardLostError` is raised.
+
+    They have `frames` uint8 [B, T, H, W, 3], `size_px` int32 [B, 2], `label` int32 [B], `weight` float32 [B], `index`
+    int64 [B] and `seed` uint32 [B].
+    """
+
+    def __init__(self, batches_from: Callable, reader: ExampleReader):
+        """Starts to read.
+
+        Args:
+          batches_from: number of a batch -> a tf.data dataset of it and those after it.
+          reader: what they are read with.
+        """
+        self._batches_from, self._reader = batches_from, reader
+        self._batches, self._given = batches_from(0).as_numpy_iterator(), 0
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        if self._batches is None:
+            raise ValueError("this stream is closed")
+        for wait_s in RETRY_WAITS_S:
+            try:
+                return self._next()
+            except tf.errors.OpError as error:
+                logging.warning("reading goes on in %s s: %s", wait_s, error.message)
+                time.sleep(wait_s)
+                self._batches = self._batches_from(self._given).as_numpy_iterator()
+        try:
+            return self._next()
+        except tf.errors.OpError as error:
+            tried = f"tried {len(RETRY_WAITS_S) + 1} times in {sum(RETRY_WAITS_S)} s"
+            raise ShardLostError(f"{self._reader.described}: {one_line(error.message)} ({tried})") from error
+
+    def _next(self) -> dict[str, np.ndarray]:
+        batch = next(self._batches)
+        self._given += 1
+        return batch
+
+    def why_undecodable(self, index: int, seed: int) -> str:
+        """Why the example at `index` weighs nothing, and in which file it stands; reads it again."""
+        return self._reader.why_undecodable(index, seed)
+
+    def close(self) -> None:
+        """Stops the reading ahead and frees its buffers."""
+        self._batches = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+
+def train_stream(
+    split: records.Split,
+    dataset,
+    *,
+    name: str,
+    seed: int,
+    first_batch: int,
+    host_index: int = 0,
+    host_count: int = 1,
+    threads: int = 0,
+    prefetch_batches: int = 2,
+) -> Stream:
+    """Endless training batches; each example comes once an epoch, and batches run on over the ends of epochs.
+
+    With `repeats` in the dataset's config, that many rows beside each other are one example, read and decoded once.
+
+    Args:
+      split: what to read.
+      dataset: its entry in the config (`configs/common.py`).
+      name: its name there, which with `seed` decides order and augmentation.
+      seed: the run's seed.
+      first_batch: number of the first batch wanted; far ones take no longer.
+      host_index: which rows of the global batch: the host_index-th of host_count equal parts.
+      host_count: number of hosts.
+      threads: of the reading; 0: one a core.
+      prefetch_batches: ready ahead.
+
+    Raises:
+      ValueError: `batch_size` does not divide by `host_count` times `repeats`, or the split lacks what the config asks
+        for.
+    """
+    batch_examples = _batch_examples(dataset)
+    mine = _rows("batch_size / repeats", batch_examples, host_index, host_count)
+    key = order.stream_key(seed, name)
+
+    def locate(ordinal):
+        position = _position(ordinal, mine, batch_examples)
+        epoch, index = order.locate(position, split.num_examples, key)
+        seeds = [order.example_seed(epoch, index, key, repeat) for repeat in range(dataset.repeats)]
+        return index, tf.stack(seeds)
+
+    def sample(num_stored, fps, seed):
+        indices = sampling.train_indices(num_stored, fps, dataset.num_frames, dataset.sample_fps, seed)
+        return _in_order(indices, dataset, seed)
+
+    reader = ExampleReader(split, dataset, dataset.num_frames, sample, dataset.repeats)
+    ordinals = range(first_batch * len(mine), np.iinfo(np.int64).max)
+    return _stream(ordinals, locate, reader, len(mine), threads, prefetch_batches)
+
+
+def batch_indices(split: records.Split, dataset, *, name: str, seed: int, batch: int) -> list[int]:
+    """Which examples the batch-th training batch has, over all hosts, in the order of their rows.
+
+    Arguments as in `train_stream`.
+    """
+    key, size = order.stream_key(seed, name), _batch_examples(dataset)
+    positions = range(batch * size, (batch + 1) * size)
+    return [int(order.locate(tf.constant(p, tf.int64), split.num_examples, key)[1]) for p in positions]
+
+
+def eval_stream(
+    split: records.Split,
+    dataset,
+    *,
+    host_index: int = 0,
+    host_count: int = 1,
+    threads: int = 0,
+    prefetch_batches: int = 2,
+) -> Stream:
+    """Each example of a split once, in order; the last batch is filled up with index -1 and weight 0.
+
+    Arguments and errors as in `train_stream`. `frames` hold `eval_clips` clips one after another; `seed` is
+    the place in the split, of which only `shuffle_frames` makes use. All hosts have the same number of batches.
+    """
+    rows = _rows("eval_batch_size", dataset.eval_batch_size, host_index, host_count)
+    num_batches = -(-split.num_examples // dataset.eval_batch_size)
+
+    def locate(ordinal):
+        position = _position(ordinal, rows, dataset.eval_batch_size)
+        index = tf.where(position < split.num_examples, position, PADDING_INDEX)
+        return index, tf.cast([position], tf.uint32)
+
+    def sample(num_stored, fps, seed):
+        clips = dataset.eval_clips
+        indices = sampling.eval_indices(num_stored, fps, dataset.num_frames, dataset.sample_fps, clips)
+        return _in_order(indices, dataset, seed)
+
+    reader = ExampleReader(split, dataset, dataset.num_frames * dataset.eval_clips, sample)
+    return _stream(range(num_batches * len(rows)), locate, reader, len(rows), threads, prefetch_batches)
+
+
+def _in_order(indices, dataset, seed):
+    """The frames of each clip in the order in which the config asks for them."""
+    return sampling.shuffle(indices, dataset.num_frames, seed) if dataset.shuffle_frames else indices
+
+
+def _batch_examples(dataset) -> int:
+    """Examples of a global training batch."""
+    examples, odd = divmod(dataset.batch_size, dataset.repeats)
+    if odd:
+        raise ValueError(f"batch_size {dataset.batch_size} must be a multiple of repeats, {dataset.repeats}")
+    return examples
+
+
+def _rows(key: str, batch_size: int, host_index: int, host_count: int) -> range:
+    """This host's rows of each global batch."""
+    if batch_size <= 0 or batch_size % host_count:
+        raise ValueError(f"{key} {batch_size} must be a multiple of the number of hosts, {host_count}")
+    size = batch_size // host_count
+    return range(host_index * size, (host_index + 1) * size)
+
+
+def _position(ordinal, rows: range, batch_size: int):
+    """Position in the global stream of the ordinal-th example that this host reads."""
+    return ordinal // len(rows) * batch_size + rows.start + ordinal % len(rows)
+
+
+def _stream(
+    ordinals: range, locate, reader: ExampleReader, batch_examples: int, threads: int, prefetch_batches: int
+) -> Stream:
+    threads = threads or os.cpu_count()
+    size = _chunk_examples(batch_examples, int(np.prod(reader.frames_shape)))
+
+    def batches_from(given: int):
+        rest = ordinals[given * batch_examples :]
+        return _batches(rest, locate, reader, batch_examples, size, threads, prefetch_batches)
+
+    return Stream(batches_from, reader)
+
+
+def _batches(
+    ordinals: range, locate, reader: ExampleReader, batch_examples: int, size: int, threads: int, prefetch_batches: int
+):
+    """A tf.data dataset of batches, read in chunks of `size` examples."""
+    firsts = tf.data.Dataset.range(ordinals.start, ordinals.stop, size)
+
+    def read(first):
+        if size == 1:
+            return reader.read_one(*locate(first))
+        return reader.read_chunk(tf.data.Dataset.range(first, first + size).map(plain(locate)), size)
+
+    examples = firsts.map(plain(read), num_parallel_calls=threads, deterministic=True)
+    if size == 1:  # padded only here: padding and batching are a copy each, which large clips are spared
+        batches = reader.pad(examples, batch_examples)
+    else:
+        batches = examples.rebatch(batch_examples, drop_remainder=True)
+    batches = batches.map(plain(reader.repeat))
+    options = tf.data.Options()
+    options.deterministic = True
+    options.autotune.enabled = False
+    options.threading.private_threadpool_size = threads
+    return batches.prefetch(prefetch_batches).with_options(options)
+
+
+def _chunk_examples(batch_size: int, example_bytes: int) -> int:
+    """The largest part of a batch that keeps within CHUNK_BYTES: handing work to threads costs more than an image."""
+    most = max(1, CHUNK_BYTES // example_bytes)
+    return max(size for size in range(1, min(most, batch_size) + 1) if batch_size % size == 0)

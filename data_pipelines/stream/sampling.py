@@ -1,0 +1,73 @@
+"""Which stored frames a clip consists of. TF ops on scalars; the results are int64 [T], or [clips * T].
+
+With `sample_fps` 0 the whole clip is cut into T equal segments and each gives one frame (TSN, arXiv 1608.00859): at
+random in training, in the middle in evaluation. With a rate, frames are 1 / sample_fps seconds apart, each the nearest
+stored one, from a random start in training and from evenly spread starts in evaluation; a clip that is too short
+repeats its last frame.
+"""
+
+import numpy as np
+
+from data_pipelines.stream.host_tf import tf
+
+
+def train_indices(num_stored, stored_fps, num_frames: int, sample_fps: float, seed):
+    """One random clip.
+
+    Args:
+      num_stored: frames there are, an integer scalar.
+      stored_fps: their rate, a float scalar; unused when `sample_fps` is 0.
+      num_frames: T.
+      sample_fps: frames a second; 0: one from each of T segments.
+      seed: uint32 scalar.
+    """
+    seed = tf.stack([tf.cast(seed, tf.int64), 0])
+    if sample_fps == 0:
+        inside = tf.random.stateless_uniform([num_frames], seed, dtype=tf.float64, alg="philox")
+        segment_frames = tf.cast(num_stored, tf.float64) / num_frames
+        positions = (np.arange(num_frames) + inside) * segment_frames
+        return tf.minimum(_floor(positions), tf.cast(num_stored, tf.int64) - 1)
+    offsets = _dense_offsets(stored_fps, num_frames, sample_fps)
+    u = tf.random.stateless_uniform([], seed, dtype=tf.float64, alg="philox")
+    start = tf.floor(u * (_last_start(num_stored, offsets) + 1))
+    return _nearest(start + offsets, num_stored)
+
+
+def eval_indices(num_stored, stored_fps, num_frames: int, sample_fps: float, clips: int):
+    """`clips` fixed clips, one after another; arguments as in `train_indices`."""
+    if sample_fps == 0:
+        # Point c of a segment is at (2c + 1) / (2 clips) of it: whole numbers, so that no rounding moves a frame.
+        c, i = np.divmod(np.arange(clips * num_frames, dtype=np.int64), num_frames)
+        return (2 * clips * i + 2 * c + 1) * tf.cast(num_stored, tf.int64) // (2 * clips * num_frames)
+    offsets = _dense_offsets(stored_fps, num_frames, sample_fps)
+    part, parts = (np.arange(clips), clips - 1) if clips > 1 else (np.array([1]), 2)
+    starts = _last_start(num_stored, offsets) * part // parts
+    return _nearest(tf.reshape(starts[:, None] + offsets, [clips * num_frames]), num_stored)
+
+
+def shuffle(indices, num_frames: int, seed):
+    """The indices of one or several clips of T, the frames of each in the same random order, which the seed decides."""
+    # Another stream than that of `train_indices`, which has counter 0.
+    draws = tf.random.stateless_uniform([num_frames], tf.stack([tf.cast(seed, tf.int64), 1]), alg="philox")
+    clips = tf.reshape(indices, [-1, num_frames])
+    return tf.reshape(tf.gather(clips, tf.argsort(draws), axis=1), indices.shape)
+
+
+def _dense_offsets(stored_fps, num_frames: int, sample_fps: float):
+    """Distances from a clip's first frame, in stored frames: float64 [T]."""
+    # Multiplied first: 3 x 10 / 3 is 10, where 3 x (10 / 3) can be a little more, and a start be lost.
+    return np.arange(num_frames) * tf.cast(stored_fps, tf.float64) / sample_fps
+
+
+def _last_start(num_stored, offsets):
+    """The last frame at which a clip can start and still end inside; 0 if the clip does not fit."""
+    last = tf.cast(num_stored, tf.float64) - 1
+    return tf.maximum(tf.floor(last - offsets[-1]), 0)
+
+
+def _nearest(positions, num_stored):
+    return tf.minimum(_floor(positions + 0.5), tf.cast(num_stored, tf.int64) - 1)
+
+
+def _floor(x):
+    return tf.cast(tf.floor(x), tf.int64)

@@ -1,0 +1,123 @@
+"""A checkpoint says what it is of, and is refused where it does not fit."""
+
+import copy
+
+import jax
+import numpy as np
+import pytest
+
+from cover_jax.checkpoint import compatibility, restore, saver
+from tests.helpers import small
+
+META = {
+    "heads": {"a": ["run", "sit"], "b": ["x"]},
+    "data": {"a": {"builder": "video_folder/a", "examples": 9, "fingerprint": "f"}},
+    "config": {
+        "seed": 0,
+        "plan": "joint",
+        "steps": 5,
+        "allow_changed_mix": False,
+        "datasets": {"a": {"batch_size": 8, "label_smoothing": 0.0, "weight": 1.0}},
+    },
+    "versions": {},
+}
+
+
+def changed(*path, value):
+    meta = copy.deepcopy(META)
+    parent = meta
+    for key in path[:-1]:
+        parent = parent[key]
+    parent[path[-1]] = value
+    return meta
+
+
+def test_the_same_run_is_accepted():
+    assert compatibility.check_same_run(META, copy.deepcopy(META), "here") == []
+
+
+@pytest.mark.parametrize(
+    ("meta", "reason"),
+    [
+        (changed("heads", "a", value=["sit", "run"]), "head a: class 0 is 'run' in the checkpoint, 'sit' now"),
+        (changed("heads", "a", value=["run"]), "head a: 2 classes in the checkpoint, 1 now"),
+        (changed("heads", value={"a": ["run", "sit"]}), "heads: a, b in the checkpoint, a now"),
+        (changed("data", "a", "fingerprint", value="g"), "prepared data of video_folder/a has changed"),
+        (changed("config", "seed", value=1), "config.seed: 0 in the checkpoint, 1 now"),
+        (changed("config", "datasets", "a", "batch_size", value=4), "config.datasets.a.batch_size: 8"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_another_run_is_refused(meta, reason):
+    with pytest.raises(compatibility.CheckpointMismatchError, match="start in an empty --workdir") as error:
+        compatibility.check_same_run(META, meta, "here")
+    assert reason in str(error.value)
+
+
+def of_mix(*heads, **config):
+    """META with datasets a and others, and what is given here in its config."""
+    meta = copy.deepcopy(META)
+    meta["heads"] = {name: META["heads"].get(name, ["y"]) for name in heads}
+    meta["config"]["datasets"] = {name: META["config"]["datasets"]["a"] for name in heads}
+    meta["config"].update(config)
+    return meta
+
+
+def test_another_mix_is_refused_unless_it_is_asked_for():
+    for now in (of_mix("a", "c"), of_mix("a", "b", plan="interleave")):
+        with pytest.raises(compatibility.CheckpointMismatchError, match="another mix by --config.allow_changed_mix"):
+            compatibility.check_same_run(of_mix("a", "b"), now, "here")
+        now["config"]["allow_changed_mix"] = True
+        assert compatibility.check_same_run(of_mix("a", "b"), now, "here")
+    with pytest.raises(compatibility.CheckpointMismatchError) as error:
+        compatibility.check_same_run(of_mix("a"), of_mix("a", "b", seed=1, allow_changed_mix=True), "here")
+    assert str(error.value).splitlines()[1:] == ["config.seed: 0 in the checkpoint, 1 now"]
+
+
+def test_what_a_dataset_that_stays_is_may_not_change_with_the_mix():
+    now = of_mix("a", "b", allow_changed_mix=True)
+    now["config"]["datasets"]["a"] = now["config"]["datasets"]["a"] | {"batch_size": 4, "weight": 2.0}
+    now["heads"]["a"] = ["sit", "run"]
+    with pytest.raises(compatibility.CheckpointMismatchError) as error:
+        compatibility.check_same_run(of_mix("a"), now, "here")
+    assert str(error.value).splitlines()[1:] == [
+        "head a: class 0 is 'run' in the checkpoint, 'sit' now",
+        "config.datasets.a.batch_size: 8 in the checkpoint, 4 now",
+    ]
+
+
+def test_what_may_change_is_told():
+    meta = changed("config", "datasets", "a", "label_smoothing", value=0.1)
+    assert compatibility.check_same_run(META, meta, "here") == [
+        "config.datasets.a.label_smoothing: 0.0 in the checkpoint, 0.1 now"
+    ]
+
+
+def save(folder, accuracies, ema_decay=0.9):
+    """Checkpoints of a run, one for each accuracy; returns its trainer."""
+    trainer = small.Trainer(small.config(optimizer__ema_decay=ema_decay))
+    manager = saver.open_manager(str(folder), keep=1, best_metric="mean_top1", save_timeout_s=60)
+    for accuracy in accuracies:
+        trainer("video")
+        saver.start_save(manager, trainer.state, META, None if accuracy is None else {"mean_top1": accuracy})
+    manager.close()
+    return trainer
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+def test_every_leaf_comes_back_bit_for_bit_on_another_mesh(tmp_path, ema_decay):
+    trainer = save(tmp_path, [0.5], ema_decay)
+    other = small.Trainer(small.config(optimizer__ema_decay=ema_decay, mesh__fsdp=4, mesh__tensor=2, mesh__data=1))
+    found, saved = restore.restore_newest(
+        str(tmp_path), lambda saved: restore.abstract_state(other.state, other.shardings), META, set_aside=False
+    )
+    assert {key: saved[key] for key in META} == META
+    assert jax.tree.structure(found) == jax.tree.structure(trainer.state)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(found), jax.device_get(trainer.state))
+    assert jax.tree.map(lambda x: x.sharding, found) == other.shardings
+
+
+def test_latest_and_best_are_kept(tmp_path):
+    save(tmp_path, [0.2, 0.9, 0.4, None])
+    kept = {int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()}
+    assert kept == {2, 4}

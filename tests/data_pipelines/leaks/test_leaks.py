@@ -1,0 +1,248 @@
+"""Leaks are found by origin, file and content, are no others, and are left out of training in a way that resumes."""
+
+import dataclasses
+import io
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image, ImageFilter
+
+from data_pipelines.leaks import alignment, facts, perceptual, search
+from data_pipelines.prepare import build, schema
+from data_pipelines.stream import pipeline, records
+
+FPS = 8.0
+
+
+class Clips(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Clips that a test makes: (frames, facts) of each; `source` is their number."""
+
+    name = "clips"
+    VERSION = tfds.core.Version("1.0.0")
+
+    def __init__(self, *, train, validation=(), **kwargs):
+        self._clips = {"train": train, **({"validation": validation} if validation else {})}
+        super().__init__(**kwargs)
+
+    def _info(self):
+        return schema.info(self, ["a"], "video", "Clips of a test.")
+
+    def _split_generators(self, dl_manager):
+        return {split: self._generate_examples(clips) for split, clips in self._clips.items()}
+
+    def _generate_examples(self, clips):
+        for i, (frames, given) in enumerate(clips):
+            example = schema.example(frames, "a", str(i), "", FPS, len(frames))
+            yield f"{i:06d}", example | given
+
+
+def make(folder, train, validation=()) -> dict[str, records.Split]:
+    """Split -> opened split of these clips."""
+    builder = Clips(data_dir=str(folder), train=train, validation=validation)
+    build.build_records(builder)
+    return {split: records.open_split("clips", split, str(folder)) for split in builder.info.splits}
+
+
+def numbers(split: records.Split) -> np.ndarray:
+    """Index in the split -> number of the clip, which TFDS shuffled."""
+    known = facts.load_facts(split)
+    return np.array([int(known.text("source", i)) for i in range(len(known))])
+
+
+def found_between(validation: records.Split, training: records.Split) -> search.Leaks:
+    names = {"v": "frames", "t": "frames"}
+    (found,) = search.find_leaks({"t": training}, {"v": validation}, names, measure=True)
+    return found
+
+
+def pairs_of(found: search.Leaks, kind: str, validation, training) -> set[tuple[int, int]]:
+    a, b = numbers(validation), numbers(training)
+    return {(int(a[i]), int(b[j])) for i, j in found.by[kind]}
+
+
+def jpeg(frame: np.ndarray, quality: int = 90) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(frame).save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def scene(rng: np.random.Generator, num_frames: int = 12, size_px: int = 48) -> np.ndarray:
+    """Patches that drift over a cloudy background, as uint8 [T, H, W, 3]: each clip another."""
+    cloud = rng.normal(size=(6, 6)).astype(np.float32)
+    background = np.asarray(Image.fromarray(cloud).resize((size_px, size_px), Image.Resampling.BICUBIC))
+    frames = np.repeat((128 + 30 * background)[None], num_frames, 0)
+    y, x = np.mgrid[:size_px, :size_px]
+    for _ in range(3):
+        start, end = rng.uniform(0.1, 0.9, (2, 2)) * size_px
+        width, level, period = rng.uniform(3, 8), rng.uniform(-90, 90), rng.uniform(4, 12)
+        for t in range(num_frames):
+            cy, cx = start + (end - start) * t / num_frames + 3 * np.sin(t * 2 * np.pi / period)
+            frames[t] += level * np.exp(-((y - cy) ** 2 + (x - cx) ** 2) / width**2)
+    return np.repeat(np.clip(frames, 0, 255).astype(np.uint8)[..., None], 3, -1)
+
+
+def reencoded(frames: np.ndarray, rng: np.random.Generator) -> list[bytes]:
+    """The clip as others would have it: from a little later on, a border cut off, another size, brightness, quality."""
+    size_px = frames.shape[1]
+    top, left, bottom, right = rng.integers(0, 2, 4)
+    new_px, gain, lift = int(rng.integers(40, 72)), rng.uniform(0.85, 1.15), rng.uniform(-12, 12)
+    copies = []
+    for frame in frames[rng.integers(0, 2) :]:
+        image = Image.fromarray(frame[top : size_px - bottom, left : size_px - right]).resize((new_px, new_px))
+        image = image.filter(ImageFilter.GaussianBlur(0.3))
+        bright = np.clip(np.asarray(image, np.float32) * gain + lift, 0, 255).astype(np.uint8)
+        copies.append(jpeg(bright, int(rng.integers(35, 80))))
+    return copies
+
+
+def plain(frames: np.ndarray) -> tuple[list[bytes], dict]:
+    return [jpeg(frame) for frame in frames], {}
+
+
+def of_youtube(rng, source_id: str, start_s: float, end_s: float) -> tuple[list[bytes], dict]:
+    frames, _ = plain(scene(rng, num_frames=2))
+    return frames, {"source_id": source_id, "source_start_s": start_s, "source_end_s": end_s}
+
+
+def test_one_original_is_a_leak_where_its_times_overlap(tmp_path):
+    rng = np.random.default_rng(0)
+    stored = [("aaaaaaaaaaa", 10, 20), ("bbbbbbbbbbb", 0, 0), ("", 0, 10), ("aaaaaaaaaaa", 30, 40)]
+    wanted = [("aaaaaaaaaaa", 15, 25), ("aaaaaaaaaaa", 20, 30), ("bbbbbbbbbbb", 5, 15), ("", 0, 10)]
+    train = make(tmp_path / "t", [of_youtube(rng, *given) for given in stored])["train"]
+    val = make(tmp_path / "v", [of_youtube(rng, *given) for given in wanted])["train"]
+    found = found_between(val, train)
+    assert pairs_of(found, "origin", val, train) == {(0, 0), (2, 1)}  # 20 to 30 touches both, and overlaps neither
+    assert found.other_moments == 3
+    assert not len(found.by["file"]) and not len(found.by["content"])
+
+
+def test_equal_files_are_found_by_their_hash_and_told_once(tmp_path):
+    rng = np.random.default_rng(1)
+    clips = [(frames, {"source_sha256": f"{i:064d}"}) for i, (frames, _) in enumerate(plain(scene(rng)) for _ in "ab")]
+    both = [make(tmp_path / name, clips[first:])["train"] for name, first in (("v", 0), ("t", 1))]
+    found = found_between(*both)
+    assert pairs_of(found, "file", *both) == {(1, 0)}
+    assert len(found.pairs) == 1  # by content as well, but already told
+    (line,) = search.report_lines([found.summary()])
+    assert "1 validation examples of v stand in the training set of t as 1 (1 by file)" in line
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    """Splits of 60 validation clips, and of 300 training clips of which 0..39 are re-encoded from validation's."""
+    rng = np.random.default_rng(2)
+    folder = tmp_path_factory.mktemp("planted")
+    val = [scene(rng) for _ in range(60)]
+    train = [(reencoded(frames, rng), {}) for frames in val[:40]] + [plain(scene(rng)) for _ in range(260)]
+    return make(folder / "v", [plain(frames) for frames in val])["train"], make(folder / "t", train)["train"]
+
+
+def test_reencoded_copies_are_found_and_nothing_else(planted):
+    found = pairs_of(found_between(*planted), "content", *planted)
+    assert found <= {(i, i) for i in range(40)}
+    assert len(found) >= 0.99 * 40
+
+
+def test_what_was_found_is_kept(planted, monkeypatch):
+    before = found_between(*planted)
+    monkeypatch.setattr(perceptual, "similar_clips", None)
+    monkeypatch.setattr(facts, "_measure_shard", None)
+    np.testing.assert_array_equal(found_between(*planted).pairs, before.pairs)
+
+
+def test_leaks_are_left_out_of_training_in_every_epoch_on_any_number_of_hosts(planted, dataset):
+    val, train = planted
+    found = found_between(val, train)
+    left = search.exclude({"t": train}, [found])["t"]
+    assert left.num_examples == 300 - len(np.unique(found.pairs[:, 1])) and left.num_excluded == 300 - left.num_examples
+    assert left.fingerprint != train.fingerprint
+    dataset.canvas_px, epoch = (72, 72), -(-left.num_examples // 8)
+
+    def indices(**hosts):
+        with pipeline.train_stream(left, dataset, name="t", seed=0, first_batch=0, **hosts) as stream:
+            return np.stack([next(stream)["index"] for _ in range(epoch)])
+
+    whole = indices()
+    assert sorted(whole.ravel()[: left.num_examples]) == list(range(left.num_examples))
+    halves = [indices(host_index=i, host_count=2) for i in range(2)]
+    np.testing.assert_array_equal(np.concatenate(halves, axis=1), whole)
+    kept = set(zip(left.shards.tolist(), left.offsets.tolist(), strict=True))
+    assert not kept & {(int(train.shards[i]), int(train.offsets[i])) for i in found.pairs[:, 1]}
+
+
+def test_nothing_left_is_refused_and_nothing_excluded_changes_nothing(numbered):
+    assert records.exclude(numbered, []) is numbered
+    with pytest.raises(ValueError, match="all 97 examples of 'numbered' 'train' would be left out"):
+        records.exclude(numbered, np.arange(97))
+
+
+def test_other_leaks_give_another_fingerprint(numbered):
+    assert len({records.exclude(numbered, indices).fingerprint for indices in ([], [1], [2], [1, 2])}) == 4
+    assert records.exclude(numbered, [2, 1, 2]).fingerprint == records.exclude(numbered, [1, 2]).fingerprint
+
+
+def test_digits_of_the_demo_are_compared_and_have_no_leaks(digits_dir):
+    names = {config: f"digits/{config}" for config in ("appearance", "motion", "images")}
+    splits = {
+        split: {name: records.open_split(builder, split, digits_dir) for name, builder in names.items()}
+        for split in ("train", "validation")
+    }
+    found = search.find_leaks(splits["train"], splits["validation"], dict.fromkeys(names, "frames"), measure=False)
+    assert [(leak.validation, leak.training) for leak in found] == [("appearance", "motion"), ("motion", "appearance")]
+    assert not sum(len(leak.pairs) for leak in found)
+    lines = search.report_lines([pair.summary() for pair in found])
+    assert any("pictures below 32 px are compared by origin and file alone" in line for line in lines)
+
+
+def test_large_data_that_is_not_measured_is_not_compared_and_that_is_said(planted, monkeypatch, tmp_path):
+    monkeypatch.setattr(facts, "QUICK_BYTES", 0)
+    fresh = make(tmp_path, [plain(scene(np.random.default_rng(4)))])["train"]
+    (found,) = search.find_leaks({"t": fresh}, {"v": planted[0]}, {"t": "frames", "v": "frames"}, measure=False)
+    assert not len(found.pairs)
+    assert "clips is not measured; `python -m data_pipelines.doctor clips` measures it" in found.unchecked
+
+
+def test_another_take_of_a_movement_is_not_the_same_clip():
+    rng = np.random.default_rng(5)
+    first = alignment.Clip(_thumbs(scene(rng, 24)), FPS)
+    assert alignment.compare(
+        first, dataclasses.replace(first, thumbs=first.thumbs + rng.normal(0, 2, (24, 32, 32)))
+    ).same
+    background = first.thumbs.mean(0)
+    other_take = background + (first.thumbs - background)[rng.permutation(24)]
+    assert not alignment.compare(first, alignment.Clip(other_take, FPS)).same
+    assert not alignment.compare(first, alignment.Clip(first.thumbs[:, :, ::-1], FPS)).same
+
+
+def _thumbs(frames: np.ndarray) -> np.ndarray:
+    images = [Image.fromarray(frame).convert("L").resize((32, 32), Image.Resampling.BOX) for frame in frames]
+    return np.stack([np.asarray(image, np.float32) for image in images])
+
+
+def test_hashes_within_five_bits_are_always_found():
+    rng = np.random.default_rng(6)
+    stored = rng.integers(0, 1 << 63, 2000, np.uint64)
+    flips = np.array(
+        [np.bitwise_or.reduce(np.uint64(1) << rng.permutation(63)[:5].astype(np.uint64)) for _ in range(300)]
+    )
+    wanted = perceptual.Hashes(stored[:300] ^ flips, np.arange(300))
+    pairs = perceptual.similar_clips(wanted, perceptual.Hashes(stored, np.arange(2000)))
+    assert pairs.tolist() == [[i, i] for i in range(300)]
+
+
+def test_black_frames_have_no_hash():
+    assert not len(perceptual.frame_hashes(np.zeros((3, 32, 32))))
+
+
+@pytest.mark.slow
+def test_none_of_ten_thousand_distinct_clips_is_called_a_leak(tmp_path):
+    """100 validation clips, all copied into 10,000 distinct training clips."""
+    rng = np.random.default_rng(7)
+    val = [scene(rng, 8, 40) for _ in range(100)]
+    train = [(reencoded(frames, rng), {}) for frames in val]
+    train += [plain(scene(rng, 8, 40)) for _ in range(10_000)]
+    both = make(tmp_path / "v", [plain(frames) for frames in val])["train"], make(tmp_path / "t", train)["train"]
+    found = pairs_of(found_between(*both), "content", *both)
+    assert found <= {(i, i) for i in range(100)}
+    assert len(found) >= 99

@@ -1,0 +1,63 @@
+"""Losses and accuracies: what pads a batch weighs nothing, and ties and NaN are no hits by accident."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cover_jax.evaluation import metrics
+from cover_jax.training import train_step
+
+
+def test_cross_entropy_against_numbers_by_hand():
+    logits = jnp.log(jnp.array([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1]]))
+    total, count = train_step.weighted_cross_entropy(
+        logits, jax.nn.one_hot(jnp.array([0, 1]), 3), jnp.array([1.0, 2.0])
+    )
+    np.testing.assert_allclose([total, count], [np.log(2) + 2 * np.log(1 / 0.8), 3.0], rtol=1e-6)
+
+
+def test_a_masked_example_equals_a_dropped_one():
+    logits, targets = jax.random.normal(jax.random.key(0), (4, 5)), jax.nn.one_hot(jnp.arange(4), 5)
+    masked = train_step.weighted_cross_entropy(logits.at[3].set(jnp.nan), targets, jnp.array([1.0, 1, 1, 0]))
+    dropped = train_step.weighted_cross_entropy(logits[:3], targets[:3], jnp.ones(3))
+    np.testing.assert_array_equal(masked, dropped)
+
+
+def test_top_k_hits():
+    scores = jnp.array([[0.1, 0.5, 0.4], [0.1, 0.5, 0.4], [0.1, 0.5, 0.4]])
+    label = jnp.array([0, 1, 2])
+    np.testing.assert_array_equal(metrics.top_k_hits(scores, label, 1), [0, 1, 0])
+    np.testing.assert_array_equal(metrics.top_k_hits(scores, label, 2), [0, 1, 1])
+    np.testing.assert_array_equal(metrics.top_k_hits(scores, label, 5), [1, 1, 1])
+
+
+def test_equal_scores_are_a_hit_for_one_class_only():
+    assert metrics.top_k_hits(jnp.zeros((4, 4)), jnp.arange(4), 1).sum() == 1
+
+
+def test_nan_scores_are_no_hits():
+    assert metrics.top_k_hits(jnp.full((2, 4), jnp.nan), jnp.array([0, 3]), 5).sum() == 0
+
+
+def test_sums_are_merged_and_divided_last():
+    total = metrics.merge({"a": (1.0, 2.0)}, {"a": (2.0, 1.0), "b": (1.0, 0.0)})
+    assert total == {"a": (3.0, 3.0), "b": (1.0, 0.0)}
+    values = metrics.divide(total)
+    assert values["a"] == 1.0
+    assert np.isnan(values["b"])
+
+
+@pytest.fixture
+def predictions():
+    label, top1, hit5 = np.array([[0, 0, 0, 1, 2], [0, 0, 1, 1, 0], [1, 1, 1, 1, 0]])
+    sure = np.full(5, 0.5, np.float32)
+    return metrics.Predictions(np.arange(5), label, top1, hit5, label_probability=sure, top1_probability=sure)
+
+
+def test_accuracies(predictions):
+    assert predictions.accuracies == pytest.approx({"top1": 0.6, "top5": 0.8, "mean_class": (2 / 3 + 1 + 0) / 3})
+
+
+def test_confusion(predictions):
+    np.testing.assert_array_equal(predictions.confusion(4), [[2, 1, 0, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]])

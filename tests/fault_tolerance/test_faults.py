@@ -1,0 +1,212 @@
+"""Real faults on the real command: what it promises, its exit codes and its last lines (cover_jax/FAULTS.md)."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+
+import pytest
+
+from cover_jax import errors
+from tests.helpers import jobs
+from tests.helpers.jobs import completed, fill, fingerprints, has_stacks, saved_steps, steps_done
+
+pytestmark = pytest.mark.slow
+
+END_S = 10  # from a fault on one host to the end of all
+STEP_S = 20
+KILLS = 20
+SIGNALS = 10
+LAST = 8  # steps of tests/helpers/tiny_config.py
+ENDLESS = "--config.steps=100000"
+SHARDED = "--config.mesh.fsdp=2"  # so that each of two hosts writes half of a checkpoint
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    return jobs.Jobs(tmp_path_factory.mktemp("jobs")).start
+
+
+@pytest.fixture(scope="module")
+def undisturbed(start, tmp_path_factory):
+    """The workdir of two processes that nothing happened to."""
+    workdir = tmp_path_factory.mktemp("undisturbed")
+    with start(workdir, SHARDED, hosts=2) as job:
+        assert job.codes() == [errors.DONE] * 2, job.all_printed()
+    return workdir
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_an_exception_on_one_host_ends_all_and_is_the_last_line_of_each(start, tmp_path, failing):
+    with start(tmp_path, hosts=2, orders={failing: {"raise_at": 3}}) as job:
+        job.until_printed("step 3/8")
+        assert job.codes(within_s=END_S) == [errors.FAILED] * 2
+        for host in range(2):
+            assert job.last_line(host) == f"error on host {failing}: OSError: nothing can be read at step 3"
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_host_that_is_killed_ends_all_at_once_and_the_same_command_goes_on_without_a_wait(start, tmp_path, killed):
+    with start(tmp_path, ENDLESS, hosts=2) as job:
+        job.until(lambda: len(saved_steps(tmp_path)) > 1)
+        job.processes[killed].kill()
+        assert job.codes([1 - killed], within_s=END_S) == [errors.LOST_PEER]
+        assert f"error: host {killed} has gone without a word" in job.last_line(1 - killed)
+    reached = saved_steps(tmp_path)[-1]
+    with start(tmp_path, f"--config.steps={reached + 1}", hosts=2) as job:
+        assert job.codes() == [errors.DONE] * 2, job.all_printed()
+        assert f"continuing from {tmp_path}/checkpoints/{reached}" in job.printed()
+        assert "waiting" not in job.printed()
+
+
+def test_a_second_job_in_a_workdir_is_refused_and_evaluating_leaves_it_alone(start, tmp_path):
+    with start(tmp_path, orders={0: {"hang_at": 3}}) as holder:
+        holder.until_printed("step 3/8")
+        holder.until(lambda: saved_steps(tmp_path) == [2])
+        half_written = tmp_path / "checkpoints" / "4.orbax-checkpoint-tmp-0"
+        half_written.mkdir()
+        with start(tmp_path) as second:
+            assert second.codes() == [errors.IN_USE], second.printed()
+            assert f"in use by process {holder.processes[0].pid} on " in second.last_line()
+        with start(tmp_path, "--mode=evaluate") as beside:
+            assert beside.codes() == [errors.DONE], beside.printed()
+            assert "validation after 2 steps" in beside.printed()
+        assert half_written.exists()
+        holder.processes[0].kill()
+    with start(tmp_path) as third:
+        assert third.codes() == [errors.DONE], third.printed()
+    assert saved_steps(tmp_path)[-1] == LAST and not half_written.exists()
+
+
+def test_a_reader_that_hangs_ends_all_with_stacks(start, tmp_path):
+    with start(tmp_path, f"--config.timeouts.step_s={STEP_S}", hosts=2, orders={1: {"hang_at": 3}}) as job:
+        job.until_printed("step 3/8")
+        assert job.codes(within_s=STEP_S + END_S) == [errors.HUNG] * 2
+        for host in range(2):
+            assert has_stacks(job.printed(host))
+            assert f"config.timeouts.step_s={STEP_S}" in job.last_line(host)
+
+
+def test_a_host_that_stands_still_ends_the_others_with_stacks(start, tmp_path):
+    in_steps = "--config.checkpoint_every_steps=100000"  # what stands still is a step, and not a save
+    with start(tmp_path, f"--config.timeouts.step_s={STEP_S}", ENDLESS, in_steps, hosts=2) as job:
+        job.until_printed("step 5/")
+        job.processes[0].send_signal(signal.SIGSTOP)
+        assert job.codes([1], within_s=STEP_S + END_S) == [errors.HUNG]
+        assert has_stacks(job.printed(1)) and "hung: a step" in job.last_line(1)
+        job.processes[0].send_signal(signal.SIGCONT)
+        assert job.codes([0], within_s=END_S)[0] in (errors.HUNG, errors.LOST_PEER)
+
+
+@pytest.mark.parametrize("absent", [0, 1])
+def test_a_host_that_finds_no_other_ends_and_says_so(start, tmp_path, absent):
+    with start(tmp_path, "--config.timeouts.connect_s=3", hosts=2, absent=[absent]) as job:
+        assert job.codes() == [errors.HUNG]
+        assert "hung: finding the other hosts took longer than config.timeouts.connect_s=3" in job.last_line()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    try:
+        with jobs.small_disk(tmp_path / "disk", "40m") as folder:
+            yield folder
+    except PermissionError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("hosts", [1, 2])
+def test_a_full_disk_is_named_and_training_goes_on_until_there_is_space(start, small_disk, hosts):
+    workdir = small_disk / "run"
+    flags = (ENDLESS, "--config.timeouts.save_s=60", "--config.compilation_cache=False", *[SHARDED] * (hosts - 1))
+    with start(workdir, *flags, hosts=hosts) as job:
+        job.until(lambda: bool(saved_steps(workdir)))
+        filler = fill(small_disk)
+        job.until(lambda: job.printed().count("could not be saved") >= 2)  # the second: full before it began
+        intact = saved_steps(workdir)[-1]
+        assert "No space left on device" in job.all_printed() and "training goes on" in job.printed()
+        filler.unlink()
+        job.until(lambda: saved_steps(workdir)[-1] > intact + 4)
+        job.processes[0].terminate()
+        assert job.codes() == [errors.PREEMPTED] * hosts, job.all_printed()
+
+
+LIMITED = {"largest_file_bytes": 300_000}  # a state is in one file or in two, both larger; what is printed is not
+
+
+def test_a_last_save_that_fails_is_an_exit_code(start, tmp_path):
+    with start(tmp_path, "--config.compilation_cache=False", orders={0: LIMITED}) as job:
+        assert job.codes() == [errors.NOT_SAVED], job.printed()
+        assert job.printed().count("could not be saved") >= LAST / 2 and f"step {LAST}/{LAST}" in job.printed()
+        assert job.printed().count("Traceback") < 10 * LAST / 2  # one of each layer of orbax
+        assert f"error: the checkpoint of step {LAST} could not be saved: " in job.last_line()
+    assert saved_steps(tmp_path) == []
+
+
+def test_a_host_that_cannot_write_is_named_on_all(start, tmp_path):
+    flags = ("--config.timeouts.save_s=60", "--config.checkpoint_every_steps=6", "--config.compilation_cache=False")
+    with start(tmp_path, SHARDED, *flags, hosts=2, orders={1: LIMITED}) as job:
+        assert job.codes() == [errors.NOT_SAVED] * 2, job.all_printed()
+        assert f"step {LAST}/{LAST}" in job.printed(0)
+        assert "File too large" in job.printed(1) and "host 1" in job.last_line(1)
+    assert saved_steps(tmp_path) == []
+
+
+# What must have been printed before the signal, or how many steps been done, and how long before at most.
+MOMENTS = (("Gloo", 3.0), ("compiling", 2.0), (1, 1.0), (2, 0.2), (3, 0.5), (4, 0.5))
+
+
+def test_sigterm_in_any_phase_saves_one_step_on_all_and_loses_none(start, tmp_path):
+    rng = random.Random(0)
+    for number in range(SIGNALS):
+        moment, at_most_s = MOMENTS[number % len(MOMENTS)]
+        with start(tmp_path, ENDLESS, SHARDED, "--config.eval_every_steps=4", hosts=2) as job:
+            if isinstance(moment, str):
+                job.until_printed(moment)
+            else:
+                job.until(lambda: steps_done(job) >= moment)  # noqa: B023 - called at once
+            time.sleep(rng.uniform(0, at_most_s))
+            job.processes[rng.randrange(2)].terminate()
+            assert job.codes() == [errors.PREEMPTED] * 2, f"{moment}\n{job.all_printed()}"
+            last = saved_steps(tmp_path)[-1]
+            assert last >= completed(job.printed()), moment
+            assert f"SIGTERM: step {last} is saved" in job.printed(), moment
+
+
+def test_ctrl_c_on_one_host_ends_all(start, tmp_path):
+    with start(tmp_path, ENDLESS, hosts=2) as job:
+        job.until(lambda: steps_done(job) >= 1)
+        job.processes[1].send_signal(signal.SIGINT)
+        assert job.codes(within_s=END_S) == [errors.INTERRUPTED] * 2, job.all_printed()
+        assert all(job.last_line(host).startswith("error on host 1: interrupted") for host in range(2))
+
+
+def test_sigterm_ends_an_evaluation_as_it_ends_any_process(start, undisturbed):
+    with start(undisturbed, SHARDED, "--mode=evaluate", hosts=2) as job:
+        job.until_printed("Gloo", host=1)
+        job.processes[1].terminate()
+        assert job.codes() == [errors.LOST_PEER, -signal.SIGTERM], job.all_printed()
+
+
+def test_killed_again_and_again_ends_bit_for_bit_the_same(start, undisturbed, tmp_path):
+    rng, kills, expected = random.Random(1), 0, fingerprints(undisturbed, LAST)
+    while kills < KILLS:
+        with start(tmp_path, SHARDED, hosts=2) as job:
+            next_step = max(saved_steps(tmp_path), default=0) + 1
+            moment = rng.choice(["Gloo", "compiling", *(f"step {step}/" for step in range(next_step, LAST + 1))])
+            while moment not in job.printed() and all(process.poll() is None for process in job.processes):
+                time.sleep(0.01)
+            time.sleep(rng.uniform(0, 0.3))
+            for host in rng.sample(range(2), rng.choice([1, 2])):
+                job.processes[host].send_signal(signal.SIGKILL)
+            codes = job.codes()
+            kills += -signal.SIGKILL in codes
+            assert set(codes) <= {-signal.SIGKILL, errors.LOST_PEER, errors.DONE}, job.all_printed()
+        if saved_steps(tmp_path)[-1:] == [LAST]:
+            assert fingerprints(tmp_path, LAST) == expected
+            for step in saved_steps(tmp_path)[1:]:  # and once more, from a checkpoint before
+                subprocess.run(["rm", "-r", tmp_path / "checkpoints" / str(step)], check=True)
+    with start(tmp_path, SHARDED, hosts=2) as job:
+        assert job.codes() == [errors.DONE] * 2, job.all_printed()
+    assert fingerprints(tmp_path, LAST) == expected
+    assert not os.listdir(tmp_path / "checkpoints")[2:], "something is left half-written"

@@ -1,0 +1,105 @@
+"""`python -m tests.host ORDERS FLAGS`: cover_jax.main, that also writes down what it trains on, or meets with a fault.
+
+ORDERS is JSON: "record", the file for a line of JSON a row of each training batch that this host's devices hold;
+"sigterm_at", "raise_at" or "hang_at", the step before which this process gets that; "poison_at", the step for which
+this host's rows weigh NaN; "largest_file_bytes", as RLIMIT_FSIZE.
+
+Programs start together: on CPUs, hosts that compile for more than 30 s longer than others are given up by Gloo.
+"""
+
+import hashlib
+import itertools
+import json
+import os
+import resource
+import signal
+import sys
+import time
+
+import jax
+import numpy as np
+from absl import app
+from jax._src import cache_key
+from orbax.checkpoint import multihost
+
+from cover_jax import main
+from cover_jax.config import flags as cover_flags
+from cover_jax.parallel import compilation, sharding
+from data_pipelines.stream import mixture
+
+# After the signal, steps are as slow as those of large models: hosts need a few seconds to agree on one.
+STEP_AFTER_SIGTERM_S = 1.0
+
+_programs = itertools.count()
+
+
+class Host:
+    """Stands between the training loop and what it calls."""
+
+    def __init__(
+        self, record: str = os.devnull, sigterm_at: int | None = None, raise_at: int | None = None,
+        hang_at: int | None = None, poison_at: int | None = None, largest_file_bytes: int | None = None,
+    ):  # fmt: skip
+        if largest_file_bytes is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file_bytes, largest_file_bytes))
+        self._record = open(record, "w")  # noqa: SIM115 - until the process ends
+        self._sigterm_at, self._raise_at, self._hang_at = sigterm_at, raise_at, hang_at
+        self._poison_at = poison_at
+        self._at, self._put_batch = mixture.Mixture.at, sharding.put_batch
+        self._step, self._expected = 0, []
+        mixture.Mixture.at = lambda mix, step: self.at(mix, step)
+        sharding.put_batch = self.put_batch
+
+    def at(self, mix, step):
+        if step == self._raise_at:
+            raise OSError(f"nothing can be read at step {step}")
+        if step == self._hang_at:
+            time.sleep(10_000)
+        if step == self._sigterm_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        if self._sigterm_at is not None and step >= self._sigterm_at:
+            time.sleep(STEP_AFTER_SIGTERM_S)
+        found = self._at(mix, step)
+        self._step, self._expected = step, list(found)
+        return found
+
+    def put_batch(self, batch, mesh):
+        if self._expected and self._step == self._poison_at:
+            batch = batch | {"weight": batch["weight"] * np.nan}
+        arrays = self._put_batch(batch, mesh)
+        if self._expected:  # else it is evaluation that asks
+            name = self._expected.pop(0)
+            for key, array in arrays.items():
+                for shard in array.addressable_shards:
+                    self._write(name, key, shard)
+        return arrays
+
+    def _write(self, name, key, shard):
+        first = shard.index[0].start or 0
+        for row, value in enumerate(shard.data.__array__(), first):
+            digest = hashlib.sha1(value.tobytes()).hexdigest()
+            self._record.write(json.dumps([[self._step, name, key, row], digest]) + "\n")
+        self._record.flush()
+
+
+def jit_and_wait(function, _jit=compilation.jit, **arguments):
+    """compilation.jit, but every host compiles before any runs."""
+    jitted, compiled = _jit(function, **arguments), {}
+
+    def call(*args):
+        key = str(jax.tree.map(lambda x: (jax.typeof(x), getattr(x, "sharding", None)), args))
+        if key not in compiled:
+            compiled[key] = jitted.lower(*args).compile()
+            multihost.sync_global_processes(f"compiled {next(_programs)}")
+        return compiled[key](*args)
+
+    return call
+
+
+if __name__ == "__main__":
+    # On CPUs the key of a compiled program differs between processes, and only the first one's are kept: all others
+    # would compile at every start. They are the same programs.
+    cache_key._hash_accelerator_config = cache_key._hash_devices
+    compilation.jit = jit_and_wait
+    Host(**json.loads(sys.argv.pop(1)))
+    app.run(main.main, flags_parser=cover_flags.parse_flags)

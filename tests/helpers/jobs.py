@@ -1,0 +1,178 @@
+"""Jobs of one or more processes of the command itself, in tiny, for tests that do something to them."""
+
+import contextlib
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from data_pipelines.builders import digits
+from data_pipelines.prepare import build
+
+TIMEOUT_S = 500  # on a machine that has much else to do
+QUICK_TO_COMPILE = "--xla_backend_optimization_level=0"  # XLA_FLAGS: programs run for seconds, or less
+
+
+class Job:
+    """Running processes, each with its output in a file."""
+
+    def __init__(self, commands: list[list[str]], env: dict, folder: pathlib.Path):
+        self.outputs = [folder / f"printed{host}" for host in range(len(commands))]
+        self.processes, self.started = [], time.monotonic()
+        for command, output in zip(commands, self.outputs, strict=True):
+            with output.open("w") as file:
+                self.processes.append(subprocess.Popen(command, env=env, stdout=file, stderr=subprocess.STDOUT))
+
+    def printed(self, host: int = 0) -> str:
+        return self.outputs[host].read_text()
+
+    def all_printed(self) -> str:
+        return "\n".join(f"[{host}] {self.printed(host)}" for host in range(len(self.outputs)))
+
+    def last_line(self, host: int = 0) -> str:
+        return self.printed(host).rstrip().splitlines()[-1]
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Waits for something that happens while all run."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while True:
+            alive = [process.poll() is None for process in self.processes]  # before: one may end as it happens
+            if condition():
+                return
+            assert all(alive) and time.monotonic() < deadline, self.all_printed()
+            time.sleep(0.02)
+
+    def until_printed(self, text: str, host: int = 0) -> None:
+        self.until(lambda: text in self.printed(host))
+
+    def codes(self, hosts: list[int] | None = None, within_s: float = TIMEOUT_S) -> list[int]:
+        """Waits for the end; the exit codes."""
+        hosts = range(len(self.processes)) if hosts is None else hosts
+        deadline = time.monotonic() + within_s
+        while any(self.processes[host].poll() is None for host in hosts):
+            assert time.monotonic() < deadline, f"still running after {within_s} s\n{self.all_printed()}"
+            time.sleep(0.02)
+        return [self.processes[host].returncode for host in hosts]
+
+    def kill(self) -> None:
+        for process in self.processes:
+            process.send_signal(signal.SIGCONT)
+            process.kill()
+            process.wait()
+
+
+class Jobs:
+    """Starts jobs that share their data and their compiled programs."""
+
+    def __init__(self, folder: pathlib.Path, datasets: tuple[str, ...] = ("images",)):
+        self._folder, self._count, self._datasets = folder, 0, datasets
+        self.data_dir = folder / "data"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(digits, "CLIPS", dict.fromkeys(datasets, {"train": 96, "validation": 16}))
+            for name in datasets:
+                build.prepare_if_self_contained(f"digits/{name}", str(self.data_dir))
+
+    @contextlib.contextmanager
+    def start(self, workdir, *flags: str, hosts: int = 1, absent=(), orders=None, env=()) -> Iterator[Job]:
+        """Processes that train; what still runs at the end is killed.
+
+        Args:
+            absent: hosts that are not started.
+            orders: what tests/helpers/host.py is to do to a host.
+            env: more variables of the environment.
+        """
+        self._count += 1
+        folder = self._folder / f"job{self._count}"
+        folder.mkdir()
+        reserved, address = reserve_address()
+        environment = os.environ | {
+            "JAX_NUM_CPU_DEVICES": str(2 // hosts), "JAX_COORDINATOR_BIND_ADDRESS": address, "PYTHONUNBUFFERED": "1",
+            "JAX_COMPILATION_CACHE_DIR": str(self._folder / "cache"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "XLA_FLAGS": QUICK_TO_COMPILE, **dict(env),
+        }  # fmt: skip
+        commands = []
+        for host in sorted(set(range(hosts)) - set(absent)):
+            together = [f"--coordinator={address}", f"--num_processes={hosts}", f"--process_id={host}"]
+            commands.append([
+                sys.executable, "-m", "tests.host", json.dumps((orders or {}).get(host, {})),
+                f"--config=tests/helpers/tiny_config.py:{','.join(self._datasets)}", f"--workdir={workdir}",
+                f"--config.data_dir={self.data_dir}",
+                *flags, *(together if hosts > 1 else []),
+            ])  # fmt: skip
+        job = Job(commands, environment, folder)
+        try:
+            yield job
+        finally:
+            job.kill()
+            reserved.close()
+
+
+def reserve_address() -> tuple[socket.socket, str]:
+    """A HOST:PORT for a coordinator on this machine, that nobody else is given while the socket is open."""
+    reserved = socket.socket()
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as gRPC's servers have it: they may bind it, too
+    reserved.bind(("127.0.0.1", 0))
+    return reserved, f"127.0.0.1:{reserved.getsockname()[1]}"
+
+
+def has_stacks(printed: str) -> bool:
+    """Of where the loop was."""
+    return "most recent call first" in printed and "loop.py" in printed
+
+
+def completed(printed: str) -> int:
+    """The last step that was said to be done."""
+    return max((int(step) for step in re.findall(r"^step (\d+)/", printed, re.MULTILINE)), default=0)
+
+
+def steps_done(job: Job) -> int:
+    """How many steps a job has done."""
+    return len(re.findall(r"^step \d+/", job.printed(), re.MULTILINE))
+
+
+@contextlib.contextmanager
+def small_disk(folder: pathlib.Path, size: str) -> Iterator[pathlib.Path]:
+    """`folder` is a file system of this size, such as "40m".
+
+    Raises:
+        PermissionError: only root may mount one.
+    """
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder]
+    mounted = subprocess.run(mount, capture_output=True, text=True)
+    if mounted.returncode:
+        raise PermissionError(f"cannot mount a small file system: {mounted.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def fill(folder: pathlib.Path) -> pathlib.Path:
+    """Leaves no space in the file system of `folder`; the file that takes it."""
+    path = folder / "filler"
+    with path.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(1 << 16))
+        except OSError:
+            return path
+
+
+def saved_steps(workdir: pathlib.Path) -> list[int]:
+    """Steps with a whole checkpoint."""
+    folder = workdir / "checkpoints"
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()) if folder.exists() else []
+
+
+def fingerprints(workdir: pathlib.Path, step: int) -> dict[str, str]:
+    """Of every leaf of the state."""
+    return json.loads((workdir / "checkpoints" / str(step) / "meta" / "metadata").read_text())["fingerprints"]

@@ -1,0 +1,117 @@
+"""Whole runs in this process, seconds long: `loop.train` on two small embedded datasets, with faults on the way."""
+
+import contextlib
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache as compilation_cache_lib
+
+from configs import demo
+from cover_jax.training import loop
+from data_pipelines.builders import digits
+from data_pipelines.prepare import build
+from data_pipelines.stream import records
+
+CLIPS = {name: {"train": 48, "validation": 8} for name in ("appearance", "motion", "images")}
+
+
+def prepare_data(data_dir: pathlib.Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(digits, "CLIPS", CLIPS)
+        for name in CLIPS:
+            build.prepare_if_self_contained(f"digits/{name}", str(data_dir))
+
+
+def damage(split: records.Split, indices: list[int]) -> None:
+    """Flips a bit in the data of these records."""
+    for i in indices:
+        with open(split.paths[split.shards[i]], "r+b") as file:
+            file.seek(split.offsets[i] + 60)
+            (byte,) = file.read(1)
+            file.seek(-1, 1)
+            file.write(bytes([byte ^ 4]))
+
+
+def config(data_dir: pathlib.Path, keep=("images", "motion"), **changes):
+    """The demo in tiny: 12 steps, one of the datasets in `keep` each, a checkpoint every 3.
+
+    `changes` have __ for each dot.
+    """
+    config = demo.get_config()
+    for name in set(config.datasets) - set(keep):
+        del config.datasets[name]
+    config.data_dir, config.plan, config.steps = str(data_dir), "interleave", 12
+    config.log_every_steps, config.checkpoint_every_steps, config.eval_every_steps = 1, 3, 1000
+    config.keep_checkpoints, config.optimizer.warmup_steps = 9, 1
+    config.input.leaks = "ignore"
+    for dataset in config.datasets.values():
+        dataset.batch_size = dataset.eval_batch_size = 8
+        dataset.eval_split = ""
+    config.datasets[keep[-1]].eval_split, config.best_metric = "validation", f"{keep[-1]}/top1"
+    config.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
+    return config
+
+
+class Killed(BaseException):
+    """Raised from an order; nothing catches it on its way out."""
+
+
+def by_path(tree) -> dict:
+    """As {"a/b": leaf}."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+class Intercepted:
+    """`loop.train` with an `order` that sees each step before it is taken.
+
+    Args:
+        order: (state, {dataset: batch on the devices}) -> the state to step from.
+
+    Attributes:
+        run: the `run.Run` of the last one.
+        taken: (step, dataset, indices of the examples) of each step that was taken, in order.
+    """
+
+    def __init__(self, order=lambda state, batches: state):
+        self._order, self.taken = order, []
+
+    def train(self, config, workdir):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loop, "_train_on", self._train_on(loop._train_on))
+            return loop.train(config, str(workdir))
+
+    def _train_on(self, original):
+        def train_on(run, state, *rest):
+            step_fn, self.run = run.step_fn, run
+
+            def step(state, on_device):
+                indices = {name: np.asarray(batch["index"]).tolist() for name, batch in on_device.items()}
+                with jax.transfer_guard("allow"):
+                    self.taken += [(int(state.step), name, found) for name, found in indices.items()]
+                    state = self._order(state, on_device)
+                return step_fn(state, on_device)
+
+            run.step_fn = step
+            try:
+                return original(run, state, *rest)
+            finally:
+                run.step_fn = step_fn
+
+        return train_on
+
+
+@contextlib.contextmanager
+def compilation_cache(folder: pathlib.Path):
+    """Inside, runs of equal configs compile once."""
+    before = jax.config.jax_compilation_cache_dir
+    settings = {"jax_compilation_cache_dir": str(folder), "jax_persistent_cache_min_compile_time_secs": 0}
+    for key, value in settings.items():
+        jax.config.update(key, value)
+    compilation_cache_lib.reset_cache()
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1)
+    compilation_cache_lib.reset_cache()
