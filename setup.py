@@ -53,6 +53,7 @@ setup(
         "beam": ["apache-beam>=2.77"],  # prepares datasets on clusters; the command `tfds` needs it as well
         "notebook": NOTEBOOK,
         "test": [
+            "import-linter>=2.17",  # the first that this contract was checked with
             "pytest>=8",
             "pytest-xdist>=3.8",
             "ruff>=0.17",
