@@ -1,6 +1,9 @@
 """TensorFlow as this package uses it: a reader on the host's CPU that never touches the accelerators."""
 
-import tensorflow as tf
+from data_pipelines import environment
+
+with environment.tensorflow_defaults():  # TensorFlow reads them now, and never again
+    import tensorflow as tf
 
 for _kind in ("GPU", "TPU"):
     tf.config.set_visible_devices([], _kind)
