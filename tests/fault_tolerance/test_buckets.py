@@ -207,6 +207,6 @@ def test_a_bucket_stays_one(tmp_path, monkeypatch):
 
 
 def test_without_google_s_client_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(restore.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(layout.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"gs://bucket/run: .*pip install -e '.\[gcs\]'"):
         layout.checkpoints_folder("gs://bucket/run")

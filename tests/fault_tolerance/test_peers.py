@@ -8,14 +8,14 @@ import pytest
 
 ABORT = """
 import ctypes, os, sys, threading, time
-from cover_jax import lifeline
+from cover_jax.fault_tolerance import peers
 
 def end_later():
     time.sleep(1)
     os._exit(47)
 
 if sys.argv[1:]:
-    lifeline._delay_aborts()
+    peers._delay_aborts()
 threading.Thread(target=end_later, daemon=True).start()
 ctypes.CDLL(None).abort()  # as a thread of a library, which does not hold the interpreter
 """

@@ -12,23 +12,24 @@ FULL = pathlib.Path("/dev/full")  # every write fails for lack of space
 
 GO_ON = """
 import sys
-from cover_jax import hosts, output
-output.never_fail()
-hosts.say("lost")
+from cover_jax.fault_tolerance import tolerant_io
+from cover_jax.parallel import hosts
+tolerant_io.tolerate_output_errors()
+hosts.print_on_host0("lost")
 print("lost", file=sys.stderr, flush=True)
 with open(sys.argv[1], "w") as done:
     done.write("went on")
 """
 END = """
-from cover_jax import lifeline, output
-output.never_fail()
-lifeline.end(47, "host 1 has gone")
+from cover_jax.fault_tolerance import peers, tolerant_io
+tolerant_io.tolerate_output_errors()
+peers.end(47, "host 1 has gone")
 """
 ORPHANS = """
 import asyncio, gc, sys
-from cover_jax import output
+from cover_jax.fault_tolerance import tolerant_io
 if sys.argv[1:]:
-    output.leave_out_orphans()
+    tolerant_io.hide_orphaned_errors()
 
 async def fail():
     raise OSError("orphan")

@@ -103,9 +103,9 @@ def test_nobody_waits_for_a_job_that_has_ended(tmp_path, state, capsys):
 
 HOLD = """
 import sys, time
-from cover_jax import exit_codes, lease
-lease.BEAT_S = 0.2
-with lease.hold(sys.argv[1]):
+from cover_jax.fault_tolerance import workdir_lease
+workdir_lease.BEAT_S = 0.2
+with workdir_lease.hold(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)
 """

@@ -10,12 +10,12 @@ COMPILE = """
 import sys, tempfile
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import SingleDeviceSharding
-from cover_jax import chips
 from cover_jax.models.kernels import divided_attention
+from cover_jax.plan import topologies
 
-chips.use_compiler_only(tempfile.mkdtemp())
+topologies.use_compiler_only(tempfile.mkdtemp())
 topology, frames, tokens, head_dim, axis = sys.argv[1], *map(int, sys.argv[2:5]), sys.argv[5]
-where = SingleDeviceSharding(chips.devices(topology)[0])
+where = SingleDeviceSharding(topologies.devices(topology)[0])
 qkv = jax.ShapeDtypeStruct((1, frames, tokens, 3 * 16 * head_dim), jnp.bfloat16, sharding=where)
 
 def loss(qkv):

@@ -239,15 +239,17 @@ def run_plan(folder, *arguments: str) -> subprocess.CompletedProcess:
 SLICES = """
 import tempfile
 from configs import common
-from cover_jax import chips, config, sharding
-chips.use_compiler_only(tempfile.mkdtemp())
-devices, mesh = chips.devices("v5e:4x4*2"), common.get_config().mesh
+from cover_jax.errors import ConfigError
+from cover_jax.parallel import sharding
+from cover_jax.plan import topologies
+topologies.use_compiler_only(tempfile.mkdtemp())
+devices, mesh = topologies.devices("v5e:4x4*2"), common.get_config().mesh
 mesh.fsdp = 8
 print([sorted({device.slice_index for device in row.flat}) for row in sharding.make_mesh(mesh, devices).devices])
 mesh.fsdp = 32
 try:
     sharding.make_mesh(mesh, devices)
-except config.ConfigError as error:
+except ConfigError as error:
     print(error)
 """
 

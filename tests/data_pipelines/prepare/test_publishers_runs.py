@@ -61,9 +61,10 @@ def test_what_was_read_before_a_kill_is_not_read_again(tmp_path, clips, monkeypa
     monkeypatch.setattr(base.VideoFiles, "CHUNK_FILES", 2)
     prepare.main([*_command(clips, tmp_path / "whole"), "--workers=2"])
 
-    slow = "import time; from data_pipelines.builders import base; base.VideoFiles.CHUNK_FILES = 2; "
+    slow = "import time; from data_pipelines.prepare import base; base.VideoFiles.CHUNK_FILES = 2; "
     code = (
-        f"from data_pipelines import prepare; prepare.main({_command(clips, tmp_path / 'killed')!r} + ['--workers=2'])"
+        "from data_pipelines.prepare import __main__ as prepare; "
+        f"prepare.main({_command(clips, tmp_path / 'killed')!r} + ['--workers=2'])"
     )
     process = subprocess.Popen([sys.executable, "-c", slow + code], cwd=ROOT, stderr=subprocess.DEVNULL)
     work = tmp_path / "killed" / "video_folder" / "mine" / "work.1.0.0"
