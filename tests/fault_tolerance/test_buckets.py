@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from cover_jax import errors
-from cover_jax.checkpoint import layout, restore
+from cover_jax.checkpoint import layout
 from cover_jax.errors import ConfigError
 from cover_jax.models import variants
 from cover_jax.models.pretrained import loader
