@@ -1,6 +1,6 @@
 """What a page of the documentation says that can be checked: links, anchors, files, commands, flags, config keys.
 
-Every function takes a page's path and text and gives one line per mistake, so that a test can show a text with a mistake.
+Every function takes a page and its text and gives one line per mistake, so that tests can show it a text with mistakes.
 """
 
 import dataclasses
@@ -246,13 +246,14 @@ def _module_mistakes(module: str, words: tuple[str, ...]) -> list[str]:
 
 
 def _is_runnable(module: str) -> bool:
+    """Whether `python -m` finds it: a module, or a package with a __main__."""
     try:
         spec = importlib.util.find_spec(module)
-        return bool(spec) and (
-            not spec.submodule_search_locations or bool(importlib.util.find_spec(f"{module}.__main__"))
-        )
+        if spec and spec.submodule_search_locations:
+            spec = importlib.util.find_spec(f"{module}.__main__")
     except ModuleNotFoundError:
         return False
+    return spec is not None
 
 
 def _subcommand(module: str, words: tuple[str, ...]) -> tuple[str, ...]:
