@@ -2,8 +2,9 @@
 
     python -m cover_jax.main --config=configs/cover_g.py --workdir=gs://BUCKET/cover_g --distributed
 
-Hardware: a TPU pod slice; 150 TF a clip and training step (from the shapes). The table of cover_jax/PLAN.md says what
-fits. The paper (arXiv 2112.07175) trained no such model: all of it is this project's choice, and nobody has run it yet.
+Hardware: a TPU pod slice; 150 TF a clip and training step (from the shapes). The table of
+cover_jax/plan/README.md says what fits. The paper (arXiv 2112.07175) trained no such model: all of it is this project's
+choice, and nobody has run it yet.
 Image weights of this size (arXiv 2106.04560) are not public; config.model.init_from takes your own, which then want
 config.model.temporal_init=zeros and config.model.time_embed_std=0.
 """

@@ -2,8 +2,9 @@
 
     python -m cover_jax.main --config=configs/cover_h.py --workdir=gs://BUCKET/cover_h --distributed
 
-Hardware: a TPU pod slice; 96 TF a clip and training step (from the shapes). The table of cover_jax/PLAN.md says what
-fits. The paper (arXiv 2112.07175) trained no such model: all of it is this project's choice, and nobody has run it yet.
+Hardware: a TPU pod slice; 96 TF a clip and training step (from the shapes). The table of
+cover_jax/plan/README.md says what fits. The paper (arXiv 2112.07175) trained no such model: all of it is this project's
+choice, and nobody has run it yet.
 """
 
 from configs import cover_l

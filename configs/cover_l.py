@@ -41,7 +41,7 @@ def get_config(kinetics: str = "k400"):
     config.model.drop_path = 0.1
     config.model.init_from = AUGREG + "L_16-i21k-300ep-lr_0.001-aug_strong1-wd_0.1-do_0.0-sd_0.0.npz"
     config.model.temporal_init = "zeros"
-    config.model.remat = "attention"  # four clips a chip fit 16 GiB: cover_jax/PLAN.md
+    config.model.remat = "attention"  # four clips a chip fit 16 GiB: cover_jax/plan/README.md
 
     config.optimizer.name = "sgd"
     config.optimizer.learning_rate = 0.1

@@ -1,6 +1,7 @@
 """Trains or evaluates a config: `python -m cover_jax.main --config=configs/demo.py --workdir=/tmp/cover_demo`.
 
-SIGTERM to any of its hosts: all save the same step and exit with code 42. All exit codes: cover_jax/FAULTS.md.
+SIGTERM to any of its hosts: all save the same step and exit with code 42. All exit codes:
+cover_jax/fault_tolerance/README.md.
 """
 
 import signal

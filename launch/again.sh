@@ -5,7 +5,8 @@
 #
 # TERM or INT to this script goes on to main, which saves a checkpoint; then nothing is started again.
 # A host that is lost or killed, or hangs, within $COVER_SHORT_S seconds (600) of each start ends it at the fifth time in a row.
-# The interpreter is $PYTHON, or `python`. The exit code is main's last; cover_jax/FAULTS.md has a table of them.
+# The interpreter is $PYTHON, or `python`. The exit code is main's last; their table is in
+# cover_jax/fault_tolerance/README.md.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

@@ -5,7 +5,7 @@
 
 Every setting takes as many steps, and so the same batches of each of its datasets. `:few` takes twice the demo's steps
 on few clips of each kind: motion is learnt, and nothing is at its best yet. It has controls: of compute, by more steps,
-and of images seen before. RESULTS.md has what came out.
+and of images seen before. cover_jax/study/RESULTS.md has what came out.
 """
 
 from configs import datasets, demo

@@ -4,7 +4,7 @@
 
 An image model (400 steps on single digits) becomes a video model as TimeSformer's authors do it: `temporal_fc` begins
 at zero, in the image model, which trains it but a little. The video model is trained in each setting from there.
-Everything here is this project's choice. RESULTS.md has what came out.
+Everything here is this project's choice. cover_jax/study/RESULTS.md has what came out.
 """
 
 import math
@@ -39,7 +39,7 @@ DIFFERENCES = {
 
 def get_config():
     study = common.get_config()
-    study.seeds = (1, 2, 3, 4, 5)  # seed 0 was seen on draw 1 before its settings were final: RESULTS.md
+    study.seeds = (1, 2, 3, 4, 5)  # not 0: it was seen before the settings were final (RESULTS.md)
     study.run = run()
     study.examples_per_draw = {APPEARANCE: 60, MOTION: 300, IMAGES: 0, RELATED: 0}
     for name, setting in settings().items():

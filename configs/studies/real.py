@@ -11,7 +11,7 @@
 UCF101 stands for what is told by how it looks (draws of 30 clips), ARID (arXiv 2006.03876), actions in the dark, for
 what is told by movement: sitting down and standing up are each other's reversal. `:gpu` is for one GPU, `:cpu` small
 enough for a CPU. With other weights of that size: --config.run.model.init_from=FILE. All of this is this project's
-choice. RESULTS.md has what was run of it.
+choice. cover_jax/study/RESULTS.md has what was run of it.
 """
 
 import dataclasses

@@ -2,7 +2,7 @@
 
     python -m cover_jax.study --config=configs/studies/regime.py --workdir=/tmp/regime
 
-RESULTS.md has what came out.
+cover_jax/study/RESULTS.md has what came out.
 """
 
 import dataclasses

@@ -3,7 +3,7 @@
     python -m cover_jax.plan --config=configs/cover_l.py --topology=v5e:16x16
     python -m cover_jax.plan --config=configs/cover_l.py --topology=v5e:16x16 --topology=v5p:4x4x4 --clips_per_chip=1,2
 
-cover_jax/PLAN.md says what the figures mean and how far to trust them.
+cover_jax/plan/README.md says what the figures mean and how far to trust them.
 """
 
 import copy

@@ -21,7 +21,7 @@ BLURS_PX = (2.0, 1.0, 0.7)  # of the registration, coarse to fine
 NEWTON_STEPS = 5
 MAX_ZOOM, MAX_SHIFT = 1.25, 0.25  # a border of a tenth on each side, cut off or added
 
-# Measured on UCF101, ARID and re-encoded copies of them; DOCTOR.md has the shares on both sides.
+# Measured on UCF101, ARID and re-encoded copies of them; README.md has the shares on both sides.
 MIN_STILL = 0.88  # correlation of the pictures
 MIN_MOTION = 0.60  # correlation of what changes in them
 MAX_ELSEWHERE = 1.02  # difference at the same moment, relative to the smallest at any other

@@ -43,7 +43,7 @@ class Media:
 
 
 def read_video(path: str, short_side_px: int, fps: float, form: str = "frames") -> Media:
-    """Decodes a video, keeps `fps` of its frames a second, and shrinks them; MEDIA.md says what becomes of which file.
+    """Decodes a video, keeps `fps` of its frames a second, and shrinks them; README.md says what becomes of which file.
 
     Args:
       path: the file.

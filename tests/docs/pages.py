@@ -129,7 +129,7 @@ def _is_known_file(page: str, path: str) -> bool:
         path in files()
         or _resolve(page, path) in files()
         or any(name.endswith("/" + path) for name in files())
-        or path in ("OUT/README.md", "FILE.py")
+        or re.search(r"\b(OUT|FILE|NAME)\b", path) is not None
     )
 
 

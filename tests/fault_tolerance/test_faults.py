@@ -1,4 +1,4 @@
-"""Real faults on the real command: what it promises, its exit codes and its last lines (cover_jax/FAULTS.md)."""
+"""Real faults on the real command: its promises, exit codes and last lines (cover_jax/fault_tolerance/README.md)."""
 
 import os
 import random

@@ -46,7 +46,7 @@ def tile_lanes(num_heads: int, head_dim: int) -> int:
 
 
 def was_compiled(device_kind: str, head_dim: int, dtype: jnp.dtype, num_frames: int, num_tokens: int) -> bool:
-    """Whether a chip's compiler has taken the kernels at such a size: cover_jax/PLAN.md says which it was shown."""
+    """Whether a chip's compiler has taken the kernels at such a size: those in cover_jax/plan/README.md."""
     known = device_kind in COMPILED_KINDS and head_dim in COMPILED_HEAD_DIMS and dtype == jnp.bfloat16
     return known and num_frames <= COMPILED_FRAMES and num_tokens <= COMPILED_TOKENS
 

@@ -1,4 +1,4 @@
-"""What becomes of damaged files and of what is no video: the rows of the second table of data_pipelines/MEDIA.md."""
+"""Damaged files, and files that are no video: the second table of data_pipelines/media/README.md."""
 
 import os
 import random

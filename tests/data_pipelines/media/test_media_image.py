@@ -1,4 +1,4 @@
-"""What becomes of images of all kinds: the rows of the third table of data_pipelines/MEDIA.md."""
+"""Images of all kinds: the table of images of data_pipelines/media/README.md."""
 
 import struct
 import zlib

@@ -1,4 +1,4 @@
-"""The outcome for each of the real files of `codecs`: the last table of data_pipelines/MEDIA.md, row by row."""
+"""The outcome for each of the real files of `codecs`: the last table of data_pipelines/media/README.md, row by row."""
 
 import os
 import pathlib
@@ -11,7 +11,7 @@ from data_pipelines.media import media_file
 from data_pipelines.media.source_file import MediaError
 from tests.data_pipelines import media_clips as clips
 
-GUIDE = pathlib.Path(media_file.__file__).parents[1] / "MEDIA.md"
+GUIDE = pathlib.Path(media_file.__file__).parent / "README.md"
 ROW = re.compile(r"^\| `([\w.-]+\.\w+)` \| ([^|]+) \|", re.MULTILINE)
 STORED = re.compile(r"(\d+) of (\d+) frames, (\d+) x (\d+)")
 OUTCOMES = dict(ROW.findall(GUIDE.read_text()))

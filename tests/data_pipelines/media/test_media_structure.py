@@ -1,4 +1,4 @@
-"""Files of which a part of the structure is damaged, one kind each: a table of data_pipelines/MEDIA.md, row by row."""
+"""Files with one damaged part of their structure each: a table of data_pipelines/media/README.md, row by row."""
 
 import pathlib
 import random
@@ -15,7 +15,7 @@ from tests.data_pipelines.media.test_media_damage import FASTSTART, FRAGMENTS, _
 
 TABLE = re.compile(r"^## Damaged structure$(.*?)^## ", re.MULTILINE | re.DOTALL)
 ROW = re.compile(r"^\| ([^|]+) \| ([^|]+) \|$", re.MULTILINE)
-GUIDE = (pathlib.Path(media_file.__file__).parents[1] / "MEDIA.md").read_text()
+GUIDE = (pathlib.Path(media_file.__file__).parent / "README.md").read_text()
 OUTCOMES = dict(ROW.findall(TABLE.search(GUIDE)[1])[2:])
 
 CLUSTER = b"\x1f\x43\xb6\x75"  # Matroska's; RFC 9559, section 5.1.3

@@ -1,4 +1,4 @@
-"""What becomes of videos of all kinds: the rows of the first table of data_pipelines/MEDIA.md."""
+"""Videos of all kinds: the first table of data_pipelines/media/README.md."""
 
 import os
 import pathlib
