@@ -25,7 +25,7 @@ def dataset_dir(builder: str, data_dir: str) -> epath.Path:
     """The folder of the newest prepared version of `builder`.
 
     Raises:
-      DatasetNotPreparedError: there is none; the message says how to make it.
+        DatasetNotPreparedError: there is none; the message says how to make it.
     """
     versions = _versions(builder, data_dir)
     if not versions:

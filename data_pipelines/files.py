@@ -37,9 +37,9 @@ def local(path: epath.Path, name: str = "", span: tuple[int, int] | None = None)
     """A path by which any library can open a file: its own, or that of a copy that lasts as long as the context.
 
     Args:
-      path: the file.
-      name: of the copy; its ending tells decoders the format.
-      span: first byte and number of bytes, where only a part of the file is meant: a member of a tar.
+        path: the file.
+        name: of the copy; its ending tells decoders the format.
+        span: first byte and number of bytes, where only a part of the file is meant: a member of a tar.
     """
     if span is None and not is_remote(path):
         yield os.fspath(path)

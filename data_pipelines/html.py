@@ -60,10 +60,10 @@ def table(columns: Sequence[str], rows: Iterable[Sequence], numbers: Sequence[st
     """A table that scrolls by itself where it is too wide. The first cell of a row names it.
 
     Args:
-      columns: their titles.
-      rows: their cells.
-      numbers: the columns that are set to the right.
-      label: what a screen reader calls it.
+        columns: their titles.
+        rows: their cells.
+        numbers: the columns that are set to the right.
+        label: what a screen reader calls it.
     """
     kinds = [' class="number"' if column in numbers else "" for column in columns]
     head = "".join(f'<th scope="col"{kind}>{escape(column)}</th>' for column, kind in zip(columns, kinds, strict=True))

@@ -23,12 +23,12 @@ def load(source: str, model: ConfigDict, class_names: Mapping[str, Sequence[str]
     name, from the one of the same name or else the first that has all its classes. Other heads of the run are dropped.
 
     Args:
-      source: local or gs://; or hf://ORG/REPO[@REVISION][/FILE].
-      model: `config.model`, as in configs/common.py.
-      class_names: head name -> its classes, in order.
+        source: local or gs://; or hf://ORG/REPO[@REVISION][/FILE].
+        model: `config.model`, as in configs/common.py.
+        class_names: head name -> its classes, in order.
 
     Raises:
-      PretrainedError: the source cannot be read, or has other sizes than `model.variant`.
+        PretrainedError: the source cannot be read, or has other sizes than `model.variant`.
     """
     if not is_run(source):
         return loader.load(source, model, class_names)

@@ -33,11 +33,11 @@ class Attend:
     """One form of attention.
 
     Attributes:
-      form: "einsum", "pallas" or "cudnn".
-      num_heads: heads; divides the width.
-      head_dim: channels of a head.
-      sharding: of [B, T, S, C] arrays: the kernel runs on each device's own part. None: it runs on one device.
-      interpret: run the kernel as plain JAX operations.
+        form: "einsum", "pallas" or "cudnn".
+        num_heads: heads; divides the width.
+        head_dim: channels of a head.
+        sharding: of [B, T, S, C] arrays: the kernel runs on each device's own part. None: it runs on one device.
+        interpret: run the kernel as plain JAX operations.
     """
 
     form: Literal["einsum", "pallas", "cudnn"]
@@ -62,10 +62,10 @@ class Attend:
         """Softmax attention of each token to those that share its position ("time") or its frame ("space").
 
         Args:
-          qkv_BTSC: projected by a kernel and a bias whose columns `order_columns` ordered.
+            qkv_BTSC: projected by a kernel and a bias whose columns `order_columns` ordered.
 
         Returns:
-          [B, T, S, D] in the input's dtype. Scores and their softmax are float32 whatever that is.
+            [B, T, S, D] in the input's dtype. Scores and their softmax are float32 whatever that is.
         """
         match self.form:
             case "pallas":
@@ -104,11 +104,11 @@ def choose(
     """The form that a config asks for, on the devices at hand.
 
     Args:
-      form: one of FORMS. "fused": a kernel of the platform, in Pallas's interpreter where there is none (slow; for
-        tests). "auto": the same where it is known to compile and to be fast, einsum elsewhere.
-      dtype: of the activations.
-      sharding: of [B, T, S, C] arrays; its devices decide the platform. None: JAX's default device.
-      clip: frames, and tokens of each.
+        form: one of FORMS. "fused": a kernel of the platform, in Pallas's interpreter where there is none (slow; for
+            tests). "auto": the same where it is known to compile and to be fast, einsum elsewhere.
+        dtype: of the activations.
+        sharding: of [B, T, S, C] arrays; its devices decide the platform. None: JAX's default device.
+        clip: frames, and tokens of each.
     """
     device = jax.devices()[0] if sharding is None else sharding.mesh.devices.flat[0]
     attend = Attend("einsum", num_heads, head_dim, sharding)
@@ -134,12 +134,12 @@ def attend(qkv_BTSC: jax.Array, num_heads: int, axis: Literal["time", "space"]) 
     """Softmax attention (arXiv 1706.03762, section 3.2) of each token to those that share its position or its frame.
 
     Args:
-      qkv_BTSC: projected tokens, the channels ordered (query, key, value), (head), (head_dim).
-      num_heads: heads; divides the width.
-      axis: "time": over the frames, at each position. "space": over the tokens, in each frame.
+        qkv_BTSC: projected tokens, the channels ordered (query, key, value), (head), (head_dim).
+        num_heads: heads; divides the width.
+        axis: "time": over the frames, at each position. "space": over the tokens, in each frame.
 
     Returns:
-      [B, T, S, D] in the input's dtype. Scores and their softmax are float32 whatever that is.
+        [B, T, S, D] in the input's dtype. Scores and their softmax are float32 whatever that is.
     """
     to_scores, to_output = _EINSUMS[axis]
     q_BTSHK, k_BTSHK, v_BTSHK = rearrange(qkv_BTSC, "b t s (c h k) -> c b t s h k", c=3, h=num_heads)

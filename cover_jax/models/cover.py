@@ -28,10 +28,10 @@ class Functional:
     """A model as pure functions.
 
     Attributes:
-      init: PRNG key -> float32 parameters. Can be jitted and `eval_shape`d.
-      features: (params, frames, *, key=None) -> CLS features [B, D], float32.
-      apply: (params, frames, head, *, key=None) -> logits [B, classes of that head], float32.
-      axes: the parameters' tree, with a tuple of logical axis names, one a dimension, for each.
+        init: PRNG key -> float32 parameters. Can be jitted and `eval_shape`d.
+        features: (params, frames, *, key=None) -> CLS features [B, D], float32.
+        apply: (params, frames, head, *, key=None) -> logits [B, classes of that head], float32.
+        axes: the parameters' tree, with a tuple of logical axis names, one a dimension, for each.
 
     `frames` are float [B, T, H, W, 3], normalised, of any T, and H and W multiples of the patch. `head` is a name in
     `num_classes`. A `key` turns drop-path on.
@@ -66,14 +66,14 @@ def functional(
     """The model of a config, with one head for each name of `num_classes`.
 
     Args:
-      model: `config.model`, as in configs/common.py.
-      num_classes: head name -> its number of classes. Names are letters, digits and "_".
-      constrain: applied to activations, batch first, at every block's edge: a sharding constraint.
-      qkv_sharding: how projected tokens [B, T, S, C] are split, for attention kernels, which the partitioner cannot
-        split. None: they are not.
+        model: `config.model`, as in configs/common.py.
+        num_classes: head name -> its number of classes. Names are letters, digits and "_".
+        constrain: applied to activations, batch first, at every block's edge: a sharding constraint.
+        qkv_sharding: how projected tokens [B, T, S, C] are split, for attention kernels, which the partitioner cannot
+            split. None: they are not.
 
     Raises:
-      ValueError: a config value or a head's name or size that cannot be; it says which, and what would be right.
+        ValueError: a config value or a head's name or size that cannot be; it says which, and what would be right.
     """
     backbone = _part(functools.partial(timesformer.TimeSformer, **_backbone_args(model, qkv_sharding)))
     head_parts = {name: _head_part(model, name, count) for name, count in num_classes.items()}

@@ -9,8 +9,8 @@ def forward(variant: Variant, num_frames: int, num_patches: int) -> int:
     """Operations of one clip through the backbone, a multiply-add counted as two, matrix products only.
 
     Args:
-      num_frames: frames of the clip.
-      num_patches: patches of a frame.
+        num_frames: frames of the clip.
+        num_patches: patches of a frame.
     """
     width, tokens = variant.width, num_frames * num_patches
     with_cls = tokens + num_frames  # each frame has its own CLS in spatial attention

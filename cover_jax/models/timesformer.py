@@ -111,7 +111,7 @@ def to_patches(frames_BTHWC: jax.Array, patch_px: int) -> jax.Array:
     """Cuts frames into flattened patches [B, T, N, patch_px * patch_px * C], pixels ordered (row, column, channel).
 
     Raises:
-      ValueError: the frames are not [B, T, H, W, 3], or a patch does not divide their height or width.
+        ValueError: the frames are not [B, T, H, W, 3], or a patch does not divide their height or width.
     """
     if frames_BTHWC.ndim != 5 or frames_BTHWC.shape[-1] != 3:
         raise ValueError(f"frames have shape {frames_BTHWC.shape}; expected [B, T, H, W, 3]")
@@ -286,19 +286,19 @@ class TimeSformer(nnx.Module):
     ):
         """
         Args:
-          variant: sizes.
-          num_patches: of a frame, a square number: the length of the position embedding, without CLS.
-          num_frames: length of the time embedding.
-          attend: the form of attention.
-          drop_path: rate of the last block, rising linearly from 0 in the first.
-          temporal_init: of `temporal_fc`, a key of `TEMPORAL_INITS`.
-          time_embed_std: standard deviation of the time embedding's first values; 0: zeros.
-          gelu: one of `GELUS`.
-          layer_norm_eps: added to the variance.
-          dtype: of activations and matrix products; parameters are float32.
-          remat: one of `REMATS`; for the backward pass "full" keeps only each block's input, "attention" also what
-            its attentions return.
-          rngs: draws the first values.
+            variant: sizes.
+            num_patches: of a frame, a square number: the length of the position embedding, without CLS.
+            num_frames: length of the time embedding.
+            attend: the form of attention.
+            drop_path: rate of the last block, rising linearly from 0 in the first.
+            temporal_init: of `temporal_fc`, a key of `TEMPORAL_INITS`.
+            time_embed_std: standard deviation of the time embedding's first values; 0: zeros.
+            gelu: one of `GELUS`.
+            layer_norm_eps: added to the variance.
+            dtype: of activations and matrix products; parameters are float32.
+            remat: one of `REMATS`; for the backward pass "full" keeps only each block's input, "attention" also what
+              its attentions return.
+            rngs: draws the first values.
         """
         width = variant.width
         self.variant, self.drop_path, self.dtype, self.remat = variant, drop_path, dtype, remat
@@ -326,7 +326,7 @@ class TimeSformer(nnx.Module):
         `constrain` is applied to CLS [B, D] and patch tokens [B, T, N, D] at every block's edge.
 
         Raises:
-          ValueError: the frames are not [B, T, H, W, 3] or do not split into patches.
+            ValueError: the frames are not [B, T, H, W, 3] or do not split into patches.
         """
         cls_BD, x_BTND = self.embed(frames_BTHWC)
         cls_BD, x_BTND = self.run_blocks(constrain(cls_BD), constrain(x_BTND), key, constrain)

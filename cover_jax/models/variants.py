@@ -32,7 +32,7 @@ def parse(name: str) -> Variant:
     """The variant called "SIZE/PATCH", such as "L/16": a size of `SIZES` and the side of a patch in pixels.
 
     Raises:
-      ValueError: no such size, or the patch is not a positive integer.
+        ValueError: no such size, or the patch is not a positive integer.
     """
     match = re.fullmatch(r"([^/]+)/([1-9]\d*)", name)
     if match is None or match[1] not in SIZES:

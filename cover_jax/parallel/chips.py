@@ -12,14 +12,14 @@ class Chip:
     """One generation of TPU.
 
     Attributes:
-      hbm_gib: memory of a chip.
-      hbm_gbps: its bandwidth, 10^9 bytes a second.
-      peak_tflops: bfloat16 matrix products.
-      links: inter-chip links of a chip; a torus has two an axis.
-      ici_gbps: all links together, one way, 10^9 bytes a second.
-      cores: TensorCores, which the compiler uses as one (megacore).
-      mxu_macs: multiply-adds a clock, all matrix units together. With the peak it gives the clock.
-      source: where the figures stand.
+        hbm_gib: memory of a chip.
+        hbm_gbps: its bandwidth, 10^9 bytes a second.
+        peak_tflops: bfloat16 matrix products.
+        links: inter-chip links of a chip; a torus has two an axis.
+        ici_gbps: all links together, one way, 10^9 bytes a second.
+        cores: TensorCores, which the compiler uses as one (megacore).
+        mxu_macs: multiply-adds a clock, all matrix units together. With the peak it gives the clock.
+        source: where the figures stand.
     """
 
     hbm_gib: float

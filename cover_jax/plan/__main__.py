@@ -39,7 +39,7 @@ def _with_datasets(config: ConfigDict, names: list[str]) -> ConfigDict:
     """The config with these of its datasets alone; all without a name.
 
     Raises:
-      ConfigError: there is none of such a name.
+        ConfigError: there is none of such a name.
     """
     if unknown := [name for name in names if name not in config.datasets]:
         raise ConfigError(f"--datasets={','.join(unknown)}: the config has {', '.join(config.datasets)}")
@@ -55,7 +55,7 @@ def _configs(config: ConfigDict, topology: str) -> list[ConfigDict]:
     """The config in each batch size and mesh that the flags ask for.
 
     Raises:
-      ConfigError: a flag that is no such thing.
+        ConfigError: a flag that is no such thing.
     """
     sized = [compiler.scale_batches(config, topology, _clips(text)) for text in _CLIPS.value] or [config]
     found = []

@@ -26,13 +26,13 @@ class Compiler:
     """A config's steps, compiled for one topology.
 
     Args:
-      config: a validated config; every dataset must state its `num_classes`.
-      topology: as in `topologies.parse`.
-      dump_folder: as in `topologies.use_compiler_only`.
+        config: a validated config; every dataset must state its `num_classes`.
+        topology: as in `topologies.parse`.
+        dump_folder: as in `topologies.use_compiler_only`.
 
     Raises:
-      ConfigError: a dataset without `num_classes`, or batches that the chips cannot share.
-      TopologyError: as in `topologies.devices`.
+        ConfigError: a dataset without `num_classes`, or batches that the chips cannot share.
+        TopologyError: as in `topologies.devices`.
     """
 
     def __init__(self, config: ConfigDict, topology: str, dump_folder: pathlib.Path):

@@ -23,14 +23,14 @@ class Work:
     """One instruction of the program that costs something.
 
     Attributes:
-      name: the instruction's.
-      kind: "matmul", "elementwise", "kernel" (Pallas) or "collective".
-      trips: how often it runs in one call of the program.
-      cycles: of one run: the compiler's estimate; 0 for kernels and collectives.
-      bytes: of one run: what a kernel reads and writes, or what a collective moves over one chip's ring.
-      grid_steps: of a kernel.
-      program: of a kernel: its function and the types of its arrays. Those that have these in common are compiled once.
-      op_name: where in the JAX program it comes from.
+        name: the instruction's.
+        kind: "matmul", "elementwise", "kernel" (Pallas) or "collective".
+        trips: how often it runs in one call of the program.
+        cycles: of one run: the compiler's estimate; 0 for kernels and collectives.
+        bytes: of one run: what a kernel reads and writes, or what a collective moves over one chip's ring.
+        grid_steps: of a kernel.
+        program: of a kernel: its function and the types of its arrays. Kernels of one program are compiled once.
+        op_name: where in the JAX program it comes from.
     """
 
     name: str
@@ -47,7 +47,7 @@ def read(text: str) -> list[Work]:
     """All work of a compiled program.
 
     Args:
-      text: `compiled.as_text()`.
+        text: `compiled.as_text()`.
     """
     computations, entry = _parse(text)
     with_matmul = {
@@ -63,8 +63,8 @@ def kernel_bundles(folder: pathlib.Path, work: list[Work]) -> dict[tuple[str, ..
     memory does not count: a copy in fast memory is the same program.
 
     Args:
-      folder: where libtpu wrote its schedules (chips.use_compiler_only), of this program alone.
-      work: of the program.
+        folder: where libtpu wrote its schedules (chips.use_compiler_only), of this program alone.
+        work: of the program.
     """
     noted = {}
     for path in folder.glob("*schedule-analysis_final_bundles.txt"):

@@ -12,16 +12,16 @@ class Program:
     """One compiled step: memory of a chip in GiB, time in ms.
 
     Attributes:
-      datasets: what one call trains on.
-      counts_for: all datasets whose steps are taken to cost the same.
-      share: of all steps.
-      parameters_gib, optimizer_gib: arithmetic, from shapes and shardings.
-      activations_gib, peak_gib: the compiler's; peak includes the others. Where it refused the program, what it wanted.
-      fits: whether the compiler took it.
-      matmuls_ms, kernels_ms, elementwise_ms: the compiler's predictions. Kernels are the Pallas ones.
-      collectives_ms: an estimate from bytes and link bandwidth; the compiler hides much of it behind the rest.
-      tflop: that the step needs on one chip, arithmetic.
-      compile_s: how long the compiler took.
+        datasets: what one call trains on.
+        counts_for: all datasets whose steps are taken to cost the same.
+        share: of all steps.
+        parameters_gib, optimizer_gib: arithmetic, from shapes and shardings.
+        activations_gib, peak_gib: the compiler's; peak includes the others. Of a refused program: what it wanted.
+        fits: whether the compiler took it.
+        matmuls_ms, kernels_ms, elementwise_ms: the compiler's predictions. Kernels are the Pallas ones.
+        collectives_ms: an estimate from bytes and link bandwidth; the compiler hides much of it behind the rest.
+        tflop: that the step needs on one chip, arithmetic.
+        compile_s: how long the compiler took.
     """
 
     datasets: tuple[str, ...]
@@ -49,11 +49,11 @@ class Plan:
     """A config on one topology: its programs, and the mean step over their shares (`Program` has the units).
 
     Attributes:
-      step_ms: predicted time of the mean step if all collectives hide behind it.
-      exposed_step_ms: the same if none does; the truth lies between.
-      mfu: needed operations over what the chips could do in step_ms; mfu_exposed in exposed_step_ms.
-      clips_per_s: examples of all datasets, over all chips, at step_ms.
-      days: for config.steps steps of step_ms, evaluation and input left out.
+        step_ms: predicted time of the mean step if all collectives hide behind it.
+        exposed_step_ms: the same if none does; the truth lies between.
+        mfu: needed operations over what the chips could do in step_ms; mfu_exposed in exposed_step_ms.
+        clips_per_s: examples of all datasets, over all chips, at step_ms.
+        days: for config.steps steps of step_ms, evaluation and input left out.
     """
 
     topology: str

@@ -20,7 +20,7 @@ def parse(topology: str) -> tuple[chips.Chip, int]:
     """The chip and the number of chips of a name such as "v5e:16x16", or of four such slices, "v5e:16x16*4".
 
     Raises:
-      TopologyError: the name is not GENERATION:AxB or AxBxC with a generation of `CHIPS`, or that with *SLICES.
+        TopologyError: the name is not GENERATION:AxB or AxBxC with a generation of `CHIPS`, or that with *SLICES.
     """
     match = re.fullmatch(_TOPOLOGY, topology)
     if match is None or match[1] not in chips.CHIPS:
@@ -55,7 +55,7 @@ def devices(topology: str) -> list[jax.Device]:
     """The chips of a topology, to compile for but not to run on.
 
     Raises:
-      TopologyError: as in `parse`, or the compiler does not know the shape, or libtpu is not installed.
+        TopologyError: as in `parse`, or the compiler does not know the shape, or libtpu is not installed.
     """
     parse(topology)
     generation, shape, slices = re.fullmatch(_TOPOLOGY, topology).groups()

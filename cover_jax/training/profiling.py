@@ -12,8 +12,8 @@ class Profiler:
     """Traces the steps of a range, on every host, for TensorBoard's profile page and for Perfetto.
 
     Args:
-      steps: the first step of the range and the one after its last; equal: nothing is traced.
-      folder: where `plugins/profile` comes to lie.
+        steps: the first step of the range and the one after its last; equal: nothing is traced.
+        folder: where `plugins/profile` comes to lie.
     """
 
     def __init__(self, steps: tuple[int, int], folder: epath.Path):

@@ -36,8 +36,8 @@ def find(source: epath.Path, splits: tuple[str, ...]) -> Listing:
     """Finds the synsets and their images.
 
     Raises:
-      FileNotFoundError: there are none.
-      ValueError: there is no such split, or a synset is there twice, as a tar and as a folder.
+        FileNotFoundError: there are none.
+        ValueError: there is no such split, or a synset is there twice, as a tar and as a folder.
     """
     if "test" in splits:
         raise ValueError("ImageNet-21k has no test split; the validation split is a share of its images")

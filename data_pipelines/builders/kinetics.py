@@ -44,8 +44,8 @@ def find(source: epath.Path, splits: tuple[str, ...], num_classes: int) -> Listi
     """Finds the csv files and clips.
 
     Raises:
-      FileNotFoundError: a csv file is missing.
-      ValueError: there are two for a split, one does not read, or they are those of another Kinetics.
+        FileNotFoundError: a csv file is missing.
+        ValueError: there are two for a split, one does not read, or they are those of another Kinetics.
     """
     paths = list(files.walk(source))
     rows = {split: _read_csv(source, paths, split) for split in dict.fromkeys(("train", *splits))}

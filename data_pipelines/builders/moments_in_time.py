@@ -36,8 +36,8 @@ def find(source: epath.Path, splits: tuple[str, ...]) -> Listing:
     """Finds the lists and clips.
 
     Raises:
-      FileNotFoundError: a list is missing.
-      ValueError: a split is not published, a list does not read, or a class is none of the categories.
+        FileNotFoundError: a list is missing.
+        ValueError: a split is not published, a list does not read, or a class is none of the categories.
     """
     unpublished = sorted(set(splits) - set(LISTS))
     if unpublished:

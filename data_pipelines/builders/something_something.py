@@ -43,8 +43,8 @@ def find(source: epath.Path, splits: tuple[str, ...], num_classes: int) -> Listi
     """Finds the label files and clips.
 
     Raises:
-      FileNotFoundError: a label file is missing.
-      ValueError: there are two of one, one does not read, or a template is none of the classes.
+        FileNotFoundError: a label file is missing.
+        ValueError: there are two of one, one does not read, or a template is none of the classes.
     """
     paths = list(files.walk(source))
     names = _class_names(_file(source, paths, LABELS))

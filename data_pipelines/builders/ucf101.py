@@ -32,8 +32,8 @@ def find(source: epath.Path, splits: tuple[str, ...], number: int) -> Listing:
     """Finds the lists of one of the three divisions, and the clips.
 
     Raises:
-      FileNotFoundError: a list is missing.
-      ValueError: a split is not published, there are two lists of one name, or one does not read.
+        FileNotFoundError: a list is missing.
+        ValueError: a split is not published, there are two lists of one name, or one does not read.
     """
     unpublished = sorted(set(splits) - set(LISTS))
     if unpublished:

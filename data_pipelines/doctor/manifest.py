@@ -58,11 +58,11 @@ def describe_split(
     """The manifest of one split.
 
     Args:
-      class_names: in the order of the labels.
-      columns: `label`, `num_frames`, `fps`, `height_px`, `width_px`, `bytes` and `reason` of what was found; a reason
-        other than b"" says why it cannot be read.
-      paths: where each came from.
-      refused: what is listed but was not found or could not be used.
+        class_names: in the order of the labels.
+        columns: `label`, `num_frames`, `fps`, `height_px`, `width_px`, `bytes` and `reason` of what was found; a reason
+            other than b"" says why it cannot be read.
+        paths: where each came from.
+        refused: what is listed but was not found or could not be used.
     """
     good = columns["reason"] == b""
     damaged = [{"path": paths[i], "label": "", "reason": columns["reason"][i].decode()} for i in np.flatnonzero(~good)]

@@ -19,8 +19,8 @@ def render_manifest(found: dict, samples: dict[str, list[tuple[str, bytes]]]) ->
     """The page.
 
     Args:
-      found: a manifest.
-      samples: split -> (class, JPEG) of some of its records.
+        found: a manifest.
+        samples: split -> (class, JPEG) of some of its records.
     """
     sections = "".join(_split(role, split, samples[role]) for role, split in found["splits"].items())
     return html.document(f"{found['dataset']}: {found['modality']}s", f"<p>{escape(found['where'])}</p>{sections}")

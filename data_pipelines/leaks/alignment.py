@@ -43,12 +43,12 @@ class Agreement:
     """How well one clip fits over another.
 
     Attributes:
-      still: correlation of the pictures, -1 to 1.
-      motion: correlation of their changes, -1 to 1.
-      moving: size of the changes, relative to the picture's contrast.
-      elsewhere: how different frames of the same moment are, relative to the most similar ones of other moments: about
-        1 or more in another take of a repeated movement.
-      offset_s: where the first clip's beginning stands in the second.
+        still: correlation of the pictures, -1 to 1.
+        motion: correlation of their changes, -1 to 1.
+        moving: size of the changes, relative to the picture's contrast.
+        elsewhere: how different frames of the same moment are, relative to the most similar ones of other moments:
+            about 1 or more in another take of a repeated movement.
+        offset_s: where the first clip's beginning stands in the second.
     """
 
     still: float

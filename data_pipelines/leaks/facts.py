@@ -58,8 +58,8 @@ class Facts:
     """Facts of a split's records, in the order of the split.
 
     Attributes:
-      columns: name (see COLUMNS) -> array [N].
-      hashes: of the frames of all records, with the index of their record.
+        columns: name (see COLUMNS) -> array [N].
+        hashes: of the frames of all records, with the index of their record.
     """
 
     columns: dict[str, np.ndarray]
@@ -80,9 +80,9 @@ def load_facts(split: records.Split, frames_feature: str = "frames", measure: bo
     """The facts of a split; what is not measured yet is measured and kept.
 
     Args:
-      split: the split.
-      frames_feature: the feature that holds its JPEG bytes.
-      measure: False: only if that takes seconds; else None.
+        split: the split.
+        frames_feature: the feature that holds its JPEG bytes.
+        measure: False: only if that takes seconds; else None.
     """
     frames_feature = records.media_feature(split, frames_feature)
     missing = [i for i, path in enumerate(split.paths) if _load(_facts_path(path), path) is None]
@@ -106,7 +106,7 @@ def read_thumbs(split: records.Split, index: int, frames_feature: str = "frames"
     """Thumbnails of all frames of one record, float32 [T, S, S], and their rate.
 
     Raises:
-      One of DAMAGE: it cannot be read.
+        One of DAMAGE: it cannot be read.
     """
     thumbs_at = _thumbs_function(records.media_feature(split, frames_feature))
     thumbs, fps = thumbs_at(split.paths[split.shards[index]], split.offsets[index])
@@ -119,7 +119,7 @@ def some_frames(split: records.Split, index: int, frames_feature: str, count: in
     The frames are JPEGs, `count` of them or, if it has fewer, all: the middle of each of so many equal parts.
 
     Raises:
-      One of DAMAGE: it cannot be read.
+        One of DAMAGE: it cannot be read.
     """
     record = _read(split.paths[split.shards[index]], split.offsets[index])
     jpegs, source = _some_function(records.media_feature(split, frames_feature), count)(record)

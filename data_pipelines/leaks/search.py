@@ -32,11 +32,11 @@ class Leaks:
     """What one dataset's validation and another's training set have in common.
 
     Attributes:
-      validation, training: names of the two datasets.
-      by: "origin", "file" or "content" -> pairs (validation index, training index), int64 [n, 2]; each pair stands
-        under the first of the three that finds it.
-      other_moments: pairs that are cut from one original at different times: related, but no leaks.
-      unchecked: what could not be compared and why; "" if all was.
+        validation, training: names of the two datasets.
+        by: "origin", "file" or "content" -> pairs (validation index, training index), int64 [n, 2]; each pair stands
+            under the first of the three that finds it.
+        other_moments: pairs that are cut from one original at different times: related, but no leaks.
+        unchecked: what could not be compared and why; "" if all was.
     """
 
     validation: str
@@ -68,9 +68,9 @@ def find_leaks(
     """Compares each validation split with the training splits of all other datasets.
 
     Args:
-      training, validation: dataset name -> opened split.
-      frames_features: dataset name -> the feature that holds its pictures.
-      measure: whether to measure splits that are not measured yet, however long it takes.
+        training, validation: dataset name -> opened split.
+        frames_features: dataset name -> the feature that holds its pictures.
+        measure: whether to measure splits that are not measured yet, however long it takes.
     """
     measured = functools.cache(lambda split, feature: facts.load_facts(split, feature, measure))
     found = []
@@ -111,7 +111,7 @@ def exclude(training: Mapping, found: Sequence[Leaks]) -> dict[str, records.Spli
     """The training splits without the examples that are validation examples of another dataset.
 
     Raises:
-      ValueError: nothing would be left of one.
+        ValueError: nothing would be left of one.
     """
     none = np.zeros(0, np.int64)
     return {

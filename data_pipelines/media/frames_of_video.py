@@ -24,15 +24,15 @@ def frames_at(data: bytes, indices: Sequence[int]) -> np.ndarray:
     """Decodes frames by their place in the order in which they are shown, as `media_file.read_video` would show them.
 
     Args:
-      data: the file.
-      indices: T places, in any order; one may come several times.
+        data: the file.
+        indices: T places, in any order; one may come several times.
 
     Returns:
-      uint8 [T, h, w, 3].
+        uint8 [T, h, w, 3].
 
     Raises:
-      IndexError: the video has no such frame.
-      av.error.FFmpegError: it cannot be opened or decoded.
+        IndexError: the video has no such frame.
+        av.error.FFmpegError: it cannot be opened or decoded.
     """
     for decode in (_planned, _plain):
         with av.open(io.BytesIO(data)) as container:
@@ -48,7 +48,7 @@ def all_frames(data: bytes) -> Iterator[np.ndarray]:
     """Every frame of a file in order, each uint8 [h, w, 3].
 
     Raises:
-      av.error.FFmpegError: it cannot be opened or decoded.
+        av.error.FFmpegError: it cannot be opened or decoded.
     """
     with av.open(io.BytesIO(data)) as container:
         stream = container.streams.video[0]

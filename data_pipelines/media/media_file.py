@@ -28,11 +28,11 @@ class Media:
     """What is stored of a file.
 
     Attributes:
-      frames: JPEG bytes, in order of time; one for an image. Or, of form "video", the bytes of one video file.
-      fps: of these frames, on average; 0 for an image.
-      num_source_frames: that the file has; of form "video", that the stored one has.
-      sha256: of the file.
-      form: one of FORMS.
+        frames: JPEG bytes, in order of time; one for an image. Or, of form "video", the bytes of one video file.
+        fps: of these frames, on average; 0 for an image.
+        num_source_frames: that the file has; of form "video", that the stored one has.
+        sha256: of the file.
+        form: one of FORMS.
     """
 
     frames: tuple[bytes, ...]
@@ -46,16 +46,16 @@ def read_video(path: str, short_side_px: int, fps: float, form: str = "frames") 
     """Decodes a video, keeps `fps` of its frames a second, and shrinks them; README.md says what becomes of which file.
 
     Args:
-      path: the file.
-      short_side_px: of the stored frames; smaller ones are not enlarged.
-      fps: frames a second to keep, by time stamp; all are kept if the file has fewer, and none twice.
-      form: one of FORMS. With "video" a file is stored as it is if its frames come at a steady rate and are no larger
-        than `short_side_px`, else encoded anew as H.264, with `fps` and `short_side_px`. It is decoded to its end in
-        either case: what is damaged is refused.
+        path: the file.
+        short_side_px: of the stored frames; smaller ones are not enlarged.
+        fps: frames a second to keep, by time stamp; all are kept if the file has fewer, and none twice.
+        form: one of FORMS. With "video" a file is stored as it is if its frames come at a steady rate and are no larger
+            than `short_side_px`, else encoded anew as H.264, with `fps` and `short_side_px`. It is decoded to its end
+            in either case: what is damaged is refused.
 
     Raises:
-      MediaError: no video, no frames, fewer frames than there should be, damaged ones, or too much of it.
-      Exception: whatever else FFmpeg makes of a file that it cannot open.
+        MediaError: no video, no frames, fewer frames than there should be, damaged ones, or too much of it.
+        Exception: whatever else FFmpeg makes of a file that it cannot open.
     """
     if form == "video":
         return _read_as_file(path, short_side_px, fps)
@@ -137,8 +137,8 @@ def read_image(path: str, short_side_px: int) -> Media:
     Arguments as in `read_video`. Of several pictures in a file, the first is taken.
 
     Raises:
-      MediaError: it is empty, no file, or too large.
-      Exception: whatever Pillow makes of a file that it cannot decode.
+        MediaError: it is empty, no file, or too large.
+        Exception: whatever Pillow makes of a file that it cannot decode.
     """
     with source_file.open_regular(path) as file, _open_image(file) as image:
         image.load()

@@ -56,7 +56,7 @@ class Converter:
         swscale: diffuse white (203 cd/m2, ITU-R BT.2408) becomes 255, what is brighter or more saturated is cut off.
 
         Raises:
-          MediaError: its colours are of a kind that swscale does not convert.
+            MediaError: its colours are of a kind that swscale does not convert.
         """
         transposed, mirrored_y, mirrored_x = _turn(frame)
         stored_px = (height_px, width_px) if transposed else (width_px, height_px)

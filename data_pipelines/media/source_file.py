@@ -16,8 +16,8 @@ def open_regular(path: str) -> BinaryIO:
     """Opens a file to read its bytes.
 
     Raises:
-      MediaError: it is empty, or something else than a file, such as a folder or a pipe, which may never answer.
-      OSError: it is missing or may not be read.
+        MediaError: it is empty, or something else than a file, such as a folder or a pipe, which may never answer.
+        OSError: it is missing or may not be read.
     """
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):

@@ -32,11 +32,11 @@ def check(file: BinaryIO, format_name: str) -> None:
     """Compares a file's end with what its format puts there.
 
     Args:
-      file: opened to read bytes.
-      format_name: of the container, as FFmpeg calls it.
+        file: opened to read bytes.
+        format_name: of the container, as FFmpeg calls it.
 
     Raises:
-      MediaError: it was cut off, or something in it does not let its end be found.
+        MediaError: it was cut off, or something in it does not let its end be found.
     """
     if format_name in CHECKS:
         CHECKS[format_name](file, file.seek(0, os.SEEK_END))

@@ -44,8 +44,8 @@ class Video:
     """An open video.
 
     Attributes:
-      pixel_aspect: width over height of its pixels.
-      num_decoded: frames given out so far.
+        pixel_aspect: width over height of its pixels.
+        num_decoded: frames given out so far.
     """
 
     def __init__(self, file, container, log: list, at_opening: list):
@@ -60,7 +60,7 @@ class Video:
         """All frames with their times in seconds, in order; times never decrease.
 
         Raises:
-          MediaError: something is damaged or missing.
+            MediaError: something is damaged or missing.
         """
         packets, clock = _Packets(self._stream), _Clock(self._container, self._stream)
         decoder = _decoder(self._stream)
@@ -118,8 +118,8 @@ def open_video(path: str) -> Iterator[Video]:
     """Opens a video file, whatever its name; no other file is read and nothing is fetched.
 
     Raises:
-      MediaError: it is no video, or is larger than `source_file` allows.
-      av.error.FFmpegError: FFmpeg does not know what it is.
+        MediaError: it is no video, or is larger than `source_file` allows.
+        av.error.FFmpegError: FFmpeg does not know what it is.
     """
     with source_file.open_regular(path) as file, _logged() as log:
         container = av.open(
@@ -207,9 +207,9 @@ class _Packets:
     """Counts packets, to compare with what should be there.
 
     Attributes:
-      total: all that hold a frame.
-      due: of them, those that must be decoded to one.
-      seen: frames that were decoded.
+        total: all that hold a frame.
+        due: of them, those that must be decoded to one.
+        seen: frames that were decoded.
     """
 
     def __init__(self, stream):
@@ -260,7 +260,7 @@ class _Clock:
         """When the next frame is shown, in seconds.
 
         Raises:
-          MediaError: the stamps of several frames are one.
+            MediaError: the stamps of several frames are one.
         """
         step, stamp, before = self._step(), self._stamp(frame), self._time
         if self._time is None:

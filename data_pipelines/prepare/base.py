@@ -58,8 +58,8 @@ class MediaBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """Makes a builder; see `tfds.core.DatasetBuilder` for the other arguments.
 
         Args:
-          options: arguments for the reader, where they differ from OPTIONS.
-          workers: processes that decode; 0: one a core.
+            options: arguments for the reader, where they differ from OPTIONS.
+            workers: processes that decode; 0: one a core.
         """
         self._options = {name: default for name, (default, _) in self.OPTIONS.items()} | (options or {})
         if self._form not in media_file.FORMS:

@@ -32,14 +32,14 @@ def prepare(builder: tfds.core.DatasetBuilder, manual_dir: str = "", beam_pipeli
     """Prepares a dataset that is made from files, unless it is; one of this project's goes on where it was broken off.
 
     Args:
-      builder: its builder.
-      manual_dir: where the publisher's files stand; "": TFDS's default, DATA_DIR/downloads/manual.
-      beam_pipeline_options: comma-separated options of Apache Beam, without their dashes; "": this machine alone.
+        builder: its builder.
+        manual_dir: where the publisher's files stand; "": TFDS's default, DATA_DIR/downloads/manual.
+        beam_pipeline_options: comma-separated options of Apache Beam, without their dashes; "": this machine alone.
 
     Raises:
-      ValueError: a dataset of that name was prepared from something else, or the source is not as it should be.
-      FileNotFoundError: a part of the source is missing.
-      RuntimeError: another process is at it, or one that reads died.
+        ValueError: a dataset of that name was prepared from something else, or the source is not as it should be.
+        FileNotFoundError: a part of the source is missing.
+        RuntimeError: another process is at it, or one that reads died.
     """
     if builder.is_prepared():
         if isinstance(builder, base.MediaBuilder):
@@ -53,8 +53,8 @@ def sources(arguments: list[str]) -> Iterator[tuple[str, str, worker_pool.Reader
     """What the command with these arguments would read: of each dataset its name, modality, reader and listing.
 
     Raises:
-      ValueError: it is not made from files, or the source is not as it should be.
-      FileNotFoundError: a part of the source is missing.
+        ValueError: it is not made from files, or the source is not as it should be.
+        FileNotFoundError: a part of the source is missing.
     """
     args = prepare_flags.make_parser(arguments[:1]).parse_args(arguments)
     for builder in builders(args):
@@ -68,11 +68,11 @@ def build_records(builder: tfds.core.DatasetBuilder, **download_config) -> None:
     """Writes a builder's records and their offset indices; all of the dataset appears at once, at the end.
 
     Args:
-      builder: what to build.
-      **download_config: more of `tfds.download.DownloadConfig`.
+        builder: what to build.
+        **download_config: more of `tfds.download.DownloadConfig`.
 
     Raises:
-      FileNotFoundError: a part of the source is missing.
+        FileNotFoundError: a part of the source is missing.
     """
     from data_pipelines.stream import records  # TensorFlow: slow to import, and only needed from here on
     from data_pipelines.stream.host_tf import tf

@@ -14,8 +14,8 @@ class FolderConfig(tfds.core.BuilderConfig):
     """A dataset made from a folder; its `name` is the dataset's.
 
     Attributes:
-      source: the folder, local or a URL.
-      layout: how its files are divided and labelled.
+        source: the folder, local or a URL.
+        layout: how its files are divided and labelled.
     """
 
     source: str = ""

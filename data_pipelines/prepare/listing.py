@@ -42,14 +42,14 @@ class Item:
     """A source file.
 
     Attributes:
-      path: relative to the source folder; of a member of a tar, TAR/MEMBER.
-      label: the name of its class; "" where the publisher keeps it.
-      source_id: what it was cut from, a YouTube id; "" where that is not known.
-      start_s: where in that it begins, in seconds.
-      end_s: and ends.
-      archive: the tar that holds it, relative to the source folder; "" for a file.
-      span: its first byte in the tar, and how many there are.
-      placeholders: what the brackets of its class's template stand for; None where classes have none.
+        path: relative to the source folder; of a member of a tar, TAR/MEMBER.
+        label: the name of its class; "" where the publisher keeps it.
+        source_id: what it was cut from, a YouTube id; "" where that is not known.
+        start_s: where in that it begins, in seconds.
+        end_s: and ends.
+        archive: the tar that holds it, relative to the source folder; "" for a file.
+        span: its first byte in the tar, and how many there are.
+        placeholders: what the brackets of its class's template stand for; None where classes have none.
     """
 
     path: str
@@ -67,9 +67,9 @@ class Listing:
     """What a source folder holds.
 
     Attributes:
-      splits: split -> its files.
-      class_names: in the order of the labels.
-      missing: split -> what the publisher lists, but the folder does not have; `path` is what it would be called.
+        splits: split -> its files.
+        class_names: in the order of the labels.
+        missing: split -> what the publisher lists, but the folder does not have; `path` is what it would be called.
     """
 
     splits: dict[str, list[Item]]
@@ -81,8 +81,8 @@ def find(source: str, layout: Layout) -> Listing:
     """Lists a source folder.
 
     Raises:
-      FileNotFoundError: the folder, one of its parts, or a list is missing.
-      ValueError: a list does not read, a file is listed twice, or a class is unknown.
+        FileNotFoundError: the folder, one of its parts, or a list is missing.
+        ValueError: a list does not read, a file is listed twice, or a class is unknown.
     """
     root = epath.Path(source)
     splits = _splits(root, layout)

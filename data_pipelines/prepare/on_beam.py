@@ -20,11 +20,11 @@ def examples(
     description. Workers must see the source and the work folder, and keep there what they have read.
 
     Args:
-      split: its name.
-      reader: how to read.
-      parts: the chunks.
-      example: (item, media) -> record.
-      refused: where the files that cannot be used, and their reasons, are written to.
+        split: its name.
+        reader: how to read.
+        parts: the chunks.
+        example: (item, media) -> record.
+        refused: where the files that cannot be used, and their reasons, are written to.
     """
     import apache_beam as beam  # slow to import, and only installed where it is used
 

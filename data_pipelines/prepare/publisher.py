@@ -18,7 +18,7 @@ class PublisherBuilder(base.MediaBuilder, skip_registration=True):
         """Makes a builder; see `base.MediaBuilder` for the other arguments.
 
         Args:
-          splits: which of the publisher's to prepare.
+            splits: which of the publisher's to prepare.
         """
         unknown = sorted(set(splits) - set(SPLITS))
         if unknown or not splits:
@@ -61,14 +61,14 @@ def the_one(paths: list[str], name: str, source: epath.Path, what: str) -> str:
     """The only one of the paths.
 
     Args:
-      paths: those that were found.
-      name: what was looked for.
-      source: where.
-      what: a hint on where to get it.
+        paths: those that were found.
+        name: what was looked for.
+        source: where.
+        what: a hint on where to get it.
 
     Raises:
-      FileNotFoundError: there is none.
-      ValueError: there are several.
+        FileNotFoundError: there is none.
+        ValueError: there are several.
     """
     if not paths:
         raise FileNotFoundError(f"there is no {name} in {source}, at any depth: {what}")
@@ -81,7 +81,7 @@ def check_num_classes(names, expected: int, where: str) -> None:
     """Refuses the lists of another dataset.
 
     Raises:
-      ValueError: the number of classes is wrong.
+        ValueError: the number of classes is wrong.
     """
     if len(names) != expected:
         raise ValueError(f"{where} has {len(names)} classes instead of {expected}: is it that of another dataset?")
@@ -91,7 +91,7 @@ def check_known(labels: Iterable[str], names: tuple[str, ...], split: str, where
     """Refuses labels that are no classes; those of the test split may be "", kept by the publisher.
 
     Raises:
-      ValueError: with some of them.
+        ValueError: with some of them.
     """
     unknown = sorted({label for label in labels if label or split != "test"} - set(names))
     if unknown:
@@ -102,7 +102,7 @@ def ordered(index_of: dict[str, int], where: str) -> tuple[str, ...]:
     """Class names in the order of the publisher's indices.
 
     Raises:
-      ValueError: these are not 0, 1, 2, ...
+        ValueError: these are not 0, 1, 2, ...
     """
     names = tuple(sorted(index_of, key=index_of.get))
     if [index_of[name] for name in names] != list(range(len(names))):

@@ -16,12 +16,12 @@ def info(
     """What a builder's `_info` returns.
 
     Args:
-      builder: the builder.
-      class_names: in the order of the labels; None if they are not known yet, to be set when the source is listed.
-      modality: "video" or "image".
-      description: one sentence for `dataset_info.json`.
-      media, has_placeholders: as in `features`.
-      **metadata: JSON values kept beside the data: where it came from.
+        builder: the builder.
+        class_names: in the order of the labels; None if they are not known yet, to be set when the source is listed.
+        modality: "video" or "image".
+        description: one sentence for `dataset_info.json`.
+        media, has_placeholders: as in `features`.
+        **metadata: JSON values kept beside the data: where it came from.
     """
     return tfds.core.DatasetInfo(
         builder=builder,

@@ -35,10 +35,10 @@ class Reader:
     """How files are read.
 
     Attributes:
-      read: (path, **options) -> Media.
-      options: its arguments.
-      source: the folder of the files, local or a URL.
-      work_dir: where results are kept.
+        read: (path, **options) -> Media.
+        options: its arguments.
+        source: the folder of the files, local or a URL.
+        work_dir: where results are kept.
     """
 
     read: Callable[..., Media]
@@ -102,7 +102,7 @@ def read_all(reader: Reader, chunks: Iterable[list[Item]], workers: int) -> Iter
     """Each chunk's files with their outcomes, in order; `workers` processes read ahead.
 
     Raises:
-      RuntimeError: a worker process died.
+        RuntimeError: a worker process died.
     """
     to_read, to_load = itertools.tee(chunks)
     for items, _ in zip(to_load, _parallel_map(reader.complete, to_read, workers), strict=True):
@@ -114,7 +114,7 @@ def work_folder(path: epath.Path) -> Iterator[None]:
     """Holds a dataset's work folder for this process alone.
 
     Raises:
-      RuntimeError: another process on this machine holds it.
+        RuntimeError: another process on this machine holds it.
     """
     path.mkdir(parents=True, exist_ok=True)
     if files.is_remote(path):  # buckets have no locks; whoever finishes first wins

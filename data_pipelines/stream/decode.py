@@ -11,14 +11,14 @@ def decode_frames(jpegs_T, canvas_px: tuple[int, int]):
     """Decodes frames, and shrinks those that are larger than the canvas until they fit.
 
     Args:
-      jpegs_T: the encoded frames, string [T], T known beforehand; grey ones become RGB.
-      canvas_px: height and width.
+        jpegs_T: the encoded frames, string [T], T known beforehand; grey ones become RGB.
+        canvas_px: height and width.
 
     Returns:
-      uint8 [T, h, w, 3], with h and w at most the canvas's.
+        uint8 [T, h, w, 3], with h and w at most the canvas's.
 
     Raises:
-      tf.errors.InvalidArgumentError: a frame cannot be decoded, or the frames differ in size.
+        tf.errors.InvalidArgumentError: a frame cannot be decoded, or the frames differ in size.
     """
     # One op a frame, written out: a loop over them costs as much as a tenth of the decoding.
     return _shrink_to_fit(tf.stack([_decode_one(jpeg) for jpeg in tf.unstack(jpegs_T)]), canvas_px)
@@ -28,15 +28,15 @@ def decode_video(video, indices_T, canvas_px: tuple[int, int]):
     """Decodes frames of a video file, in Python; slower than JPEGs, and one at a time in a process where Python runs.
 
     Args:
-      video: the file's bytes, a string scalar.
-      indices_T: which of its frames, int64 [T].
-      canvas_px: height and width.
+        video: the file's bytes, a string scalar.
+        indices_T: which of its frames, int64 [T].
+        canvas_px: height and width.
 
     Returns:
-      As `decode_frames`.
+        As `decode_frames`.
 
     Raises:
-      tf.errors.OpError: it cannot be decoded, or has no such frame.
+        tf.errors.OpError: it cannot be decoded, or has no such frame.
     """
     frames = tf.numpy_function(frames_of_video.frames_at, [video, indices_T], tf.uint8, stateful=False)
     return _shrink_to_fit(tf.ensure_shape(frames, (indices_T.shape[0], None, None, 3)), canvas_px)

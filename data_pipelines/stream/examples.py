@@ -19,14 +19,14 @@ class ExampleReader:
         """Checks that the records have what is needed.
 
         Args:
-          split: what to read.
-          dataset: its entry in the config.
-          num_frames: T.
-          sample: (frames stored, their rate, seed) -> indices of the T sampled ones.
-          repeats: rows that each example gives, equal but for their seeds.
+            split: what to read.
+            dataset: its entry in the config.
+            num_frames: T.
+            sample: (frames stored, their rate, seed) -> indices of the T sampled ones.
+            repeats: rows that each example gives, equal but for their seeds.
 
         Raises:
-          ValueError: a feature is missing.
+            ValueError: a feature is missing.
         """
         self._media_feature = records.media_feature(split, dataset.frames_feature)
         self.described = f"{split.builder} {split.split}"
@@ -42,12 +42,12 @@ class ExampleReader:
         """Reads an example, not padded yet.
 
         Args:
-          index: int64 scalar.
-          seeds: uint32 [repeats].
+            index: int64 scalar.
+            seeds: uint32 [repeats].
 
         Returns:
-          `frames` uint8 [T, h, w, 3], `size_px` int32 [2], `label` int32, `weight` float32, `index` int64 and `seed`
-          uint32 [repeats].
+            `frames` uint8 [T, h, w, 3], `size_px` int32 [2], `label` int32, `weight` float32, `index` int64 and `seed`
+            uint32 [repeats].
         """
         return self._guarded(index, seeds).get_single_element()
 
@@ -55,11 +55,11 @@ class ExampleReader:
         """Reads several small examples in one thread; several chunks may be read at once.
 
         Args:
-          places: a dataset of `size` pairs (index, seeds), as `read_one` takes them.
-          size: C.
+            places: a dataset of `size` pairs (index, seeds), as `read_one` takes them.
+            size: C.
 
         Returns:
-          As `read_one`, with a leading C, and frames padded to uint8 [C, T, H, W, 3].
+            As `read_one`, with a leading C, and frames padded to uint8 [C, T, H, W, 3].
         """
         # A guard costs as much as a small image. One around all of a chunk is enough, until something is damaged.
         together = self.pad(places.flat_map(plain(self._record)).map(plain(self._decode)), size)

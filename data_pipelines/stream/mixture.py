@@ -25,9 +25,9 @@ class Mixture:
     """The step plan of a run.
 
     Attributes:
-      weights: dataset name -> share of the steps, relative to the others; unused by "joint", but still checked.
-      plan: "interleave", one dataset a step, or "joint", every dataset in every step.
-      seed: the run's seed.
+        weights: dataset name -> share of the steps, relative to the others; unused by "joint", but still checked.
+        plan: "interleave", one dataset a step, or "joint", every dataset in every step.
+        seed: the run's seed.
     """
 
     weights: Mapping[str, float]
@@ -96,10 +96,10 @@ class BatchSchedule:
     on; one whose mix was changed goes on with the batches that each dataset had come to.
 
     Attributes:
-      mix: the step plan.
-      step: of the run.
-      plan_step: which step of the plan that one follows.
-      ordinals: dataset name -> ordinal of its next batch there.
+        mix: the step plan.
+        step: of the run.
+        plan_step: which step of the plan that one follows.
+        ordinals: dataset name -> ordinal of its next batch there.
     """
 
     mix: Mixture

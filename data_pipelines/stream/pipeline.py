@@ -39,8 +39,8 @@ class Stream(Iterator):
         """Starts to read.
 
         Args:
-          batches_from: number of a batch -> a tf.data dataset of it and those after it.
-          reader: what they are read with.
+            batches_from: number of a batch -> a tf.data dataset of it and those after it.
+            reader: what they are read with.
         """
         self._batches_from, self._reader = batches_from, reader
         self._batches, self._given = batches_from(0).as_numpy_iterator(), 0
@@ -98,19 +98,19 @@ def train_stream(
     With `repeats` in the dataset's config, that many rows beside each other are one example, read and decoded once.
 
     Args:
-      split: what to read.
-      dataset: its entry in the config (`configs/common.py`).
-      name: its name there, which with `seed` decides order and augmentation.
-      seed: the run's seed.
-      first_batch: number of the first batch wanted; far ones take no longer.
-      host_index: which rows of the global batch: the host_index-th of host_count equal parts.
-      host_count: number of hosts.
-      threads: of the reading; 0: one a core.
-      prefetch_batches: ready ahead.
+        split: what to read.
+        dataset: its entry in the config (`configs/common.py`).
+        name: its name there, which with `seed` decides order and augmentation.
+        seed: the run's seed.
+        first_batch: number of the first batch wanted; far ones take no longer.
+        host_index: which rows of the global batch: the host_index-th of host_count equal parts.
+        host_count: number of hosts.
+        threads: of the reading; 0: one a core.
+        prefetch_batches: ready ahead.
 
     Raises:
-      ValueError: `batch_size` does not divide by `host_count` times `repeats`, or the split lacks what the config asks
-        for.
+        ValueError: `batch_size` does not divide by `host_count` times `repeats`, or the split lacks what the config
+            asks for.
     """
     batch_examples = _batch_examples(dataset)
     mine = _rows("batch_size / repeats", batch_examples, host_index, host_count)

@@ -34,17 +34,17 @@ class Split:
     """One split of a dataset.
 
     Attributes:
-      builder: "name" or "name/config".
-      split: its name, or a TFDS expression such as "train[:10%]".
-      paths: its shards.
-      shards: of each record, the position of its shard in `paths`: int32 [N].
-      offsets: of each record, its first byte in its shard: int64 [N].
-      class_names: in the order of the labels; () if the dataset does not name them.
-      features: names of the features that a record has.
-      modality: "video" or "image".
-      fingerprint: sha256 of features, class names, and names, sizes and record offsets of the shards, and of what is
-        left out.
-      num_excluded: records that are left out.
+        builder: "name" or "name/config".
+        split: its name, or a TFDS expression such as "train[:10%]".
+        paths: its shards.
+        shards: of each record, the position of its shard in `paths`: int32 [N].
+        offsets: of each record, its first byte in its shard: int64 [N].
+        class_names: in the order of the labels; () if the dataset does not name them.
+        features: names of the features that a record has.
+        modality: "video" or "image".
+        fingerprint: sha256 of features, class names, and names, sizes and record offsets of the shards, and of what is
+            left out.
+        num_excluded: records that are left out.
     """
 
     builder: str
@@ -67,15 +67,15 @@ def open_split(builder: str, split: str, data_dir: str) -> Split:
     """Opens a split and checks that all of its shards are there, whole.
 
     Args:
-      builder: "name" or "name/config".
-      split: a split, or a TFDS expression such as "train[:10%]".
-      data_dir: where prepared datasets stand; "": TFDS's default.
+        builder: "name" or "name/config".
+        split: a split, or a TFDS expression such as "train[:10%]".
+        data_dir: where prepared datasets stand; "": TFDS's default.
 
     Raises:
-      DatasetNotPreparedError: with the command that prepares it.
-      ValueError: no such split, no examples in it, or a format other than TFRecord.
-      FileNotFoundError: a shard is missing.
-      IOError: a shard is shorter than it was, or its framing is broken.
+        DatasetNotPreparedError: with the command that prepares it.
+        ValueError: no such split, no examples in it, or a format other than TFRecord.
+        FileNotFoundError: a shard is missing.
+        IOError: a shard is shorter than it was, or its framing is broken.
     """
     info = tfds.builder_from_directory(catalog.dataset_dir(builder, data_dir)).info
     pieces = _pieces(builder, split, info)
@@ -106,7 +106,7 @@ def exclude(split: Split, indices) -> Split:
     """The split without the records at `indices`, and with a fingerprint of its own; itself if there are none.
 
     Raises:
-      ValueError: nothing would be left.
+        ValueError: nothing would be left.
     """
     excluded = np.unique(np.asarray(indices, np.int64))
     if not len(excluded):
@@ -154,7 +154,7 @@ def scan(path: epath.Path) -> np.ndarray:
     """The offset index of a shard, from its framing: int64 [n + 1].
 
     Raises:
-      IOError: the framing is broken or the last record is cut off.
+        IOError: the framing is broken or the last record is cut off.
     """
     offsets, end, size = [], 0, path.stat().length
     with path.open("rb") as file:

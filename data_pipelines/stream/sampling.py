@@ -15,11 +15,11 @@ def train_indices(num_stored, stored_fps, num_frames: int, sample_fps: float, se
     """One random clip.
 
     Args:
-      num_stored: frames there are, an integer scalar.
-      stored_fps: their rate, a float scalar; unused when `sample_fps` is 0.
-      num_frames: T.
-      sample_fps: frames a second; 0: one from each of T segments.
-      seed: uint32 scalar.
+        num_stored: frames there are, an integer scalar.
+        stored_fps: their rate, a float scalar; unused when `sample_fps` is 0.
+        num_frames: T.
+        sample_fps: frames a second; 0: one from each of T segments.
+        seed: uint32 scalar.
     """
     seed = tf.stack([tf.cast(seed, tf.int64), 0])
     if sample_fps == 0:

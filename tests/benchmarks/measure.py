@@ -12,8 +12,8 @@ def interleaved(jobs: Mapping[str, Callable[[], int]], rounds: int) -> dict[str,
     """Runs all jobs by turns, `rounds` times; each returns how many clips it made.
 
     Returns:
-      name -> CPU seconds a clip of each round, all threads of the process together. What a job leaves to do in the
-      background, such as reading ahead, is waited for and counted as its own.
+        name -> CPU seconds a clip of each round, all threads of the process together. What a job leaves to do in the
+        background, such as reading ahead, is waited for and counted as its own.
     """
     for job in jobs.values():
         job()

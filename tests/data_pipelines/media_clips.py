@@ -28,15 +28,15 @@ def write(path, codec, pix_fmt="yuv420p", numbers=range(30), rate=30, size=SIZE_
     """A clip of the frames `draw(number)`; returns its path.
 
     Args:
-      path: its ending decides the container.
-      codec: encoder.
-      pix_fmt: what it is given.
-      numbers: of the frames.
-      rate: frames a second.
-      size: height and width.
-      stamps_ms: when each is shown, instead of by the rate.
-      **options: `encoder` and `container`: their options; `setup`: a function of the stream; `paint`: frame number ->
-        RGB picture instead of `draw`; `edit`: a function of each frame before it is encoded.
+        path: its ending decides the container.
+        codec: encoder.
+        pix_fmt: what it is given.
+        numbers: of the frames.
+        rate: frames a second.
+        size: height and width.
+        stamps_ms: when each is shown, instead of by the rate.
+        **options: `encoder` and `container`: their options; `setup`: a function of the stream; `paint`: frame number ->
+          RGB picture instead of `draw`; `edit`: a function of each frame before it is encoded.
     """
     paint = options.get("paint", lambda number: draw(number, *size))
     with av.open(str(path), "w", options=options.get("container")) as container:

@@ -25,10 +25,10 @@ class Storage:
     """What is stored, and how the server behaves.
 
     Attributes:
-      objects: (bucket, name) -> (bytes, generation).
-      unavailable: share of the requests that are answered with 503.
-      requests: how many there were, and of them `refused` so.
-      environment: what a process must have in its environment to come here.
+        objects: (bucket, name) -> (bytes, generation).
+        unavailable: share of the requests that are answered with 503.
+        requests: how many there were, and of them `refused` so.
+        environment: what a process must have in its environment to come here.
     """
 
     def __init__(self, seed: int):

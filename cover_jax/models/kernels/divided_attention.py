@@ -63,14 +63,14 @@ def attend(
     """Softmax attention of each token to those that share its position ("time") or its frame ("space").
 
     Args:
-      qkv_BTSC: projected tokens, the channels ordered as this file says.
-      num_heads: heads in the array at hand, one device's where they are split.
-      head_dim: channels of a head.
-      axis: "time" or "space".
-      interpret: run as plain JAX operations, on any device; for tests.
+        qkv_BTSC: projected tokens, the channels ordered as this file says.
+        num_heads: heads in the array at hand, one device's where they are split.
+        head_dim: channels of a head.
+        axis: "time" or "space".
+        interpret: run as plain JAX operations, on any device; for tests.
 
     Returns:
-      [B, T, S, D] in the input's dtype, the channels ordered (head), (head_dim). Softmax and sums are float32.
+        [B, T, S, D] in the input's dtype, the channels ordered (head), (head_dim). Softmax and sums are float32.
     """
     return _Call.of(qkv_BTSC, num_heads, head_dim, axis, interpret).forward(qkv_BTSC)
 
@@ -94,8 +94,8 @@ class _Call:
     """One kernel on arrays of one shape: its grid, its blocks, and what it costs.
 
     Attributes:
-      lanes: of a tile.
-      block: (frames, tokens) that a block holds; it may reach beyond the last token.
+        lanes: of a tile.
+        block: (frames, tokens) that a block holds; it may reach beyond the last token.
     """
 
     shape: tuple[int, int, int, int]

@@ -19,12 +19,12 @@ def tensors(params: dict, head: str, patch_px: int) -> Arrays:
     """Arrays under the names of `TimesformerForVideoClassification`, float32.
 
     Args:
-      params: of the whole model, as `cover.Functional.init` gives them, on the host.
-      head: the one that becomes its classifier.
-      patch_px: side of a patch.
+        params: of the whole model, as `cover.Functional.init` gives them, on the host.
+        head: the one that becomes its classifier.
+        patch_px: side of a patch.
 
     Raises:
-      PretrainedError: the head is not linear, as theirs is.
+        PretrainedError: the head is not linear, as theirs is.
     """
     if "kernel" not in params["heads"][head]:
         raise PretrainedError(f"head {head}: config.model.head='mlp' has no place in a Hugging Face TimeSformer")

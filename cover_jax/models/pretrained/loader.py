@@ -46,9 +46,9 @@ class LoadedWeights:
     """What a source gave.
 
     Attributes:
-      params: path, as in `cover.Params` joined by "/" -> float32 array, of every parameter that it has.
-      class_names: of its own classifier, in order; empty where it does not say.
-      report: lines for people: what was taken, changed, left out, and kept as initialised.
+        params: path, as in `cover.Params` joined by "/" -> float32 array, of every parameter that it has.
+        class_names: of its own classifier, in order; empty where it does not say.
+        report: lines for people: what was taken, changed, left out, and kept as initialised.
     """
 
     params: dict[str, np.ndarray]
@@ -63,13 +63,13 @@ def load(source: str, model: ConfigDict, class_names: Mapping[str, Sequence[str]
     A classifier is taken over, row by row by class name, for each head all of whose classes it names.
 
     Args:
-      source: as above.
-      model: `config.model`, as in configs/common.py.
-      class_names: head name -> its classes, in order.
+        source: as above.
+        model: `config.model`, as in configs/common.py.
+        class_names: head name -> its classes, in order.
 
     Raises:
-      PretrainedError: the source cannot be read, is no model of a known kind, has other sizes than
-        `model.variant`, or has a tensor that would be lost silently.
+        PretrainedError: the source cannot be read, is no model of a known kind, has other sizes than
+            `model.variant`, or has a tensor that would be lost silently.
     """
     opened = sources.open_source(source)
     try:
@@ -100,10 +100,10 @@ def fill(params: dict, loaded: LoadedWeights) -> tuple[dict, list[str]]:
     """`params` with the loaded arrays in their places, each cut for its devices as what it replaces, and the rest.
 
     Returns:
-      The new parameters, and the paths that keep their initial values.
+        The new parameters, and the paths that keep their initial values.
 
     Raises:
-      PretrainedError: an array has another shape than its parameter.
+        PretrainedError: an array has another shape than its parameter.
     """
     kept = []
 
@@ -228,7 +228,7 @@ def _unused(family: tensor_names.Family, read: tensor_names.Reader) -> dict[str,
     """Tensors that nothing took -> why that is right.
 
     Raises:
-      PretrainedError: of some that is not known.
+        PretrainedError: of some that is not known.
     """
     reasons = dict(family.unused)
     if family.head:

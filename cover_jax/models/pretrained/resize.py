@@ -16,7 +16,7 @@ def embeddings(given: dict[str, np.ndarray], model: ConfigDict) -> tuple[dict[st
     """`cls_token`, `pos_embed` and, of a video model, `time_embed`, as a model of another config has them.
 
     Returns:
-      The arrays for `model`'s grid and frames, and a line for each that was resized.
+        The arrays for `model`'s grid and frames, and a line for each that was resized.
     """
     resized = dict(given)
     grid_size = model.size_px // variants.parse(model.variant).patch_px
@@ -38,7 +38,7 @@ def position_embedding(pos_embed_1SD: np.ndarray, grid_size: int) -> np.ndarray:
     resize theirs. The same grid gives the same values back.
 
     Raises:
-      PretrainedError: the embedding is not of a square grid and CLS.
+        PretrainedError: the embedding is not of a square grid and CLS.
     """
     old_size = math.isqrt(pos_embed_1SD.shape[1] - 1)
     if old_size**2 + 1 != pos_embed_1SD.shape[1]:

@@ -27,11 +27,11 @@ def open_source(source: str) -> Opened:
     """Reads weights.
 
     Args:
-      source: a file or folder, local or gs://; or hf://ORG/REPO[@REVISION][/FILE], which the hub's own client fetches
-        into its cache, and takes from there without a network (HF_HUB_OFFLINE=1, HF_HOME).
+        source: a file or folder, local or gs://; or hf://ORG/REPO[@REVISION][/FILE], which the hub's own client fetches
+            into its cache, and takes from there without a network (HF_HUB_OFFLINE=1, HF_HOME).
 
     Raises:
-      PretrainedError: there is no such thing, or it is not weights.
+        PretrainedError: there is no such thing, or it is not weights.
     """
     weights, beside = _from_hub(source) if source.startswith("hf://") else _from_path(source)
     try:

@@ -114,21 +114,21 @@ class Family:
     """One kind of checkpoint.
 
     Attributes:
-      title: what it is, for people.
-      layout: how its axes lie.
-      prefixes: what all names may begin with.
-      signature: a name that only this family has.
-      embeddings: this project's name -> theirs, of arrays outside the blocks that are taken as they are.
-      patch_embed, norm: names of these two layers.
-      head: name of the classifier that reads the CLS feature; "": none.
-      head_at_root: its name has no prefix.
-      block: what the names of block {} begin with.
-      layers: this project's path in a block -> theirs; several are joined. Without a temporal attention among them,
-        it becomes a copy of the spatial one.
-      layer_scales: path of a layer -> name of the vector that scales its output, where a file has one.
-      unused: pattern of names that this model has no place for -> why that changes nothing.
-      pixels: mean and standard deviation of the pixels that it was trained with, where the family has one.
-      gelu, layer_norm_eps: as in `config.model`; a config.json may say otherwise.
+        title: what it is, for people.
+        layout: how its axes lie.
+        prefixes: what all names may begin with.
+        signature: a name that only this family has.
+        embeddings: this project's name -> theirs, of arrays outside the blocks that are taken as they are.
+        patch_embed, norm: names of these two layers.
+        head: name of the classifier that reads the CLS feature; "": none.
+        head_at_root: its name has no prefix.
+        block: what the names of block {} begin with.
+        layers: this project's path in a block -> theirs; several are joined. Without a temporal attention among them,
+            it becomes a copy of the spatial one.
+        layer_scales: path of a layer -> name of the vector that scales its output, where a file has one.
+        unused: pattern of names that this model has no place for -> why that changes nothing.
+        pixels: mean and standard deviation of the pixels that it was trained with, where the family has one.
+        gelu, layer_norm_eps: as in `config.model`; a config.json may say otherwise.
     """
 
     title: str
@@ -337,7 +337,7 @@ def recognise(tensors: Tensors) -> tuple[Family, Reader]:
     """The family whose names these are, and a reader under the prefix that they have.
 
     Raises:
-      PretrainedError: it is none of `FAMILIES`; the message says what it is or how its names look.
+        PretrainedError: it is none of `FAMILIES`; the message says what it is or how its names look.
     """
     for pattern, what in _KNOWN_OTHERS.items():
         if (name := next(filter(re.compile(pattern).match, tensors.names), None)) is not None:

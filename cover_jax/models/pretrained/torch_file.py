@@ -59,8 +59,8 @@ def load(archive: zipfile.ZipFile) -> tuple[Any, Callable[[Tensor], np.ndarray]]
     """The saved object with a `Tensor` for each of its tensors, and a function that reads one.
 
     Raises:
-      PretrainedError: the pickle asks for anything but tensors and plain containers, or is broken; the function
-        raises it where a tensor's bytes are not all there.
+        PretrainedError: the pickle asks for anything but tensors and plain containers, or is broken; the function
+            raises it where a tensor's bytes are not all there.
     """
     root = next(name for name in archive.namelist() if name.endswith("/data.pkl")).removesuffix("/data.pkl")
     byteorder = f"{root}/byteorder"
@@ -110,7 +110,7 @@ def read(archive: zipfile.ZipFile, member: str, tensor: Tensor) -> np.ndarray:
     """One tensor's values, from the `member` that holds its storage.
 
     Raises:
-      PretrainedError: the storage is not there, or the tensor is not all within it.
+        PretrainedError: the storage is not there, or the tensor is not all within it.
     """
     needed = _needed_length(tensor, member)
     try:

@@ -45,9 +45,9 @@ class Tensors:
     """The arrays of one file.
 
     Attributes:
-      names: of all its tensors.
-      read: name -> array, read from the file at that moment.
-      set_aside: what the file holds beside the model, such as an optimizer's state.
+        names: of all its tensors.
+        read: name -> array, read from the file at that moment.
+        set_aside: what the file holds beside the model, such as an optimizer's state.
     """
 
     names: tuple[str, ...]
@@ -63,7 +63,7 @@ def check_start(start: bytes) -> None:
     """Refuses a file by its first START_LENGTH bytes, so that a large one need not be read.
 
     Raises:
-      PretrainedError: it is neither of what `parse` reads; the message says what it is.
+        PretrainedError: it is neither of what `parse` reads; the message says what it is.
     """
     if start.startswith(_ZIP) or start[8:9] == b"{":
         return
@@ -77,7 +77,7 @@ def parse(data: bytes) -> Tensors:
     """The tensors in a file's bytes.
 
     Raises:
-      PretrainedError: it is something else, or broken; the message says what.
+        PretrainedError: it is something else, or broken; the message says what.
     """
     check_start(data[:START_LENGTH])
     return _parse_zip(data) if data.startswith(_ZIP) else _parse_safetensors(data)
@@ -135,7 +135,7 @@ def parse_json(data: bytes, name: str) -> dict:
     """A model's config.json or another file that `name` says.
 
     Raises:
-      PretrainedError: it is not a JSON object.
+        PretrainedError: it is not a JSON object.
     """
     try:
         parsed = json.loads(data)
