@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 import av
 import numpy as np
 
-from data_pipelines.media import picture
+from data_pipelines.media import picture, shown_frames
 
 # Formats whose packets tell when their frame is shown; those of AVI do not.
 STAMPED = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
@@ -61,10 +61,13 @@ def _planned(container, stream, wanted: list[int]) -> dict[int, np.ndarray] | No
     if container.format.name not in STAMPED:
         return None
     packets = [packet for packet in container.demux(stream) if packet.size]
+    counter = shown_frames.counter(stream.codec_context)
+    num_shown = {packet: counter.count(bytes(packet)) for packet in packets}
     groups = list(_groups(packets))
-    if not _can_plan(packets, groups):
+    if not _can_plan(num_shown, groups):
         return None
-    shown = sorted(packet.pts for packet in packets if not packet.is_discard)  # an edit list discards what it hides
+    # An edit list discards what it hides.
+    shown = sorted(packet.pts for packet in packets if num_shown[packet] and not packet.is_discard)
     if wanted[-1] >= len(shown):
         return None
     index_of = {shown[index]: index for index in wanted}
@@ -79,15 +82,24 @@ def _groups(packets: list) -> Iterator[list]:
     return (packets[start:end] for start, end in itertools.pairwise([0, *starts]))
 
 
-def _can_plan(packets: list, groups: list[list]) -> bool:
-    """Whether each packet has a time of its own, and no frame is shown before the key frame of its group.
+def _can_plan(num_shown: dict, groups: list[list]) -> bool:
+    """Whether each packet that shows a frame has a time of its own, and no frame is shown before its group's key frame.
 
     Such a frame may need the group before: the group is open.
+
+    Args:
+        num_shown: packet -> frames that it shows.
+        groups: the packets, of one group each.
     """
-    times = [packet.pts for packet in packets]
-    if None in times or len(set(times)) < len(times):
+    times = [packet.pts for packet, number in num_shown.items() if number]
+    if None in times or len(set(times)) < len(times) or max(num_shown.values(), default=0) > 1:
         return False
-    return all(group[0].is_keyframe and min(p.pts for p in group) == group[0].pts for group in groups)
+    return all(
+        group[0].is_keyframe
+        and num_shown[group[0]]
+        and min(packet.pts for packet in group if num_shown[packet]) == group[0].pts
+        for group in groups
+    )
 
 
 def _prefix(decoder, group: list, wanted) -> Iterator[av.VideoFrame]:

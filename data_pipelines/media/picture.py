@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import av
 import numpy as np
+from av.sidedata import sidedata
 from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc, VideoReformatter
 from einops import rearrange
 
@@ -23,6 +24,17 @@ SD_MAX_PX = (1279, 576)  # larger video is HD, and of HD's matrix where it says 
 HDR_CURVES = (ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67)
 BT709 = (ColorTrc.BT709, ColorPrimaries.BT709)
 WIDE_PRIMARIES = (ColorPrimaries.BT2020, ColorPrimaries.SMPTE431, ColorPrimaries.SMPTE432)
+
+
+def _unnamed_side_data(cls: type[sidedata.Type], value: int) -> sidedata.Type:
+    """A member for a kind of side data that FFmpeg gives and PyAV has no name for."""
+    member = object.__new__(cls)
+    member._name_, member._value_ = f"UNNAMED_{value}", value
+    return member
+
+
+# PyAV reads all side data of a frame or none: one kind that it cannot name would refuse the file.
+sidedata.Type._missing_ = classmethod(_unnamed_side_data)
 
 
 def shrunk(height_px: int, width_px: int, short_side_px: int) -> tuple[int, int]:

@@ -16,7 +16,7 @@ import av
 from av.container.core import Flags
 from av.stream import Disposition
 
-from data_pipelines.media import source_file, truncation
+from data_pipelines.media import shown_frames, source_file, truncation
 from data_pipelines.media.source_file import MediaError
 
 MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
@@ -27,7 +27,6 @@ CORRUPT_PACKET = "Packet corrupt (stream = {},"
 INCOMPLETE_FRAME = "freeing incomplete packet"  # of ASF
 FALLBACK_RATE = Fraction(25)  # FFmpeg's own for streams that tell no rate
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own decoders leave the alpha of WebM out
-VP8_SHOWN = 0x10  # in a frame's first byte: RFC 6386, section 9.1
 # These put no long run of zeros into a packet, except before a start code (00 00 01) or at its end: a decoder takes one
 # for data, and shows what follows from it.
 CODECS_WITHOUT_ZEROS = ("h264", "hevc", "vvc", "mpeg1video", "mpeg2video", "mpeg4")
@@ -65,9 +64,10 @@ class Video:
         packets, clock = _Packets(self._stream), _Clock(self._container, self._stream)
         decoder = _decoder(self._stream)
         for packet in self._checked(self._container.demux(self._stream)):
-            if not packets.count(packet):
+            num_shown = packets.count(packet)
+            if num_shown is None:
                 continue
-            clock.note(packet)
+            clock.note(packet, num_shown)
             for frame in self._checked(_decoded(decoder, packet)):
                 self.num_decoded += 1
                 packets.seen += 1 + frame.interlaced_frame  # its two fields may have been a packet each
@@ -208,35 +208,36 @@ class _Packets:
 
     Attributes:
         total: all that hold a frame.
-        due: of them, those that must be decoded to one.
+        due: frames that must come out of them.
         seen: frames that were decoded.
     """
 
     def __init__(self, stream):
-        self._is_vp8 = stream.codec_context.name == "vp8"
+        self._shown = shown_frames.counter(stream.codec_context)
         self._has_no_zeros = stream.codec_context.name in CODECS_WITHOUT_ZEROS
         self._first_key_pts = None
         self.total = self.due = self.seen = 0
 
-    def count(self, packet) -> bool:
-        """Counts a packet; whether it is to be decoded."""
+    def count(self, packet) -> int | None:
+        """Counts a packet, and the frames that it shows; None if it is not to be decoded."""
         if not packet.size:
             at_end = packet.dts is None
             self.total += not at_end  # an empty one says that the frame before goes on
-            return at_end
+            return 0 if at_end else None
         if packet.is_corrupt or self._has_no_zeros and ZEROED.search(packet):
             raise MediaError(f"the packet of frame {self.total + 1} is damaged")
         self.total += 1
-        self.due += self._is_due(packet)
-        return True
+        num_shown = self._shown.count(bytes(packet))
+        if not self._is_left_out(packet):
+            self.due += num_shown
+        return num_shown
 
-    def _is_due(self, packet) -> bool:
+    def _is_left_out(self, packet) -> bool:
         if self._first_key_pts is None and packet.is_keyframe:
             self._first_key_pts = packet.pts
         # Frames shown before the first key frame may need some that were cut away.
         leading = None not in (packet.pts, self._first_key_pts) and packet.pts < self._first_key_pts
-        hidden = self._is_vp8 and not bytes(packet)[0] & VP8_SHOWN
-        return not (leading or hidden or packet.is_discard)  # an edit list discards what it does not show
+        return leading or packet.is_discard  # an edit list discards what it does not show
 
 
 class _Clock:
@@ -251,10 +252,9 @@ class _Clock:
         self._shift = Fraction(0)
         self._num_still = 0
 
-    def note(self, packet) -> None:
-        """Remembers a packet that goes into the decoder."""
-        if packet.size:
-            self._waiting_dts.append(packet.dts)
+    def note(self, packet, num_shown: int) -> None:
+        """Remembers a packet that goes into the decoder, once for each frame that it shows."""
+        self._waiting_dts.extend([packet.dts] * num_shown)
 
     def time(self, frame) -> Fraction:
         """When the next frame is shown, in seconds.

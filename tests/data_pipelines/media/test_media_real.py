@@ -37,6 +37,6 @@ def test_real_file(real_data, name):
 def test_every_test_in_the_tables_exists():
     named = set(re.findall(r"`(test_\w+)`", GUIDE.read_text()))
     defined = set()
-    for path in pathlib.Path(__file__).parent.glob("test_media*.py"):
+    for path in pathlib.Path(__file__).parent.glob("test_*.py"):
         defined |= set(re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE))
     assert named and not named - defined

@@ -1,5 +1,6 @@
 """Videos of all kinds: the first table of data_pipelines/media/README.md."""
 
+import io
 import os
 import pathlib
 import threading
@@ -8,11 +9,12 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from av.sidedata import sidedata
 from av.stream import Disposition
 from av.video.reformatter import ColorPrimaries, ColorTrc
 from PIL import Image
 
-from data_pipelines.media import media_file, picture, source_file, video
+from data_pipelines.media import media_file, picture, shown_frames, source_file, video
 from data_pipelines.media.source_file import MediaError
 from tests.data_pipelines import media_clips as clips
 
@@ -270,8 +272,34 @@ def test_hidden_frames_are_not_missed(tmp_path):
     with av.open(path) as container:
         hidden = bytes([packet for packet in container.demux(video=0) if packet.size][7])
     with clips.edited(path) as content:
-        content[content.index(hidden)] &= ~video.VP8_SHOWN
+        content[content.index(hidden)] &= ~shown_frames.VP8_SHOWN
     assert clips.numbers(_read(path)) == [number for number in range(30) if number != 7]
+
+
+# The video parameter set of a multi-view HEVC file (androidx/media, mvhevc_5_frames.mov): two layers, two views.
+TWO_VIEWS = bytes.fromhex(
+    "40010c11ffff016000000300b0000003000003009c15c15b0020002824c197060200000300bf8000000300009c8d07900870a01af14afd20"
+)
+
+
+def test_multi_view_hevc_is_read_as_its_base_view(tmp_path):
+    """The decoder marks each frame with its view: side data of a kind that PyAV does not name."""
+    path = clips.write(tmp_path / "a.hevc", "libx265", encoder={"x265-params": "log-level=none"})
+    with clips.edited(path) as content:
+        end = content.index(b"\0\0\0\x01", 4)
+        content[4:end] = TWO_VIEWS
+    assert clips.numbers(_read(path)) == list(range(30))
+
+
+def test_side_data_without_a_name_refuses_nothing(tmp_path):
+    """Motion JPEG whose pictures have EXIF data, which FFmpeg gives along with each frame, and its orientation."""
+    exif, jpeg = Image.Exif(), io.BytesIO()
+    exif[media_file.EXIF_ORIENTATION] = 3  # upside down
+    Image.fromarray(clips.draw(5)[::-1, ::-1]).save(jpeg, "JPEG", exif=exif)
+    (tmp_path / "a.mjpeg").write_bytes(jpeg.getvalue() * 3)
+    assert clips.numbers(_read(tmp_path / "a.mjpeg")) == [5, 5, 5]
+    for kind in range(64):
+        assert sidedata.Type(kind).value == kind
 
 
 def test_fragments(tmp_path):

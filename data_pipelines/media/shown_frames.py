@@ -1,0 +1,154 @@
+"""How many frames of a packet are shown: VP8, VP9 and AV1 have hidden ones, which only other frames refer to.
+
+Most files keep a hidden frame in one packet with a shown one. Some give it a packet of its own, and some packets show a
+frame that was decoded before.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+
+VP8_SHOWN = 0x10  # in a frame's first byte: RFC 6386, section 9.1
+VP9_MARKER = 0b10  # the first two bits of a frame: VP9 bitstream specification 0.6, section 6.2
+VP9_SUPERFRAME = 0b110  # the first three bits of a superframe's last byte: the same, annex B
+# Types of AV1's units, and the bits of their first byte: AV1 bitstream specification, sections 5.3.2 and 6.2.2.
+OBU_SEQUENCE_HEADER, OBU_FRAME_HEADER, OBU_FRAME = 1, 3, 6
+OBU_HAS_EXTENSION, OBU_HAS_SIZE = 0x04, 0x02
+AV1_CONFIG_BYTES = 4  # of mp4 and Matroska, before the units that describe the stream: AV1 in ISOBMFF, section 2.3
+LEB128_BYTES = 8  # at most
+
+
+def counter(codec_context) -> "Vp8 | Vp9 | Av1 | OnePerPacket":
+    """The counter for a stream; each has `count(packet: bytes) -> int`."""
+    name = codec_context.codec.canonical_name
+    if name == "av1":
+        return Av1(codec_context.extradata or b"")
+    return {"vp8": Vp8, "vp9": Vp9}.get(name, OnePerPacket)()
+
+
+class OnePerPacket:
+    """Codecs whose packets show one frame each."""
+
+    def count(self, packet: bytes) -> int:
+        """Frames that the packet shows."""
+        return 1
+
+
+class Vp8:
+    """VP8: one frame per packet, hidden or shown."""
+
+    def count(self, packet: bytes) -> int:
+        """Frames that the packet shows."""
+        return int(bool(packet[0] & VP8_SHOWN))
+
+
+class Vp9:
+    """VP9: a packet is a frame, or a superframe of up to eight."""
+
+    def count(self, packet: bytes) -> int:
+        """Frames that the packet shows; 1 for what is no VP9, so that the decoder's word counts."""
+        return sum(_is_vp9_shown(packet[start:end]) for start, end in _vp9_frames(packet))
+
+
+def _vp9_frames(packet: bytes) -> Iterator[tuple[int, int]]:
+    """Where the frames of a packet start and end."""
+    last = packet[-1]
+    size_bytes, num_frames = (last >> 3 & 3) + 1, (last & 7) + 1
+    index_start = len(packet) - 2 - size_bytes * num_frames
+    if last >> 5 != VP9_SUPERFRAME or index_start < 0 or packet[index_start] != last:
+        yield 0, len(packet)
+        return
+    start = 0
+    for i in range(num_frames):
+        at = index_start + 1 + i * size_bytes
+        end = start + int.from_bytes(packet[at : at + size_bytes], "little")
+        if end > start:
+            yield start, end
+        start = end
+
+
+def _is_vp9_shown(frame: bytes) -> bool:
+    bits = _Bits(frame)
+    if bits.read(2) != VP9_MARKER:
+        return True
+    profile = bits.read(1) | bits.read(1) << 1
+    if profile == 3:
+        bits.read(1)
+    shows_existing, _, show_frame = bits.read(1), bits.read(1), bits.read(1)
+    return bool(shows_existing or show_frame)
+
+
+class Av1:
+    """AV1: a packet holds units, and some of them begin a frame."""
+
+    def __init__(self, extradata: bytes):
+        self._all_are_shown = False  # the stream has the short header of still pictures
+        if extradata:
+            self.count(extradata[AV1_CONFIG_BYTES:])
+
+    def count(self, packet: bytes) -> int:
+        """Frames that the packet shows; of spatial layers, which are shown as one picture, the lowest counts."""
+        num_shown = 0
+        for unit in _av1_units(packet):
+            bits = _Bits(unit.payload)
+            if unit.kind == OBU_SEQUENCE_HEADER:
+                bits.read(3 + 1)  # profile, still_picture
+                self._all_are_shown = bool(bits.read(1))
+            elif unit.kind in (OBU_FRAME_HEADER, OBU_FRAME) and not unit.spatial_layer:
+                num_shown += self._is_shown(bits)
+        return num_shown
+
+    def _is_shown(self, bits: "_Bits") -> bool:
+        if self._all_are_shown or bits.read(1):  # show_existing_frame
+            return True
+        bits.read(2)  # frame_type
+        return bool(bits.read(1))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Av1Unit:
+    kind: int
+    spatial_layer: int
+    payload: bytes
+
+
+def _av1_units(packet: bytes) -> Iterator[_Av1Unit]:
+    """The units of a packet; ends early where one is damaged."""
+    position = 0
+    while position < len(packet):
+        header = packet[position]
+        position += 1
+        spatial_layer = 0
+        if header & OBU_HAS_EXTENSION and position < len(packet):
+            spatial_layer = packet[position] >> 3 & 3
+            position += 1
+        size = len(packet) - position
+        if header & OBU_HAS_SIZE:
+            size, position = _leb128(packet, position)
+        yield _Av1Unit(header >> 3 & 15, spatial_layer, packet[position : position + size])
+        position += size
+
+
+def _leb128(data: bytes, position: int) -> tuple[int, int]:
+    """A number of variable length, and where it ends: AV1 bitstream specification, section 4.10.5."""
+    value = 0
+    for i, byte in enumerate(data[position : position + LEB128_BYTES]):
+        value |= (byte & 0x7F) << 7 * i
+        if not byte & 0x80:
+            return value, position + i + 1
+    return 0, len(data)
+
+
+class _Bits:
+    """Reads bits from the first on; behind the end they are 0."""
+
+    def __init__(self, data: bytes):
+        self._data, self._position = data, 0
+
+    def read(self, num_bits: int) -> int:
+        """The next bits as a number, the first one being the highest."""
+        value = 0
+        for _ in range(num_bits):
+            byte = self._data[self._position // 8] if self._position // 8 < len(self._data) else 0
+            value = value << 1 | byte >> 7 - self._position % 8 & 1
+            self._position += 1
+        return value
