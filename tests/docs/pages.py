@@ -3,6 +3,7 @@
 Every function takes a page and its text and gives one line per mistake, so that tests can show it a text with mistakes.
 """
 
+import ast
 import dataclasses
 import functools
 import importlib
@@ -191,6 +192,13 @@ def commands(page: str, text: str) -> Iterator[Command]:
     for code in _inline(text):
         if re.match(r"([A-Z_]+=\S+ )*(python -m|pip install|pytest|launch/)", code):
             yield from _commands_of_line(page, code)
+
+
+def docstring_commands(path: str, code: str) -> Iterator[Command]:
+    """Commands on indented lines of a module's docstring."""
+    text = (ast.get_docstring(ast.parse(code), clean=False) or "").replace("\\\n", " ")
+    for line in re.findall(r"^ +((?:python -m|launch/).*)", text, re.MULTILINE):
+        yield from _commands_of_line(path, line)
 
 
 def _commands_of_line(page: str, line: str) -> Iterator[Command]:

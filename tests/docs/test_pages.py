@@ -25,6 +25,14 @@ def test_commands_exist_with_their_flags(page):
     assert not _command_mistakes(PAGES[page], page)
 
 
+@pytest.mark.parametrize("package", pages.OURS)
+def test_commands_in_docstrings_exist_with_their_flags(package):
+    paths = [path for path in pages.files() if path.startswith(f"{package}/") and path.endswith(".py")]
+    commands = [c for path in sorted(paths) for c in pages.docstring_commands(path, (pages.ROOT / path).read_text())]
+    assert commands
+    assert not [mistake for command in commands for mistake in pages.command_mistakes(command)]
+
+
 def test_every_page_is_reached_from_the_readme():
     assert not pages.unreachable(PAGES)
 
@@ -118,6 +126,12 @@ def test_a_wrong_command_is_seen(command, mistake):
 def test_a_wrong_flag_on_a_later_line_is_seen():
     text = "```\npython -m cover_jax.report \\\n    --workdir=/tmp/a --no_such=1  # a comment\n```\n"
     assert "no flag --no_such" in _command_mistakes(text)[0]
+
+
+def test_a_wrong_flag_in_a_docstring_is_seen():
+    code = '"""Does it.\n\n    python -m cover_jax.report \\\\\n        --workdir=/tmp/a --no_such=1\n"""'
+    (command,) = pages.docstring_commands("a.py", code)
+    assert "no flag --no_such" in pages.command_mistakes(command)[0]
 
 
 def test_a_page_that_nothing_links_to_is_seen():
