@@ -1,13 +1,17 @@
 """A folder of media -> which files are in which split, and their classes."""
 
-import csv
 import dataclasses
+import difflib
 import itertools
 import re
+from collections.abc import Sequence
 
 from etils import epath
 
-from data_pipelines import files
+from data_pipelines import files, names
+from data_pipelines.sources import class_names, file_lists, nesting, tables
+
+SHOWN_CLASSES = 10  # in a message
 
 
 def _flag(default, help: str):
@@ -76,144 +80,176 @@ class Listing:
     class_names: tuple[str, ...]
     missing: dict[str, list[Item]] = dataclasses.field(default_factory=dict)
 
+    def __post_init__(self):
+        class_names.check(self.class_names)
+
 
 def find(source: str, layout: Layout) -> Listing:
     """Lists a source folder.
 
     Raises:
         FileNotFoundError: the folder, one of its parts, or a list is missing.
-        ValueError: a list does not read, a file is listed twice, or a class is unknown.
+        ValueError: a list does not read, a file is listed twice, a class is unknown, or folders that are no classes
+            stand where the classes should.
     """
     root = epath.Path(source)
-    splits = _splits(root, layout)
-    numbered = _read_class_names(root / layout.class_names) if layout.class_names else {}
-    names = tuple(numbered.values()) or tuple(sorted({item.label for item in splits["train"]}))
-    splits = {
-        split: [Item(item.path, _resolve(item, numbered, names)) for item in items] for split, items in splits.items()
-    }
+    known = class_names.read_class_names(root / layout.class_names) if layout.class_names else None
+    splits = _splits(root, layout, checked=known is None)
     _check_distinct(splits)
-    return Listing(splits, names)
+    known = known or _names_found(splits["train"])
+    listing = Listing({split: _items(found, known) for split, found in splits.items()}, known.names)
+    for found in splits.values():
+        if found.list_path:
+            file_lists.check_some_exist(found.list_path, found.lines[0], [path for path, _ in found.files], root)
+    return listing
 
 
-def _splits(root: epath.Path, layout: Layout) -> dict[str, list[Item]]:
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """The files of a split, before their classes are known.
+
+    Attributes:
+        files: path relative to the source, and what its class is called, of each.
+        list_path: the list that they are from; None: a folder.
+        lines: of each, its line in the list.
+    """
+
+    files: list[tuple[str, str]]
+    list_path: epath.Path | None = None
+    lines: Sequence[int] = ()
+
+    def where(self, i: int) -> str:
+        """The begin of a message on one of the files."""
+        return f"{tables.at(self.list_path, self.lines[i])}: " if self.list_path else ""
+
+
+def _splits(root: epath.Path, layout: Layout, checked: bool) -> dict[str, _Found]:
     if layout.validation_pattern and layout.validation_share:
         raise ValueError("--validation_pattern and --validation_share: only one of them can divide the files")
     if layout.validation_share:
-        return _by_share(root, layout.validation_share)
-    return _by_pattern(root, layout) if layout.validation_pattern else _by_split(root, layout)
+        return _by_share(root, layout.validation_share, checked)
+    return _by_pattern(root, layout, checked) if layout.validation_pattern else _by_split(root, layout, checked)
 
 
-def _by_share(root: epath.Path, share: float) -> dict[str, list[Item]]:
+def _by_share(root: epath.Path, share: float, checked: bool) -> dict[str, _Found]:
     if not 0 < share < 1:
         raise ValueError(f"--validation_share={share}: must be between 0 and 1")
     splits = {"train": [], "validation": []}
-    for label, items in itertools.groupby(_class_tree(root, root), key=lambda item: item.label):
-        items = list(items)
-        if len(items) < 2:
-            raise ValueError(f"--validation_share={share}: class {label!r} has one file alone, in {root}; it needs two")
-        num_train = min(max(round(len(items) * (1 - share)), 1), len(items) - 1)
-        splits["train"] += items[:num_train]
-        splits["validation"] += items[num_train:]
-    return splits
+    for label, group in itertools.groupby(_class_tree(root, root, "--source", checked), key=lambda pair: pair[1]):
+        pairs = list(group)
+        if len(pairs) < 2:
+            raise ValueError(
+                f"--validation_share={share}: class {names.quote(label)} has one file alone, in {root}; it needs two"
+            )
+        num_train = min(max(round(len(pairs) * (1 - share)), 1), len(pairs) - 1)
+        splits["train"] += pairs[:num_train]
+        splits["validation"] += pairs[num_train:]
+    return {split: _Found(pairs) for split, pairs in splits.items()}
 
 
-def _by_pattern(root: epath.Path, layout: Layout) -> dict[str, list[Item]]:
+def _by_pattern(root: epath.Path, layout: Layout, checked: bool) -> dict[str, _Found]:
     matches = re.compile(layout.validation_pattern).search
     splits = {"train": [], "validation": []}
-    for item in _class_tree(root, root):
-        splits["validation" if matches(item.path) else "train"].append(item)
-    for split, items in splits.items():
-        if not items:
+    for path, label in _class_tree(root, root, "--source", checked):
+        splits["validation" if matches(path) else "train"].append((path, label))
+    for split, pairs in splits.items():
+        if not pairs:
             raise ValueError(f"--validation_pattern={layout.validation_pattern!r} leaves no file for {split} in {root}")
-    return splits
+    return {split: _Found(pairs) for split, pairs in splits.items()}
 
 
-def _by_split(root: epath.Path, layout: Layout) -> dict[str, list[Item]]:
+def _by_split(root: epath.Path, layout: Layout, checked: bool) -> dict[str, _Found]:
     parts = {"train": (layout.train_folder, layout.train_list)}
     if layout.validation_folder or layout.validation_list:
         parts["validation"] = (layout.validation_folder, layout.validation_list)
     return {
-        split: _read_list(root, folder, name, layout.list_columns) if name else _split_folder(root, split, folder)
+        split: _read_list(root, folder, name, layout.list_columns)
+        if name
+        else _split_folder(root, split, folder, checked and split == "train")
         for split, (folder, name) in parts.items()
     }
 
 
-def _split_folder(root: epath.Path, split: str, folder: str) -> list[Item]:
+def _split_folder(root: epath.Path, split: str, folder: str, checked: bool) -> _Found:
     if not (root / folder).is_dir():
-        raise FileNotFoundError(
-            f"there is no folder {root / folder} for the {split} split; name it by --{split}_folder, list its files by "
-            f"--{split}_list, or divide {root}/CLASS/FILE by --validation_share or --validation_pattern"
-        )
-    return _class_tree(root / folder, root)
+        raise FileNotFoundError(nesting.no_folder(root, folder, split))
+    return _Found(_class_tree(root / folder, root, f"--{split}_folder", checked))
 
 
-def _class_tree(folder: epath.Path, root: epath.Path) -> list[Item]:
-    """All files of folder/CLASS/, at any depth, hidden ones aside, in order of their names."""
+def _class_tree(folder: epath.Path, root: epath.Path, flag: str, checked: bool) -> list[tuple[str, str]]:
+    """Path and class of all files of folder/CLASS/, at any depth, hidden ones aside, in order of their names."""
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}")
-    items = [
-        Item(_relative(folder / path, root), path.partition("/")[0])
-        for path in sorted(files.walk(folder))
-        if "/" in path
-    ]
-    if not items:
-        raise FileNotFoundError(f"{folder} has no files of the form CLASS/FILE")
-    return items
+        raise FileNotFoundError(f"there is no folder {names.escape(folder)}")
+    paths = sorted(files.walk(folder))
+    of_classes = [path for path in paths if "/" in path]
+    if not of_classes:
+        raise FileNotFoundError(nesting.no_classes(folder, paths))
+    if checked:
+        nesting.check_classes(folder, of_classes, flag)
+    labels = list(dict.fromkeys(path.partition("/")[0] for path in of_classes))
+    class_names.check(labels, f"{names.escape(folder)}: ")
+    inside = (folder.relative_to(root) if folder.is_relative_to(root) else folder).as_posix()
+    prefix = "" if inside == "." else f"{inside}/"
+    return [(prefix + path, class_names.normalize(path.partition("/")[0])) for path in of_classes]
 
 
-def _read_list(root: epath.Path, folder: str, name: str, columns: tuple[str, ...]) -> list[Item]:
-    if "path" not in columns:
-        raise ValueError(f"--list_columns={','.join(columns)} has no column 'path'")
-    base = root / folder if (root / folder).is_dir() else root
+def _read_list(root: epath.Path, folder: str, name: str, columns: tuple[str, ...]) -> _Found:
+    path = root / name
+    entries = file_lists.read_list(path, columns)
+    placed = file_lists.resolve(path, entries, root, folder)
+    pairs = [(place, _label(path, entry, place)) for place, entry in zip(placed, entries, strict=True)]
+    return _Found(pairs, path, [entry.line for entry in entries])
+
+
+def _label(path: epath.Path, entry: file_lists.Entry, place: str) -> str:
+    """What a list calls the class of a file; where it has no such column, the file's folder."""
+    if entry.label is not None:
+        return entry.label
+    folder = place.rpartition("/")[0].rpartition("/")[2]
+    if not folder:
+        where = tables.at(path, entry.line)
+        raise ValueError(f"{where}: {names.escape(place)} has no folder, and the list no column 'label'")
+    return class_names.normalize(folder)
+
+
+def _names_found(train: _Found) -> class_names.ClassNames:
+    """The classes of the training files, in order of their names; in a list of numbers, in the order of these."""
+    found = {label for _, label in train.files}
+    numbers = train.list_path is not None and all(label.isdecimal() for label in found)
+    ordered = tuple(sorted(found, key=lambda label: (int(label), label) if numbers else label))
+    class_names.check(ordered)
+    return class_names.ClassNames(ordered, {}, {})
+
+
+def _items(found: _Found, known: class_names.ClassNames) -> list[Item]:
     items = []
-    for number, cells in _read_table(root / name):
-        if len(cells) != len(columns):
-            raise ValueError(
-                f"{root / name}, line {number}: {len(cells)} columns instead of {len(columns)}, {','.join(columns)}"
-            )
-        row = dict(zip(columns, cells, strict=True))
-        path = base / row["path"]
-        items.append(Item(_relative(path, root), row.get("label", path.parent.name)))
-    if not items:
-        raise ValueError(f"{root / name} lists no files")
+    for i, (path, label) in enumerate(found.files):
+        try:
+            name = known.find(label)
+        except ValueError as error:
+            raise ValueError(f"{found.where(i)}{names.escape(path)}: class {error}") from error
+        if name is None:
+            raise ValueError(f"{found.where(i)}{names.escape(path)}: {_unknown_class(label, known.names)}")
+        items.append(Item(path, name))
     return items
 
 
-def _relative(path: epath.Path, root: epath.Path) -> str:
-    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+def _unknown_class(label: str, known: tuple[str, ...]) -> str:
+    near = list(known) if len(known) <= SHOWN_CLASSES else difflib.get_close_matches(label, known, SHOWN_CLASSES, 0)
+    shown = ", ".join(names.escape(name) for name in near)
+    most = "" if len(known) <= SHOWN_CLASSES else "; the nearest are"
+    return f"class {names.quote(label)} is not one of the {len(known)} known{most}: {shown}"
 
 
-def _read_class_names(path: epath.Path) -> dict[str, str]:
-    """What a list may call a class -> its name, in the order of the labels."""
-    rows = [cells for _, cells in _read_table(path)]
-    if all(len(cells) == 2 and cells[0].isdecimal() for cells in rows):
-        return dict(sorted(rows, key=lambda cells: int(cells[0])))
-    if all(len(cells) == 1 for cells in rows):
-        return {str(label): cells[0] for label, cells in enumerate(rows)}
-    raise ValueError(f"{path}: each line must be a class name, or a number and a class name")
-
-
-def _read_table(path: epath.Path) -> list[tuple[int, list[str]]]:
-    """Line numbers and cells of a text file, separated by tabs, else by commas, else by spaces."""
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    text = path.read_text()
-    delimiter = next((candidate for candidate in "\t," if candidate in text), " ")
-    reader = csv.reader(text.splitlines(), delimiter=delimiter, skipinitialspace=True)
-    return [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(cells)]
-
-
-def _resolve(item: Item, numbered: dict[str, str], names: tuple[str, ...]) -> str:
-    name = numbered.get(item.label, item.label)
-    if name not in names:
-        raise ValueError(f"{item.path}: class {item.label!r} is not one of the {len(names)} known: {', '.join(names)}")
-    return name
-
-
-def _check_distinct(splits: dict[str, list[Item]]) -> None:
+def _check_distinct(splits: dict[str, _Found]) -> None:
     seen = {}
-    for split, items in splits.items():
-        for item in items:
-            if item.path in seen:
-                raise ValueError(f"{item.path} is listed twice: in {seen[item.path]} and in {split}")
-            seen[item.path] = split
+    for split, found in splits.items():
+        for i, (path, _) in enumerate(found.files):
+            if path in seen:
+                other, j = seen[path]
+                before = splits[other].where(j).removesuffix(": ")
+                first = f" (first in {before})" if before else ""
+                raise ValueError(
+                    f"{found.where(i)}{names.escape(path)} is listed twice: in {other} and in {split}{first}"
+                )
+            seen[path] = (split, i)

@@ -90,9 +90,17 @@ def test_files_that_cannot_be_used_at_all_are_an_error(tmp_path):
     (source / "run").mkdir(parents=True)
     for i in (1, 2):
         (source / "run" / f"v_g0{i}.mp4").write_text("not a video")
+    (source / "names.txt").write_text("run\n")
     message = r"none of the 1 files of the train split can be used \(run/v_g02\.mp4: InvalidDataError"
     with pytest.raises(SystemExit, match=message):
-        _run("video_folder", "--name=mine", f"--source={source}", "--validation_pattern=g01", f"--data_dir={tmp_path}")
+        _run(
+            "video_folder",
+            "--name=mine",
+            f"--source={source}",
+            "--validation_pattern=g01",
+            "--class_names=names.txt",
+            f"--data_dir={tmp_path}",
+        )
     assert not catalog.is_prepared("video_folder/mine", str(tmp_path))
 
 

@@ -1,0 +1,1 @@
+"""What people's sources are made of: text files that list files or classes, and folders."""
