@@ -35,6 +35,7 @@ th { color: var(--muted); font-weight: 600; } tbody th { color: inherit; font-we
             gap: .75rem; }
 figure { margin: 0; font-size: .85rem; } img { display: block; width: 100%; height: auto; border-radius: 4px; }
 """
+STORED_FORMATS = ("JPEG", "PNG")  # Pillow's names of what records hold; others might start programs
 
 
 class Html(str):
@@ -110,7 +111,7 @@ def pictures(figures: Iterable[str], least: str = "8rem") -> Html:
 
 def thumbnail(jpeg: bytes, longer_side_px: int) -> Image.Image:
     """A small copy of a picture; one that is smaller grows by a whole factor, its pixels sharp."""
-    image = Image.open(io.BytesIO(jpeg)).convert("RGB")
+    image = Image.open(io.BytesIO(jpeg), formats=STORED_FORMATS).convert("RGB")
     factor = longer_side_px // max(image.size)
     if factor > 1:
         return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from PIL import Image, UnidentifiedImageError
 
 from data_pipelines import catalog
-from data_pipelines.media import media_file, source_file
+from data_pipelines.media import media_file, opening, source_file
 from data_pipelines.prepare import base
 from data_pipelines.stream import decode, sampling
 
@@ -85,7 +85,7 @@ def read_file(path: str, short_side_px: int, fps: float) -> media_file.Media:
 def _is_still(path: str) -> bool:
     """Whether a file is an image and not a clip, by its content."""
     try:
-        with source_file.open_regular(path) as file, Image.open(file) as image:
+        with source_file.open_regular(path) as file, opening.open_image(file) as image:
             is_image = Image.MIME.get(image.format, "").startswith("image/")  # Pillow also knows MPEG, by name only
             return is_image and not (image.format in MOVING_IMAGES and image.is_animated)
     except UnidentifiedImageError:

@@ -28,7 +28,7 @@ def render_manifest(found: dict, samples: dict[str, list[tuple[str, bytes]]]) ->
 
 def jpeg_size_px(jpeg: bytes) -> tuple[int, int]:
     """Height and width."""
-    width_px, height_px = Image.open(io.BytesIO(jpeg)).size
+    width_px, height_px = Image.open(io.BytesIO(jpeg), formats=html.STORED_FORMATS).size
     return height_px, width_px
 
 

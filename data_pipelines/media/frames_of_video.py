@@ -7,6 +7,7 @@ Where this cannot be known to be so, everything up to the last wanted frame is d
 # T frames; h, w, 3 a picture's height, width and colours.
 """
 
+import contextlib
 import io
 import itertools
 from collections.abc import Iterator, Sequence
@@ -14,10 +15,11 @@ from collections.abc import Iterator, Sequence
 import av
 import numpy as np
 
-from data_pipelines.media import picture, shown_frames
+from data_pipelines.media import opening, picture, shown_frames, source_file
 
 # Formats whose packets tell when their frame is shown; those of AVI do not.
 STAMPED = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
+MAX_READ_S = 300  # of one clip: a record that is made to take longer must not stop a run; this project's choice
 
 
 def frames_at(data: bytes, indices: Sequence[int]) -> np.ndarray:
@@ -33,12 +35,12 @@ def frames_at(data: bytes, indices: Sequence[int]) -> np.ndarray:
     Raises:
         IndexError: the video has no such frame.
         av.error.FFmpegError: it cannot be opened or decoded.
+        MediaError: it takes longer than MAX_READ_S.
     """
+    deadline = opening.Deadline(MAX_READ_S)
     for decode in (_planned, _plain):
-        with av.open(io.BytesIO(data)) as container:
-            stream = container.streams.video[0]
-            stream.codec_context.thread_type, stream.codec_context.thread_count = "NONE", 1
-            pictures = decode(container, stream, sorted(set(indices)))
+        with _opened(data, deadline) as (container, stream):
+            pictures = decode(container, stream, sorted(set(indices)), deadline)
         if pictures is not None:
             return np.stack([pictures[index] for index in indices])
     raise IndexError(f"the video has no frame {max(indices)}")
@@ -49,14 +51,31 @@ def all_frames(data: bytes) -> Iterator[np.ndarray]:
 
     Raises:
         av.error.FFmpegError: it cannot be opened or decoded.
+        MediaError: it takes longer than `opening` allows.
     """
-    with av.open(io.BytesIO(data)) as container:
+    deadline = opening.Deadline()
+    with _opened(data, deadline) as (container, stream):
+        frames = _timed(container.decode(stream), deadline)
+        yield from (frame for _, frame in _shown(stream, enumerate(frames)))
+
+
+@contextlib.contextmanager
+def _opened(data: bytes, deadline: opening.Deadline) -> Iterator[tuple]:
+    """The container and its first video, to be decoded in this thread alone."""
+    with opening.open_container(io.BytesIO(data), deadline) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_type, stream.codec_context.thread_count = "NONE", 1
-        yield from (frame for _, frame in _shown(stream, enumerate(container.decode(stream))))
+        stream.codec_context.options = {"max_pixels": str(source_file.MAX_PIXELS)}  # a stream may grow on the way
+        yield container, stream
 
 
-def _planned(container, stream, wanted: list[int]) -> dict[int, np.ndarray] | None:
+def _timed(frames: Iterator[av.VideoFrame], deadline: opening.Deadline) -> Iterator[av.VideoFrame]:
+    for frame in frames:
+        deadline.check()
+        yield frame
+
+
+def _planned(container, stream, wanted: list[int], deadline: opening.Deadline) -> dict[int, np.ndarray] | None:
     """Index -> picture; None if the packets do not say enough, or a wanted frame did not come out."""
     if container.format.name not in STAMPED:
         return None
@@ -71,7 +90,8 @@ def _planned(container, stream, wanted: list[int]) -> dict[int, np.ndarray] | No
     if wanted[-1] >= len(shown):
         return None
     index_of = {shown[index]: index for index in wanted}
-    frames = itertools.chain.from_iterable(_prefix(stream.codec_context, group, index_of) for group in groups)
+    groups = (_prefix(stream.codec_context, group, index_of) for group in groups)
+    frames = _timed(itertools.chain.from_iterable(groups), deadline)
     pictures = dict(_shown(stream, ((index_of[frame.pts], frame) for frame in frames if frame.pts in index_of)))
     return pictures if len(pictures) == len(wanted) else None
 
@@ -114,9 +134,9 @@ def _prefix(decoder, group: list, wanted) -> Iterator[av.VideoFrame]:
     decoder.flush_buffers()
 
 
-def _plain(container, stream, wanted: list[int]) -> dict[int, np.ndarray] | None:
+def _plain(container, stream, wanted: list[int], deadline: opening.Deadline) -> dict[int, np.ndarray] | None:
     """Index -> picture, of everything decoded in order; None if there are not as many frames."""
-    frames = enumerate(itertools.islice(container.decode(stream), wanted[-1] + 1))
+    frames = enumerate(itertools.islice(_timed(container.decode(stream), deadline), wanted[-1] + 1))
     places = set(wanted)
     pictures = dict(_shown(stream, (numbered for numbered in frames if numbered[0] in places)))
     return pictures if len(pictures) == len(wanted) else None

@@ -4,14 +4,13 @@ import dataclasses
 import io
 import itertools
 import pathlib
-import warnings
 from fractions import Fraction
 
 import av
 import numpy as np
 from PIL import Image, ImageOps
 
-from data_pipelines.media import frames_of_video, picture, source_file, video
+from data_pipelines.media import frames_of_video, opening, picture, source_file, video
 from data_pipelines.media.source_file import MediaError
 
 FORMS = ("frames", "video")  # JPEG frames, quick to read; or a video file, several times smaller
@@ -109,7 +108,7 @@ def _has_frames(data: bytes, num_frames: int) -> bool:
     try:
         frames_of_video.frames_at(data, [0, num_frames - 1])
         frames_of_video.frames_at(data, [num_frames])
-    except (IndexError, av.error.FFmpegError) as error:
+    except (IndexError, av.error.FFmpegError, MediaError) as error:
         return str(error).endswith(f" {num_frames}")
     return False
 
@@ -140,7 +139,7 @@ def read_image(path: str, short_side_px: int) -> Media:
         MediaError: it is empty, no file, or too large.
         Exception: whatever Pillow makes of a file that it cannot decode.
     """
-    with source_file.open_regular(path) as file, _open_image(file) as image:
+    with source_file.open_regular(path) as file, opening.open_image(file) as image:
         image.load()
         upright = ImageOps.exif_transpose(image)
         height_px, width_px = picture.shrunk(upright.height, upright.width, short_side_px)
@@ -204,14 +203,6 @@ class _Ticks:
         if self.seconds:
             rates.append((self._num_seen - 1) / self.seconds)
         return float(min(rates))
-
-
-def _open_image(file) -> Image.Image:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)  # Pillow's limit; ours is below it
-        image = Image.open(file)
-    source_file.check_pixels(*image.size)
-    return image
 
 
 def _image_to_rgb(image: Image.Image) -> Image.Image:

@@ -8,7 +8,6 @@ import collections
 import contextlib
 import re
 import threading
-import time
 from collections.abc import Iterator
 from fractions import Fraction
 
@@ -16,7 +15,7 @@ import av
 from av.container.core import Flags
 from av.stream import Disposition
 
-from data_pipelines.media import shown_frames, source_file, truncation
+from data_pipelines.media import opening, shown_frames, source_file, truncation
 from data_pipelines.media.source_file import MediaError
 
 MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
@@ -32,7 +31,6 @@ ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own decoders
 CODECS_WITHOUT_ZEROS = ("h264", "hevc", "vvc", "mpeg1video", "mpeg2video", "mpeg4")
 ZEROED = re.compile(rb"\0{16}\0*[^\0\1]")
 STILL_S = Fraction(1, 2000)  # no frame is shown for less
-MAX_DECODE_S = 3600  # of one file, all that is done with its frames included: this project's choice
 MAX_STILL_FRAMES = 3  # in a row: more of them and the time stamps are damaged
 
 _listeners_lock = threading.Lock()
@@ -47,13 +45,13 @@ class Video:
         num_decoded: frames given out so far.
     """
 
-    def __init__(self, file, container, log: list, at_opening: list):
+    def __init__(self, file, container, deadline: opening.Deadline, log: list, at_opening: list):
         self._file, self._container, self._log, self._at_opening = file, container, log, at_opening
+        self._deadline = deadline
         self._stream = _choose_stream(container)
         self._index_at_start = len(self._stream.index_entries)
         self.pixel_aspect = self._stream.sample_aspect_ratio or Fraction(1)
         self.num_decoded = 0
-        self._deadline = time.monotonic() + MAX_DECODE_S
 
     def frames(self) -> Iterator[tuple[Fraction, av.VideoFrame]]:
         """All frames with their times in seconds, in order; times never decrease.
@@ -81,8 +79,7 @@ class Video:
         try:
             for step in steps:
                 self._raise_logged()
-                if time.monotonic() > self._deadline:
-                    raise MediaError(f"its first {self.num_decoded} frames took longer than {MAX_DECODE_S} s to decode")
+                self._deadline.check(f"its first {self.num_decoded} frames")
                 yield step
             self._raise_logged()
         except av.error.FFmpegError as error:
@@ -118,37 +115,34 @@ def open_video(path: str) -> Iterator[Video]:
     """Opens a video file, whatever its name; no other file is read and nothing is fetched.
 
     Raises:
-        MediaError: it is no video, or is larger than `source_file` allows.
+        MediaError: it is no video, is larger than `source_file` allows, or takes longer than `opening` allows.
         av.error.FFmpegError: FFmpeg does not know what it is.
     """
     with source_file.open_regular(path) as file, _logged() as log:
-        container = av.open(
-            _Disguised(file, path),
-            options={"max_pixels": str(source_file.MAX_PIXELS)},
-            container_options={"protocol_whitelist": "none"},  # playlists name other files and addresses
-            metadata_errors="replace",  # titles in any encoding
-        )
-        with container:
+        deadline = opening.Deadline()
+        with _opened(file, deadline, path, log) as container:
             # Decoders say again what they said while FFmpeg looked at all streams and guessed; the demuxer does not.
             at_opening = [entry for entry in log if entry[1] == container.format.name]
             log.clear()
             container.flags &= ~Flags.gen_pts.value  # its guesses where time stamps are missing are out of order
-            yield Video(file, container, log, at_opening)
+            yield Video(file, container, deadline, log, at_opening)
 
 
 def _num_indexed(file, stream_index: int) -> int:
     """Frames that the tables of an mp4 file lead to, those that an edit list hides among them."""
     file.seek(0)
-    with av.open(file, options={"ignore_editlist": "1"}, metadata_errors="replace") as container:
+    with opening.open_container(file, opening.Deadline(), ignore_editlist="1") as container:
         return len(container.streams[stream_index].index_entries)
 
 
-class _Disguised:
+def _opened(file, deadline: opening.Deadline, path: str, log: list) -> av.container.InputContainer:
     """A file under a plain name: FFmpeg takes "%03d" and "concat:" for more than a name, but guesses by endings."""
-
-    def __init__(self, file, path: str):
-        self.read, self.seek, self.tell = file.read, file.seek, file.tell
-        self.name = re.sub(r"[^\w./ -]", "_", path)
+    try:
+        return opening.open_container(file, deadline, re.sub(r"[^\w./ -]", "_", path))
+    except av.error.ArgumentError as error:
+        if any(message.startswith(opening.NOT_LISTED) for _, _, message in log):
+            raise MediaError("it is of none of the formats that are read as videos") from error
+        raise
 
 
 @contextlib.contextmanager

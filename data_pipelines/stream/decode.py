@@ -6,6 +6,8 @@
 from data_pipelines.media import frames_of_video
 from data_pipelines.stream.host_tf import plain, tf
 
+GIF_MAGIC = b"GIF8"
+
 
 def decode_frames(jpegs_T, canvas_px: tuple[int, int]):
     """Decodes frames, and shrinks those that are larger than the canvas until they fit.
@@ -21,7 +23,17 @@ def decode_frames(jpegs_T, canvas_px: tuple[int, int]):
         tf.errors.InvalidArgumentError: a frame cannot be decoded, or the frames differ in size.
     """
     # One op a frame, written out: a loop over them costs as much as a tenth of the decoding.
-    return _shrink_to_fit(tf.stack([_decode_one(jpeg) for jpeg in tf.unstack(jpegs_T)]), canvas_px)
+    jpegs = tf.unstack(without_gifs(jpegs_T))
+    return _shrink_to_fit(tf.stack([_decode_one(jpeg) for jpeg in jpegs]), canvas_px)
+
+
+def without_gifs(jpegs_T):
+    """The same strings, with an empty one, which cannot be decoded, for each GIF.
+
+    TensorFlow's JPEG decoder also takes a GIF, and decodes all its frames before it refuses them: a small file can
+    claim all of a host's memory.
+    """
+    return tf.where(tf.strings.substr(jpegs_T, 0, len(GIF_MAGIC)) == GIF_MAGIC, "", jpegs_T)
 
 
 def decode_video(video, indices_T, canvas_px: tuple[int, int]):

@@ -9,7 +9,7 @@ import pytest
 import tensorflow_datasets as tfds
 from av.video.frame import PictureType
 
-from data_pipelines.media import frames_of_video
+from data_pipelines.media import frames_of_video, opening
 from data_pipelines.prepare import build, schema
 from data_pipelines.stream import pipeline, records
 
@@ -45,7 +45,7 @@ def all_frames(closed) -> np.ndarray:
 
 def run(decode, data, wanted):
     with av.open(io.BytesIO(data)) as file:
-        return decode(file, file.streams.video[0], wanted)
+        return decode(file, file.streams.video[0], wanted, opening.Deadline())
 
 
 def test_the_clip_has_frames_that_none_refers_to(closed):

@@ -14,7 +14,7 @@ from av.stream import Disposition
 from av.video.reformatter import ColorPrimaries, ColorTrc
 from PIL import Image
 
-from data_pipelines.media import media_file, picture, shown_frames, source_file, video
+from data_pipelines.media import media_file, opening, picture, shown_frames, source_file, video
 from data_pipelines.media.source_file import MediaError
 from tests.data_pipelines import media_clips as clips
 
@@ -413,8 +413,12 @@ def test_pictures_that_become_too_large_are_refused(tmp_path, monkeypatch):
 
 def test_videos_that_take_too_long_are_refused(tmp_path, monkeypatch):
     path = clips.write(tmp_path / "a.mp4", "mpeg4")
-    monkeypatch.setattr(video, "MAX_DECODE_S", 0)
-    with pytest.raises(MediaError, match="its first 0 frames took longer than 0 s to decode"):
+    with video.open_video(path) as clip:
+        clip._deadline = opening.Deadline(0)
+        with pytest.raises(MediaError, match="its first 0 frames took longer than 0 s to decode"):
+            list(clip.frames())
+    monkeypatch.setattr(opening, "MAX_DECODE_S", 0)
+    with pytest.raises(MediaError, match="it took longer than 0 s to decode"):
         _read(path)
 
 
