@@ -230,8 +230,3 @@ def _load(folder: epath.Path, meta: dict) -> tuple[metadata.TrainedModel | None,
     problems = integrity.compare(meta, fingerprint.as_json(fingerprint.fingerprint_host_tree(arrays)))
     step, accuracies = int(folder.name), layout.read_accuracies(folder)
     return metadata.TrainedModel(config, meta["heads"], arrays[which], step, meta, accuracies), problems
-
-
-def abstract_state(state, shardings):
-    """Shapes, types and shardings of a state: what `restore` fills."""
-    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)

@@ -1,34 +1,31 @@
 """Accuracy of a model on one split: every example once, each seen through eval_clips x eval_crops views."""
 
+from collections.abc import Callable, Mapping
+
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from cover_jax.evaluation import eval_step, metrics
+from cover_jax.evaluation import metrics
 from cover_jax.fault_tolerance import watchdog
-from cover_jax.parallel import compilation, sharding
+from cover_jax.parallel import sharding
 from data_pipelines.stream import pipeline
 
 
 class Evaluator:
-    """Evaluates all datasets of a config; the evaluation step of each is compiled once.
+    """Evaluates all datasets of a config.
 
     Args:
         config: the whole config.
-        model: models.cover.functional(...).
-        splits: dataset name -> opened evaluation split.
-        mesh: where parameters and batches live.
+        steps: dataset -> its jitted evaluation step (`eval_step.make_eval_step`).
+        splits: dataset -> opened evaluation split.
+        mesh: where parameters and batches are.
     """
 
-    def __init__(self, config: ConfigDict, model, splits: dict, mesh):
-        self._config, self._splits, self._mesh = config, splits, mesh
-        self._steps = {
-            name: compilation.jit(
-                eval_step.make_eval_step(config, model, name), out_shardings=sharding.replicated(mesh)
-            )
-            for name in splits
-        }
+    def __init__(self, config: ConfigDict, steps: Mapping[str, Callable], splits: Mapping, mesh: Mesh):
+        self._config, self._steps, self._splits, self._mesh = config, steps, splits, mesh
 
     def __call__(self, params) -> dict[str, metrics.Predictions]:
         return {name: self._evaluate(params, name) for name in self._splits}

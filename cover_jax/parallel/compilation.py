@@ -3,15 +3,17 @@
 import os
 
 import jax
+from jax.sharding import Mesh
 
 # On a CPU, jax 0.10's fusion emitters take LLVM two to three times longer, and the code is no faster (mu/4, gradient:
 # 6.1 s against 2.7 s to compile, 88 ms against 55 ms to run, on 2 cores). jax 0.12 does not know the option.
 JAX_WITH_SLOW_FUSIONS = (0, 10)
 
 
-def jit(function, **arguments):
-    """`jax.jit(function, **arguments)` for the default platform."""
-    slow = jax.default_backend() == "cpu" and jax.__version_info__[:2] == JAX_WITH_SLOW_FUSIONS
+def jit(function, *, mesh: Mesh | None = None, **arguments):
+    """`jax.jit(function, **arguments)` for the platform of a mesh's devices; without a mesh, for the default one."""
+    platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+    slow = platform == "cpu" and jax.__version_info__[:2] == JAX_WITH_SLOW_FUSIONS
     return jax.jit(function, compiler_options={"xla_cpu_use_fusion_emitters": False} if slow else None, **arguments)
 
 

@@ -108,6 +108,11 @@ def state_shardings(state, axes, mesh: Mesh):
     return jax.tree_util.tree_map_with_path(one, state)
 
 
+def abstract(tree, shardings):
+    """Shapes and types of a tree's arrays, with these shardings, as a tree of jax.ShapeDtypeStruct."""
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings)
+
+
 def host_part(mesh: Mesh) -> tuple[int, int]:
     """Which part of each batch this host's devices hold: (index, count) of equal parts.
 

@@ -4,22 +4,35 @@ import copy
 import pathlib
 import re
 import time
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from cover_jax.config import checks
 from cover_jax.errors import ConfigError
-from cover_jax.evaluation import eval_step
-from cover_jax.models import cover, flops
 from cover_jax.parallel import chips, sharding
 from cover_jax.plan import hlo_cost, topologies
 from cover_jax.plan.table import Plan, Program
-from cover_jax.training import optimizer, train_step
+from cover_jax.training import setup
 
 WORK = {"matmul": "matmuls", "kernel": "kernels", "elementwise": "elementwise", "collective": "collectives"}
+
+
+class Step(NamedTuple):
+    """A kind of training step.
+
+    Attributes:
+      datasets: what one call trains on: one dataset or, for a joint plan, all.
+      counts_for: all datasets whose steps are taken to cost the same.
+      share: of all steps.
+    """
+
+    datasets: tuple[str, ...]
+    counts_for: tuple[str, ...]
+    share: float
 
 
 class Compiler:
@@ -39,66 +52,30 @@ class Compiler:
         self.config, self.dump_folder = config, dump_folder
         self._bundles: dict[tuple[str, ...], int] = {}  # of one grid step of each kernel
         self.chip, self.num_chips = topologies.parse(topology)
-        self.mesh = sharding.make_mesh(config.mesh, topologies.devices(topology))
-        checks.validate_batches(config, sharding.num_batch_shards(self.mesh))
-        num_classes = {name: _num_classes(name, dataset) for name, dataset in config.datasets.items()}
-        self.model = cover.functional(
-            config.model,
-            num_classes,
-            constrain=sharding.constrain_batch(self.mesh),
-            qkv_sharding=sharding.qkv_sharding(self.mesh),
-        )
-        self.schedule = optimizer.make_schedule(config.optimizer, config.steps)
-        key = jax.eval_shape(lambda: jax.random.key(0))
-        self.tx = optimizer.make_optimizer(config.optimizer, self.schedule, jax.eval_shape(self.model.init, key))
-        state = jax.eval_shape(train_step.make_init(self.model, self.tx, config.optimizer.ema_decay), key)
-        self.shardings = sharding.state_shardings(state, self.model.axes, self.mesh)
-        self.state = jax.tree.map(_with_sharding, state, self.shardings)
-        self.class_names = {name: tuple(map(str, range(count))) for name, count in num_classes.items()}
+        mesh = setup.make_mesh(config, topologies.devices(topology))
+        class_names = {name: _class_names(name, dataset) for name, dataset in config.datasets.items()}
+        self.setup = setup.make_setup(config, class_names, mesh)
 
-    def train_program(self, names: tuple[str, ...], counts_for: tuple[str, ...], share: float) -> Program:
-        """The training step on `names`, one dataset or, for a joint plan, all."""
-        cut = sharding.cut_batch(self.mesh, self.config.optimizer.grad_accum_steps)
-        step = train_step.make_train_step(self.config, self.model, self.class_names, self.tx, self.schedule, cut)
-        step = jax.jit(step, donate_argnums=0, out_shardings=(self.shardings, sharding.replicated(self.mesh)))
-        batches = {name: self._batch(name) for name in names}
-        needed = sum(flops.train_step(self.config, name) for name in names)
-        return self._compile(step, (self.state, batches), names, counts_for, share, needed)
+    def train_program(self, step: Step) -> Program:
+        """A training step, compiled."""
+        batches = {name: self.setup.train_batch(name) for name in step.datasets}
+        needed_flops = sum(map(self.setup.step_flops, step.datasets))
+        return self._compile(self.setup.train_step, (self.setup.state, batches), step, needed_flops)
 
     def eval_program(self, name: str) -> Program:
         """The evaluation step on one dataset; its `share` is of its own evaluation."""
-        step = eval_step.make_eval_step(self.config, self.model, name)
-        step = jax.jit(step, out_shardings=sharding.replicated(self.mesh))
-        batch = self._batch(name, evaluation=True)
-        return self._compile(step, (self.state.eval_params, batch), (name,), (name,), 1.0, 0)
+        arguments = self.setup.state.eval_params, self.setup.eval_batch(name)
+        return self._compile(self.setup.eval_steps[name], arguments, Step((name,), (name,), 1.0), needed_flops=0)
 
-    def _batch(self, name: str, evaluation: bool = False) -> dict[str, jax.ShapeDtypeStruct]:
-        dataset = self.config.datasets[name]
-        size, frames = dataset.batch_size, dataset.num_frames
-        if evaluation:
-            size, frames = dataset.eval_batch_size, dataset.num_frames * dataset.eval_clips
-        shapes = {
-            "frames": ((size, frames, *dataset.canvas_px, 3), jnp.uint8),
-            "size_px": ((size, 2), jnp.int32),
-            "label": ((size,), jnp.int32),
-            "weight": ((size,), jnp.float32),
-            "index": ((size,), jnp.int32),
-            "seed": ((size,), jnp.uint32),
-        }
-        by_batch = sharding.batch_sharding(self.mesh)
-        return {key: jax.ShapeDtypeStruct(*shape, sharding=by_batch) for key, shape in shapes.items()}
-
-    def _compile(self, step, arguments, names, counts_for, share: float, needed: int) -> Program:
-        parameters, extra = _bytes_per_chip(self.state.params), _bytes_per_chip((self.state.opt_state, self.state.ema))
-        base = dict(
-            datasets=names, counts_for=counts_for, share=share,
-            parameters_gib=parameters / chips.GIB, optimizer_gib=extra / chips.GIB,
-        )  # fmt: skip
+    def _compile(self, jitted: Callable, arguments: tuple, step: Step, needed_flops: int) -> Program:
+        state = self.setup.state
+        parameters, extra = _bytes_per_chip(state.params), _bytes_per_chip((state.opt_state, state.ema))
+        base = step._asdict() | {"parameters_gib": parameters / chips.GIB, "optimizer_gib": extra / chips.GIB}
         start = time.perf_counter()
         for notes in self.dump_folder.glob("*"):  # of another program, whose names may be the same
             notes.unlink()
         try:
-            compiled = step.lower(*arguments).compile()
+            compiled = jitted.lower(*arguments).compile()
         except jax.errors.JaxRuntimeError as error:
             wanted = _wanted_gib(str(error))
             if wanted is None:
@@ -112,7 +89,7 @@ class Compiler:
             peak_gib=_peak_bytes(memory) / chips.GIB,
             fits=True,
             **self._times_ms(hlo_cost.read(compiled.as_text())),
-            tflop=needed / self.num_chips / 1e12,
+            tflop=needed_flops / self.num_chips / 1e12,
             compile_s=time.perf_counter() - start,
         )
 
@@ -140,21 +117,21 @@ class Compiler:
 def make_plan(config: ConfigDict, topology: str, dump_folder: pathlib.Path, evaluation: bool = False) -> Plan:
     """Compiles a config for a topology; arguments and errors as in `Compiler`."""
     compiler = Compiler(config, topology, dump_folder)
-    programs = tuple(compiler.train_program(*step) for step in _steps(config))
+    programs = tuple(map(compiler.train_program, _steps(config)))
     evaluated = [name for name, dataset in config.datasets.items() if evaluation and dataset.eval_split]
     evaluations = tuple(compiler.eval_program(name) for name in evaluated)
     wrong = [program for program in programs + evaluations if not program.fits]
     mean = {} if wrong else _mean(config, programs, compiler)
     return Plan(
         topology=topology,
-        mesh=dict(compiler.mesh.shape),
+        mesh=dict(compiler.setup.mesh.shape),
         chips=compiler.num_chips,
         batch_sizes={name: dataset.batch_size for name, dataset in config.datasets.items()},
         hbm_gib=compiler.chip.hbm_gib,
         programs=programs,
         evaluations=evaluations,
         fits=not wrong,
-        advice=_advice(config, wrong[0], compiler.mesh, compiler.chip) if wrong else "",
+        advice=_advice(config, wrong[0], compiler.setup.mesh, compiler.chip) if wrong else "",
         **mean,
     )
 
@@ -170,22 +147,22 @@ def scale_batches(config: ConfigDict, topology: str, clips_per_chip: int) -> Con
     return config
 
 
-def _steps(config: ConfigDict) -> list[tuple[tuple[str, ...], tuple[str, ...], float]]:
-    """What to compile: (datasets of one step, datasets that it stands for, its share of all steps).
+def _steps(config: ConfigDict) -> list[Step]:
+    """What to compile.
 
     Steps on clips of one length and batch size differ by a thousandth of their work (resizing another canvas, a head of
     other width), so that the one with the largest canvas stands for all of them.
     """
     names = tuple(config.datasets)
     if config.plan == "joint":
-        return [(names, names, 1.0)]
+        return [Step(names, names, 1.0)]
     groups: dict[tuple[int, int], list[str]] = {}
     for name, dataset in config.datasets.items():
         groups.setdefault((dataset.num_frames, dataset.batch_size), []).append(name)
     total = sum(dataset.weight for dataset in config.datasets.values())
     canvas = lambda name: config.datasets[name].canvas_px[0] * config.datasets[name].canvas_px[1]  # noqa: E731
     return [
-        ((max(group, key=canvas),), tuple(group), sum(config.datasets[name].weight for name in group) / total)
+        Step((max(group, key=canvas),), tuple(group), sum(config.datasets[name].weight for name in group) / total)
         for group in groups.values()
     ]
 
@@ -228,17 +205,14 @@ def _advice(config: ConfigDict, program: Program, mesh: Mesh, chip: chips.Chip) 
     return f"{said} Change, in this order: {'; '.join(changes)}."
 
 
-def _num_classes(name: str, dataset: ConfigDict) -> int:
+def _class_names(name: str, dataset: ConfigDict) -> tuple[str, ...]:
+    """Names that stand for the classes: no data is opened."""
     if not dataset.num_classes:
         raise ConfigError(
             f"config.datasets.{name}.num_classes=0: the plan opens no data, so it must be given, for example "
             f"--config.datasets.{name}.num_classes=400"
         )
-    return dataset.num_classes
-
-
-def _with_sharding(leaf: jax.ShapeDtypeStruct, where: NamedSharding) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
+    return tuple(map(str, range(dataset.num_classes)))
 
 
 def _bytes_per_chip(tree) -> int:

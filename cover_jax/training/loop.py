@@ -13,10 +13,9 @@ from cover_jax.checkpoint import layout
 from cover_jax.checkpoint.saver import Saver
 from cover_jax.evaluation import saved_predictions, tables
 from cover_jax.fault_tolerance import preemption, tolerant_io, watchdog
-from cover_jax.models import flops
 from cover_jax.parallel import chips, sharding
 from cover_jax.parallel.hosts import print_on_host0
-from cover_jax.training import health, inputs, optimizer, profiling, progress, run_history, train_step
+from cover_jax.training import health, inputs, profiling, progress, run_history, train_step
 from cover_jax.training.run import Run
 from data_pipelines.doctor import manifest
 from data_pipelines.stream import pipeline
@@ -68,8 +67,7 @@ def _train_on(
 ) -> train_step.TrainState:
     """Takes the steps from `state` to config.steps; fewer after a SIGTERM, or if config.early_stop_evals ends it."""
     config, watch, first_step = run.config, past.watch, int(state.step)
-    trains_backbone = optimizer.trains_backbone(config.optimizer, state.params)
-    step_flops = {name: flops.train_step(config, name, trains_backbone) for name in config.datasets}
+    step_flops = {name: run.setup.step_flops(name) for name in config.datasets}
     report = progress.Progress(config.steps, progress.first_start_s(run.workdir), chips.peak_flops(jax.devices()))
     with contextlib.ExitStack() as stack:
         profiler = stack.enter_context(
@@ -78,7 +76,9 @@ def _train_on(
         if watch.missed:
             watch.add(_evaluate(run, state, first_step, writer), config.best_metric)
         last_step = first_step if watch.is_over(config.early_stop_evals) else config.steps
-        streams = inputs.open_streams(stack, config, run.train_splits, run.mesh, past.batch_schedule.counts(first_step))
+        streams = inputs.open_streams(
+            stack, config, run.train_splits, run.setup.mesh, past.batch_schedule.counts(first_step)
+        )
         previewed, compiled = set(), []
         pending = None  # (step, metrics) that was dispatched and not fetched yet
         for step in range(first_step, last_step):
@@ -102,10 +102,10 @@ def _train_on(
                         step, {f"input/{name}": progress.preview_input(run, name, batches[name]) for name in unseen}
                     )
                 with jax.transfer_guard("disallow"):
-                    on_device = {name: sharding.put_batch(batch, run.mesh) for name, batch in batches.items()}
+                    on_device = {name: sharding.put_batch(batch, run.setup.mesh) for name, batch in batches.items()}
                     if config.write_compiled and unseen:
-                        _write_compiled(run.workdir, run.step_fn, state, on_device)
-                    state, measured = run.step_fn(state, on_device)
+                        _write_compiled(run.workdir, run.setup.train_step, state, on_device)
+                    state, measured = run.setup.train_step(state, on_device)
                 _fetch(run, pending, report, past)
                 pending = (step, measured)
 
@@ -218,9 +218,9 @@ def _evaluate(run: Run, state, step: int, writer) -> dict[str, float]:
     for name, predictions in run.evaluator(state.eval_params).items():
         accuracies |= {f"{name}/{kind}": value for kind, value in predictions.accuracies.items()}
         accuracies[f"{name}/examples"] = len(predictions.index)
-        rows.append(tables.accuracy_row(name, run.num_classes[name], predictions))
+        rows.append(tables.accuracy_row(name, run.setup.num_classes[name], predictions))
         writer.write_images(
-            step, {f"confusion/{name}": progress.heat_map(predictions.confusion(run.num_classes[name]))}
+            step, {f"confusion/{name}": progress.heat_map(predictions.confusion(run.setup.num_classes[name]))}
         )
         if jax.process_index() == 0:
             of_split = saved_predictions.SavedPredictions(predictions, step, run.eval_splits[name].fingerprint)

@@ -142,12 +142,12 @@ def describe_run(run: Run, state) -> None:
     for name, split in run.train_splits.items():
         evaluated = run.eval_splits[name].num_examples if name in run.eval_splits else 0
         print_on_host0(f"{name}: {split.builder}, {split.num_examples} to train on, {evaluated} to validate on, "
-            f"{run.num_classes[name]} classes")  # fmt: skip
+            f"{run.setup.num_classes[name]} classes")  # fmt: skip
     for name in run.kept:
-        print_on_host0(f"{name}: a head that is kept and not trained, {run.num_classes[name]} classes")
+        print_on_host0(f"{name}: a head that is kept and not trained, {run.setup.num_classes[name]} classes")
     overview = parameter_overview.get_parameter_overview(state.params, include_stats=False)
     print_on_host0(overview)
-    print_on_host0(f"{jax.device_count()} devices ({jax.devices()[0].device_kind}), mesh {dict(run.mesh.shape)}")
+    print_on_host0(f"{jax.device_count()} devices ({jax.devices()[0].device_kind}), mesh {dict(run.setup.mesh.shape)}")
     if jax.process_index() == 0:
         with tolerant_io.tolerate_storage_errors(f"{run.workdir}: config.json, versions.json, parameters.txt"):
             run.workdir.mkdir(parents=True, exist_ok=True)
@@ -161,7 +161,7 @@ def preview_input(run: Run, name: str, batch: dict) -> np.ndarray:
     dataset = run.config.datasets[name]
     few = {key: value[:4] for key, value in batch.items() if key != "index"}
     seen = model_input.train(
-        few, augment=dataset.augment, size_px=run.config.model.size_px, class_names=run.class_names[name],
+        few, augment=dataset.augment, size_px=run.config.model.size_px, class_names=run.setup.class_names[name],
         label_smoothing=dataset.label_smoothing, mean=(0.0,) * 3, std=(1.0,) * 3,
     )  # fmt: skip
     return rearrange(np.clip(seen["frames"], 0, 1), "b t h w c -> (b h) (t w) c")

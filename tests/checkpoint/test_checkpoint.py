@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from cover_jax.checkpoint import compatibility, restore, saver
+from cover_jax.parallel import sharding
 from tests.helpers import small
 
 META = {
@@ -109,7 +110,7 @@ def test_every_leaf_comes_back_bit_for_bit_on_another_mesh(tmp_path, ema_decay):
     trainer = save(tmp_path, [0.5], ema_decay)
     other = small.Trainer(small.config(optimizer__ema_decay=ema_decay, mesh__fsdp=4, mesh__tensor=2, mesh__data=1))
     found, saved = restore.restore_newest(
-        str(tmp_path), lambda saved: restore.abstract_state(other.state, other.shardings), META, set_aside=False
+        str(tmp_path), lambda saved: sharding.abstract(other.state, other.shardings), META, set_aside=False
     )
     assert {key: saved[key] for key in META} == META
     assert jax.tree.structure(found) == jax.tree.structure(trainer.state)

@@ -19,6 +19,7 @@ from configs import common
 from cover_jax import errors
 from cover_jax.checkpoint import __main__ as checkpoint
 from cover_jax.checkpoint import integrity, layout, restore, saver
+from cover_jax.parallel import sharding
 from cover_jax.training.train_step import TrainState
 from tests.checkpoint.test_checkpoint import META
 
@@ -77,7 +78,7 @@ def files(workdir: pathlib.Path) -> list[pathlib.Path]:
 
 def restore_saved(workdir: pathlib.Path, set_aside: bool = True):
     like = make_state(0)
-    like = restore.abstract_state(like, jax.tree.map(lambda x: x.sharding, like))
+    like = sharding.abstract(like, jax.tree.map(lambda x: x.sharding, like))
     meta = copy.deepcopy(META) | {"config": common.get_config().to_dict()}
     state, _ = restore.restore_newest(str(workdir), lambda saved: like, meta, set_aside)
     return jax.device_get(state)

@@ -77,7 +77,7 @@ def test_before_training_kept_heads_are_those_of_the_run(data_dir, first, tmp_pa
     equal(params["backbone"], before.params["backbone"])
     for head in ("motion", "appearance"):
         equal(params["heads"][head], before.params["heads"][head])
-        assert run.class_names[head] == tuple(before.class_names[head])
+        assert run.setup.class_names[head] == tuple(before.class_names[head])
     equal(params["heads"]["images"], before.params["heads"]["appearance"])  # new, and of the same ten digits
 
 

@@ -10,13 +10,12 @@ pytest.importorskip("hypothesis", reason="pip install -e '.[test]'")
 import jax  # noqa: E402
 from hypothesis import given  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
+from jax.sharding import AxisType  # noqa: E402
 
 from configs import demo  # noqa: E402
 from cover_jax.config import checks  # noqa: E402
 from cover_jax.errors import ConfigError  # noqa: E402
-from cover_jax.models import cover  # noqa: E402
-from cover_jax.parallel import sharding  # noqa: E402
-from cover_jax.training import optimizer, train_step  # noqa: E402
+from cover_jax.training import setup  # noqa: E402
 from data_pipelines.stream import mixture  # noqa: E402
 from tests.helpers import fuzz  # noqa: E402
 
@@ -99,27 +98,8 @@ def small_enough(config) -> bool:
 def build(config) -> None:
     mix = mixture.Mixture({name: d.weight for name, d in config.datasets.items()}, config.plan, config.seed)
     assert mix.at(10**6)
-    mesh = jax.make_mesh((1, 1, 1), ("data", "fsdp", "tensor"), devices=jax.devices()[:1])
-    class_names = {name: ("left", "right") for name in config.datasets}
-    model = cover.functional(config.model, dict.fromkeys(class_names, 2))
-    key = jax.random.key(config.seed)
-    schedule = optimizer.make_schedule(config.optimizer, config.steps)
-    tx = optimizer.make_optimizer(config.optimizer, schedule, jax.eval_shape(model.init, key))
-    init = train_step.make_init(model, tx, config.optimizer.ema_decay)
-    state = jax.eval_shape(init, key)
-    sharding.state_shardings(state, model.axes, mesh)
-    cut = sharding.cut_batch(mesh, config.optimizer.grad_accum_steps)
-    step = train_step.make_train_step(config, model, class_names, tx, schedule, cut)
-    for name, dataset in config.datasets.items():
-        jax.eval_shape(step, state, {name: batch(dataset)})
-
-
-def batch(dataset) -> dict:
-    """Shapes of a batch."""
-    size = dataset.batch_size
-    shapes = {
-        "frames": ((size, dataset.num_frames, *dataset.canvas_px, 3), "uint8"), "size_px": ((size, 2), "int32"),
-        "label": ((size,), "int32"), "weight": ((size,), "float32"), "index": ((size,), "int32"),
-        "seed": ((size,), "uint32"),
-    }  # fmt: skip
-    return {key: jax.ShapeDtypeStruct(*shape) for key, shape in shapes.items()}
+    axes = ("data", "fsdp", "tensor")
+    mesh = jax.make_mesh((1, 1, 1), axes, (AxisType.Auto,) * 3, devices=jax.devices()[:1])
+    assembled = setup.make_setup(config, {name: ("left", "right") for name in config.datasets}, mesh)
+    for name in config.datasets:
+        jax.eval_shape(assembled.train_step, assembled.state, {name: assembled.train_batch(name)})

@@ -207,4 +207,4 @@ def test_a_run_starts_from_an_exported_model(trained, tmp_path):
     state, _ = run.restore_or_init()
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.params), params)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.ema), params)
-    assert jax.tree.map(lambda leaf: leaf.sharding, state.params) == run.shardings.params
+    assert jax.tree.map(lambda leaf: leaf.sharding, state.params) == run.setup.shardings.params

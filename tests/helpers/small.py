@@ -3,17 +3,16 @@
 import functools
 import json
 import math
-import types
 
 import jax
 import numpy as np
+import pytest
 from jax.sharding import AxisType
 from ml_collections import ConfigDict
 
 from configs import common
-from cover_jax.models import cover
-from cover_jax.parallel import compilation, sharding
-from cover_jax.training import optimizer, train_step
+from cover_jax.parallel import sharding
+from cover_jax.training import setup, train_step
 
 CLASS_NAMES = {"images": tuple("abcde"), "video": ("left", "right", "up")}
 NUM_CLASSES = {name: len(names) for name, names in CLASS_NAMES.items()}
@@ -52,17 +51,17 @@ def batch(config, name: str, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 class Trainer:
-    """The training step as training/run.py puts it together, on a mesh of the first `devices`.
+    """The training step of training/setup.py, on a mesh of the first `devices`.
 
     Trainers of equal configs share their compiled functions; each has a state of its own.
     """
 
     def __init__(self, config, devices: int = 1):
         self.config = config
-        built = _build(config.to_json(), devices)
-        self.mesh, self.model, self.shardings, self.traces = built.mesh, built.model, built.shardings, built.traces
-        self.jitted = built.step
-        self.state = built.init(jax.random.key(config.seed))
+        self.setup, self.traces = _build(config.to_json(), devices)
+        self.mesh, self.model, self.shardings = self.setup.mesh, self.setup.model, self.setup.shardings
+        self.jitted = self.setup.train_step
+        self.state = self.setup.new_state()
 
     def __call__(self, *names: str, seed: int = 0) -> dict:
         """One step on batches of these datasets; returns its metrics."""
@@ -78,31 +77,23 @@ class Trainer:
 
 
 @functools.cache
-def _build(config_json: str, devices: int) -> types.SimpleNamespace:
+def _build(config_json: str, devices: int) -> tuple[setup.Setup, list]:
     config = ConfigDict(json.loads(config_json))
     sizes = [devices if config.mesh[axis] == -1 else config.mesh[axis] for axis in ("data", "fsdp", "tensor")]
     mesh = jax.make_mesh(
         tuple(sizes), ("data", "fsdp", "tensor"), (AxisType.Auto,) * 3, devices=jax.devices()[: math.prod(sizes)]
     )
-    constrain, qkv_sharding = sharding.constrain_batch(mesh), sharding.qkv_sharding(mesh)
-    model = cover.functional(config.model, NUM_CLASSES, constrain=constrain, qkv_sharding=qkv_sharding)
-    key = jax.random.key(config.seed)
-    schedule = optimizer.make_schedule(config.optimizer, config.steps)
-    tx = optimizer.make_optimizer(config.optimizer, schedule, jax.eval_shape(model.init, key))
-    init = train_step.make_init(model, tx, config.optimizer.ema_decay)
-    shardings = sharding.state_shardings(jax.eval_shape(init, key), model.axes, mesh)
-    cut = sharding.cut_batch(mesh, config.optimizer.grad_accum_steps)
-    step, traces = train_step.make_train_step(config, model, CLASS_NAMES, tx, schedule, cut), []
+    make_train_step, traces = train_step.make_train_step, []
 
-    def counted(state, batches):
-        traces.append(sorted(batches))
-        return step(state, batches)
+    def make_counted(*arguments):
+        step = make_train_step(*arguments)
 
-    return types.SimpleNamespace(
-        mesh=mesh,
-        model=model,
-        shardings=shardings,
-        traces=traces,
-        init=compilation.jit(init, out_shardings=shardings),
-        step=compilation.jit(counted, donate_argnums=0, out_shardings=(shardings, sharding.replicated(mesh))),
-    )
+        def counted(state, batches):
+            traces.append(sorted(batches))
+            return step(state, batches)
+
+        return counted
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_step, "make_train_step", make_counted)
+        return setup.make_setup(config, CLASS_NAMES, mesh), traces

@@ -1,6 +1,7 @@
 """Whole runs in this process, seconds long: `loop.train` on two small embedded datasets, with faults on the way."""
 
 import contextlib
+import dataclasses
 import pathlib
 
 import jax
@@ -85,20 +86,20 @@ class Intercepted:
 
     def _train_on(self, original):
         def train_on(run, state, *rest):
-            step_fn, self.run = run.step_fn, run
+            setup, self.run = run.setup, run
 
             def step(state, on_device):
                 indices = {name: np.asarray(batch["index"]).tolist() for name, batch in on_device.items()}
                 with jax.transfer_guard("allow"):
                     self.taken += [(int(state.step), name, found) for name, found in indices.items()]
                     state = self._order(state, on_device)
-                return step_fn(state, on_device)
+                return setup.train_step(state, on_device)
 
-            run.step_fn = step
+            run.setup = dataclasses.replace(setup, train_step=step)
             try:
                 return original(run, state, *rest)
             finally:
-                run.step_fn = step_fn
+                run.setup = setup
 
         return train_on
 

@@ -1,0 +1,162 @@
+"""The one assembly of a run: config and class names -> model, optimizer, the state's shapes, the jitted steps.
+
+Training, evaluation, plan, predict and export build from here, so that the plan compiles the step that training takes,
+and predictions come from the model that was evaluated. Nothing is read, and nothing is computed but shapes: this is
+cheap, and it also works on devices that only a compiler knows.
+"""
+
+import dataclasses
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from cover_jax.config import checks
+from cover_jax.evaluation import eval_step
+from cover_jax.models import cover, flops
+from cover_jax.parallel import compilation, sharding
+from cover_jax.training import optimizer, train_step
+from cover_jax.training.train_step import TrainState
+
+ClassNames = Mapping[str, Sequence[str]]  # head -> its classes, in the order of their labels
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Setup:
+    """Everything of a run but its data and its files.
+
+    Attributes:
+        config: the whole config.
+        class_names: of all heads, those of the datasets and the kept ones.
+        mesh: the devices.
+        model: the model as pure functions.
+        schedule: step -> learning rate.
+        init: PRNG key -> the state before the first step; a pure function, not jitted (see `new_state`).
+        state: shapes, types and shardings of the state: what a checkpoint is restored into.
+        train_step: (state, {dataset: Batch}) -> (state, metrics), jitted; the state that it is given is donated.
+        eval_steps: dataset -> (parameters, Batch) -> predictions, jitted; of the datasets that have an eval_split.
+    """
+
+    config: ConfigDict
+    class_names: ClassNames
+    mesh: Mesh
+    model: cover.Functional
+    schedule: optax.Schedule
+    init: Callable[[jax.Array], TrainState]
+    state: TrainState
+    train_step: Callable[[TrainState, dict], tuple[TrainState, dict]]
+    eval_steps: Mapping[str, Callable[[dict, dict], dict]]
+
+    @property
+    def num_classes(self) -> dict[str, int]:
+        return {head: len(names) for head, names in self.class_names.items()}
+
+    @property
+    def shardings(self) -> TrainState:
+        """The sharding of each leaf of the state."""
+        return jax.tree.map(lambda leaf: leaf.sharding, self.state)
+
+    @property
+    def init_key(self) -> jax.Array:
+        """The PRNG key that the first parameters are drawn with."""
+        return jax.random.key(self.config.seed)
+
+    def new_state(self) -> TrainState:
+        """The state before the first step. Each shard is computed on its own device."""
+        return compilation.jit(self.init, mesh=self.mesh, out_shardings=self.shardings)(self.init_key)
+
+    def step_flops(self, name: str) -> int:
+        """Operations that a training step on a dataset needs (`flops.train_step`)."""
+        trains_backbone = optimizer.trains_backbone(self.config.optimizer, self.state.params)
+        return flops.train_step(self.config, name, trains_backbone)
+
+    def train_batch(self, name: str) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes, types and shardings of a dataset's training Batch, over all devices."""
+        dataset = self.config.datasets[name]
+        return _abstract_batch(self.mesh, dataset.batch_size, dataset.num_frames, dataset.canvas_px)
+
+    def eval_batch(self, name: str) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes, types and shardings of a dataset's evaluation Batch, over all devices."""
+        dataset = self.config.datasets[name]
+        num_frames = dataset.num_frames * dataset.eval_clips
+        return _abstract_batch(self.mesh, dataset.eval_batch_size, num_frames, dataset.canvas_px)
+
+
+def make_mesh(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh of a config over `devices`, by default all there are.
+
+    Raises:
+        ConfigError: config.mesh does not fit the devices, or they cannot share a batch evenly.
+    """
+    mesh = sharding.make_mesh(config.mesh, devices)
+    checks.validate_batches(config, sharding.num_batch_shards(mesh))
+    return mesh
+
+
+def make_model(model: ConfigDict, class_names: ClassNames, mesh: Mesh | None = None) -> cover.Functional:
+    """The model of `config.model` with these heads, split over a mesh; without a mesh, on one device."""
+    num_classes = {head: len(names) for head, names in class_names.items()}
+    if mesh is None:
+        return cover.functional(model, num_classes)
+    constrain, qkv_sharding = sharding.constrain_batch(mesh), sharding.qkv_sharding(mesh)
+    return cover.functional(model, num_classes, constrain=constrain, qkv_sharding=qkv_sharding)
+
+
+def make_setup(config: ConfigDict, class_names: ClassNames, mesh: Mesh, kept_heads: Collection[str] = ()) -> Setup:
+    """Assembles a run.
+
+    Args:
+        config: the whole config, validated.
+        class_names: of all heads; their order decides which random values each head begins with.
+        mesh: of `make_mesh`.
+        kept_heads: names of those heads that are not trained.
+
+    Raises:
+        ConfigError: `optimizer.frozen` matches no parameter, or all of them; or a mesh axis does not divide a size.
+    """
+    model = make_model(config.model, class_names, mesh)
+    key = jax.eval_shape(lambda: jax.random.key(config.seed))
+    schedule = optimizer.make_schedule(config.optimizer, config.steps)
+    tx = optimizer.make_optimizer(config.optimizer, schedule, jax.eval_shape(model.init, key), kept_heads)
+    init = train_step.make_init(model, tx, config.optimizer.ema_decay)
+    shapes = jax.eval_shape(init, key)
+    shardings = sharding.state_shardings(shapes, model.axes, mesh)
+    cut = sharding.cut_batch(mesh, config.optimizer.grad_accum_steps)
+    return Setup(
+        config=config,
+        class_names=class_names,
+        mesh=mesh,
+        model=model,
+        schedule=schedule,
+        init=init,
+        state=sharding.abstract(shapes, shardings),
+        train_step=compilation.jit(
+            train_step.make_train_step(config, model, class_names, tx, schedule, cut),
+            mesh=mesh,
+            donate_argnums=0,
+            out_shardings=(shardings, sharding.replicated(mesh)),
+        ),
+        eval_steps={
+            name: compilation.jit(
+                eval_step.make_eval_step(config, model, name), mesh=mesh, out_shardings=sharding.replicated(mesh)
+            )
+            for name, dataset in config.datasets.items()
+            if dataset.eval_split
+        },
+    )
+
+
+def _abstract_batch(mesh: Mesh, size: int, num_frames: int, canvas_px: Sequence[int]) -> dict:
+    """A Batch as `sharding.put_batch` returns it."""
+    shapes = {
+        "frames": jax.ShapeDtypeStruct((size, num_frames, *canvas_px, 3), jnp.uint8),
+        "size_px": jax.ShapeDtypeStruct((size, 2), jnp.int32),
+        "label": jax.ShapeDtypeStruct((size,), jnp.int32),
+        "weight": jax.ShapeDtypeStruct((size,), jnp.float32),
+        "index": jax.ShapeDtypeStruct((size,), jnp.int32),
+        "seed": jax.ShapeDtypeStruct((size,), jnp.uint32),
+    }
+    return sharding.abstract(shapes, jax.tree.map(lambda _: sharding.batch_sharding(mesh), shapes))

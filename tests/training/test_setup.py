@@ -1,0 +1,71 @@
+"""The assembly of a run: it describes states and batches as a run has them, so that the plan compiles the same step."""
+
+import types
+
+import jax
+import numpy as np
+import pytest
+
+from cover_jax.errors import ConfigError
+from cover_jax.parallel import compilation
+from cover_jax.training import setup
+from tests.helpers import small
+
+
+def described(tree):
+    return jax.tree.map(lambda x: (x.shape, x.dtype, x.sharding), tree)
+
+
+@pytest.fixture(scope="module")
+def trainer():
+    return small.Trainer(small.config(mesh__data=2, mesh__fsdp=2, optimizer__ema_decay=0.9), devices=4)
+
+
+def test_the_state_is_as_it_is_described(trainer):
+    assert described(trainer.state) == described(trainer.setup.state)
+    kernel = trainer.setup.state.params["backbone"]["blocks"]["mlp"]["fc1"]["kernel"]
+    assert kernel.sharding.shard_shape(kernel.shape) == (3, 32, 256)
+
+
+def test_batches_are_as_they_are_described(trainer):
+    for name in small.CLASS_NAMES:
+        assert described(trainer.put(small.batch(trainer.config, name))) == described(trainer.setup.train_batch(name))
+
+
+def test_an_evaluation_batch_has_all_its_clips(trainer):
+    config = small.config(datasets__video__eval_clips=3, datasets__video__eval_batch_size=4)
+    batch = setup.make_setup(config, small.CLASS_NAMES, trainer.mesh).eval_batch("video")
+    assert batch["frames"].shape == (4, 6, 8, 8, 3)
+    assert batch["weight"].shape == (4,)
+
+
+@pytest.mark.parametrize("names", [("video",), ("images", "video")])
+def test_shapes_alone_give_the_program_that_training_runs(trainer, names):
+    batches = {name: trainer.put(small.batch(trainer.config, name)) for name in names}
+    planned = trainer.jitted.lower(trainer.setup.state, {name: trainer.setup.train_batch(name) for name in names})
+    assert planned.as_text() == trainer.jitted.lower(trainer.state, batches).as_text()
+
+
+def test_only_datasets_that_are_evaluated_have_an_evaluation_step():
+    config = small.config(datasets__images__eval_split="")
+    assert list(setup.make_setup(config, small.CLASS_NAMES, setup.make_mesh(config)).eval_steps) == ["video"]
+
+
+def test_batches_that_the_devices_cannot_share_are_refused():
+    with pytest.raises(ConfigError, match="datasets.video.batch_size=6: must be a multiple of 8"):
+        setup.make_mesh(small.config(datasets__video__batch_size=6))
+
+
+@pytest.mark.parametrize(("platform", "has_options"), [("cpu", True), ("tpu", False)])
+def test_the_devices_decide_how_it_is_compiled_not_the_default_platform(monkeypatch, platform, has_options):
+    """The plan compiles for TPUs in a process whose default platform is the CPU."""
+    monkeypatch.setattr(compilation, "JAX_WITH_SLOW_FUSIONS", jax.__version_info__[:2])
+    monkeypatch.setattr(jax, "jit", lambda function, compiler_options: bool(compiler_options))
+    mesh = types.SimpleNamespace(devices=np.array([[types.SimpleNamespace(platform=platform)]]))
+    assert compilation.jit(abs, mesh=mesh) == has_options
+    assert compilation.jit(abs) == (jax.default_backend() == "cpu")
+
+
+def test_a_model_without_a_mesh_is_the_same_model(trainer):
+    model = setup.make_model(trainer.config.model, small.CLASS_NAMES)
+    assert model.axes == trainer.setup.model.axes
