@@ -33,6 +33,7 @@ CONTAINERS = (
 NO_CONTAINERS = ("aac", "ac3", "aiff", "flac", "mp3", "tty", "wav")
 PICTURES = tuple(sorted(name for name in av.formats_available if name.endswith("_pipe") and name != "image2pipe"))
 FORMATS = ",".join(CONTAINERS + NO_CONTAINERS + PICTURES)
+APNG_FPS = "10"  # of animated PNGs whose frames have no delay, as browsers show them
 NOT_LISTED = "Format not on whitelist"  # FFmpeg's word for a file of another format
 # Pillow's names. Left out: EPS, for which it starts Ghostscript, and formats that it knows by name alone.
 IMAGES = (
@@ -85,7 +86,7 @@ def open_container(file: BinaryIO, deadline: Deadline, name: str = "", **options
     """
     return av.open(
         _TimedFile(file, deadline, name),
-        options={"max_pixels": str(source_file.MAX_PIXELS), **options},
+        options={"max_pixels": str(source_file.MAX_PIXELS), "default_fps": APNG_FPS, **options},
         container_options={"protocol_whitelist": "none", "format_whitelist": FORMATS},
         metadata_errors="replace",  # titles in any encoding
     )

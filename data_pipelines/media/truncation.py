@@ -3,6 +3,7 @@
 A file that was cut off, or lost a part, there decodes without an error, as if it had been shorter.
 """
 
+import itertools
 import os
 import struct
 from typing import BinaryIO
@@ -25,6 +26,10 @@ MP4_BOXES = (  # of a whole file: ISO/IEC 14496-12, table 1; `wide` is of QuickT
 BARE_ZEROS = 16  # at the end of a stream of H.264 or its heirs: no encoder puts them there
 ASF_HEADER_BYTES = 1 << 16
 ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # Advanced Systems Format, section 3.2
+IVF_HEADER_BYTES = 32  # https://wiki.multimedia.cx/index.php/Duck_IVF
+IVF_FRAME = struct.Struct("<IQ")  # bytes, time stamp
+IVF_UNKNOWN = 0xFFFFFFFF  # FFmpeg writes it first, and the number at the end
+IVF_LAST_FRAME = 1.5  # so many times the longest other one, at most: twice as long would be a frame that is missing
 ASF_BROADCAST = 0x01  # flag: written while it was sent, so its size was not known
 
 
@@ -152,6 +157,35 @@ def _check_asf(file: BinaryIO, size: int) -> None:
         _check_announced(size, announced)
 
 
+def _check_ivf(file: BinaryIO, size: int) -> None:
+    """Walks over all frames: the header counts them or says how long they last, by who wrote it; FFmpeg takes either.
+
+    0 or all ones stand for a number that was not known.
+    """
+    header_bytes, announced = struct.unpack_from(
+        "<6xH16xI", _bytes_at(file, 0, IVF_HEADER_BYTES).ljust(IVF_HEADER_BYTES)
+    )
+    position, stamps = header_bytes, []
+    while position < size:
+        frame = _bytes_at(file, position, IVF_FRAME.size)
+        if len(frame) < IVF_FRAME.size:
+            raise MediaError("it stops inside the header of a frame")
+        length, stamp = IVF_FRAME.unpack(frame)
+        position += IVF_FRAME.size + length
+        stamps.append(stamp)
+    if position > size:
+        raise MediaError(f"it stops after {len(stamps) - 1} frames, inside the next one")
+    if announced not in (0, IVF_UNKNOWN) and len(stamps) < announced and not _lasts(sorted(stamps), announced):
+        raise MediaError(f"it stops after {len(stamps)} frames, and announces {announced} or so many units of time")
+
+
+def _lasts(stamps: list[int], announced: int) -> bool:
+    """Whether frames shown then last so long together, the last one about as long as the others at most."""
+    gaps = [after - before for before, after in itertools.pairwise(stamps)]
+    span = sum(gaps)
+    return span <= announced <= span + IVF_LAST_FRAME * max(gaps, default=0)
+
+
 def _check_announced(size: int, announced: int) -> None:
     if size < announced:
         raise MediaError(f"it stops after {size} of {announced} bytes")
@@ -164,6 +198,7 @@ CHECKS = {
     "gif": _check_gif,
     "h264": _check_bare,
     "hevc": _check_bare,
+    "ivf": _check_ivf,
     "mov,mp4,m4a,3gp,3g2,mj2": _check_mp4,
     "mpegts": _check_ts,
     "ogg": _check_ogg,

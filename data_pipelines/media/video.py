@@ -18,6 +18,7 @@ from av.stream import Disposition
 from data_pipelines.media import opening, shown_frames, source_file, truncation
 from data_pipelines.media.source_file import MediaError
 
+IVF = "ivf"
 MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
 NOT_VIDEO = ("tty", "image2")  # FFmpeg plays text as if on a terminal, and reads pictures by numbered names
 PICTURE_ENDING = "_pipe"  # what FFmpeg's formats of single pictures end with
@@ -31,6 +32,9 @@ ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own decoders
 CODECS_WITHOUT_ZEROS = ("h264", "hevc", "vvc", "mpeg1video", "mpeg2video", "mpeg4")
 ZEROED = re.compile(rb"\0{16}\0*[^\0\1]")
 STILL_S = Fraction(1, 2000)  # no frame is shown for less
+ANIMATIONS = ("apng", "gif")
+# Shorter delays of animated pictures are taken for none: Chromium's and Firefox's rule.
+SHORT_DELAY, SHORT_DELAY_LASTS = Fraction(1, 100), Fraction(1, 10)
 MAX_STILL_FRAMES = 3  # in a row: more of them and the time stamps are damaged
 
 _listeners_lock = threading.Lock()
@@ -59,7 +63,7 @@ class Video:
         Raises:
             MediaError: something is damaged or missing.
         """
-        packets, clock = _Packets(self._stream), _Clock(self._container, self._stream)
+        packets, clock = _Packets(self._stream), _clock(self._container, self._stream)
         decoder = _decoder(self._stream)
         for packet in self._checked(self._container.demux(self._stream)):
             num_shown = packets.count(packet)
@@ -98,7 +102,9 @@ class Video:
 
     def _check_complete(self, packets: "_Packets") -> None:
         listed = len(self._stream.index_entries)
-        if not self._index_at_start:  # then it grew with what was read, and only the header knows better
+        if self._container.format.name == IVF:  # its header counts frames or says how long they last
+            listed = 0
+        elif not self._index_at_start:  # then it grew with what was read, and only the header knows better
             listed = max(listed, self._stream.frames)
         elif listed < self._stream.frames and self._container.format.name == MP4:
             listed += max(0, self._stream.frames - _num_indexed(self._file, self._stream.index))
@@ -232,6 +238,30 @@ class _Packets:
         # Frames shown before the first key frame may need some that were cut away.
         leading = None not in (packet.pts, self._first_key_pts) and packet.pts < self._first_key_pts
         return leading or packet.is_discard  # an edit list discards what it does not show
+
+
+def _clock(container, stream) -> "_Clock | _AnimationClock":
+    return (_AnimationClock if container.format.name in ANIMATIONS else _Clock)(container, stream)
+
+
+class _AnimationClock:
+    """When the frames of an animated picture are shown: each after the delays of those before, as browsers do."""
+
+    def __init__(self, container, stream):
+        self._time_base = stream.time_base
+        self._waiting = collections.deque()
+        self._next = Fraction(0)
+
+    def note(self, packet, num_shown: int) -> None:
+        """Remembers the delays of the frames that a packet shows."""
+        delay = (packet.duration or 0) * self._time_base
+        self._waiting.extend([SHORT_DELAY_LASTS if delay <= SHORT_DELAY else delay] * num_shown)
+
+    def time(self, frame) -> Fraction:
+        """When the next frame is shown, in seconds."""
+        time = self._next
+        self._next += self._waiting.popleft() if self._waiting else SHORT_DELAY_LASTS
+        return time
 
 
 class _Clock:

@@ -35,6 +35,7 @@ KINDS = {  # name of the kind -> codec, ending, pix_fmt, options of the containe
     "ogv": ("libvpx", "ogv", "yuv420p", None),
     "wmv": ("wmv2", "wmv", "yuv420p", None),
     "gif": ("gif", "gif", "rgb8", None),
+    "ivf": ("libvpx", "ivf", "yuv420p", None),
     "apng": ("apng", "apng", "rgb24", None),
 }
 

@@ -236,6 +236,76 @@ def test_delays_of_a_gif_are_its_time(tmp_path):
     assert read.fps == pytest.approx(4 / 0.7)
 
 
+def _with_delays(path, delays) -> None:
+    """Sets the delays of a GIF's frames, in hundredths of a second: Pillow would not write all of them."""
+    with clips.edited(path) as content:
+        place = 0
+        for delay in delays:
+            place = content.index(b"!\xf9\x04", place) + 4
+            content[place : place + 2] = delay.to_bytes(2, "little")
+
+
+@pytest.mark.parametrize(
+    ("delays", "shown_ms"),
+    [([1] * 6, [0, 100, 200, 300, 400, 500]), ([0] * 6, [0, 100, 200, 300, 400, 500]),
+     ([2] * 6, [0, 20, 40, 60, 80, 100]), ([1, 2, 1, 5, 0, 10], [0, 100, 120, 220, 270, 370])],
+)  # fmt: skip
+def test_short_delays_of_a_gif_last_as_in_a_browser(tmp_path, delays, shown_ms):
+    frames = [Image.fromarray(clips.draw(i)) for i in range(6)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=50)
+    _with_delays(tmp_path / "a.gif", delays)
+    with video.open_video(str(tmp_path / "a.gif")) as clip:
+        assert [1000 * time for time, _ in clip.frames()] == shown_ms
+    assert _read(tmp_path / "a.gif", fps=100.0).fps == pytest.approx(5000 / shown_ms[-1])
+
+
+@pytest.mark.parametrize(
+    ("delays_ms", "shown_ms"),
+    [([0] * 6, [0, 100, 200, 300, 400, 500]), ([5, 10, 15, 20, 50, 100], [0, 100, 200, 215, 235, 285])],
+)
+def test_short_delays_of_an_animated_png_last_as_in_a_browser(tmp_path, delays_ms, shown_ms):
+    frames = [Image.fromarray(clips.draw(i)) for i in range(6)]
+    frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:], duration=delays_ms)
+    with video.open_video(str(tmp_path / "a.png")) as clip:
+        assert [1000 * time for time, _ in clip.frames()] == shown_ms
+
+
+IVF_LENGTH = slice(24, 28)  # in the header
+
+
+@pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9", "libsvtav1"])
+@pytest.mark.parametrize("rate", [30, "30000/1001"])
+def test_ivf_with_its_length_in_frames_or_in_units_of_time(tmp_path, codec, rate):
+    """Encoders write how many frames there are; FFmpeg, where it copies a stream, how long they last."""
+    path = clips.write(tmp_path / "a.ivf", codec, rate=Fraction(rate))
+    stamps = list(range(0, 30 * 33, 33))
+    in_ms = (1000).to_bytes(4, "little") + (1).to_bytes(4, "little")
+    for length in (30, 30 * 33, 29 * 33 + 40, 0, 0xFFFFFFFF):
+        with clips.edited(path) as content:
+            content[16:24], content[IVF_LENGTH] = in_ms, length.to_bytes(4, "little")
+            place = 32
+            for stamp in stamps:
+                content[place + 4 : place + 12] = stamp.to_bytes(8, "little")
+                place += 12 + int.from_bytes(content[place : place + 4], "little")
+            assert place == len(content)
+        read = _read(path, fps=100.0)
+        assert clips.numbers(read) == list(range(30)) and read.fps == pytest.approx(1000 / 33)
+
+
+@pytest.mark.parametrize("length", [30, 30 * 33])
+@pytest.mark.parametrize("num_left", [29, 20, 2, 1])
+def test_ivf_cut_between_frames_is_refused(tmp_path, length, num_left):
+    test_ivf_with_its_length_in_frames_or_in_units_of_time(tmp_path, "libvpx", 30)
+    with clips.edited(tmp_path / "a.ivf") as content:
+        content[IVF_LENGTH] = length.to_bytes(4, "little")
+        place = 32
+        for _ in range(num_left):
+            place += 12 + int.from_bytes(content[place : place + 4], "little")
+        del content[place:]
+    with pytest.raises(MediaError, match=f"it stops after {num_left} frames"):
+        _read(tmp_path / "a.ivf")
+
+
 def test_stamps_that_repeat_or_start_anew_lose_no_frame(tmp_path):
     doubled = clips.write(
         tmp_path / "a.mkv", "ffv1", numbers=range(10), stamps_ms=[0, 100, 200, 200, 400, 500, 600, 700, 800, 900]
