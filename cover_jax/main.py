@@ -4,14 +4,13 @@ SIGTERM to any of its hosts: all save the same step and exit with code 42. All e
 cover_jax/fault_tolerance/README.md.
 """
 
-import signal
-import sys
-import threading
+import argparse
 import time
 import traceback
+from typing import NoReturn
 
 import jax
-from absl import app, flags, logging
+from absl import app, flags
 from etils import epath
 from ml_collections import config_flags
 
@@ -20,7 +19,7 @@ from cover_jax.config import checks
 from cover_jax.config import flags as cover_flags
 from cover_jax.errors import ConfigError
 from cover_jax.evaluation import comparison
-from cover_jax.fault_tolerance import peers, preemption, tolerant_io, watchdog, workdir_lease
+from cover_jax.fault_tolerance import process, workdir_lease
 from cover_jax.parallel import compilation, hosts, sharding
 from data_pipelines import catalog
 
@@ -32,7 +31,9 @@ _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0,
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", 1, "How many processes there are, with --coordinator.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", 0, "Which of them this is, with --coordinator.")
 flags.mark_flags_as_required(["config", "workdir"])
-_NEWS_S = 1.0  # until the end of another host is known here
+
+_PEER_NEWS_S = 1.0  # until the end of another host is known here
+_JAX_GIVES_UP_S = 600  # after the last of our own timeouts
 
 
 # What the user can put right: the message says how, and a traceback would bury it.
@@ -42,80 +43,72 @@ _USER_ERRORS = (
 
 
 def main(argv: list[str]) -> None:
+    """The command: ends the process."""
+    process.exit_command(run(_parse(argv)))
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
     if len(argv) > 1:
         raise app.UsageError(f"arguments that are no flags: {' '.join(argv[1:])}")
-    config = _CONFIG.value
-    tolerant_io.tolerate_output_errors()
-    signal.signal(signal.SIGINT, _interrupt)
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)  # what the libraries note on their way would bury the run's own lines
-        tolerant_io.hide_orphaned_errors()
-    if _MODE.value == "train":
-        preemption.listen()
-    try:
-        checks.validate(config)
-        _start_distributed(config.timeouts)  # before anything that may fail on one host alone
-        sharding.make_mesh(config.mesh)
-        _check_folders(config)
-        code = _run(config)
-    except Exception as error:
-        _end(error)
-    if jax.distributed.is_initialized():
-        jax.distributed.shutdown()  # which waits for all
-        peers.leave()
-    watchdog.stop()
-    sys.exit(code)
+    return argparse.Namespace(
+        config=_CONFIG.value, workdir=_WORKDIR.value, mode=_MODE.value, distributed=_DISTRIBUTED.value,
+        coordinator=_COORDINATOR.value, num_processes=_NUM_PROCESSES.value, process_id=_PROCESS_ID.value,
+    )  # fmt: skip
 
 
-def _interrupt(*_) -> None:
-    """Ctrl-C. Not by KeyboardInterrupt, which is lost where it comes in a callback, and other hosts would wait."""
-    cause = "interrupted; the same command goes on from the newest checkpoint"
-    threading.Thread(target=peers.end, args=(errors.INTERRUPTED, cause), daemon=True).start()
+def run(args: argparse.Namespace) -> int:
+    """Trains or evaluates; the exit code. An error ends the process, and all other hosts with it.
+
+    Nothing of the process is changed afterwards, see `process.guarded_process`.
+    """
+    quiet = not flags.FLAGS["verbosity"].present
+    with process.guarded_process(preemptible=args.mode == "train", quiet=quiet) as guard:
+        try:
+            checks.validate(args.config)
+            _find_hosts(guard, args)  # before anything that may fail on one host alone
+            sharding.make_mesh(args.config.mesh)
+            _check_folders(args)
+            return _train_or_evaluate(args)
+        except Exception as error:
+            _end(error)
 
 
-def _check_folders(config) -> None:
-    for name, value in (("--workdir", _WORKDIR.value), ("config.data_dir", config.data_dir)):
+def _find_hosts(guard: process.ProcessGuard, args: argparse.Namespace) -> None:
+    guard.start_watchdog(args.config.timeouts)
+    if args.coordinator or args.distributed:
+        by_hand = hosts.Coordinator(args.coordinator, args.num_processes, args.process_id)
+        # JAX aborts a host that finds no other, or whose heartbeat stops. The peer monitor sees that a host is gone,
+        # and the watchdog that one hangs, sooner and with a reason.
+        timeout_s = round(max(args.config.timeouts.values())) + _JAX_GIVES_UP_S
+        guard.connect_hosts(by_hand if args.coordinator else None, timeout_s)
+    process.enter_phase("start")
+
+
+def _check_folders(args: argparse.Namespace) -> None:
+    config = args.config
+    for name, value in (("--workdir", args.workdir), ("config.data_dir", config.data_dir)):
         if value and epath.Path(value).is_file():
             raise ConfigError(f"{name}={value}: is a file; it must be a folder, which is made if missing")
     if config.compare_with and jax.process_index() == 0:
-        _check_compare_with(config)
+        _check_compare_with(args)
     for dataset in config.datasets.values():
         if not catalog.is_self_contained(dataset.builder):
             catalog.dataset_dir(dataset.builder, config.data_dir)
 
 
-def _check_compare_with(config) -> None:
-    from cover_jax.checkpoint import (
-        layout,  # here, as orbax takes longer to load than a wrong config should take to fail
-    )
+def _check_compare_with(args: argparse.Namespace) -> None:
+    # Here and not above: orbax takes longer to load than a wrong config should take to fail.
+    from cover_jax.checkpoint import layout
 
     try:
-        comparison.check(config)
+        comparison.check(args.config)
     except ConfigError as error:
-        if _MODE.value == "evaluate" or not layout.saved_steps(_WORKDIR.value):
+        if args.mode == "evaluate" or not layout.saved_steps(args.workdir):
             raise
         hosts.print_on_host0(f"WARNING: {error}")  # a folder that has gone since the run began does not hold it up
 
 
-def _start_distributed(timeouts) -> None:
-    watchdog.start(timeouts)
-    if _COORDINATOR.value or _DISTRIBUTED.value:
-        by_hand = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value) if _COORDINATOR.value else ()
-        # JAX aborts a host that finds no other, or whose heartbeat stops. The lifeline sees that one is gone, and the
-        # watchdog that one hangs, sooner and with a reason.
-        later_s = round(max(timeouts.values())) + 600
-        jax.config.update("jax_enable_preemption_service", _MODE.value == "train")  # it takes SIGTERM to itself
-        try:
-            jax.distributed.initialize(*by_hand, initialization_timeout=later_s, heartbeat_timeout_seconds=later_s)
-        except RuntimeError as error:
-            raise hosts.LostPeerError(f"the hosts have not found each other: {error}") from error
-        if _MODE.value == "train":
-            preemption.hand_over()
-        peers.start()
-    watchdog.enter("start")
-
-
-def _end(error: Exception) -> None:
+def _end(error: Exception) -> NoReturn:
     """Ends all hosts with the exit code of an error; its message is the last line. Does not return."""
     code = errors.CONFIG if isinstance(error, _USER_ERRORS) else getattr(error, "exit_code", errors.FAILED)
     message = str(error)
@@ -123,23 +116,23 @@ def _end(error: Exception) -> None:
         traceback.print_exception(error)
         message = " ".join("".join(traceback.format_exception_only(error)).split())  # one line, the last
     if jax.distributed.is_initialized():
-        time.sleep(_NEWS_S)  # another host's end may be the reason, which it says itself
-    peers.end(code, message)
+        time.sleep(_PEER_NEWS_S)  # another host's end may be the reason, which it says itself
+    process.end_all_hosts(code, message)
 
 
-def _run(config) -> int:
+def _train_or_evaluate(args: argparse.Namespace) -> int:
     """The exit code of a run that ended as it should."""
     # Here and not above: it brings TensorFlow, which takes longer to load than a wrong config should take to fail.
     from cover_jax.training import loop
 
-    if config.compilation_cache:
-        compilation.keep_compiled(str(epath.Path(_WORKDIR.value) / "compilation_cache"))
-    if _MODE.value == "evaluate":
-        loop.evaluate_checkpoint(config, _WORKDIR.value)
+    if args.config.compilation_cache:
+        compilation.keep_compiled(str(epath.Path(args.workdir) / "compilation_cache"))
+    if args.mode == "evaluate":
+        loop.evaluate_checkpoint(args.config, args.workdir)
         return errors.DONE
-    with workdir_lease.hold(_WORKDIR.value):
+    with workdir_lease.hold(args.workdir):
         try:
-            loop.train(config, _WORKDIR.value)
+            loop.train(args.config, args.workdir)
         except loop.PreemptedError as stopped:
             hosts.print_on_host0(str(stopped))
             return stopped.exit_code

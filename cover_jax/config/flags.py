@@ -5,7 +5,7 @@ import re
 from absl import flags
 
 from cover_jax import errors
-from cover_jax.fault_tolerance import peers
+from cover_jax.fault_tolerance import process
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -17,10 +17,10 @@ def parse_flags(argv: list[str]) -> list[str]:
         rest = flags.FLAGS(argv)
         _ = flags.FLAGS.config.keys  # only now does a file that cannot be loaded say so
     except flags.Error as error:
-        peers.end(errors.CONFIG, _one_line(_by_the_config_file(str(error)) or error))
+        process.end_all_hosts(errors.CONFIG, _one_line(_by_the_config_file(str(error)) or error))
     except (KeyError, AttributeError, OSError) as error:
         reason = error.args[0] if isinstance(error, KeyError) else error
-        peers.end(errors.CONFIG, f"--config: {_one_line(reason)}")
+        process.end_all_hosts(errors.CONFIG, f"--config: {_one_line(reason)}")
     return rest
 
 

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from cover_jax.evaluation import metrics
-from cover_jax.fault_tolerance import watchdog
+from cover_jax.fault_tolerance import process
 from cover_jax.parallel import sharding
 from data_pipelines.stream import pipeline
 
@@ -31,7 +31,7 @@ class Evaluator:
         return {name: self._evaluate(params, name) for name in self._splits}
 
     def _evaluate(self, params, name: str) -> metrics.Predictions:
-        watchdog.enter("evaluation", name)
+        process.enter_phase("evaluation", name)
         dataset, split = self._config.datasets[name], self._splits[name]
         host_index, host_count = sharding.host_part(self._mesh)
         stream = pipeline.eval_stream(

@@ -1,114 +1,113 @@
 """How hosts learn at once that one of them has ended, and why: each has a connection to the first, for the whole run.
 
-A host that fails says so; one that is killed cannot, but its connection breaks. Either ends all hosts, within a second,
-with the cause on the last line. JAX alone would notice after its heartbeat's timeout, and not say why.
+A host that fails says so. A host that is killed cannot, but its connection breaks. Either ends all hosts within a
+second, with the cause on the last line. JAX alone would notice after its heartbeat's timeout, and would not say why.
 """
 
 import contextlib
 import ctypes
 import faulthandler
 import json
-import os
 import secrets
 import signal
 import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from typing import NoReturn
 
 import jax
 
-# The address of the first host has no public name.
-from jax._src import distributed
-
 from cover_jax import errors
-from cover_jax.parallel import hosts
+from cover_jax.fault_tolerance.exit_process import exit_process
+from cover_jax.parallel import hosts, jax_private
 
 _CONNECT_TIMEOUT_S = 60
-_LAST_WORD_S = 5  # for the news to come back from the first host before this one ends by itself
+_ANSWER_S = 5.0  # how long to wait for an answer of the first host before this host ends without it
+_FIRST_HOST_DELAY_S = 1.0  # with the first host goes JAX's service, which would abort the others
+_ACCEPT_POLL_S = 0.2
 _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}  # a machine that is gone is noticed in 25 s
 _BYE = "bye"
 
-_connection = None
 
+@contextlib.contextmanager
+def connected_peers() -> Iterator["PeerMonitor"]:
+    """Connects this host to all others while it is entered; after jax.distributed.initialize, by all hosts.
 
-def start() -> None:
-    """Connects this host; after jax.distributed.initialize, by all hosts."""
-    global _connection
+    Leave it when this host has nothing more to do with the others; hosts may leave in any order. If it is left by an
+    exception, the others end as if this process had been killed.
+    """
     host = jax.process_index()
-    if host != 0:
-        _delay_aborts()
-    token, port = secrets.token_hex(16), 0
-    if host == 0:
-        port = _Switchboard(token).port
-    port, token = json.loads(hosts.exchange(json.dumps([port, token]))[0])
-    address = distributed.global_state.coordinator_address.rsplit(":", 1)[0].strip("[]")
-    _connection = _Connection(socket.create_connection((address, port), _CONNECT_TIMEOUT_S), host, token)
-    hosts.exchange("connected")  # none may fail before the first host knows all
+    with contextlib.ExitStack() as stack:
+        token, port = secrets.token_hex(16), 0
+        if host == 0:
+            port = stack.enter_context(_Relay(token)).port
+        else:
+            stack.enter_context(delayed_aborts())
+        port, token = json.loads(hosts.exchange(json.dumps([port, token]))[0])
+        connection = socket.create_connection((jax_private.coordinator_host(), port), _CONNECT_TIMEOUT_S)
+        monitor = stack.enter_context(PeerMonitor(connection, host, token))
+        hosts.exchange("connected")  # none may fail before the first host knows all
+        yield monitor
 
 
-def _delay_aborts() -> None:
-    """With the first host goes JAX's service, at which JAX aborts the others: the lifeline must have time to say why.
+@contextlib.contextmanager
+def delayed_aborts() -> Iterator[None]:
+    """Makes abort() wait for 6 s while this is entered.
 
-    abort() then calls sleep(SIGABRT), of 6 s, and ends the process after it. It is C's, as a handler in Python would
-    wait for the interpreter. An abort of any other reason comes 6 s later, without faulthandler's stacks.
+    With the first host goes JAX's service, and JAX then aborts the other hosts. The peer monitor needs the time to say
+    why. abort() calls the handler, sleep(SIGABRT), of 6 s, and ends the process after it. The handler is C's, since a
+    handler in Python would wait for the interpreter. An abort for any other reason comes 6 s later too, and without
+    faulthandler's stacks.
     """
     libc = ctypes.CDLL(None)
     libc.signal.argtypes, libc.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
-    libc.signal(signal.SIGABRT, ctypes.cast(libc.sleep, ctypes.c_void_p))
-
-
-def end(code: int, cause: str) -> None:
-    """Ends this process with `code`, and all other hosts with it; does not return.
-
-    Where another host ended before, that is the cause.
-    """
-    cause = f"error: {cause}" if _connection is None else f"error on host {jax.process_index()}: {cause}"
-    if _connection is not None:
-        _connection.tell({"code": code, "line": cause})
-        time.sleep(_LAST_WORD_S)  # what comes back ends this process
-    _exit(code, cause)
-
-
-def leave() -> None:
-    """This host ends in peace, and so may the others."""
-    if _connection is not None:
-        _connection.leave()
-
-
-def _exit(code: int, line: str) -> None:
+    before = libc.signal(signal.SIGABRT, ctypes.cast(libc.sleep, ctypes.c_void_p))
     try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        with open(os.dup(2), "w") as stderr:
-            for output in (1, 2):  # another thread may be about to print a traceback: the cause is the last line
-                os.dup2(os.open(os.devnull, os.O_WRONLY), output)
-            print(line, file=stderr, flush=True)
-    finally:  # also where the log's disk is full
-        os._exit(code)
+        yield
+    finally:
+        libc.signal(signal.SIGABRT, before)
 
 
-class _Connection:
-    """This host's end."""
+class PeerMonitor:
+    """This host's connection to the first host; a thread listens to it."""
 
-    def __init__(self, connected: socket.socket, host: int, token: str):
-        self._socket, self._host, self._left = _kept_alive(connected), host, False
+    def __init__(self, connection: socket.socket, host: int, token: str):
+        self._socket, self._host, self._left = _with_keepalive(connection), host, False
         self._heard_bye = threading.Event()
-        self._send([token, host])
-        threading.Thread(target=self._listen, name="lifeline", daemon=True).start()
+        self._thread = threading.Thread(target=self._listen, name="peer-monitor", daemon=True)
+        _send(self._socket, [token, host])
+        self._thread.start()
 
-    def tell(self, news: dict) -> None:
-        with contextlib.suppress(OSError):  # the first host is gone, which is noticed elsewhere
-            self._send(news)
+    def __enter__(self) -> "PeerMonitor":
+        return self
 
-    def leave(self) -> None:
+    def __exit__(self, kind, *exception) -> None:
         self._left = True
-        self.tell(_BYE)
-        if self._host == 0:  # its end breaks the others' connections: not before they know
-            self._heard_bye.wait(_LAST_WORD_S)
+        if kind is None:
+            self._say_bye()
+        with contextlib.suppress(OSError):  # the first host may have closed it already
+            # After "bye" the first host closes its end, which ends the thread. Nothing unread is left then: closing a
+            # connection with unread news would reset it, and "bye" could be lost on its way.
+            self._socket.shutdown(socket.SHUT_WR if kind is None else socket.SHUT_RDWR)
+        self._thread.join(_ANSWER_S)
+        self._socket.close()
 
-    def _send(self, message) -> None:
-        self._socket.sendall(json.dumps(message).encode() + b"\n")
+    def end_all_hosts(self, code: int, cause: str) -> NoReturn:
+        """Ends this process with `code`, and all other hosts with it.
+
+        If another host ended before, its cause and its code are reported instead.
+        """
+        line = f"error on host {self._host}: {cause}"
+        _send(self._socket, {"code": code, "line": line})
+        time.sleep(_ANSWER_S)  # the first host sends it back, or what came before it, which ends this process
+        exit_process(code, line)
+
+    def _say_bye(self) -> None:
+        _send(self._socket, _BYE)
+        if self._host == 0:  # its end breaks the others' connections: not before they know
+            self._heard_bye.wait(_ANSWER_S)
 
     def _listen(self) -> None:
         for news in _messages(self._socket):
@@ -117,69 +116,98 @@ class _Connection:
                 self._heard_bye.set()
             elif not self._left:
                 if self._host == 0:
-                    time.sleep(1)  # with the first host goes JAX's service, which would abort the others
+                    time.sleep(_FIRST_HOST_DELAY_S)
                 if news["code"] == errors.HUNG:
                     faulthandler.dump_traceback(sys.stderr, all_threads=True)
-                _exit(news["code"], news["line"])
+                exit_process(news["code"], news["line"])
         if not self._left:
-            _exit(errors.LOST_PEER, _lost(0))
+            exit_process(errors.LOST_PEER, _lost(0))
 
 
-class _Switchboard:
-    """The first host's end of all connections."""
+class _Relay:
+    """The first host's end of all connections: sends what one host reports to all."""
 
     def __init__(self, token: str):
         self._token, self._sockets, self._lock = token, [], threading.Lock()
-        self._server = socket.create_server(("", 0))
+        self._closed, self._server = threading.Event(), socket.create_server(("", 0))
+        self._server.settimeout(_ACCEPT_POLL_S)
         self.port = self._server.getsockname()[1]
-        threading.Thread(target=self._accept, name="switchboard", daemon=True).start()
+        self._threads = [threading.Thread(target=self._accept, name="peer-relay", daemon=True)]
 
-    def _accept(self) -> None:
-        while True:
-            connected, _ = self._server.accept()
-            threading.Thread(target=self._serve, args=(_kept_alive(connected),), daemon=True).start()
+    def __enter__(self) -> "_Relay":
+        self._threads[0].start()
+        return self
 
-    def _serve(self, connected: socket.socket) -> None:
-        messages = _messages(connected)
-        token, host = next(messages, ("", -1))
-        if token != self._token:
-            connected.close()
-            return
-        with self._lock:
-            self._sockets.append(connected)
-        for message in messages:
-            if message == _BYE and host == 0:
-                self._tell_all(_BYE)
-            if message == _BYE:
-                return
-            self._tell_all(message)
-        self._tell_all({"code": errors.LOST_PEER, "line": _lost(host)})
-
-    def _tell_all(self, message) -> None:
+    def __exit__(self, *exception) -> None:
+        self._closed.set()
+        self._threads[0].join()
+        self._server.close()
         with self._lock:
             for each in self._sockets:
-                try:
-                    each.sendall(json.dumps(message).encode() + b"\n")
-                except OSError:
-                    continue
+                with contextlib.suppress(OSError):  # that host is gone
+                    each.shutdown(socket.SHUT_WR)  # it ends its own side, which ends our thread
+        deadline = time.monotonic() + _ANSWER_S
+        for thread in self._threads[1:]:
+            thread.join(max(deadline - time.monotonic(), 0))
+
+    def _accept(self) -> None:
+        while not self._closed.is_set():
+            with contextlib.suppress(TimeoutError):
+                connection, _ = self._server.accept()
+                serve = threading.Thread(
+                    target=self._serve, args=(_with_keepalive(connection),), name="peer-relay", daemon=True
+                )
+                self._threads.append(serve)
+                serve.start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection:
+            messages = _messages(connection)
+            token, host = next(messages, ("", -1))
+            if token != self._token:
+                return
+            with self._lock:
+                self._sockets.append(connection)
+            self._relay(host, messages)
+            with self._lock:
+                self._sockets.remove(connection)
+
+    def _relay(self, host: int, messages: Iterator) -> None:
+        """Until the host has gone."""
+        for message in messages:
+            if message != _BYE or host == 0:
+                self._send_all(message)
+            if message == _BYE:
+                return
+        self._send_all({"code": errors.LOST_PEER, "line": _lost(host)})
+
+    def _send_all(self, message) -> None:
+        with self._lock:
+            for each in self._sockets:
+                _send(each, message)
 
 
-def _messages(connected: socket.socket):
+def _send(connection: socket.socket, message) -> None:
+    with contextlib.suppress(OSError):  # the other end is gone, which its own thread notices
+        connection.sendall(json.dumps(message).encode() + b"\n")
+
+
+def _messages(connection: socket.socket) -> Iterator:
     """The JSON lines that come, until the connection ends or breaks."""
     try:
-        with connected.makefile("r") as lines:
+        with connection.makefile("r") as lines:
             yield from map(json.loads, lines)
     except (OSError, json.JSONDecodeError):
         return
 
 
-def _kept_alive(connected: socket.socket) -> socket.socket:
-    connected.settimeout(None)
-    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+def _with_keepalive(connection: socket.socket) -> socket.socket:
+    connection.settimeout(None)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEPALIVE.items():
         if hasattr(socket, name):  # macOS has not all
-            connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-    return connected
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return connection
 
 
 def _lost(host: int) -> str:

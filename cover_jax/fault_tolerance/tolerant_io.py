@@ -2,8 +2,10 @@
 
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Iterator
+from typing import TextIO
 
 
 @contextlib.contextmanager
@@ -38,22 +40,52 @@ class _TolerantStream:
         return getattr(self._stream, name)
 
 
-def tolerate_output_errors() -> None:
-    """From here on, writing to standard output and error raises nothing."""
-    sys.stdout, sys.stderr = _TolerantStream(sys.stdout), _TolerantStream(sys.stderr)
+@contextlib.contextmanager
+def tolerate_output_errors() -> Iterator[None]:
+    """While this is entered, writing to standard output and error raises nothing, also where they are closed (`>&-`)."""
+    with contextlib.ExitStack() as stack:
+        for name, descriptor in (("stdout", 1), ("stderr", 2)):
+            before = getattr(sys, name)
+            stream = before or stack.enter_context(_null_output(descriptor))
+            stack.callback(setattr, sys, name, before)
+            setattr(sys, name, _TolerantStream(stream))
+        yield
 
 
-def hide_orphaned_errors() -> None:
-    """From here on, errors of asyncio that nobody waits for any more are not printed.
+@contextlib.contextmanager
+def _null_output(descriptor: int) -> Iterator[TextIO]:
+    """A stream that goes nowhere, on an output that is closed, or else the next file to be opened would become it."""
+    try:
+        os.fstat(descriptor)
+        opened = os.open(os.devnull, os.O_WRONLY)
+    except OSError:
+        opened = os.open(os.devnull, os.O_WRONLY)
+        if opened != descriptor:
+            os.dup2(opened, descriptor)
+            os.close(opened)
+            opened = descriptor
+    with open(opened, "w") as stream:
+        yield stream
+
+
+@contextlib.contextmanager
+def hide_orphaned_errors() -> Iterator[None]:
+    """While this is entered, errors of asyncio that nobody waits for any more are not printed.
 
     Of the writes of a checkpoint that fail, orbax raises the first one's error and leaves the others behind: hundreds
-    of tracebacks a save, in which the line that names the cause cannot be found.
+    of tracebacks per save, in which the line that names the cause cannot be found.
     """
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    say = sys.unraisablehook
+    logger, report = logging.getLogger("asyncio"), sys.unraisablehook
+    level = logger.level
 
-    def say_unless_orphan(unraisable) -> None:
+    def report_unless_orphan(unraisable) -> None:
         if str(unraisable.exc_value) != "Event loop is closed":
-            say(unraisable)
+            report(unraisable)
 
-    sys.unraisablehook = say_unless_orphan
+    logger.setLevel(logging.CRITICAL)
+    sys.unraisablehook = report_unless_orphan
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        sys.unraisablehook = report

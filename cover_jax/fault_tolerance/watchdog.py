@@ -1,17 +1,16 @@
 """Ends a process that does not get on: each phase of a run has a time in which it must end (config.timeouts)."""
 
+import dataclasses
 import faulthandler
 import sys
 import threading
 import time
-
-from ml_collections import ConfigDict
+from collections.abc import Callable, Mapping
 
 from cover_jax import errors
-from cover_jax.fault_tolerance import peers
 
-_GRACE_S = 15  # after which a process whose interpreter is stuck itself is ended from C, without a last word
-_LOOK_S = 0.5
+_GRACE_S = 15  # after which a process whose interpreter is stuck itself is ended from C, without a last line
+_POLL_S = 0.5
 
 _PHASES = {
     "connect": "finding the other hosts",
@@ -23,52 +22,63 @@ _PHASES = {
     "exit": "the end of the run",
 }
 
-_timeouts: ConfigDict | None = None
-_phase, _detail, _deadline = "", "", float("inf")
+
+@dataclasses.dataclass(frozen=True)
+class _Phase:
+    """The phase that a process is in; `deadline` is of time.monotonic."""
+
+    name: str
+    detail: str
+    timeout_s: float
+    deadline: float
 
 
-def start(timeouts: ConfigDict) -> None:
-    """From here on the process is watched; it is in the phase "connect"."""
-    global _timeouts
-    _timeouts = timeouts
-    enter("connect")
-    threading.Thread(target=_watch, name="watchdog", daemon=True).start()
-
-
-def enter(phase: str, detail: str = "") -> None:
-    """The phase that begins now; ends the one before. Before `start`, as where parts are used alone, does nothing.
+class Watchdog:
+    """Watches this process while it is entered, from the phase "connect" on.
 
     Args:
-        detail: for the message: which step, which dataset.
+        timeouts: config.timeouts: seconds for each phase, as "PHASE_s".
+        end: is called with exit code and cause, in a thread, when a phase has taken too long; must not return.
     """
-    global _phase, _detail, _deadline
-    if _timeouts is None:
-        return
-    timeout_s = _timeouts[f"{phase}_s"]
-    _phase, _detail, _deadline = phase, detail, time.monotonic() + timeout_s
-    faulthandler.dump_traceback_later(timeout_s + _GRACE_S, exit=True)
+
+    def __init__(self, timeouts: Mapping[str, float], end: Callable[[int, str], None]):
+        self._timeouts, self._end = timeouts, end
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+
+    def __enter__(self) -> "Watchdog":
+        self.enter_phase("connect")
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._stopped.set()
+        faulthandler.cancel_dump_traceback_later()
+        self._thread.join()
+
+    def enter_phase(self, name: str, detail: str = "") -> None:
+        """The phase that begins now; ends the one before.
+
+        Args:
+            name: one of config.timeouts, without "_s".
+            detail: for the message: which step, which dataset.
+        """
+        timeout_s = self._timeouts[f"{name}_s"]
+        self._phase = _Phase(name, detail, timeout_s, time.monotonic() + timeout_s)
+        faulthandler.dump_traceback_later(timeout_s + _GRACE_S, exit=True)
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(_POLL_S):
+            phase = self._phase
+            if time.monotonic() > phase.deadline:
+                faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
+                self._end(errors.HUNG, _describe(phase))
 
 
-def stop() -> None:
-    """From here on the process is not watched."""
-    global _timeouts, _deadline
-    _timeouts, _deadline = None, float("inf")
-    faulthandler.cancel_dump_traceback_later()
-
-
-def _watch() -> None:
-    while _timeouts is not None:
-        time.sleep(_LOOK_S)
-        if time.monotonic() > _deadline:
-            _end()
-
-
-def _end() -> None:
-    faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
-    where = f" ({_detail})" if _detail else ""
-    timeout_s = _timeouts[f"{_phase}_s"]
-    peers.end(
-        errors.HUNG,
-        f"hung: {_PHASES[_phase]}{where} took longer than config.timeouts.{_phase}_s={timeout_s:g}; input, storage or "
-        "another host stands still, see the stacks of all threads above; start all hosts again, or give it more time",
+def _describe(phase: _Phase) -> str:
+    where = f" ({phase.detail})" if phase.detail else ""
+    return (
+        f"hung: {_PHASES[phase.name]}{where} took longer than config.timeouts.{phase.name}_s={phase.timeout_s:g}; "
+        "input, storage or another host stands still, see the stacks of all threads above; start all hosts again, or "
+        "give it more time"
     )

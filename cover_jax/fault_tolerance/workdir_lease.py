@@ -21,7 +21,7 @@ import jax
 from etils import epath
 
 from cover_jax import errors
-from cover_jax.fault_tolerance import peers, tolerant_io
+from cover_jax.fault_tolerance import process, tolerant_io
 from cover_jax.parallel import hosts
 
 BEAT_S = 10.0
@@ -123,7 +123,7 @@ class _Lease:
             with contextlib.suppress(Exception):  # a full disk, or a bucket that does not answer: next time, perhaps
                 holder = _read(self._path)
                 if holder and holder["run_id"] != self._me["run_id"]:  # this job was silent for too long
-                    peers.end(errors.IN_USE, f"{_in_use(self._path, holder)}; it took over from this one")
+                    process.end_all_hosts(errors.IN_USE, f"{_in_use(self._path, holder)}; it took over from this one")
                 self._write(beat=beat)
 
 

@@ -1,21 +1,21 @@
 """What the hosts of a run tell each other beside their computations: short texts, through JAX's coordination service.
 
-Unlike collectives these work while a device computes, and say who is missing.
+Unlike collectives these work while a device computes, and name the host that is missing.
 """
 
+import dataclasses
 import itertools
 
 import jax
 
-# The service has no public name; orbax reaches it in the same way.
-from jax._src import distributed
-
 from cover_jax import errors
+from cover_jax.parallel import jax_private
 
-# The lifeline ends a host that waits for one that is gone, and the watchdog one that waits for too long.
+# The peer monitor ends a host that waits for one that is gone, and the watchdog one that waits for too long.
 _NO_TIMEOUT_MS = 7 * 24 * 3600 * 1000
 
-_exchanges = itertools.count()
+# JAX's service keeps each text under its key until it ends, so that each exchange has a key of its own.
+_exchange_numbers = itertools.count()
 
 
 class LostPeerError(RuntimeError):
@@ -24,9 +24,40 @@ class LostPeerError(RuntimeError):
     exit_code = errors.LOST_PEER
 
 
-def client():
-    """This process's connection to the coordination service; None where there is only one process."""
-    return distributed.global_state.client if jax.distributed.is_initialized() else None
+@dataclasses.dataclass(frozen=True)
+class Coordinator:
+    """How the hosts of a run find each other where they do not by themselves.
+
+    Attributes:
+        address: HOST:PORT of process 0.
+        num_processes: of the run.
+        process_id: which of them this is, from 0.
+    """
+
+    address: str
+    num_processes: int
+    process_id: int
+
+
+def connect(coordinator: Coordinator | None, *, timeout_s: int, preemptible: bool) -> None:
+    """Starts JAX's distributed runtime; before anything else asks for devices.
+
+    Args:
+        coordinator: None: the hosts find each other by themselves (TPU, SLURM).
+        timeout_s: after which JAX aborts this process, if it finds no other host or another host's heartbeat stops.
+        preemptible: JAX takes SIGTERM, see `preemption`.
+
+    Raises:
+        LostPeerError: the hosts have not found each other.
+    """
+    global _exchange_numbers
+    by_hand = () if coordinator is None else dataclasses.astuple(coordinator)
+    jax.config.update("jax_enable_preemption_service", preemptible)
+    try:
+        jax.distributed.initialize(*by_hand, initialization_timeout=timeout_s, heartbeat_timeout_seconds=timeout_s)
+    except RuntimeError as error:
+        raise LostPeerError(f"the hosts have not found each other: {error}") from error
+    _exchange_numbers = itertools.count()  # the service is a new one
 
 
 def exchange(mine: str) -> list[str]:
@@ -35,16 +66,17 @@ def exchange(mine: str) -> list[str]:
     Raises:
         LostPeerError: JAX's service is gone.
     """
-    if client() is None:
+    client = jax_private.coordination_client()
+    if client is None:
         return [mine]
-    key = f"cover/exchange/{next(_exchanges)}"
-    client().key_value_set(f"{key}/{jax.process_index()}", mine)
-    return [_answer(f"{key}/{host}", host) for host in range(jax.process_count())]
+    key = f"cover/exchange/{next(_exchange_numbers)}"
+    client.key_value_set(f"{key}/{jax.process_index()}", mine)
+    return [_answer(client, f"{key}/{host}", host) for host in range(jax.process_count())]
 
 
-def _answer(key: str, host: int) -> str:
+def _answer(client, key: str, host: int) -> str:
     try:
-        return client().blocking_key_value_get(key, _NO_TIMEOUT_MS)
+        return client.blocking_key_value_get(key, _NO_TIMEOUT_MS)
     except jax.errors.JaxRuntimeError as error:
         raise LostPeerError(f"host {host} has said nothing: {error}") from error
 

@@ -12,7 +12,7 @@ from cover_jax import errors
 from cover_jax.checkpoint import layout
 from cover_jax.checkpoint.saver import Saver
 from cover_jax.evaluation import saved_predictions, tables
-from cover_jax.fault_tolerance import preemption, tolerant_io, watchdog
+from cover_jax.fault_tolerance import process, tolerant_io
 from cover_jax.parallel import chips, sharding
 from cover_jax.parallel.hosts import print_on_host0
 from cover_jax.training import health, inputs, profiling, progress, run_history, train_step
@@ -54,7 +54,7 @@ def train(config: ConfigDict, workdir: str) -> train_step.TrainState:
                     raise
                 diverged = error.with_traceback(None)  # that would hold the state that it left
             state, past = _roll_back(run, past, diverged, saver)
-    watchdog.enter("exit")
+    process.enter_phase("exit")
     ended = int(state.step) >= config.steps or past.watch.is_over(config.early_stop_evals)
     if not ended:
         raise PreemptedError(f"SIGTERM: step {int(state.step)} is saved; the same command goes on from there")
@@ -83,7 +83,7 @@ def _train_on(
         pending = None  # (step, metrics) that was dispatched and not fetched yet
         for step in range(first_step, last_step):
             names = list(past.batch_schedule.at(step))
-            watchdog.enter("step" if names in compiled else "compile", f"step {step + 1} on {', '.join(names)}")
+            process.enter_phase("step" if names in compiled else "compile", f"step {step + 1} on {', '.join(names)}")
             compiled += [names] if names not in compiled else []
             saver.poll()
             with profiler.step(step):
@@ -112,7 +112,7 @@ def _train_on(
             done = step + 1
             logs, evaluates, saves = (_due(done, config[f"{what}_every_steps"], config.steps)
                                       for what in ("log", "eval", "checkpoint"))  # fmt: skip
-            leaves = preemption.reached() and done < config.steps  # else it ends anyhow
+            leaves = process.preemption_is_reached() and done < config.steps  # else it ends anyhow
             if not (logs or evaluates or saves or leaves):
                 continue
             pending = _fetch(run, pending, report, past)
@@ -127,14 +127,14 @@ def _train_on(
                 watch.add(accuracies, config.best_metric)
             watch.missed = evaluates and leaves
             if evaluates or saves or leaves:
-                watchdog.enter("save", f"step {done}")
+                process.enter_phase("save", f"step {done}")
                 saver.save(state, run.meta | {"history": past.to_json(done)}, accuracies)
             if leaves or watch.is_over(config.early_stop_evals):
                 break
         if first_step >= last_step:
             print_on_host0("nothing is left to train; evaluating the checkpoint")
             _evaluate(run, state, first_step, writer)
-        watchdog.enter("save", "the last one")
+        process.enter_phase("save", "the last one")
     return state
 
 
@@ -196,7 +196,7 @@ def _examples(run: Run, name: str, ordinal: int) -> list[int]:
 
 def _roll_back(run: Run, past: run_history.RunHistory, diverged: health.DivergedError, saver: Saver):
     """The last checkpoint's state, or a new one, and a past that leaves out the batches since."""
-    watchdog.enter("start", "going back to the last checkpoint")
+    process.enter_phase("start", "going back to the last checkpoint")
     saver.wait()
     state, restored = run.restore_or_init()
     saver.reload()  # a damaged one may have been set aside

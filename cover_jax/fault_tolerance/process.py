@@ -1,0 +1,170 @@
+"""All that a run changes in its process: `guarded_process` owns it, and restores it when it is left.
+
+| what | why |
+| --- | --- |
+| environment of TensorFlow | quiet imports, patient storage (`data_pipelines.environment`) |
+| standard output and error | a full disk under the log must not end the run (`tolerant_io`) |
+| faulthandler, absl's log handler and level, hooks for errors that nobody waits for | the cause stays readable |
+| SIGINT | ends all hosts, see `_interrupt` |
+| SIGTERM | is noted, and training saves the step (`preemption`) |
+| the watchdog: a thread, faulthandler's timer | ends a process that hangs (`watchdog`) |
+| JAX's distributed runtime | several hosts (`parallel.hosts`) |
+| the peer monitor: threads, connections, C's handler of SIGABRT | ends all hosts when one ends (`peers`) |
+
+Importing this package changes nothing. In a process that is not guarded, as in a notebook or a test, the functions of
+this module do what makes sense there: no phase is watched, and only this process is ended.
+"""
+
+import contextlib
+import faulthandler
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import NoReturn
+
+import jax
+from absl import logging as absl_logging
+from ml_collections import ConfigDict
+
+from cover_jax import errors
+from cover_jax.fault_tolerance import tolerant_io
+from cover_jax.fault_tolerance.exit_process import exit_process
+from cover_jax.fault_tolerance.peers import PeerMonitor, connected_peers
+from cover_jax.fault_tolerance.preemption import PreemptionNotice
+from cover_jax.fault_tolerance.watchdog import Watchdog
+from cover_jax.parallel import hosts
+from data_pipelines import environment
+
+
+class ProcessGuard:
+    """What `guarded_process` gives: how a run, once its config is known, is watched and finds its other hosts."""
+
+    def __init__(self, stack: contextlib.ExitStack, *, preemptible: bool):
+        self._stack, self._preemptible = stack, preemptible
+        self.preemption = PreemptionNotice()
+        self.watchdog: Watchdog | None = None
+        self.peers: PeerMonitor | None = None
+
+    def start_watchdog(self, timeouts: ConfigDict) -> None:
+        """From here on a phase that takes longer than config.timeouts ends all hosts; the first is "connect"."""
+        self.watchdog = self._stack.enter_context(Watchdog(timeouts, end_all_hosts))
+
+    def connect_hosts(self, coordinator: hosts.Coordinator | None, timeout_s: int) -> None:
+        """Starts JAX's distributed runtime and the peer monitor, see `hosts.connect`."""
+        self._stack.enter_context(self._connected(coordinator, timeout_s))
+
+    @contextlib.contextmanager
+    def _connected(self, coordinator: hosts.Coordinator | None, timeout_s: int) -> Iterator[None]:
+        hosts.connect(coordinator, timeout_s=timeout_s, preemptible=self._preemptible)
+        if self._preemptible:
+            self.preemption.hand_over()
+        with connected_peers() as self.peers:
+            yield
+            # Waits for all hosts. The peer monitor is left after it: a host that is lost meanwhile still ends all.
+            jax.distributed.shutdown()
+
+
+_UNGUARDED = ProcessGuard(contextlib.ExitStack(), preemptible=False)
+_guard = _UNGUARDED
+
+
+@contextlib.contextmanager
+def guarded_process(*, preemptible: bool, quiet: bool) -> Iterator[ProcessGuard]:
+    """Guards this process while it is entered, from the main thread; again only after it was left.
+
+    Args:
+        preemptible: SIGTERM does not end this process; `preemption_is_reached` tells of it.
+        quiet: libraries log warnings and errors only.
+    """
+    global _guard
+    if _guard is not _UNGUARDED:
+        raise RuntimeError("this process is guarded already")
+    with contextlib.ExitStack() as stack:
+        guard = ProcessGuard(stack, preemptible=preemptible)
+        stack.enter_context(environment.tensorflow_defaults())
+        stack.enter_context(tolerant_io.tolerate_output_errors())
+        stack.enter_context(_stacks_of_fatal_errors())
+        stack.enter_context(_signal_handler(signal.SIGINT, _interrupt))
+        stack.enter_context(_logging(quiet))
+        if quiet:
+            stack.enter_context(tolerant_io.hide_orphaned_errors())
+        if preemptible:
+            stack.enter_context(_signal_handler(signal.SIGTERM, guard.preemption.receive))
+        _guard = guard
+        stack.callback(_unguard)
+        yield guard
+
+
+def _unguard() -> None:
+    global _guard
+    _guard = _UNGUARDED
+
+
+def enter_phase(name: str, detail: str = "") -> None:
+    """The phase of the run that begins now, see `Watchdog.enter_phase`; does nothing where no watchdog was started."""
+    if _guard.watchdog:
+        _guard.watchdog.enter_phase(name, detail)
+
+
+def preemption_is_reached() -> bool:
+    """Whether to save this step and leave, see `PreemptionNotice.is_reached`."""
+    return _guard.preemption.is_reached()
+
+
+def end_all_hosts(code: int, cause: str) -> NoReturn:
+    """Ends this process with `code`, and all other hosts with it; `cause` is on the last line. From any thread."""
+    if _guard.peers:
+        _guard.peers.end_all_hosts(code, cause)
+    exit_process(code, f"error: {cause}")
+
+
+def exit_command(code: int) -> NoReturn:
+    """Ends a command, after its guard was left: nothing that comes from here on changes its exit code."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    tolerant_io.tolerate_output_errors().__enter__()  # the interpreter's last flush may fail, too
+    sys.exit(code)
+
+
+def _interrupt(*_) -> None:
+    """Ctrl-C. Not by KeyboardInterrupt, which is lost where it comes in a callback, and other hosts would wait."""
+    cause = "interrupted; the same command goes on from the newest checkpoint"
+    threading.Thread(target=end_all_hosts, args=(errors.INTERRUPTED, cause), name="interrupt", daemon=True).start()
+
+
+@contextlib.contextmanager
+def _signal_handler(number: signal.Signals, handler: Callable) -> Iterator[None]:
+    before = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, signal.SIG_DFL if before is None else before)  # None: a handler of C, which is lost
+
+
+@contextlib.contextmanager
+def _stacks_of_fatal_errors() -> Iterator[None]:
+    """Python's stacks of all threads, where a signal such as SIGSEGV ends the process."""
+    if faulthandler.is_enabled():
+        yield
+        return
+    faulthandler.enable()
+    try:
+        yield
+    finally:
+        faulthandler.disable()
+
+
+@contextlib.contextmanager
+def _logging(quiet: bool) -> Iterator[None]:
+    """absl's handler of log messages, as `absl.app` has it; what libraries note would bury the run's own lines."""
+    handlers, verbosity = list(logging.root.handlers), absl_logging.get_verbosity()
+    absl_logging.use_absl_handler()
+    if quiet:
+        absl_logging.set_verbosity(absl_logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.root.handlers[:] = handlers
+        absl_logging.set_verbosity(verbosity)
