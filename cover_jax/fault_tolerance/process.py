@@ -124,7 +124,8 @@ def exit_command(code: int) -> NoReturn:
     """Ends a command, after its guard was left: nothing that comes from here on changes its exit code."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    tolerant_io.tolerate_output_errors().__enter__()  # the interpreter's last flush may fail, too
+    # The interpreter flushes both at its end; where that fails, its exit code would be 120.
+    sys.stdout, sys.stderr = tolerant_io.TolerantStream(sys.stdout), tolerant_io.TolerantStream(sys.stderr)
     sys.exit(code)
 
 

@@ -21,20 +21,22 @@ def tolerate_storage_errors(what: str) -> Iterator[None]:
         print(f"WARNING: {what}: not written: {type(error).__name__}: {message}", file=sys.stderr, flush=True)
 
 
-class _TolerantStream:
-    """A text stream that loses what cannot be written."""
+class TolerantStream:
+    """A text stream that loses what cannot be written; all of it if `stream` is None, as an output that is closed."""
 
-    def __init__(self, stream):
+    def __init__(self, stream: TextIO | None):
         self._stream = stream
 
     def write(self, text: str) -> int:
-        with contextlib.suppress(OSError):
-            self._stream.write(text)
+        if self._stream is not None:
+            with contextlib.suppress(OSError):
+                self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        with contextlib.suppress(OSError):
-            self._stream.flush()
+        if self._stream is not None:
+            with contextlib.suppress(OSError):
+                self._stream.flush()
 
     def __getattr__(self, name: str):
         return getattr(self._stream, name)
@@ -42,13 +44,13 @@ class _TolerantStream:
 
 @contextlib.contextmanager
 def tolerate_output_errors() -> Iterator[None]:
-    """While this is entered, writing to standard output and error raises nothing, also where they are closed (`>&-`)."""
+    """While this is entered, writing to standard output and error raises nothing, even where they are closed."""
     with contextlib.ExitStack() as stack:
         for name, descriptor in (("stdout", 1), ("stderr", 2)):
             before = getattr(sys, name)
             stream = before or stack.enter_context(_null_output(descriptor))
             stack.callback(setattr, sys, name, before)
-            setattr(sys, name, _TolerantStream(stream))
+            setattr(sys, name, TolerantStream(stream))
         yield
 
 

@@ -35,7 +35,7 @@ QUICK_RETRIES = {"GCS_RETRY_CONFIG_INIT_DELAY_TIME_US": "0"}  # TensorFlow's cli
 
 READ = """
 import json, sys
-from tests import test_buckets
+from tests.fault_tolerance import test_buckets
 print(json.dumps(test_buckets.first_batches(sys.argv[1])))
 """
 
@@ -43,7 +43,7 @@ print(json.dumps(test_buckets.first_batches(sys.argv[1])))
 WEIGHTS = pathlib.Path(__file__).parents[1] / "models" / "golden" / "pretrained"
 LOAD = """
 import sys
-from tests import test_buckets
+from tests.fault_tolerance import test_buckets
 print(test_buckets.hash_of_weights(sys.argv[1]))
 """
 

@@ -12,24 +12,26 @@ FULL = pathlib.Path("/dev/full")  # every write fails for lack of space
 
 GO_ON = """
 import sys
-from cover_jax.fault_tolerance import tolerant_io
+from cover_jax.fault_tolerance import process, tolerant_io
 from cover_jax.parallel import hosts
-tolerant_io.tolerate_output_errors()
-hosts.print_on_host0("lost")
-print("lost", file=sys.stderr, flush=True)
+with tolerant_io.tolerate_output_errors():
+    hosts.print_on_host0("lost")
+    print("lost", file=sys.stderr, flush=True)
 with open(sys.argv[1], "w") as done:
     done.write("went on")
+process.exit_command(0)
 """
 END = """
-from cover_jax.fault_tolerance import peers, tolerant_io
-tolerant_io.tolerate_output_errors()
-peers.end(47, "host 1 has gone")
+from cover_jax.fault_tolerance import process, tolerant_io
+with tolerant_io.tolerate_output_errors():
+    process.end_all_hosts(47, "host 1 has gone")
 """
 ORPHANS = """
 import asyncio, gc, sys
 from cover_jax.fault_tolerance import tolerant_io
 if sys.argv[1:]:
-    tolerant_io.hide_orphaned_errors()
+    hidden = tolerant_io.hide_orphaned_errors()
+    hidden.__enter__()
 
 async def fail():
     raise OSError("orphan")

@@ -1,4 +1,4 @@
-"""`python -m tests.host ORDERS FLAGS`: cover_jax.main, that also writes down what it trains on, or meets with a fault.
+"""`python -m tests.helpers.host ORDERS FLAGS`: cover_jax.main, that also records what it trains on, or has a fault.
 
 ORDERS is JSON: "record", the file for a line of JSON a row of each training batch that this host's devices hold;
 "sigterm_at", "raise_at" or "hang_at", the step before which this process gets that; "poison_at", the step for which
@@ -19,13 +19,13 @@ import time
 import jax
 import numpy as np
 from absl import app
-from jax._src import cache_key
 from orbax.checkpoint import multihost
 
 from cover_jax import main
 from cover_jax.config import flags as cover_flags
 from cover_jax.parallel import compilation, sharding
 from data_pipelines.stream import mixture
+from tests.helpers import jax_private
 
 # After the signal, steps are as slow as those of large models: hosts need a few seconds to agree on one.
 STEP_AFTER_SIGTERM_S = 1.0
@@ -97,9 +97,7 @@ def jit_and_wait(function, _jit=compilation.jit, **arguments):
 
 
 if __name__ == "__main__":
-    # On CPUs the key of a compiled program differs between processes, and only the first one's are kept: all others
-    # would compile at every start. They are the same programs.
-    cache_key._hash_accelerator_config = cache_key._hash_devices
+    jax_private.share_compiled_programs_between_hosts()
     compilation.jit = jit_and_wait
     Host(**json.loads(sys.argv.pop(1)))
     app.run(main.main, flags_parser=cover_flags.parse_flags)

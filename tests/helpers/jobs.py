@@ -102,7 +102,7 @@ class Jobs:
         for host in sorted(set(range(hosts)) - set(absent)):
             together = [f"--coordinator={address}", f"--num_processes={hosts}", f"--process_id={host}"]
             commands.append([
-                sys.executable, "-m", "tests.host", json.dumps((orders or {}).get(host, {})),
+                sys.executable, "-m", "tests.helpers.host", json.dumps((orders or {}).get(host, {})),
                 f"--config=tests/helpers/tiny_config.py:{','.join(self._datasets)}", f"--workdir={workdir}",
                 f"--config.data_dir={self.data_dir}",
                 *flags, *(together if hosts > 1 else []),

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import export
-from jax._src.cudnn import fused_attention_stablehlo
 
 from cover_jax.models import attention
+from tests.helpers import jax_private
 
 WIDTH, HEADS = 768, 12
 KERNELS = ("__cudnn$fmhaSoftmax", "__cudnn$fmhaSoftmaxBackward")
@@ -96,9 +96,8 @@ def test_the_gpu_s_attention_sees_the_same_sequences(monkeypatch, axis, frames, 
 
 @pytest.fixture
 def cudnn(monkeypatch):
-    """JAX asks the cuDNN that is installed for its version, and the GPU for its generation."""
-    monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91000)
-    monkeypatch.setattr(fused_attention_stablehlo, "check_compute_capability", lambda capability: True)
+    """cuDNN on a GPU of a generation that has it."""
+    jax_private.pretend_cudnn(monkeypatch)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,219 @@
+"""What a run changes in its process is owned by one context manager, and restored; imports change nothing."""
+
+import faulthandler
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+from absl import logging as absl_logging
+
+from cover_jax import errors
+from cover_jax.fault_tolerance import process
+from data_pipelines import environment
+from tests.helpers import jobs
+
+TIMEOUT_S = 300
+TIMEOUTS = {f"{name}_s": 60.0 for name in ("connect", "start", "compile", "step", "evaluation", "save", "exit")}
+
+
+def process_state() -> dict:
+    """All that `guarded_process` may change, as it is now."""
+    return {
+        "environment": dict(os.environ),
+        "signal handlers": {number: signal.getsignal(number) for number in signal.Signals},
+        "hooks": (sys.excepthook, sys.unraisablehook, threading.excepthook),
+        "output": (sys.stdout, sys.stderr),
+        "threads": sorted(thread.name for thread in threading.enumerate()),
+        "faulthandler": faulthandler.is_enabled(),
+        "logging": (list(logging.root.handlers), logging.getLogger("asyncio").level, absl_logging.get_verbosity()),
+    }
+
+
+@pytest.fixture
+def without_tensorflow_defaults(monkeypatch):
+    for name in environment.TENSORFLOW_DEFAULTS:
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_it_restores_all_and_may_be_entered_again(without_tensorflow_defaults):
+    before = process_state()
+    for _ in range(2):
+        with process.guarded_process(preemptible=True, quiet=True) as guard:
+            guard.start_watchdog(TIMEOUTS)
+            process.enter_phase("step", "step 1")
+            inside = process_state()
+            assert [key for key in before if before[key] == inside[key]] == ["faulthandler"]  # pytest has it already
+            assert "watchdog" in inside["threads"]
+            assert environment.TENSORFLOW_DEFAULTS.items() <= inside["environment"].items()
+            assert not process.preemption_is_reached()
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert process.preemption_is_reached()
+        assert process_state() == before
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_it_restores_all_after_an_exception(without_tensorflow_defaults):
+    before = process_state()
+    with pytest.raises(KeyError), process.guarded_process(preemptible=True, quiet=True) as guard:
+        guard.start_watchdog(TIMEOUTS)
+        raise KeyError
+    assert process_state() == before
+
+
+def test_it_cannot_be_entered_inside_itself():
+    with (
+        process.guarded_process(preemptible=False, quiet=False),
+        pytest.raises(RuntimeError, match="already"),
+        process.guarded_process(preemptible=False, quiet=False),
+    ):
+        pass
+
+
+def test_what_the_user_has_set_in_the_environment_is_kept(monkeypatch):
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
+    with environment.tensorflow_defaults():
+        assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3"
+    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3"
+
+
+def test_in_a_process_that_is_not_guarded_nothing_is_watched_and_nothing_reached():
+    before = process_state()
+    process.enter_phase("step", "step 1")
+    assert not process.preemption_is_reached()
+    assert process_state() == before
+
+
+def run_script(script: str, *arguments: str, **environment) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=TIMEOUT_S,
+        env=os.environ | environment,
+    )  # fmt: skip
+
+
+HUNG = """
+import time
+from cover_jax.fault_tolerance import process
+from tests.fault_tolerance.test_process import TIMEOUTS
+with process.guarded_process(preemptible=True, quiet=True) as guard:
+    guard.start_watchdog(TIMEOUTS | {"step_s": 1.0})
+    process.enter_phase("step", "step 7")
+    time.sleep(100)
+"""
+
+
+def test_a_phase_that_takes_too_long_ends_the_process_with_stacks():
+    done = run_script(HUNG)
+    assert done.returncode == errors.HUNG
+    last_line = done.stderr.splitlines()[-1]
+    assert "most recent call first" in done.stderr
+    assert last_line.startswith(
+        "error: hung: a step, its input included (step 7) took longer than config.timeouts.step_s=1;"
+    )
+
+
+LATE = """
+import atexit, os, signal, sys
+from cover_jax.fault_tolerance import process
+atexit.register(lambda: [os.kill(os.getpid(), number) for number in (signal.SIGTERM, signal.SIGINT)])
+with process.guarded_process(preemptible=True, quiet=True):
+    pass
+process.exit_command(42)
+"""
+
+
+def test_a_signal_during_the_last_moments_does_not_change_the_exit_code():
+    done = run_script(LATE)
+    assert (done.returncode, done.stderr) == (42, "")
+
+
+ONE_HOST = """
+import signal, sys
+from cover_jax.fault_tolerance import process
+from cover_jax.parallel import hosts
+from tests.fault_tolerance.test_process import TIMEOUTS, process_state
+before = process_state()
+with process.guarded_process(preemptible=True, quiet=True) as guard:
+    guard.start_watchdog(TIMEOUTS)
+    guard.connect_hosts(hosts.Coordinator(sys.argv[1], 1, 0), 600)
+    assert hosts.exchange("hello") == ["hello"]
+    assert {"peer-monitor", "peer-relay", "watchdog"} <= set(process_state()["threads"])
+assert process_state() == before, (process_state(), before)
+with process.guarded_process(preemptible=True, quiet=True) as guard:
+    guard.start_watchdog(TIMEOUTS)
+assert process_state() == before
+print("restored")
+"""
+
+
+def test_it_restores_all_after_hosts_were_connected():
+    reserved, address = jobs.reserve_address()
+    with reserved:
+        done = run_script(ONE_HOST, address, JAX_COORDINATOR_BIND_ADDRESS=address)
+    assert done.stdout == "restored\n", done.stderr
+
+
+@pytest.mark.parametrize("closed", [(1,), (2,), (1, 2)], ids=str)
+def test_an_output_that_is_closed_loses_what_is_printed_and_nothing_else(tmp_path, closed):
+    script = """
+import os, sys
+from cover_jax.fault_tolerance import process
+before = sys.stdout, sys.stderr
+with process.guarded_process(preemptible=False, quiet=True):
+    print("lost")
+    print("lost", file=sys.stderr)
+    os.write(1, b""), os.write(2, b"")
+with open(sys.argv[1], "w") as file:
+    file.write(str((sys.stdout, sys.stderr) == before))
+process.exit_command(3)
+"""
+    closing = " ".join(f"{descriptor}>&-" for descriptor in closed)
+    command = ["sh", "-c", f'exec "$0" -c "$1" "$2" {closing}', sys.executable, script, tmp_path / "restored"]
+    assert subprocess.run(command, capture_output=True, timeout=TIMEOUT_S).returncode == 3
+    assert (tmp_path / "restored").read_text() == "True"
+
+
+# What libraries change when they are imported, and why it is left so.
+LIBRARIES_SET = {
+    "TPU_LIBRARY_PATH": "jax: where libtpu is, if it is installed",
+    "TPU_SKIP_MDS_QUERY": "jax: no TPU here, so that nothing asks Google's metadata server",
+    "TPU_ML_PLATFORM": "tensorflow",
+    "TPU_ML_PLATFORM_VERSION": "tensorflow",
+    "ENABLE_RUNTIME_UPTIME_TELEMETRY": "tensorflow",
+    "TF2_BEHAVIOR": "tensorflow",
+    "KMP_DUPLICATE_LIB_OK": "tensorflow: OpenMP",
+    "KMP_INIT_AT_FORK": "tensorflow: OpenMP",
+    "HDF5_PLUGIN_PATH": "tensorflow: h5py loads no plugins",
+}
+
+IMPORT_ALL = """
+import importlib, json, os, pkgutil, signal, sys, threading
+
+def state():
+    return {
+        "signal handlers": {number.name: repr(signal.getsignal(number)) for number in signal.Signals},
+        "hooks": repr((sys.excepthook, sys.unraisablehook, threading.excepthook)),
+        "output": repr((sys.stdout, sys.stderr)),
+        "threads": [thread.name for thread in threading.enumerate()],
+    }
+
+before, environment, modules = state(), dict(os.environ), []
+for package in ("configs", "data_pipelines", "cover_jax"):
+    for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+        importlib.import_module(module.name)
+        modules.append(module.name)
+changed = {name for name in environment.keys() | os.environ.keys() if environment.get(name) != os.environ.get(name)}
+print(json.dumps({"modules": modules, "before": before, "after": state(), "environment": sorted(changed)}))
+"""
+
+
+def test_importing_every_module_changes_nothing_in_the_process(without_tensorflow_defaults):
+    done = run_script(IMPORT_ALL)
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert {"cover_jax.training.loop", "data_pipelines.stream.host_tf", "configs.demo"} <= set(found["modules"])
+    assert found["before"] == found["after"]
+    assert set(found["environment"]) <= LIBRARIES_SET.keys()
