@@ -267,7 +267,8 @@ def _is_runnable(module: str) -> bool:
 def _subcommand(module: str, words: tuple[str, ...]) -> tuple[str, ...]:
     """The first words that decide which flags there are."""
     if module == "data_pipelines.prepare" and not words[0].startswith("-"):
-        return words[:1] if words[0] != "imagenet2012" else ("imagenet21k",)  # TFDS's own: its help takes a while
+        builder = words[0].partition("/")[0]
+        return (builder if builder != "imagenet2012" else "imagenet21k",)  # TFDS's own builders take a while to say
     return ()
 
 
