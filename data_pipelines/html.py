@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from PIL import Image
 
+from data_pipelines import names
+
 STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --card: #f5f7f9; --text: #1c2127; --muted: #555e68; --rule: #d5dbe1;
         --link: #0b5cad; --right: 139 185 237; --wrong: 240 163 128; --bar: #5b93d3; --lack: #d98560;
@@ -44,7 +46,7 @@ class Html(str):
 
 def escape(value) -> Html:
     """A value as HTML; Html as it is."""
-    return value if isinstance(value, Html) else Html(html.escape(str(value)))
+    return value if isinstance(value, Html) else Html(html.escape(names.escape_text(value)))
 
 
 def document(title: str, body: str, style: str = "") -> str:

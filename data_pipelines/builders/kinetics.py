@@ -7,21 +7,20 @@ A label is a class's place in the sorted names of train.csv: the order of DeepMi
 """
 
 import collections
-import csv
 import re
 
 import tensorflow_datasets as tfds
 from etils import epath
 
-from data_pipelines import files
+from data_pipelines import files, names
 from data_pipelines.prepare import base, publisher
 from data_pipelines.prepare.listing import Item, Listing
+from data_pipelines.sources import class_names, tables
 
 CLASSES = {"400": 400, "600": 600, "700": 700}
 CSV_NAMES = {"train": ("train",), "validation": ("validate", "val", "validation"), "test": ("test",)}
 COLUMNS = ("youtube_id", "time_start", "time_end")
 FILE_NAME = re.compile(r"(?P<id>[\w-]{11})(_(?P<start>\d+)_(?P<end>\d+))?")
-BYTE_ORDER_MARK = "\ufeff"  # what spreadsheets put before a csv file
 REPLACEMENT = "replacement"  # part of the name of the folder with clips for those that came damaged
 
 Clip = tuple[str, int, int]  # YouTube id, start and end in seconds
@@ -48,31 +47,31 @@ def find(source: epath.Path, splits: tuple[str, ...], num_classes: int) -> Listi
         ValueError: there are two for a split, one does not read, or they are those of another Kinetics.
     """
     paths = list(files.walk(source))
-    rows = {split: _read_csv(source, paths, split) for split in dict.fromkeys(("train", *splits))}
-    names = tuple(sorted(set(rows["train"].values())))
-    publisher.check_num_classes(names, num_classes, f"the train.csv in {source}")
-    clips = _Clips(paths, rows)
-    listing = Listing({}, names, {})
+    lists = {split: _read_csv(source, paths, split) for split in dict.fromkeys(("train", *splits))}
+    names_found = tuple(sorted(set(lists["train"].values.values())))
+    publisher.check_num_classes(names_found, num_classes, f"the train.csv in {source}")
+    clips = _Clips(paths, [clip for listed in lists.values() for clip in listed.values])
+    listing = Listing({}, names_found, {})
     for split in splits:
-        publisher.check_known(rows[split].values(), names, split, f"the {split} csv in {source}")
-        found = {clip: clips.path(split, clip) for clip in rows[split]}
-        listing.splits[split] = [_item(path, clip, rows[split][clip]) for clip, path in found.items() if path]
-        listing.missing[split] = [_item(_name(clip), clip, rows[split][clip]) for clip in found if not found[clip]]
+        lists[split].check_classes(str, names_found)
+        labels = lists[split].values
+        found = {clip: clips.path(split, clip) for clip in labels}
+        listing.splits[split] = [_item(path, clip, labels[clip]) for clip, path in found.items() if path]
+        listing.missing[split] = [_item(_name(clip), clip, labels[clip]) for clip in found if not found[clip]]
     return listing
 
 
 class _Clips:
     """Where the clips are."""
 
-    def __init__(self, paths: list[str], rows: dict[str, dict[Clip, str]]):
+    def __init__(self, paths: list[str], listed: list[Clip]):
         self._paths = collections.defaultdict(list)  # (id, start, end), or (id,) -> files of that name
         for stem, path in publisher.videos(paths):
             match = FILE_NAME.fullmatch(stem)
             if match:
                 times = [int(time) for time in match.group("start", "end") if time]
                 self._paths[match["id"], *times].append(path)
-        listed = {clip for clips in rows.values() for clip in clips}
-        self._clips_of = collections.Counter(youtube_id for youtube_id, _, _ in listed)
+        self._clips_of = collections.Counter(youtube_id for youtube_id, _, _ in set(listed))
 
     def path(self, split: str, clip: Clip) -> str | None:
         """The file of a clip; one named by the id alone counts if only one clip was cut from that video."""
@@ -88,27 +87,31 @@ def _rank(path: str, split: str) -> tuple:
     return (not replaces, not in_split, path)
 
 
-def _read_csv(source: epath.Path, paths: list[str], split: str) -> dict[Clip, str]:
+def _read_csv(source: epath.Path, paths: list[str], split: str) -> publisher.ListedFiles:
     """Clip -> label, "" where the publisher keeps it, in the order of the split's csv file."""
     name = rf"({'|'.join(CSV_NAMES[split])})\.csv"
-    found = publisher.named(paths, name) or publisher.named(
-        paths, rf".*[_-]{name}"
-    )  # kinetics_train.csv, if there is no train.csv
+    # kinetics_train.csv, if there is no train.csv
+    found = publisher.named(paths, name) or publisher.named(paths, rf".*[_-]{name}")
     wanted = f"the {split} split's csv from DeepMind or CVDF, with columns label,{','.join(COLUMNS)},split"
     path = source / publisher.the_one(found, f"{CSV_NAMES[split][0]}.csv", source, wanted)
-    reader = csv.DictReader(path.read_text().removeprefix(BYTE_ORDER_MARK).splitlines())
-    lacking = set(COLUMNS) - set(reader.fieldnames or ())
-    if lacking:
-        raise ValueError(f"{path} has no column {', '.join(sorted(lacking))}; it must be {wanted}")
-    return dict(_parse(path, reader.line_num, row) for row in reader)
+    listed = publisher.ListedFiles(path, split)
+    for line, row in tables.read_records(path, COLUMNS, wanted):
+        clip, label = _parse(path, line, row)
+        listed.add(clip, label, f"line {line}")
+    return listed
 
 
 def _parse(path: epath.Path, line: int, row: dict[str, str]) -> tuple[Clip, str]:
     try:
-        clip = (row["youtube_id"].strip(), *(round(float(row[column])) for column in ("time_start", "time_end")))
-    except (TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"{path}, line {line}: youtube_id, time_start and time_end do not read: {row}") from error
-    return clip, (row.get("label") or "").strip()
+        start, end = (round(float(row[column])) for column in ("time_start", "time_end"))
+    except (ValueError, OverflowError) as error:
+        raise ValueError(
+            f"{tables.at(path, line)}: time_start and time_end do not read: {names.quote(row['time_start'])}, "
+            f"{names.quote(row['time_end'])}; they must be seconds"
+        ) from error
+    if not row["youtube_id"]:
+        raise ValueError(f"{tables.at(path, line)}: the youtube_id is empty")
+    return (row["youtube_id"], start, end), class_names.normalize(row.get("label", ""))
 
 
 def _name(clip: Clip) -> str:

@@ -5,14 +5,15 @@ CLASS,INDEX: the label) and the clips, `training/FILE` and `validation/FILE`. Ot
 and the 256 x 256 release are read alike. Clips called yt-YOUTUBEID_SECOND are three seconds of that video.
 """
 
-import csv
 import re
+from collections.abc import Iterator
 
 from etils import epath
 
-from data_pipelines import files
+from data_pipelines import files, names
 from data_pipelines.prepare import base, publisher
 from data_pipelines.prepare.listing import Item, Listing
+from data_pipelines.sources import class_names, tables
 
 LISTS = {"train": ("trainingSet.csv", "training"), "validation": ("validationSet.csv", "validation")}
 CATEGORIES = "moments_categories.txt"
@@ -46,36 +47,29 @@ def find(source: epath.Path, splits: tuple[str, ...]) -> Listing:
     found = publisher.named(paths, re.escape(CATEGORIES))
     path = publisher.the_one(found, CATEGORIES, source, "it comes with the clips")
     folder = path.removesuffix(CATEGORIES)  # with its slash, or ""
-    names = _class_names(source / path)
-    listing = Listing({}, names, {})
+    names_found = publisher.read_class_names(source / path, "CLASS,INDEX")
+    listing = Listing({}, names_found, {})
     for split in splits:
-        items = list(_read_list(source / folder, split, folder, names))
+        items = list(_read_list(source / folder, split, folder, names_found))
         listing.splits[split] = [item for item in items if item.path in paths]
         listing.missing[split] = [item for item in items if item.path not in paths]
     return listing
 
 
-def _class_names(path: epath.Path) -> tuple[str, ...]:
-    rows = [row for row in csv.reader(path.read_text().splitlines()) if row]
-    if any(len(row) != 2 or not row[1].strip().isdecimal() for row in rows):
-        raise ValueError(f"{path}: each line must be CLASS,INDEX")
-    return publisher.ordered({name.strip(): int(index) for name, index in rows}, str(path))
-
-
-def _read_list(folder: epath.Path, split: str, prefix: str, names: tuple[str, ...]):
+def _read_list(folder: epath.Path, split: str, prefix: str, names_found: tuple[str, ...]) -> Iterator[Item]:
     """The files that a split's list has."""
     name, inside = LISTS[split]
     path = folder / name
     if not path.exists():
         raise FileNotFoundError(f"there is no {path}, the list of the {split} split")
-    known = set(names)
-    reader = csv.reader(path.read_text().splitlines())
-    for row in reader:
-        if len(row) < 2 or row[1] not in known:
+    known, listed = set(names_found), publisher.ListedFiles(path, split)
+    for line, row in tables.read_csv(path):
+        if len(row) < 2 or not row[0] or class_names.normalize(row[1]) not in known:
             raise ValueError(
-                f"{path}, line {reader.line_num}: {','.join(row)!r} is not FILE,CLASS,... of a known class"
+                f"{tables.at(path, line)}: {names.quote(','.join(row))} is not FILE,CLASS,... of a known class"
             )
-        yield _item(f"{prefix}{inside}/{row[0]}", row[1])
+        listed.add(row[0], class_names.normalize(row[1]), f"line {line}")
+    return (_item(f"{prefix}{inside}/{file}", label) for file, label in listed.values.items())
 
 
 def _item(path: str, label: str) -> Item:

@@ -7,16 +7,15 @@ labels.json is the label, and what the brackets stand for ("a cup") is stored as
 not published. That one's labels come from test-answers.csv, where that is there.
 """
 
-import csv
-import json
 import re
 
 import tensorflow_datasets as tfds
 from etils import epath
 
-from data_pipelines import files
+from data_pipelines import files, names
 from data_pipelines.prepare import base, publisher
 from data_pipelines.prepare.listing import Item, Listing
+from data_pipelines.sources import class_names, tables
 
 NUM_CLASSES = 174
 LABELS = "labels.json"
@@ -47,31 +46,40 @@ def find(source: epath.Path, splits: tuple[str, ...], num_classes: int) -> Listi
         ValueError: there are two of one, one does not read, or a template is none of the classes.
     """
     paths = list(files.walk(source))
-    names = _class_names(_file(source, paths, LABELS))
-    publisher.check_num_classes(names, num_classes, f"the {LABELS} in {source}")
+    names_found = publisher.read_class_names(_file(source, paths, LABELS), '"CLASS": "INDEX"')
+    publisher.check_num_classes(names_found, num_classes, f"the {LABELS} in {source}")
     clips = {stem: path for stem, path in publisher.videos(paths) if stem.isdecimal()}
-    listing = Listing({}, names, {})
+    listing = Listing({}, names_found, {})
     for split in splits:
-        entries = _entries(source, paths, split, names)
+        entries = _entries(source, paths, split, names_found)
         listing.splits[split] = [_item(clips[clip], entries[clip]) for clip in entries if clip in clips]
         listing.missing[split] = [_item(f"{clip}.webm", entries[clip]) for clip in entries if clip not in clips]
     return listing
 
 
-def _class_names(path: epath.Path) -> tuple[str, ...]:
-    return publisher.ordered({name: int(index) for name, index in json.loads(path.read_text()).items()}, str(path))
-
-
-def _entries(source: epath.Path, paths: list[str], split: str, names: tuple[str, ...]) -> dict[str, tuple]:
+def _entries(source: epath.Path, paths: list[str], split: str, names_found: tuple[str, ...]) -> dict[str, tuple]:
     """Clip -> class, "" where it is not published, and placeholders, in the order of the split's label file."""
     path = _file(source, paths, f"{split}.json")
     answers = _answers(source, paths) if split == "test" else {}
-    entries = {
-        str(entry["id"]): (_class(entry) or answers.get(str(entry["id"]), ""), tuple(entry.get("placeholders", ())))
-        for entry in json.loads(path.read_text())
-    }
-    publisher.check_known((label for label, _ in entries.values()), names, split, str(path))
-    return entries
+    listed = publisher.ListedFiles(path, split)
+    entries = tables.read_json(path)
+    for number, entry in enumerate(entries if isinstance(entries, list) else [None], 1):
+        clip, label, placeholders = _parse(path, number, entry)
+        listed.add(clip, (label or answers.get(clip, ""), placeholders), f"entry {number}")
+    listed.check_classes(lambda value: value[0], names_found)
+    return listed.values
+
+
+def _parse(path: epath.Path, number: int, entry: object) -> tuple[str, str, tuple[str, ...]]:
+    """Clip, class and placeholders of an entry of a label file."""
+    wanted = '{"id": "1", "template": "Holding [something]", "placeholders": ["a cup"]}'
+    if not isinstance(entry, dict) or not str(entry.get("id", "")).isdecimal():
+        raise ValueError(f"{names.escape(path)}, entry {number}: it must be a list of entries such as {wanted}")
+    template, placeholders = entry.get("template", ""), entry.get("placeholders", [])
+    texts = [template, *placeholders] if isinstance(placeholders, list) else [None]
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"{names.escape(path)}, entry {number}: template or placeholders are no text; as in {wanted}")
+    return str(entry["id"]), class_names.normalize(re.sub(r"[\[\]]", "", template)), tuple(placeholders)
 
 
 def _item(path: str, entry: tuple[str, tuple[str, ...]]) -> Item:
@@ -79,14 +87,18 @@ def _item(path: str, entry: tuple[str, tuple[str, ...]]) -> Item:
     return Item(path, label, placeholders=placeholders)
 
 
-def _class(entry: dict) -> str:
-    return re.sub(r"[\[\]]", "", entry.get("template", ""))
-
-
 def _answers(source: epath.Path, paths: list[str]) -> dict[str, str]:
     """Clip -> class of the test split; empty where the publisher's file is not there."""
     found = publisher.named(paths, re.escape(ANSWERS))
-    return dict(csv.reader((source / found[0]).read_text().splitlines(), delimiter=";")) if found else {}
+    if not found:
+        return {}
+    path = source / publisher.the_one(found, ANSWERS, source, "it comes with the clips")
+    listed = publisher.ListedFiles(path, "test")
+    for line, cells in tables.read_csv(path, ";"):
+        if len(cells) != 2:
+            raise ValueError(f"{tables.at(path, line)}: it must be ID;CLASS")
+        listed.add(cells[0], class_names.normalize(cells[1]), f"line {line}")
+    return listed.values
 
 
 def _file(source: epath.Path, paths: list[str], name: str) -> epath.Path:

@@ -5,13 +5,15 @@ less one. Clips are found by name, so that a mirror's mp4 serves as well.
 """
 
 import re
+from collections.abc import Iterator
 
 import tensorflow_datasets as tfds
 from etils import epath
 
-from data_pipelines import files
+from data_pipelines import files, names
 from data_pipelines.prepare import base, publisher
 from data_pipelines.prepare.listing import Item, Listing
+from data_pipelines.sources import tables
 
 CLASSES = "classInd.txt"
 LISTS = {"train": "trainlist0{}.txt", "validation": "testlist0{}.txt"}
@@ -39,11 +41,11 @@ def find(source: epath.Path, splits: tuple[str, ...], number: int) -> Listing:
     if unpublished:
         raise ValueError(f"UCF101 has no {', '.join(unpublished)} split; its testlist is prepared as validation")
     paths = list(files.walk(source))
-    names = _class_names(_file(source, paths, CLASSES))
+    names_found = publisher.read_class_names(_file(source, paths, CLASSES), "NUMBER CLASS", first=1)
     clips = dict(publisher.videos(paths))
-    listing = Listing({}, names, {})
+    listing = Listing({}, names_found, {})
     for split in splits:
-        items = list(_read_list(_file(source, paths, LISTS[split].format(number)), names))
+        items = list(_read_list(_file(source, paths, LISTS[split].format(number)), split, names_found))
         found = [(item, clips.get(stem)) for stem, item in items]
         listing.splits[split] = [Item(path, item.label) for item, path in found if path]
         listing.missing[split] = [item for item, path in found if not path]
@@ -55,18 +57,14 @@ def _file(source: epath.Path, paths: list[str], name: str) -> epath.Path:
     return source / publisher.the_one(found, name, source, "it is in UCF101TrainTestSplits-RecognitionTask.zip")
 
 
-def _class_names(path: epath.Path) -> tuple[str, ...]:
-    rows = [line.split() for line in path.read_text().splitlines() if line.strip()]
-    if any(len(row) != 2 or not row[0].isdecimal() for row in rows):
-        raise ValueError(f"{path}: each line must be NUMBER CLASS")
-    return publisher.ordered({name: int(number) - 1 for number, name in rows}, str(path))
-
-
-def _read_list(path: epath.Path, names: tuple[str, ...]):
+def _read_list(path: epath.Path, split: str, names_found: tuple[str, ...]) -> Iterator[tuple[str, Item]]:
     """The clips of a list, with lines CLASS/NAME.avi or CLASS/NAME.avi NUMBER: name and item of each."""
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        match = re.fullmatch(r"((\w+)/(\S+)\.avi)(\s+\d+)?", line.strip())
-        if line.strip() and (not match or match[2] not in names):
-            raise ValueError(f"{path}, line {number}: {line!r} is not CLASS/NAME.avi with a class of {CLASSES}")
-        if match:
-            yield match[3], Item(match[1], match[2])
+    listed = publisher.ListedFiles(path, split)
+    for number, line in tables.read_lines(path):
+        match = re.fullmatch(r"(?P<path>(?P<label>\w+)[/\\](?P<stem>\S+)\.avi)(\s+\d+)?", line)
+        if not match or match["label"] not in names_found:
+            raise ValueError(
+                f"{tables.at(path, number)}: {names.quote(line)} is not CLASS/NAME.avi with a class of {CLASSES}"
+            )
+        listed.add(match["stem"], Item(match["path"].replace("\\", "/"), match["label"]), f"line {number}")
+    return iter(listed.values.items())

@@ -110,7 +110,7 @@ def _of_files(reader: worker_pool.Reader, found: listing.Listing, role: str) -> 
 
 
 def _refusal(item: listing.Item, reason: str) -> dict[str, str]:
-    return {"path": item.path, "label": item.label, "reason": reason}
+    return {"path": names.escape(item.path), "label": item.label, "reason": names.escape_text(reason)}
 
 
 def _look(reader: worker_pool.Reader, item: listing.Item) -> tuple[dict, bytes] | str:

@@ -48,7 +48,7 @@ def read_refused(where: epath.Path) -> dict[str, list[dict[str, str]]]:
     """Split -> what is listed but not in a prepared dataset: `path`, `reason` and, if it is known, `label`."""
     path, refused = where / base.REFUSED_FILE, collections.defaultdict(list)
     for row in csv.DictReader(path.read_text().splitlines()) if path.exists() else ():
-        refused[row["split"]].append({"path": row["path"], "label": row.get("label", ""), "reason": row["reason"]})
+        refused[row["split"]].append({"path": row["path"], "label": names.unescape(row.get("label", "")), "reason": row["reason"]})
     return refused
 
 

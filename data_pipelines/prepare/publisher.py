@@ -1,14 +1,19 @@
 """What the builders of published datasets share: each reads what its publisher distributes, from `manual_dir`."""
 
+import dataclasses
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
+from absl import logging
 from etils import epath
 
+from data_pipelines import names
 from data_pipelines.prepare import base, listing
+from data_pipelines.sources import class_names as class_names_files
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".flv", ".3gp")
 SPLITS = ("train", "validation", "test")
+SHOWN = 3  # faults in a message
 
 
 class PublisherBuilder(base.MediaBuilder, skip_registration=True):
@@ -87,24 +92,69 @@ def check_num_classes(names, expected: int, where: str) -> None:
         raise ValueError(f"{where} has {len(names)} classes instead of {expected}: is it that of another dataset?")
 
 
-def check_known(labels: Iterable[str], names: tuple[str, ...], split: str, where: str) -> None:
-    """Refuses labels that are no classes; those of the test split may be "", kept by the publisher.
+@dataclasses.dataclass
+class ListedFiles:
+    """What the list of a split has: each file once.
 
-    Raises:
-        ValueError: with some of them.
+    Attributes:
+        path: the list.
+        split: its split.
+        values: what stands beside each file, by what names the file.
+        places: where in the list each file stands, such as "line 3".
     """
-    unknown = sorted({label for label in labels if label or split != "test"} - set(names))
-    if unknown:
-        raise ValueError(f"{where} has {len(unknown)} unknown classes, such as {', '.join(map(repr, unknown[:3]))}")
+
+    path: epath.Path
+    split: str
+    values: dict = dataclasses.field(default_factory=dict)
+    places: dict = dataclasses.field(default_factory=dict)
+
+    def add(self, file, value, place: str) -> None:
+        """Adds a file. One that is there already is named in the log, if the same stands beside it.
+
+        Raises:
+            ValueError: something else stands beside it.
+        """
+        if file not in self.values:
+            self.values[file], self.places[file] = value, place
+            return
+        twice = f"{names.escape(self.path)}, {place}: {names.escape(file)} is listed twice, also in {self.places[file]}"
+        if self.values[file] != value:
+            raise ValueError(f"{twice}, with another class: remove the line that is wrong")
+        logging.warning("%s; it counts once.", twice)
+
+    def check_classes(self, label_of: Callable[[object], str], class_names: tuple[str, ...]) -> None:
+        """Refuses labels that are no classes; those of the test split may be "", kept by the publisher.
+
+        Raises:
+            ValueError: with some of them, and where they stand.
+        """
+        known = {*class_names, ""} if self.split == "test" else set(class_names)
+        unknown = {}
+        for file, value in self.values.items():
+            if label_of(value) not in known:
+                unknown.setdefault(label_of(value), self.places[file])
+        if unknown:
+            some = ", ".join(f"{names.quote(label)} in {place}" for label, place in [*unknown.items()][:SHOWN])
+            raise ValueError(f"{names.escape(self.path)} has {len(unknown)} unknown classes, such as {some}")
 
 
-def ordered(index_of: dict[str, int], where: str) -> tuple[str, ...]:
+def read_class_names(path: epath.Path, wanted: str, first: int = 0) -> tuple[str, ...]:
     """Class names in the order of the publisher's indices.
 
+    Args:
+        path: the publisher's file.
+        wanted: the form of its lines, for messages.
+        first: the index of the first class.
+
     Raises:
-        ValueError: these are not 0, 1, 2, ...
+        ValueError: it does not read, or the indices are not `first`, `first` + 1, ..., each once.
     """
-    names = tuple(sorted(index_of, key=index_of.get))
-    if [index_of[name] for name in names] != list(range(len(names))):
-        raise ValueError(f"{where}: the indices of the {len(names)} classes are not 0 to {len(names) - 1}, each once")
-    return names
+    found = class_names_files.read_class_names(path)
+    if not found.are_numbered:
+        raise ValueError(f"{names.escape(path)}: each line must be {wanted}")
+    if list(found.numbers) != [str(index) for index in range(first, first + len(found.names))]:
+        last = first + len(found.names) - 1
+        raise ValueError(
+            f"{names.escape(path)}: the indices of the {len(found.names)} classes are not {first} to {last}, each once"
+        )
+    return found.names

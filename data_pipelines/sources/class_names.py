@@ -89,7 +89,9 @@ def read_class_names(path: epath.Path) -> ClassNames:
     """
     text = tables.read_text(path).strip()
     numbered = _of_data(path, text) if text[:1] in ("{", "[") else None
-    numbered = _of_lines(path) if numbered is None else numbered
+    numbered, are_numbered = (
+        (_of_lines(path) if text else ([], False)) if numbered is None else (numbered, text[0] == "{")
+    )
     if not numbered:
         raise ValueError(f"{names.escape(path)} names no class")
     numbered = [(where, number, normalize(name)) for where, number, name in numbered]
@@ -99,7 +101,7 @@ def read_class_names(path: epath.Path) -> ClassNames:
     check(tuple(name for _, _, name in numbered), f"{names.escape(path)}: ")
     class_names = tuple(name for _, _, name in numbered)
     wnids = {found[1]: name for name in class_names if (found := _WNID.fullmatch(name))}
-    return ClassNames(class_names, {str(number): name for _, number, name in numbered}, wnids)
+    return ClassNames(class_names, {str(number): name for _, number, name in numbered}, wnids, are_numbered)
 
 
 def check(class_names: Sequence[str], where: str = "") -> None:
@@ -151,17 +153,17 @@ def _check_once(numbered: list[Numbered], key: Callable[[Numbered], int | str], 
         seen[key(row)] = row[0]
 
 
-def _of_lines(path: epath.Path) -> list[Numbered]:
-    """The classes of a text file."""
+def _of_lines(path: epath.Path) -> tuple[list[Numbered], bool]:
+    """The classes of a text file, and whether it has their numbers."""
     lines, order = _without_header(tables.read_lines(path))
     for this, split in ((_NUMBER_FIRST, _split_number_first), (_NUMBER_LAST, _split_number_last)):
         found = [(line, split(text)) for line, text in lines]
         if order in ("", this) and all(pair for _, pair in found):
             rows = [(tables.at(path, line), number, _clean(name)) for line, (number, name) in found]
             if order or _are_labels(rows):
-                return rows
+                return rows, True
             _refuse_doubtful_numbers(rows, lines)
-    return [(tables.at(path, line), index, _clean(text)) for index, (line, text) in enumerate(lines)]
+    return [(tables.at(path, line), index, _clean(text)) for index, (line, text) in enumerate(lines)], False
 
 
 def _split_number_first(line: str) -> tuple[int, str] | None:

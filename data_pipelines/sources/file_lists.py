@@ -4,6 +4,7 @@ import dataclasses
 import os
 import posixpath
 import re
+import unicodedata
 from collections.abc import Sequence
 
 from etils import epath
@@ -73,8 +74,8 @@ def resolve(path: epath.Path, entries: list[Entry], root: epath.Path, folder: st
     """
     bases = [base for base in dict.fromkeys((root / folder, root, path.parent)) if base.is_dir()]
     sample = [entries[i].path for i in sorted({len(entries) * i // SAMPLED for i in range(SAMPLED)})]
-    found = next((base for base in bases if any((base / listed).is_file() for listed in sample)), bases[0])
-    strip = "" if (found / sample[0]).is_file() else _other_machine_s(bases, sample[0])
+    found = next((base for base in bases if any(_on_disk(base, listed) for listed in sample)), bases[0])
+    strip = "" if _on_disk(found, sample[0]) else _other_machine_s(bases, sample[0])
     return [_place(found, root, _without_prefix(path, entry, strip)) for entry in entries]
 
 
@@ -172,13 +173,19 @@ def _with_slashes(entries: list[Entry]) -> list[Entry]:
     return [dataclasses.replace(entry, path=entry.path.replace("\\", "/")) for entry in entries]
 
 
+def _on_disk(base: epath.Path, listed: str) -> str:
+    """A listed path in the form of Unicode in which the folder has it; "" if it has it in none."""
+    forms = dict.fromkeys((listed, *(unicodedata.normalize(form, listed) for form in ("NFC", "NFD"))))
+    return next((form for form in forms if (base / form).is_file()), "")
+
+
 def _other_machine_s(bases: list[epath.Path], listed: str) -> str:
     """The begin of an absolute path of another machine, up to what is found here; "" if nothing is."""
     if not (listed.startswith("/") or _DRIVE.match(listed)):
         return ""
     parts = listed.split("/")
     for i in range(1, len(parts)):
-        if any((base / "/".join(parts[i:])).is_file() for base in bases):
+        if any(_on_disk(base, "/".join(parts[i:])) for base in bases):
             return "/".join(parts[:i]) + "/"
     return ""
 
@@ -197,5 +204,6 @@ def _place(base: epath.Path, root: epath.Path, listed: str) -> str:
     if files.is_remote(base) or files.is_remote(listed):
         path = base / listed
         return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+    listed = listed if listed.isascii() else _on_disk(base, listed) or listed
     path, top = posixpath.normpath(posixpath.join(os.fspath(base), listed)), posixpath.normpath(os.fspath(root))
     return path.removeprefix(f"{top}/") if path.startswith(f"{top}/") else path

@@ -3,6 +3,7 @@
 import csv
 import io
 import itertools
+import json
 from collections.abc import Iterable
 
 from etils import epath
@@ -81,6 +82,26 @@ def read_table(path: epath.Path, num_columns: int = 0) -> list[Row]:
     return [(number, _split_or_fail(path, number, line, delimiter)) for number, line in lines]
 
 
+def read_csv(path: epath.Path, delimiter: str = ",") -> list[Row]:
+    """The cells of each line that is not blank; see `read_table` for what is raised."""
+    return [(number, _split_or_fail(path, number, line, delimiter)) for number, line in read_lines(path)]
+
+
+def read_json(path: epath.Path) -> object:
+    """The value in a JSON file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not UTF-8 or not JSON; the message has the line.
+    """
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{at(path, error.lineno)}: it is not JSON: {error.msg}") from error
+    except RecursionError as error:
+        raise ValueError(f"{names.escape(path)}: it is nested too deeply") from error
+
+
 def read_records(path: epath.Path, columns: Iterable[str], wanted: str) -> list[tuple[int, dict[str, str]]]:
     """The rows of a csv file whose first line names its columns, with the numbers of their lines.
 
@@ -93,7 +114,7 @@ def read_records(path: epath.Path, columns: Iterable[str], wanted: str) -> list[
         FileNotFoundError: there is no such file.
         ValueError: it is not UTF-8, lacks a column, or a row has more cells than there are columns.
     """
-    rows = [(number, _split_or_fail(path, number, line, ",")) for number, line in read_lines(path)]
+    rows = read_csv(path)
     header = rows[0][1] if rows else []
     lacking = sorted(set(columns) - set(header))
     if lacking:

@@ -7,7 +7,7 @@ from etils import epath
 
 from data_pipelines.builders import imagenet21k, kinetics, moments_in_time, something_something, ucf101
 from data_pipelines.prepare import publisher
-from tests.data_pipelines import publishers
+from tests.data_pipelines import class_lists, publishers
 
 CLIP = "AbCdEfGhIjK"
 HEADER = "label,youtube_id,time_start,time_end,split\n"
@@ -160,7 +160,7 @@ def test_moments_lists_that_do_not_fit_are_refused(tmp_path, files, splits, mess
 @pytest.mark.parametrize(
     ("files", "splits", "message"),
     [
-        ({"classInd.txt": "0 Archery\n"}, ("train",), r"classInd\.txt: the indices of the 1 classes are not 0 to 0"),
+        ({"classInd.txt": "0 Archery\n"}, ("train",), r"classInd\.txt: the indices of the 1 classes are not 1 to 1"),
         (
             {"trainlist01.txt": "Diving/v_a.avi 1\n"},
             ("train",),
@@ -212,3 +212,110 @@ def test_where_in_manual_dir_a_dataset_stands(tmp_path, folder, expected):
 def test_splits_that_no_publisher_has_are_refused(tmp_path):
     with pytest.raises(ValueError, match="splits 'train,val': must be some of train, validation, test"):
         kinetics.Builder(config="400", data_dir=str(tmp_path), splits=("train", "val"))
+
+
+def _read_train(root, kind, change):
+    """The training files of a publisher's miniature, with one of its lists changed: path -> class."""
+    name, find = {
+        "kinetics": ("train.csv", lambda source: kinetics.find(source, ("train",), 1)),
+        "something_something": ("train.json", lambda source: something_something.find(source, ("train",), 2)),
+        "moments_in_time": ("trainingSet.csv", lambda source: moments_in_time.find(source, ("train",))),
+        "ucf101": ("trainlist01.txt", lambda source: ucf101.find(source, ("train",), 1)),
+    }[kind]
+    make = {
+        "kinetics": lambda: _kinetics(root, f"{CLIP}.mp4"),
+        "something_something": lambda: _ssv2(root),
+        "moments_in_time": lambda: _make(
+            root,
+            {
+                "moments_categories.txt": "barking,0\n",
+                "trainingSet.csv": "barking/a.mp4,barking,3,0\n",
+                "training/barking/a.mp4": "",
+            },
+        ),
+        "ucf101": lambda: _make(
+            root, {"classInd.txt": "1 Archery\n", "trainlist01.txt": "Archery/v_a.avi 1\n", "Archery/v_a.avi": ""}
+        ),
+    }[kind]
+    source = make()
+    (source / name).write_bytes(change((source / name).read_bytes()))
+    return {item.path: item.label for item in find(source).splits["train"]}
+
+
+KINDS = ["kinetics", "something_something", "moments_in_time", "ucf101"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("change", [
+    lambda data: b"\xef\xbb\xbf" + data,
+    lambda data: data.replace(b"\n", b"\r\n"),
+    lambda data: b"\n\n" + data + b"\n  \n",
+], ids=["BOM", "CRLF", "blank lines"])  # fmt: skip
+def test_lists_that_went_through_an_editor_are_read_alike(tmp_path, kind, change):
+    plain = _read_train(tmp_path / "plain", kind, lambda data: data)
+    assert len(plain) == 1 and _read_train(tmp_path / "changed", kind, change) == plain
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_lists_in_another_encoding_are_refused_with_their_line(tmp_path, kind):
+    with pytest.raises(ValueError, match=r"line \d+: byte 0xe9 is not UTF-8"):
+        _read_train(tmp_path / "latin1", kind, lambda data: data + b"caf\xe9\n")
+    with pytest.raises(ValueError, match=r"line 1: the file is UTF-16"):
+        _read_train(tmp_path / "utf16", kind, lambda data: data.decode().encode("utf-16"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "message"),
+    [
+        (
+            "kinetics",
+            lambda data: data + f"yoga,{CLIP},10,20,train\n".encode(),
+            r"line 3: .* is listed twice, also in line 2",
+        ),
+        ("moments_in_time", lambda data: data + b"barking/a.mp4,barking\n", None),
+        ("ucf101", lambda data: data + b"Archery/v_a.avi 1\n", None),
+        ("something_something", lambda data: b"{}", r"train\.json, entry 1: it must be a list of entries such as"),
+        ("something_something", lambda data: b"[1]", r"train\.json, entry 1: it must be"),
+        (
+            "something_something",
+            lambda data: b'[{"id": "1", "template": 5}]',
+            "entry 1: template or placeholders are no text",
+        ),
+        ("something_something", lambda data: data[:-3], r"train\.json, line 1: it is not JSON"),
+        (
+            "kinetics",
+            lambda data: data + f"tai chi,{CLIP},1e999,2,train\n".encode(),
+            r"line 3: time_start .* do not read",
+        ),
+        ("kinetics", lambda data: data + b"tai chi,,1,2,train\n", "line 3: the youtube_id is empty"),
+        ("kinetics", lambda data: data + b"tai chi,a,1,2,train,,,\n", "line 3: 8 cells instead of 5"),
+        ("moments_in_time", lambda data: data + b'"barking/b.mp4,barking\n', "line 2: the double quotes of"),
+    ],
+)
+def test_lists_with_faults_are_refused_with_their_line(tmp_path, kind, change, message):
+    if message is None:  # the same twice counts once
+        assert len(_read_train(tmp_path, kind, change)) == 1
+        return
+    with pytest.raises(ValueError, match=message):
+        _read_train(tmp_path, kind, change)
+
+
+def test_the_classes_of_moments_in_time_keep_the_publisher_s_names_and_order(tmp_path):
+    """The 339 classes of its first release, as MMAction2 lists them (tools/data/mit/label_map.txt)."""
+    names = class_lists.MOMENTS_IN_TIME
+    text = "".join(f"{name},{index}\n" for index, name in enumerate(names))
+    source = _make(tmp_path, {"moments_categories.txt": text, "trainingSet.csv": "playing+fun/a.mp4,playing+fun,3,0\n"})
+    listing = moments_in_time.find(source, ("train",))
+    assert len(names) == 339 and listing.class_names == names
+    assert listing.missing["train"][0].label == "playing+fun"
+
+
+def test_the_classes_of_something_something_are_its_templates_without_brackets(tmp_path):
+    """The 174 classes of v2, as MMAction2 lists them (tools/data/sthv2/label_map.txt)."""
+    names = class_lists.SOMETHING_SOMETHING
+    entry = {"id": "7", "template": "Lifting [something] up completely, then letting it drop down"}
+    labels = json.dumps({name: str(index) for index, name in enumerate(names)})
+    source = _make(tmp_path, {"labels.json": labels, "train.json": json.dumps([entry]), "7.webm": ""})
+    listing = something_something.find(source, ("train",), 174)
+    assert listing.class_names == names
+    assert listing.splits["train"][0].label == "Lifting something up completely, then letting it drop down"
