@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from PIL import Image
 
-from data_pipelines import names
+from data_pipelines import escaping
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --card: #f5f7f9; --text: #1c2127; --muted: #555e68; --rule: #d5dbe1;
@@ -46,7 +46,7 @@ class Html(str):
 
 def escape(value) -> Html:
     """A value as HTML; Html as it is."""
-    return value if isinstance(value, Html) else Html(html.escape(names.escape_text(value)))
+    return value if isinstance(value, Html) else Html(html.escape(escaping.escape_text(value)))
 
 
 def document(title: str, body: str, style: str = "") -> str:

@@ -12,7 +12,8 @@ import re
 import tensorflow_datasets as tfds
 from etils import epath
 
-from data_pipelines import files, names
+from data_pipelines import files
+from data_pipelines.escaping import quote
 from data_pipelines.prepare import base, publisher
 from data_pipelines.prepare.listing import Item, Listing
 from data_pipelines.sources import class_names, tables
@@ -106,8 +107,8 @@ def _parse(path: epath.Path, line: int, row: dict[str, str]) -> tuple[Clip, str]
         start, end = (round(float(row[column])) for column in ("time_start", "time_end"))
     except (ValueError, OverflowError) as error:
         raise ValueError(
-            f"{tables.at(path, line)}: time_start and time_end do not read: {names.quote(row['time_start'])}, "
-            f"{names.quote(row['time_end'])}; they must be seconds"
+            f"{tables.at(path, line)}: time_start and time_end do not read: {quote(row['time_start'])}, "
+            f"{quote(row['time_end'])}; they must be seconds"
         ) from error
     if not row["youtube_id"]:
         raise ValueError(f"{tables.at(path, line)}: the youtube_id is empty")

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 from etils import epath
 
-from data_pipelines import files, names
+from data_pipelines import files
+from data_pipelines.escaping import quote
 from data_pipelines.prepare import base, publisher
 from data_pipelines.prepare.listing import Item, Listing
 from data_pipelines.sources import class_names, tables
@@ -65,9 +66,7 @@ def _read_list(folder: epath.Path, split: str, prefix: str, names_found: tuple[s
     known, listed = set(names_found), publisher.ListedFiles(path, split)
     for line, row in tables.read_csv(path):
         if len(row) < 2 or not row[0] or class_names.normalize(row[1]) not in known:
-            raise ValueError(
-                f"{tables.at(path, line)}: {names.quote(','.join(row))} is not FILE,CLASS,... of a known class"
-            )
+            raise ValueError(f"{tables.at(path, line)}: {quote(','.join(row))} is not FILE,CLASS,... of a known class")
         listed.add(row[0], class_names.normalize(row[1]), f"line {line}")
     return (_item(f"{prefix}{inside}/{file}", label) for file, label in listed.values.items())
 

@@ -12,7 +12,8 @@ import re
 import tensorflow_datasets as tfds
 from etils import epath
 
-from data_pipelines import files, names
+from data_pipelines import files
+from data_pipelines.escaping import escape
 from data_pipelines.prepare import base, publisher
 from data_pipelines.prepare.listing import Item, Listing
 from data_pipelines.sources import class_names, tables
@@ -74,11 +75,11 @@ def _parse(path: epath.Path, number: int, entry: object) -> tuple[str, str, tupl
     """Clip, class and placeholders of an entry of a label file."""
     wanted = '{"id": "1", "template": "Holding [something]", "placeholders": ["a cup"]}'
     if not isinstance(entry, dict) or not str(entry.get("id", "")).isdecimal():
-        raise ValueError(f"{names.escape(path)}, entry {number}: it must be a list of entries such as {wanted}")
+        raise ValueError(f"{escape(path)}, entry {number}: it must be a list of entries such as {wanted}")
     template, placeholders = entry.get("template", ""), entry.get("placeholders", [])
     texts = [template, *placeholders] if isinstance(placeholders, list) else [None]
     if not all(isinstance(text, str) for text in texts):
-        raise ValueError(f"{names.escape(path)}, entry {number}: template or placeholders are no text; as in {wanted}")
+        raise ValueError(f"{escape(path)}, entry {number}: template or placeholders are no text; as in {wanted}")
     return str(entry["id"]), class_names.normalize(re.sub(r"[\[\]]", "", template)), tuple(placeholders)
 
 

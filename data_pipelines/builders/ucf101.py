@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import tensorflow_datasets as tfds
 from etils import epath
 
-from data_pipelines import files, names
+from data_pipelines import files
+from data_pipelines.escaping import quote
 from data_pipelines.prepare import base, publisher
 from data_pipelines.prepare.listing import Item, Listing
 from data_pipelines.sources import tables
@@ -64,7 +65,7 @@ def _read_list(path: epath.Path, split: str, names_found: tuple[str, ...]) -> It
         match = re.fullmatch(r"(?P<path>(?P<label>\w+)[/\\](?P<stem>\S+)\.avi)(\s+\d+)?", line)
         if not match or match["label"] not in names_found:
             raise ValueError(
-                f"{tables.at(path, number)}: {names.quote(line)} is not CLASS/NAME.avi with a class of {CLASSES}"
+                f"{tables.at(path, number)}: {quote(line)} is not CLASS/NAME.avi with a class of {CLASSES}"
             )
         listed.add(match["stem"], Item(match["path"].replace("\\", "/"), match["label"]), f"line {number}")
     return iter(listed.values.items())

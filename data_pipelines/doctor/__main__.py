@@ -10,6 +10,7 @@ After --raw come the flags of `data_pipelines.prepare`. Beside what is printed i
 import argparse
 import sys
 
+from data_pipelines import escaping
 from data_pipelines.doctor import examine
 
 
@@ -24,7 +25,7 @@ def main(arguments: list[str]) -> None:
         else:
             examine.examine_prepared(args.datasets, args.data_dir, args.output, args.frames_feature)
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {escaping.escape_text(error)}")
 
 
 def _parser() -> argparse.ArgumentParser:

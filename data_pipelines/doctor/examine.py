@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 from tqdm import tqdm
 
-from data_pipelines import catalog, files, processes
+from data_pipelines import catalog, escaping, files, processes
 from data_pipelines.doctor import manifest, page
 from data_pipelines.prepare import base, build, listing, worker_pool
 
@@ -74,7 +74,7 @@ def _of_records(name: str, where: epath.Path, splits: dict, frames_feature: str)
     metadata = where / "metadata.json"
     origin = json.loads(metadata.read_text()).get("origin", {}) if metadata.exists() else {}
     modality = next(iter(splits.values())).modality
-    about = {"dataset": name, "where": os.fspath(where), "modality": modality, "origin": origin}
+    about = {"dataset": name, "where": escaping.escape(where), "modality": modality, "origin": origin}
     return about | {"splits": described}, samples
 
 
@@ -88,7 +88,8 @@ def examine_sources(prepare_arguments: list[str], output: str) -> None:
         if "form" in reader.options:  # the frames are looked at, in whatever form they would be stored
             reader = dataclasses.replace(reader, options=reader.options | {"form": "frames"})
         examined = {role: _of_files(reader, found, role) for role in found.splits}
-        about = {"dataset": name, "where": reader.source, "modality": modality, "origin": reader.options}
+        where = escaping.escape(reader.source)
+        about = {"dataset": name, "where": where, "modality": modality, "origin": reader.options}
         splits = {role: described for role, (described, _) in examined.items()}
         _publish(about | {"splits": splits}, {role: shown for role, (_, shown) in examined.items()}, epath.Path(output))
 
@@ -110,7 +111,7 @@ def _of_files(reader: worker_pool.Reader, found: listing.Listing, role: str) -> 
 
 
 def _refusal(item: listing.Item, reason: str) -> dict[str, str]:
-    return {"path": names.escape(item.path), "label": item.label, "reason": names.escape_text(reason)}
+    return {"path": escaping.escape(item.path), "label": item.label, "reason": escaping.escape_text(reason)}
 
 
 def _look(reader: worker_pool.Reader, item: listing.Item) -> tuple[dict, bytes] | str:
@@ -150,7 +151,7 @@ def _publish(found: dict, samples: dict, folder: epath.Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     files.write_whole(folder / manifest.FILE, json.dumps(found, indent=1).encode())
     files.write_whole(folder / PAGE, page.render_manifest(found, samples).encode())
-    print(f"  {folder / manifest.FILE}\n  {folder / PAGE}")
+    print(escaping.escape_text(f"  {folder / manifest.FILE}\n  {folder / PAGE}"))
 
 
 def _print(found: dict) -> None:
@@ -161,7 +162,7 @@ def _print(found: dict) -> None:
             print(f"    seconds {_span(split['seconds'])}; frames a second {_span(split['fps'])}")
         print(f"    height {_span(split['height_px'])} px, width {_span(split['width_px'])} px")
         for line in _about_classes(split["classes"]):
-            print(f"    {line}")
+            print(escaping.escape_text(f"    {line}"))
         missing_last = sorted(split["unusable"], key=lambda row: row["reason"] == base.MISSING)
         for row in missing_last[:SHOWN_UNUSABLE]:
             print(f"    {row['path']}: {row['reason']}")

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 
-from data_pipelines import catalog
+from data_pipelines import catalog, escaping
 from data_pipelines.prepare import base
 
 FILE = "manifest.json"
@@ -48,7 +48,8 @@ def read_refused(where: epath.Path) -> dict[str, list[dict[str, str]]]:
     """Split -> what is listed but not in a prepared dataset: `path`, `reason` and, if it is known, `label`."""
     path, refused = where / base.REFUSED_FILE, collections.defaultdict(list)
     for row in csv.DictReader(path.read_text().splitlines()) if path.exists() else ():
-        refused[row["split"]].append({"path": row["path"], "label": names.unescape(row.get("label", "")), "reason": row["reason"]})
+        label = escaping.unescape(row.get("label", ""))
+        refused[row["split"]].append({"path": row["path"], "label": label, "reason": row["reason"]})
     return refused
 
 

@@ -11,7 +11,7 @@ import sys
 import tensorflow_datasets as tfds
 from etils import epath
 
-from data_pipelines import catalog
+from data_pipelines import catalog, escaping
 from data_pipelines.prepare import base, build
 from data_pipelines.prepare import flags as prepare_flags
 
@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> None:
                 build.prepare(builder, vars(args).get("manual_dir", ""), vars(args).get("beam_pipeline_options", ""))
             names.append(build.builder_name(builder))
     except (ValueError, OSError, RuntimeError, AssertionError) as error:  # the last where TFDS misses files
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {escaping.escape_text(error)}")
     for name in names:
         _measure(name, args.data_dir)
         _print_summary(name, catalog.dataset_dir(name, args.data_dir))
@@ -50,7 +50,7 @@ def _measure(name: str, data_dir: str) -> None:
 def _print_summary(name: str, where: epath.Path) -> None:
     info = tfds.builder_from_directory(where).info
     counts = ", ".join(f"{split} {details.num_examples}" for split, details in info.splits.items())
-    print(f"{name}: {counts}; {info.features['label'].num_classes} classes; in {where}")
+    print(f"{name}: {counts}; {info.features['label'].num_classes} classes; in {escaping.escape(where)}")
     refused = _read_refused(where)
     missing = collections.Counter(row["split"] for row in refused if row["reason"] == base.MISSING)
     unusable = [row for row in refused if row["reason"] != base.MISSING]
@@ -61,7 +61,7 @@ def _print_summary(name: str, where: epath.Path) -> None:
     if unusable:
         print(f"  {len(unusable)} files were refused, and stand with their reasons in {table}:")
     for row in unusable[:SHOWN_REFUSED]:
-        print(f"    {row['split']} {row['path']}: {row['reason']}")
+        print(escaping.escape_text(f"    {row['split']} {row['path']}: {row['reason']}"))
 
 
 def _read_refused(where: epath.Path) -> list[dict[str, str]]:

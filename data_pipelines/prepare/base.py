@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 from tqdm import tqdm
 
-from data_pipelines import files, names
+from data_pipelines import escaping, files
 from data_pipelines.media import media_file
 from data_pipelines.media.media_file import Media
 from data_pipelines.prepare import listing, on_beam, schema, worker_pool
@@ -121,7 +121,7 @@ class MediaBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         if not items:
             raise ValueError(
                 f"none of the {len(missing)} files that are listed for the {split} split stand in {source} "
-                f"(the first: {names.escape(missing[0].path)})"
+                f"(the first: {escaping.escape(missing[0].path)})"
             )
         reader = self._reader(source)
         parts = worker_pool.cut(items, self.CHUNK_FILES)
@@ -136,13 +136,13 @@ class MediaBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             for outcomes in worker_pool.read_all(reader, parts, self._workers):
                 for item, outcome in outcomes:
                     if isinstance(outcome, Media):
-                        yield names.escape(item.path), example(item, outcome)
+                        yield escaping.escape(item.path), example(item, outcome)
                     else:
                         reasons.append((split, item.path, outcome, item.label))
                 bar.update(len(outcomes))
         self._refused += reasons
         if len(reasons) == num_items:
-            shown = "; ".join(f"{names.escape(path)}: {reason}" for _, path, reason, _ in reasons[:SHOWN_REASONS])
+            shown = "; ".join(f"{escaping.escape(path)}: {reason}" for _, path, reason, _ in reasons[:SHOWN_REASONS])
             raise ValueError(f"none of the {num_items} files of the {split} split can be used ({shown})")
 
     @property
@@ -162,7 +162,7 @@ class MediaBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         for split in self.info.splits if self._on_beam else ():
             self._refused += on_beam.read_refused(self._refused_of(split))
         table = io.StringIO()
-        csv.writer(table).writerows([REFUSED_COLUMNS, *(map(names.csv_cell, row) for row in self._refused)])
+        csv.writer(table).writerows([REFUSED_COLUMNS, *(map(escaping.csv_cell, row) for row in self._refused)])
         (self.data_path / REFUSED_FILE).write_text(table.getvalue())
 
 
@@ -171,12 +171,12 @@ def example(item: listing.Item, read: Media) -> dict:
     return schema.example(
         frames=read.frames if read.form == "frames" else read.frames[0],
         label=item.label or -1,
-        source=names.escape(item.path),
+        source=escaping.escape(item.path),
         source_sha256=read.sha256,
         fps=read.fps,
         num_source_frames=read.num_source_frames,
         source_id=item.source_id,
         source_start_s=item.start_s,
         source_end_s=item.end_s,
-        placeholders=item.placeholders and [names.escape_text(text) for text in item.placeholders],
+        placeholders=item.placeholders and [escaping.escape_text(text) for text in item.placeholders],
     )

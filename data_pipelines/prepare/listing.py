@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from data_pipelines import files, names
+from data_pipelines import files
+from data_pipelines.escaping import escape, quote
 from data_pipelines.sources import class_names, file_lists, nesting, tables
 
 SHOWN_CLASSES = 10  # in a message
@@ -139,7 +140,7 @@ def _by_share(root: epath.Path, share: float, checked: bool) -> dict[str, _Found
         pairs = list(group)
         if len(pairs) < 2:
             raise ValueError(
-                f"--validation_share={share}: class {names.quote(label)} has one file alone, in {root}; it needs two"
+                f"--validation_share={share}: class {quote(label)} has one file alone, in {root}; it needs two"
             )
         num_train = min(max(round(len(pairs) * (1 - share)), 1), len(pairs) - 1)
         splits["train"] += pairs[:num_train]
@@ -179,7 +180,7 @@ def _split_folder(root: epath.Path, split: str, folder: str, checked: bool) -> _
 def _class_tree(folder: epath.Path, root: epath.Path, flag: str, checked: bool) -> list[tuple[str, str]]:
     """Path and class of all files of folder/CLASS/, at any depth, hidden ones aside, in order of their names."""
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {names.escape(folder)}")
+        raise FileNotFoundError(f"there is no folder {escape(folder)}")
     paths = sorted(files.walk(folder))
     of_classes = [path for path in paths if "/" in path]
     if not of_classes:
@@ -187,7 +188,7 @@ def _class_tree(folder: epath.Path, root: epath.Path, flag: str, checked: bool) 
     if checked:
         nesting.check_classes(folder, of_classes, flag)
     labels = list(dict.fromkeys(path.partition("/")[0] for path in of_classes))
-    class_names.check(labels, f"{names.escape(folder)}: ")
+    class_names.check(labels, f"{escape(folder)}: ")
     inside = (folder.relative_to(root) if folder.is_relative_to(root) else folder).as_posix()
     prefix = "" if inside == "." else f"{inside}/"
     return [(prefix + path, class_names.normalize(path.partition("/")[0])) for path in of_classes]
@@ -208,7 +209,7 @@ def _label(path: epath.Path, entry: file_lists.Entry, place: str) -> str:
     folder = place.rpartition("/")[0].rpartition("/")[2]
     if not folder:
         where = tables.at(path, entry.line)
-        raise ValueError(f"{where}: {names.escape(place)} has no folder, and the list no column 'label'")
+        raise ValueError(f"{where}: {escape(place)} has no folder, and the list no column 'label'")
     return class_names.normalize(folder)
 
 
@@ -227,18 +228,18 @@ def _items(found: _Found, known: class_names.ClassNames) -> list[Item]:
         try:
             name = known.find(label)
         except ValueError as error:
-            raise ValueError(f"{found.where(i)}{names.escape(path)}: class {error}") from error
+            raise ValueError(f"{found.where(i)}{escape(path)}: class {error}") from error
         if name is None:
-            raise ValueError(f"{found.where(i)}{names.escape(path)}: {_unknown_class(label, known.names)}")
+            raise ValueError(f"{found.where(i)}{escape(path)}: {_unknown_class(label, known.names)}")
         items.append(Item(path, name))
     return items
 
 
 def _unknown_class(label: str, known: tuple[str, ...]) -> str:
     near = list(known) if len(known) <= SHOWN_CLASSES else difflib.get_close_matches(label, known, SHOWN_CLASSES, 0)
-    shown = ", ".join(names.escape(name) for name in near)
+    shown = ", ".join(escape(name) for name in near)
     most = "" if len(known) <= SHOWN_CLASSES else "; the nearest are"
-    return f"class {names.quote(label)} is not one of the {len(known)} known{most}: {shown}"
+    return f"class {quote(label)} is not one of the {len(known)} known{most}: {shown}"
 
 
 def _check_distinct(splits: dict[str, _Found]) -> None:
@@ -249,7 +250,5 @@ def _check_distinct(splits: dict[str, _Found]) -> None:
                 other, j = seen[path]
                 before = splits[other].where(j).removesuffix(": ")
                 first = f" (first in {before})" if before else ""
-                raise ValueError(
-                    f"{found.where(i)}{names.escape(path)} is listed twice: in {other} and in {split}{first}"
-                )
+                raise ValueError(f"{found.where(i)}{escape(path)} is listed twice: in {other} and in {split}{first}")
             seen[path] = (split, i)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from etils import epath
 
-from data_pipelines import names
+from data_pipelines import escaping
 from data_pipelines.media.media_file import Media
 from data_pipelines.prepare import worker_pool
 from data_pipelines.prepare.listing import Item
@@ -50,7 +50,7 @@ def examples(
         return (
             outcomes
             | "Usable" >> beam.Filter(lambda pair: isinstance(pair[1], Media))
-            | "Example" >> beam.MapTuple(lambda item, media: (names.escape(item.path), example(item, media)))
+            | "Example" >> beam.MapTuple(lambda item, media: (escaping.escape(item.path), example(item, media)))
         )
 
     return beam.ptransform_fn(expand)()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from absl import logging
 from etils import epath
 
-from data_pipelines import names
+from data_pipelines.escaping import escape, quote
 from data_pipelines.prepare import base, listing
 from data_pipelines.sources import class_names as class_names_files
 
@@ -117,7 +117,7 @@ class ListedFiles:
         if file not in self.values:
             self.values[file], self.places[file] = value, place
             return
-        twice = f"{names.escape(self.path)}, {place}: {names.escape(file)} is listed twice, also in {self.places[file]}"
+        twice = f"{escape(self.path)}, {place}: {escape(file)} is listed twice, also in {self.places[file]}"
         if self.values[file] != value:
             raise ValueError(f"{twice}, with another class: remove the line that is wrong")
         logging.warning("%s; it counts once.", twice)
@@ -134,8 +134,8 @@ class ListedFiles:
             if label_of(value) not in known:
                 unknown.setdefault(label_of(value), self.places[file])
         if unknown:
-            some = ", ".join(f"{names.quote(label)} in {place}" for label, place in [*unknown.items()][:SHOWN])
-            raise ValueError(f"{names.escape(self.path)} has {len(unknown)} unknown classes, such as {some}")
+            some = ", ".join(f"{quote(label)} in {place}" for label, place in [*unknown.items()][:SHOWN])
+            raise ValueError(f"{escape(self.path)} has {len(unknown)} unknown classes, such as {some}")
 
 
 def read_class_names(path: epath.Path, wanted: str, first: int = 0) -> tuple[str, ...]:
@@ -151,10 +151,10 @@ def read_class_names(path: epath.Path, wanted: str, first: int = 0) -> tuple[str
     """
     found = class_names_files.read_class_names(path)
     if not found.are_numbered:
-        raise ValueError(f"{names.escape(path)}: each line must be {wanted}")
+        raise ValueError(f"{escape(path)}: each line must be {wanted}")
     if list(found.numbers) != [str(index) for index in range(first, first + len(found.names))]:
         last = first + len(found.names) - 1
         raise ValueError(
-            f"{names.escape(path)}: the indices of the {len(found.names)} classes are not {first} to {last}, each once"
+            f"{escape(path)}: the indices of the {len(found.names)} classes are not {first} to {last}, each once"
         )
     return found.names

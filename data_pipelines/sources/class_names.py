@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from etils import epath
 
-from data_pipelines import names
+from data_pipelines.escaping import escape, quote
 from data_pipelines.sources import tables
 
 _WNID = re.compile(r"(n\d{8})\s+(\S.*)")  # of WordNet, as ImageNet uses it
@@ -64,9 +64,7 @@ class ClassNames:
         if label in self._known:
             other = self.numbers.get(label, label)
             if other != label:
-                raise ValueError(
-                    f"{names.quote(label)} is the name of one class and the number of another, {names.quote(other)}"
-                )
+                raise ValueError(f"{quote(label)} is the name of one class and the number of another, {quote(other)}")
             return label
         return self.wnids.get(label) or self.numbers.get(label)
 
@@ -93,12 +91,12 @@ def read_class_names(path: epath.Path) -> ClassNames:
         (_of_lines(path) if text else ([], False)) if numbered is None else (numbered, text[0] == "{")
     )
     if not numbered:
-        raise ValueError(f"{names.escape(path)} names no class")
+        raise ValueError(f"{escape(path)} names no class")
     numbered = [(where, number, normalize(name)) for where, number, name in numbered]
     _check_once(numbered, lambda row: row[1], "number")
     _check_once(numbered, lambda row: row[2], "class")
     numbered.sort(key=lambda row: row[1])
-    check(tuple(name for _, _, name in numbered), f"{names.escape(path)}: ")
+    check(tuple(name for _, _, name in numbered), f"{escape(path)}: ")
     class_names = tuple(name for _, _, name in numbered)
     wnids = {found[1]: name for name in class_names if (found := _WNID.fullmatch(name))}
     return ClassNames(class_names, {str(number): name for _, number, name in numbered}, wnids, are_numbered)
@@ -117,13 +115,13 @@ def check(class_names: Sequence[str], where: str = "") -> None:
     for name in class_names:
         if reason := _fault(name):
             raise ValueError(
-                f"{where}class {names.quote(name)}: {reason}. Names of classes are kept one per line in a text file, "
+                f"{where}class {quote(name)}: {reason}. Names of classes are kept one per line in a text file, "
                 "which would not give it back as it is: rename it"
             )
     for looks, same in _by_form(class_names).items():
         if len(same) > 1:
             forms = " and ".join(ascii(name) for name in same)
-            raise ValueError(f"{where}{len(same)} classes are called {names.quote(looks)}: {forms}; rename one of them")
+            raise ValueError(f"{where}{len(same)} classes are called {quote(looks)}: {forms}; rename one of them")
 
 
 def _fault(name: str) -> str:
@@ -131,7 +129,7 @@ def _fault(name: str) -> str:
         return "it is empty"
     if re.search("[\ud800-\udfff]", name):
         return "it is not UTF-8"
-    if names.escape(name).replace("\\\\", "\\") != name:
+    if escape(name).replace("\\\\", "\\") != name:
         return "it has a control character or a line feed"
     return "it begins or ends with a blank" if name != name.strip() else ""
 
@@ -148,7 +146,7 @@ def _check_once(numbered: list[Numbered], key: Callable[[Numbered], int | str], 
     for row in numbered:
         if key(row) in seen:
             raise ValueError(
-                f"{row[0]}: {kind} {names.quote(key(row))} is there twice, also in {seen[key(row)].rpartition(', ')[2]}"
+                f"{row[0]}: {kind} {quote(key(row))} is there twice, also in {seen[key(row)].rpartition(', ')[2]}"
             )
         seen[key(row)] = row[0]
 
@@ -231,7 +229,7 @@ def _of_data(path: epath.Path, text: str) -> list[Numbered] | None:
         if data is None and path.suffix.lower() == ".json":
             raise ValueError(f"{tables.at(path, error.lineno)}: it is not JSON: {error.msg}") from error
     except RecursionError as error:
-        raise ValueError(f"{names.escape(path)}: it is nested too deeply to be a list of classes") from error
+        raise ValueError(f"{escape(path)}: it is nested too deeply to be a list of classes") from error
     if isinstance(data, dict):
         inner = [data[key] for key in ("id2label", "label2id") if isinstance(data.get(key), dict)]
         return _of_dict(path, inner[0] if inner else data)
@@ -241,7 +239,7 @@ def _of_data(path: epath.Path, text: str) -> list[Numbered] | None:
 def _object(path: epath.Path, pairs: list[tuple[str, object]]) -> dict:
     twice = next((key for key, count in collections.Counter(key for key, _ in pairs).items() if count > 1), None)
     if twice is not None:
-        raise ValueError(f"{names.escape(path)}: {names.quote(twice)} is there twice")
+        raise ValueError(f"{escape(path)}: {quote(twice)} is there twice")
     return dict(pairs)
 
 
@@ -259,10 +257,10 @@ def _of_dict(path: epath.Path, data: dict) -> list[Numbered]:
         pairs = [(number, name) for name, number in data.items()]
     else:
         raise ValueError(
-            f"{names.escape(path)}: a JSON object must be class -> number or number -> class, or have such an object "
+            f"{escape(path)}: a JSON object must be class -> number or number -> class, or have such an object "
             "as 'id2label'"
         )
-    return [(f"{names.escape(path)}, entry {i}", int(n), _name(path, name)) for i, (n, name) in enumerate(pairs, 1)]
+    return [(f"{escape(path)}, entry {i}", int(n), _name(path, name)) for i, (n, name) in enumerate(pairs, 1)]
 
 
 def _of_list(path: epath.Path, data: list) -> list[Numbered]:
@@ -270,7 +268,7 @@ def _of_list(path: epath.Path, data: list) -> list[Numbered]:
         pairs = [(entry["id"], entry.get("name")) for entry in data]
     else:
         pairs = list(enumerate(data))
-    return [(f"{names.escape(path)}, entry {i}", int(n), _name(path, name)) for i, (n, name) in enumerate(pairs, 1)]
+    return [(f"{escape(path)}, entry {i}", int(n), _name(path, name)) for i, (n, name) in enumerate(pairs, 1)]
 
 
 def _is_number(value: object) -> bool:
@@ -283,7 +281,7 @@ def _name(path: epath.Path, value: object) -> str:
     """A class's name in JSON: text, or the wnid and the name."""
     parts = value if isinstance(value, list | tuple) else [value]
     if not parts or not all(isinstance(part, str) for part in parts):
-        raise ValueError(f"{names.escape(path)}: {names.quote(repr(value)[:80])} is no name of a class")
+        raise ValueError(f"{escape(path)}: {quote(repr(value)[:80])} is no name of a class")
     return _clean(" ".join(parts))
 
 

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from data_pipelines import files, names
+from data_pipelines import files
+from data_pipelines.escaping import escape, quote
 from data_pipelines.sources import tables
 from data_pipelines.sources.class_names import normalize
 
@@ -58,7 +59,7 @@ def read_list(path: epath.Path, columns: Sequence[str]) -> list[Entry]:
     columns, rows = _without_header(path, rows, tuple(columns))
     entries = [_entry(path, number, cells, columns) for number, cells in rows]
     if not entries:
-        raise ValueError(f"{names.escape(path)} lists no files")
+        raise ValueError(f"{escape(path)} lists no files")
     _refuse_other_header(path, entries)
     return _with_slashes(entries)
 
@@ -88,8 +89,8 @@ def check_some_exist(path: epath.Path, first_line: int, placed: list[str], root:
     if any((root / placed[len(placed) * i // SAMPLED]).is_file() for i in range(SAMPLED)):
         return
     raise FileNotFoundError(
-        f"{tables.at(path, first_line)}: there is no file {names.escape(root / placed[0])}, nor are others of this "
-        f"list there. Paths in it count from the split's folder, from {names.escape(root)} or from the list's folder"
+        f"{tables.at(path, first_line)}: there is no file {escape(root / placed[0])}, nor are others of this "
+        f"list there. Paths in it count from the split's folder, from {escape(root)} or from the list's folder"
     )
 
 
@@ -160,7 +161,7 @@ def _refuse_other_header(path: epath.Path, entries: list[Entry]) -> None:
     first, *rest = entries
     if rest and not _SUFFIX.search(first.path) and all(_SUFFIX.search(entry.path) for entry in rest):
         raise ValueError(
-            f"{tables.at(path, first.line)}: {names.quote(first.path)} does not end like a file, as all other paths "
+            f"{tables.at(path, first.line)}: {quote(first.path)} does not end like a file, as all other paths "
             "do. If this line names the columns, remove it, and name them by --list_columns, such as "
             "--list_columns=path,label"
         )
@@ -193,7 +194,7 @@ def _other_machine_s(bases: list[epath.Path], listed: str) -> str:
 def _without_prefix(path: epath.Path, entry: Entry, prefix: str) -> str:
     if not entry.path.startswith(prefix):
         raise ValueError(
-            f"{tables.at(path, entry.line)}: {names.quote(entry.path)} does not begin with {names.quote(prefix)}, as "
+            f"{tables.at(path, entry.line)}: {quote(entry.path)} does not begin with {quote(prefix)}, as "
             "the first path does; let all paths of the list count from one folder"
         )
     return entry.path.removeprefix(prefix)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from etils import epath
 
-from data_pipelines import names
+from data_pipelines.escaping import escape, quote
 
 SHOWN = 4  # names in a message
 _IF_RIGHT = "If these are the classes all the same, list their names in a file by --class_names"
@@ -47,18 +47,18 @@ def check_classes(folder: epath.Path, paths: Sequence[str], flag: str) -> None:
     for name in _without_media(paths, classes):
         suffixes = sorted({os.path.splitext(path)[1].lower() for path in paths if path.startswith(f"{name}/")})
         raise ValueError(
-            f"{_found(folder, classes)}: {names.quote(name)} has no video or image, but {', '.join(suffixes[:SHOWN])}. "
-            f"Move it out of {names.escape(folder)}, which must hold classes alone"
+            f"{_found(folder, classes)}: {quote(name)} has no video or image, but {', '.join(suffixes[:SHOWN])}. "
+            f"Move it out of {escape(folder)}, which must hold classes alone"
         )
 
 
 def no_classes(folder: epath.Path, paths: Sequence[str]) -> str:
     """What to say of a folder without files of the form CLASS/FILE; `paths` are its files."""
-    message = f"{names.escape(folder)} has no files of the form CLASS/FILE"
+    message = f"{escape(folder)} has no files of the form CLASS/FILE"
     if not paths:
         return f"{message}: it is empty"
     return (
-        f"{message}: {len(paths)} files, such as {names.escape(sorted(paths)[0])}, stand in it directly. If it is one "
+        f"{message}: {len(paths)} files, such as {escape(sorted(paths)[0])}, stand in it directly. If it is one "
         "of the classes, name the folder above it; if there are no folders of classes, name the files by a list: "
         "--train_list, --validation_list"
     )
@@ -67,24 +67,24 @@ def no_classes(folder: epath.Path, paths: Sequence[str]) -> str:
 def no_folder(root: epath.Path, folder: str, split: str) -> str:
     """What to say where a split's folder is missing: what there is instead, and the flag for it."""
     if not root.is_dir():
-        return f"there is no folder {names.escape(root)}"
+        return f"there is no folder {escape(root)}"
     inside = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     wanted = (_TRAIN,) if split == _TRAIN else (_VALIDATION, "test")
     of_split = [name for name in inside if _split_at_end(name) in wanted]
     start = (
-        f"there is no folder {names.escape(root / folder)} for the {split} split; name it by --{split}_folder, list "
-        f"its files by --{split}_list, or divide {names.escape(root)}/CLASS/FILE by --validation_share or "
+        f"there is no folder {escape(root / folder)} for the {split} split; name it by --{split}_folder, list "
+        f"its files by --{split}_list, or divide {escape(root)}/CLASS/FILE by --validation_share or "
         "--validation_pattern"
     )
     if of_split:
-        flags = " or ".join(f"--{split}_folder={names.escape(name)}" for name in of_split[:SHOWN])
+        flags = " or ".join(f"--{split}_folder={escape(name)}" for name in of_split[:SHOWN])
         return f"{start}. There is {_some(of_split)}: {flags}"
     deeper = [name for name in inside if (root / name / folder).is_dir()]
     if deeper:
-        return f"{start}. There is {names.escape(deeper[0])}/{folder}: --source={names.escape(root / deeper[0])}"
+        return f"{start}. There is {escape(deeper[0])}/{folder}: --source={escape(root / deeper[0])}"
     if _split_at_end(root.name) == _TRAIN and split == _TRAIN:
-        return f"{start}. {names.escape(root)} looks like the split itself: --source={names.escape(root.parent)}"
-    return f"{start}. There is {_some(inside)}" if inside else f"{start}. There are no folders in {names.escape(root)}"
+        return f"{start}. {escape(root)} looks like the split itself: --source={escape(root.parent)}"
+    return f"{start}. There is {_some(inside)}" if inside else f"{start}. There are no folders in {escape(root)}"
 
 
 def _are_splits(classes: Sequence[str]) -> bool:
@@ -112,11 +112,11 @@ def _split_at_end(name: str) -> str:
 def _name_splits(folder: epath.Path, classes: Sequence[str]) -> str:
     splits = {_split_of(bare): name for bare, name in reversed([*zip(_without_prefix(classes), classes, strict=True)])}
     if _TRAIN not in splits:
-        return f"Name one of them by --source, or move their classes into one folder: {names.escape(folder)}/CLASS/FILE"
+        return f"Name one of them by --source, or move their classes into one folder: {escape(folder)}/CLASS/FILE"
     other = splits.get(_VALIDATION) or splits.get("test")
-    validation = f"--validation_folder={names.escape(other)}" if other else "--validation_folder=''"
+    validation = f"--validation_folder={escape(other)}" if other else "--validation_folder=''"
     return (
-        f"Give --source={names.escape(folder)} --train_folder={names.escape(splits[_TRAIN])} {validation}, without "
+        f"Give --source={escape(folder)} --train_folder={escape(splits[_TRAIN])} {validation}, without "
         "--validation_share and --validation_pattern"
     )
 
@@ -128,11 +128,11 @@ def _only_one(folder: epath.Path, name: str, paths: Iterable[str], flag: str) ->
     below = list(dict.fromkeys(parts[len(common)] for parts in inside if len(parts) > len(common)))
     found = f"{_found(folder, [name])}: one class alone"
     if len(below) < 2:
-        return f"{found}. If {names.escape(folder)} is a class itself, give the folder above it by {flag}"
+        return f"{found}. If {escape(folder)} is a class itself, give the folder above it by {flag}"
     right = folder.joinpath(*common)
     if _are_splits(below):
-        return f"{found}. In {names.escape(right)} are {_some(below)}, like splits. {_name_splits(right, below)}"
-    return f"{found}. The classes seem to be those in {names.escape(right)}: {_some(below)}. Give that folder by {flag}"
+        return f"{found}. In {escape(right)} are {_some(below)}, like splits. {_name_splits(right, below)}"
+    return f"{found}. The classes seem to be those in {escape(right)}: {_some(below)}. Give that folder by {flag}"
 
 
 def _without_media(paths: Iterable[str], classes: Iterable[str]) -> list[str]:
@@ -142,9 +142,9 @@ def _without_media(paths: Iterable[str], classes: Iterable[str]) -> list[str]:
 
 
 def _found(folder: epath.Path, classes: Sequence[str]) -> str:
-    return f"the folders of {names.escape(folder)} are {_some(classes)}"
+    return f"the folders of {escape(folder)} are {_some(classes)}"
 
 
 def _some(found: Sequence[str]) -> str:
-    shown = ", ".join(names.escape(name) for name in found[:SHOWN])
+    shown = ", ".join(escape(name) for name in found[:SHOWN])
     return f"{shown} and {len(found) - SHOWN} more" if len(found) > SHOWN else shown

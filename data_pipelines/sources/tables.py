@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from etils import epath
 
-from data_pipelines import names
+from data_pipelines.escaping import escape, quote
 
 DELIMITERS = ("\t", ",", ";")  # and, if none of them fits, spaces
 _BYTE_ORDER_MARKS = {
@@ -25,7 +25,7 @@ Row = tuple[int, list[str]]  # the number of its line, and its cells
 
 def at(path: object, line: int) -> str:
     """Where in a file: the begin of an error message."""
-    return f"{names.escape(path)}, line {line}"
+    return f"{escape(path)}, line {line}"
 
 
 def read_text(path: epath.Path) -> str:
@@ -36,7 +36,7 @@ def read_text(path: epath.Path) -> str:
         ValueError: it is not UTF-8; the message has the line.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {names.escape(path)}")
+        raise FileNotFoundError(f"there is no file {escape(path)}")
     data = path.read_bytes()
     mark = next((mark for mark in _BYTE_ORDER_MARKS if data.startswith(mark)), b"")
     encoding = _BYTE_ORDER_MARKS.get(mark, "UTF-8")
@@ -99,7 +99,7 @@ def read_json(path: epath.Path) -> object:
     except json.JSONDecodeError as error:
         raise ValueError(f"{at(path, error.lineno)}: it is not JSON: {error.msg}") from error
     except RecursionError as error:
-        raise ValueError(f"{names.escape(path)}: it is nested too deeply") from error
+        raise ValueError(f"{escape(path)}: it is nested too deeply") from error
 
 
 def read_records(path: epath.Path, columns: Iterable[str], wanted: str) -> list[tuple[int, dict[str, str]]]:
@@ -119,7 +119,7 @@ def read_records(path: epath.Path, columns: Iterable[str], wanted: str) -> list[
     lacking = sorted(set(columns) - set(header))
     if lacking:
         missing = ", ".join(lacking)
-        raise ValueError(f"{names.escape(path)} has no column {missing} in its first line; it must be {wanted}")
+        raise ValueError(f"{escape(path)} has no column {missing} in its first line; it must be {wanted}")
     for number, cells in rows[1:]:
         if len(cells) > len(header):
             raise ValueError(f"{at(path, number)}: {len(cells)} cells instead of {len(header)}, {','.join(header)}")
@@ -127,7 +127,7 @@ def read_records(path: epath.Path, columns: Iterable[str], wanted: str) -> list[
 
 
 def _how_to_convert(path: epath.Path, encoding: str) -> str:
-    file = names.escape(path)
+    file = escape(path)
     return f"Save it as UTF-8, for example by: iconv -f {encoding} -t UTF-8 '{file}' > NEW (if it is {encoding})"
 
 
@@ -167,7 +167,7 @@ def _split_or_fail(path: epath.Path, number: int, line: str, delimiter: str) -> 
     cells = _split(line, delimiter)
     if not cells:
         raise ValueError(
-            f"{at(path, number)}: the double quotes of {names.quote(line)} do not match. A cell in quotes must begin "
+            f"{at(path, number)}: the double quotes of {quote(line)} do not match. A cell in quotes must begin "
             'and end with ", and a " inside it is written twice'
         )
     return cells
