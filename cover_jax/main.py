@@ -1,18 +1,21 @@
-"""Trains or evaluates a config: `python -m cover_jax.main --config=configs/demo.py --workdir=/tmp/cover_demo`.
+"""Trains a config, goes on with its training, or evaluates it.
 
-SIGTERM to any of its hosts: all save the same step and exit with code 42. All exit codes:
-cover_jax/fault_tolerance/README.md.
+    python -m cover_jax.main --config=configs/demo.py --workdir=/tmp/cover_demo
+    python -m cover_jax.main --config=configs/demo.py --workdir=/tmp/cover_demo --mode=evaluate
+
+The same command again goes on from WORKDIR's newest checkpoint. SIGTERM to any host: all hosts save the same step and
+exit with code 42. All exit codes: cover_jax/fault_tolerance/README.md.
 """
 
 import argparse
+import sys
 import time
 import traceback
 from typing import NoReturn
 
 import jax
-from absl import app, flags
+from absl import flags
 from etils import epath
-from ml_collections import config_flags
 
 from cover_jax import errors
 from cover_jax.config import checks
@@ -21,16 +24,7 @@ from cover_jax.errors import ConfigError
 from cover_jax.evaluation import comparison
 from cover_jax.fault_tolerance import process, workdir_lease
 from cover_jax.parallel import compilation, hosts, sharding
-from data_pipelines import catalog
-
-_CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/, as FILE or FILE:ARGUMENT.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints, curves and logs, local or gs://.")
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "Train (or continue), or only evaluate the newest.")
-_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Several hosts that find each other by themselves (TPU, SLURM).")
-_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where hosts do not find each other.")
-_NUM_PROCESSES = flags.DEFINE_integer("num_processes", 1, "How many processes there are, with --coordinator.")
-_PROCESS_ID = flags.DEFINE_integer("process_id", 0, "Which of them this is, with --coordinator.")
-flags.mark_flags_as_required(["config", "workdir"])
+from data_pipelines import catalog, command_line
 
 _PEER_NEWS_S = 1.0  # until the end of another host is known here
 _JAX_GIVES_UP_S = 600  # after the last of our own timeouts
@@ -42,18 +36,40 @@ _USER_ERRORS = (
 )  # fmt: skip
 
 
-def main(argv: list[str]) -> None:
-    """The command: ends the process."""
-    process.exit_command(run(_parse(argv)))
-
-
-def _parse(argv: list[str]) -> argparse.Namespace:
-    if len(argv) > 1:
-        raise app.UsageError(f"arguments that are no flags: {' '.join(argv[1:])}")
-    return argparse.Namespace(
-        config=_CONFIG.value, workdir=_WORKDIR.value, mode=_MODE.value, distributed=_DISTRIBUTED.value,
-        coordinator=_COORDINATOR.value, num_processes=_NUM_PROCESSES.value, process_id=_PROCESS_ID.value,
+def _parser() -> command_line.Parser:
+    parser = command_line.Parser("cover_jax.main", __doc__)
+    cover_flags.add_config(parser)
+    parser.add_shared("workdir", required=True, help="folder for checkpoints, curves and logs, local or gs://")
+    parser.add_shared("data_dir", help="folder of the prepared datasets, in place of config.data_dir")
+    parser.add_argument(
+        "--mode", choices=("train", "evaluate"), default="train",
+        help="train: start, or go on from the newest checkpoint; evaluate: only evaluate it (train)",
     )  # fmt: skip
+    hosts_group = parser.add_argument_group("several hosts")
+    hosts_group.add_argument(
+        "--distributed", action=command_line.Switch, help="the hosts find each other by themselves (TPU, SLURM)"
+    )
+    hosts_group.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0, where they do not")
+    hosts_group.add_argument(
+        "--num_processes", type=int, default=1, metavar="N", help="processes, with --coordinator (1)"
+    )
+    hosts_group.add_argument(
+        "--process_id", type=int, default=0, metavar="I", help="which of them this is, from 0, with --coordinator (0)"
+    )
+    return parser
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    args = cover_flags.parse(_parser(), arguments)
+    if args.data_dir:
+        args.config.data_dir = args.data_dir
+    return args
+
+
+@command_line.command()
+def main(arguments: list[str]) -> None:
+    """The command: ends the process."""
+    process.exit_command(run(_parse(arguments)))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -140,4 +156,4 @@ def _train_or_evaluate(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=cover_flags.parse_flags)
+    main(sys.argv[1:])

@@ -1,40 +1,60 @@
 """Compares every leaf of every checkpoint of a run with its fingerprint.
 
-python -m cover_jax.checkpoint verify WORKDIR
+    python -m cover_jax.checkpoint verify --workdir=/tmp/cover_demo
+
+It prints a line for each checkpoint. Exit code 46: one of them is damaged.
 """
 
+import argparse
 import sys
 
-from etils import epath
-
 from cover_jax import errors
-from cover_jax.checkpoint import integrity, layout, restore
+from data_pipelines import command_line
+from data_pipelines.command_line import UsageError
 
 
-def verify(workdir: str) -> bool:
-    """Prints a line for each checkpoint of a run; whether all are sound."""
-    sound = True
+def _parser() -> command_line.Parser:
+    parser = command_line.Parser("cover_jax.checkpoint", __doc__)
+    parser.add_argument("task", choices=["verify"], help="what to do")
+    parser.add_argument("old_workdir", nargs="?", default="", help=argparse.SUPPRESS)
+    parser.add_shared("workdir", default="")
+    parser.add_shared("json")
+    return parser
+
+
+def verify(workdir: str) -> dict[str, list[str]]:
+    """Prints a line for each checkpoint of a run; returns the problems of each, by its folder."""
+    from cover_jax.checkpoint import layout, restore  # JAX and orbax: not before the arguments are known to be right
+
+    problems = {}
     for step in layout.saved_steps(workdir):
         folder = layout.checkpoints_folder(workdir) / str(step)
-        problems = restore.damage(folder)
-        sound &= not problems
-        print(f"{folder}: {'; '.join(problems) or _soundness(folder)}", flush=True)
-    return sound
+        problems[str(folder)] = restore.damage(folder)
+        print(f"{folder}: {'; '.join(problems[str(folder)]) or _soundness(folder)}", flush=True)
+    if not problems:
+        raise FileNotFoundError(f"{layout.checkpoints_folder(workdir)}: no checkpoints")
+    return problems
 
 
-def _soundness(folder: epath.Path) -> str:
+def _soundness(folder) -> str:
+    from cover_jax.checkpoint import integrity
+
     meta, _ = integrity.read_meta(folder)
     if not integrity.is_sealed(meta):
         return "readable; saved by an earlier version, without fingerprints"
     return f"sound, all {len(meta['fingerprints'])} leaves"
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) != 2 or argv[0] != "verify":
-        sys.exit("usage: python -m cover_jax.checkpoint verify WORKDIR")
-    if not layout.saved_steps(argv[1]):
-        sys.exit(f"error: {layout.checkpoints_folder(argv[1])}: no checkpoints")
-    if not verify(argv[1]):
+@command_line.command()
+def main(arguments: list[str]) -> None:
+    """The command."""
+    args = _parser().parse_args(arguments)
+    workdir = args.workdir or args.old_workdir
+    if not workdir:
+        raise UsageError("--workdir: must be given")
+    problems = verify(workdir)
+    command_line.write_json(args.json, problems)
+    if any(problems.values()):
         sys.exit(errors.DAMAGED)
 
 

@@ -7,7 +7,7 @@ import difflib
 import fnmatch
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -57,6 +57,8 @@ _REGEX = (_regex, "a regular expression")
 _RANGE = (_pair, "two numbers, 0 < first <= second")
 _STEPS = (lambda value: len(value) == 2 and 0 <= value[0] <= value[1], "two steps, 0 <= first <= second")
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
+_CLOSE = 0.6  # how alike a key must be to an unknown one to be named, 0..1
+_SHOWN_KEYS = 3
 _RGB = (lambda value: len(value) == 3, "three numbers, for red, green and blue")
 
 # Key pattern -> (test, what would be right). The first pattern that fits a key decides.
@@ -207,12 +209,43 @@ def _schema_errors(config: ConfigDict) -> Iterator[str]:
             yield f"config.datasets.{name}: a dataset's name has only letters, digits and _"
     have, want = dict(flatten(config)), dict(flatten(_schema(config)))
     for key in have.keys() - want.keys():
-        close = difflib.get_close_matches(key, want, n=1)
-        yield f"config.{key}: unknown key" + (f"; did you mean config.{close[0]}?" if close else "")
+        yield f"config.{key}: unknown key{did_you_mean(key, list(want), 'config.')}"
     for key in want.keys() - have.keys():
         yield f"config.{key}: missing; its default is {want[key]!r} (configs/common.py)"
     for key in have.keys() & want.keys():
         yield from _type_errors(f"config.{key}", have[key], want[key])
+
+
+def did_you_mean(key: str, known: Sequence[str], prefix: str) -> str:
+    """A question to add to the error about an unknown key, with the keys that may have been meant; or "".
+
+    Keys whose last name is the same come first: `learning_rate` for `optimizer.learning_rate`.
+    """
+    last = key.rpartition(".")[2]
+    known = [*known, *sorted({one.rpartition(".")[0] for one in known} - {""})]  # the groups, too
+    closeness = {one: _closeness(key, one) for one in known}
+    meant = [one for one in known if one.rpartition(".")[2] == last]
+    if not meant:
+        nearest = max(known, key=closeness.get, default="")
+        meant = [nearest] if nearest and max(closeness[nearest]) >= _CLOSE else []
+    meant = sorted(meant, key=closeness.get, reverse=True)[:_SHOWN_KEYS]
+    return f"; did you mean {' or '.join(prefix + one for one in meant)}?" if meant else ""
+
+
+def _closeness(key: str, known: str) -> tuple[float, float]:
+    """How alike two keys are, by the whole of them or by their last names, then by the whole: 0..1."""
+    whole, last = (
+        difflib.SequenceMatcher(None, *pair).ratio()
+        for pair in ((key, known), (key.rpartition(".")[2], known.rpartition(".")[2]))
+    )
+    return max(whole, last), whole
+
+
+def like(default, kind: type) -> str:
+    """What a value of a key must be, by the type of its default; a placeholder has none."""
+    if isinstance(default, ConfigDict):
+        return f"a group of keys: {', '.join(default)}"
+    return f"of type {kind.__name__}" + ("" if default is None else f", as in {default!r}")
 
 
 def _type_errors(key: str, value, default) -> Iterator[str]:
@@ -224,7 +257,7 @@ def _type_errors(key: str, value, default) -> Iterator[str]:
             numbers = "integers" if isinstance(default[0], int) else "finite numbers"
             yield f"{key}={value!r}: must be a tuple of {numbers}, as in {default!r}"
     elif type(value) is not type(default) and not numbers:
-        yield f"{key}={value!r}: must be of type {type(default).__name__}, as in {default!r}"
+        yield f"{key}={value!r}: must be {like(default, type(default))}"
     elif isinstance(default, float) and not abs(value) <= _FLOAT32_MAX:  # a NaN is not
         yield f"{key}={value!r}: must be a finite number, in float32 too"
 

@@ -1,37 +1,102 @@
-"""What the commands that take a --config have in common."""
+"""--config=FILE[:ARGUMENT] and --config.KEY=VALUE, for the commands that take a config."""
 
+import argparse
+import pathlib
 import re
+from collections.abc import Sequence
 
 from absl import flags
+from ml_collections import ConfigDict, config_flags
+from ml_collections.config_flags import config_path
 
-from cover_jax import errors
-from cover_jax.fault_tolerance import process
+from cover_jax.config import checks
+from data_pipelines import command_line
+from data_pipelines.command_line import UsageError
+
+_OVERRIDE = re.compile(r"--(?:no)?config\.([^=]+)(=.*)?", re.DOTALL)
 
 
-def parse_flags(argv: list[str]) -> list[str]:
-    """absl's parser, with one line for a flag, a config or a key that does not exist.
+def add_config(parser: command_line.Parser, folder: str = "configs") -> None:
+    """Adds --config to a command whose config files stand in `folder`."""
+    parser.add_argument(
+        "--config", required=True, metavar="FILE[:ARGUMENT]",
+        help=f"a file of {folder}/, with an argument for it; --config.KEY=VALUE changes one of its keys",
+    )  # fmt: skip
 
-    For `app.run(main, flags_parser=parse_flags)`, where there is a flag `config`.
+
+def parse(parser: command_line.Parser, arguments: Sequence[str]) -> argparse.Namespace:
+    """The flags of a command, with the config itself, changed as they say, in `config`. It is not validated.
+
+    Raises:
+        UsageError: a flag, a file or a key that does not exist, or a value of another type than its key's.
     """
+    arguments = flags.FLAGS.read_flags_from_files(arguments)
+    args, rest = parser.parse_known_args(arguments)
+    args.config = load(args.config)
+    rest = override(args.config, rest)
+    rest = flags.FLAGS(["", *rest], known_only=True)[1:]  # absl's own, such as --verbosity
+    if rest:
+        raise UsageError(parser.describe_unknown(rest[0]))
+    return args
+
+
+def load(file: str) -> ConfigDict:
+    """The config of "FILE" or "FILE:ARGUMENT", locked: it takes no other keys.
+
+    Raises:
+        UsageError: there is no such file, or it refuses its argument.
+    """
+    if not pathlib.Path(file.partition(":")[0]).is_file():
+        raise UsageError(f"--config={file}: no such file")
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=[])
     try:
-        rest = flags.FLAGS(argv)
-        _ = flags.FLAGS.config.keys  # only now does a file that cannot be loaded say so
+        values(["", f"--config={file}"])
     except flags.Error as error:
-        process.end_all_hosts(errors.CONFIG, _one_line(_by_the_config_file(str(error)) or error))
-    except (KeyError, AttributeError, OSError) as error:
-        reason = error.args[0] if isinstance(error, KeyError) else error
-        process.end_all_hosts(errors.CONFIG, f"--config: {_one_line(reason)}")
-    return rest
+        raise UsageError(f"--config={_reason(file, str(error))}") from error
+    return values.config
 
 
-def _by_the_config_file(error: str) -> str:
-    """What a config file itself says of its argument; "" if nothing."""
+def _reason(file: str, error: str) -> str:
+    """What a config file itself says of its argument, or of itself."""
     if refused := re.search(r"^ValueError: (.*)", error, re.MULTILINE | re.DOTALL):
-        return refused[1]
+        said = " ".join(refused[1].split())
+        return said if said.startswith(file.partition(":")[0]) else f"{file}: {said}"
     if "TypeError: get_config() takes 0 positional arguments" in error:
-        return f"{error.split()[1]} takes no argument after its name"
-    return ""
+        return f"{file}: takes no argument after its name"
+    return f"{file}: {error.rstrip().splitlines()[-1]}"
 
 
-def _one_line(reason) -> str:
-    return " ".join(str(reason).split())
+def override(config: ConfigDict, arguments: Sequence[str]) -> list[str]:
+    """Changes the config as the flags --config.KEY=VALUE say; returns the arguments that are no such flags.
+
+    Raises:
+        UsageError: the config has no such key, or the value is of another type.
+    """
+    for argument in arguments:
+        if given := _OVERRIDE.fullmatch(argument):
+            _check_key(config, given[1])
+    values = flags.FlagValues()
+    try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=list(arguments))
+        return values(["", *arguments], known_only=True)[1:]
+    except (flags.Error, TypeError, ValueError) as error:
+        raise UsageError(_wrong_value(config, error)) from error
+
+
+def _check_key(config: ConfigDict, key: str) -> None:
+    try:
+        config_path.get_type(key, config)
+    except (KeyError, AttributeError, IndexError, TypeError, ValueError) as error:
+        right = checks.did_you_mean(key, [known for known, _ in checks.flatten(config)], "--config.")
+        raise UsageError(f"--config.{key}: unknown key{right}") from error
+
+
+def _wrong_value(config: ConfigDict, error: Exception) -> str:
+    """What is right, of a key whose value could not be read; else the error itself."""
+    message = command_line.one_line(error)
+    if found := re.match(r"flag --config\.([^=]+)=(.*?): ", message):
+        key, value = found.groups()
+        default = config_path.get_value(key, config)
+        return f"--config.{key}={value}: must be {checks.like(default, config_path.get_type(key, config))}"
+    return f"--config: {message}"

@@ -1,9 +1,12 @@
 """Tables of plain text, and the row of accuracies per dataset."""
 
-from cover_jax.evaluation import metrics
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cover_jax.evaluation import metrics
 
 
-def accuracy_row(name: str, num_classes: int, predictions: metrics.Predictions) -> dict[str, str]:
+def accuracy_row(name: str, num_classes: int, predictions: "metrics.Predictions") -> dict[str, str]:
     """One dataset's row of the table of accuracies."""
     found = predictions.accuracies
     return {

@@ -1,4 +1,4 @@
-"""Writes a trained model with one of its heads for use elsewhere.
+"""Writes a trained model with one of its heads, for use elsewhere.
 
     python -m cover_jax.export --workdir=/tmp/cover_demo --head=motion --format=hugging_face --out=/tmp/motion
 
@@ -20,43 +20,39 @@ OUT/README.md is the model's card: its data, accuracy and limits, and a program 
 
 import sys
 
-from absl import app, flags, logging
-from etils import epath
-
-from cover_jax.checkpoint import restore
-from cover_jax.export import formats, model_card
 from cover_jax.models.pretrained.errors import PretrainedError
+from data_pipelines import command_line
+from data_pipelines.command_line import UsageError
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run, local or gs://.")
-_STEP = flags.DEFINE_string("step", "newest", "Which of its checkpoints: newest, best, or a number.")
-_HEAD = flags.DEFINE_string("head", None, "Which head's logits.")
-_FORMAT = flags.DEFINE_enum("format", None, ["hugging_face", "jax", "saved_model"], "See above.")
-_OUT = flags.DEFINE_string("out", None, "Folder to write, local or gs://.")
+FORMATS = ("hugging_face", "jax", "saved_model")
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"arguments that are no flags: {' '.join(argv[1:])}")
-    logging.set_verbosity(logging.WARNING)
-    try:
-        trained = restore.load_trained(_WORKDIR.value, _STEP.value)
-        if _HEAD.value not in trained.class_names:
-            sys.exit(f"error: --head={_HEAD.value}: must be one of {', '.join(trained.class_names)}")
-        writers = {
-            "hugging_face": formats.to_hugging_face,
-            "jax": formats.to_jax,
-            "saved_model": formats.to_saved_model,
-        }
-        writers[_FORMAT.value](trained, _HEAD.value, _OUT.value)
-        model_card.write(trained, _HEAD.value, _FORMAT.value, _OUT.value)
-    except restore.CheckpointDamagedError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except (OSError, PretrainedError) as error:
-        sys.exit(f"error: {error}")
-    print(f"{_OUT.value}: {', '.join(sorted(path.name for path in epath.Path(_OUT.value).iterdir()))}")
+def _parser() -> command_line.Parser:
+    parser = command_line.Parser("cover_jax.export", __doc__)
+    parser.add_shared("workdir", required=True)
+    parser.add_shared("step")
+    parser.add_shared("head", required=True, help="the head whose logits the model gives")
+    parser.add_shared("format", required=True, choices=FORMATS, help="what to write, see above")
+    parser.add_shared("out", required=True, metavar="DIR", help="folder to write, local or gs://")
+    return parser
+
+
+@command_line.command(PretrainedError)
+def main(arguments: list[str]) -> None:
+    """The command."""
+    args = _parser().parse_args(arguments)
+    from etils import epath
+
+    from cover_jax.checkpoint import restore  # JAX and orbax: not before the arguments are known to be right
+    from cover_jax.export import formats, model_card
+
+    trained = restore.load_trained(args.workdir, args.step)
+    if args.head not in trained.class_names:
+        raise UsageError(f"--head={args.head}: must be one of {', '.join(trained.class_names)}")
+    getattr(formats, f"to_{args.format}")(trained, args.head, args.out)
+    model_card.write(trained, args.head, args.format, args.out)
+    print(f"{args.out}: {', '.join(sorted(path.name for path in epath.Path(args.out).iterdir()))}")
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["workdir", "head", "format", "out"])
-    app.run(main)
+    main(sys.argv[1:])

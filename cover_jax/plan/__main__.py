@@ -1,4 +1,4 @@
-"""A run's cost before it is paid: memory, time and MFU of a config on TPU pods, from the TPU compiler, with no TPU.
+"""Predicts memory, time and MFU of a config on TPU pods, from the TPU compiler, with no TPU.
 
     python -m cover_jax.plan --config=configs/cover_l.py --topology=v5e:16x16
     python -m cover_jax.plan --config=configs/cover_l.py --topology=v5e:16x16 --topology=v5p:4x4x4 --clips_per_chip=1,2
@@ -6,33 +6,48 @@
 cover_jax/plan/README.md says what the figures mean and how far to trust them.
 """
 
+import argparse
 import copy
 import dataclasses
-import json
 import pathlib
 import re
 import sys
 import tempfile
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from absl import app, flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from cover_jax.config import checks
 from cover_jax.config import flags as cover_flags
 from cover_jax.errors import ConfigError
-from cover_jax.plan import compiler, topologies
-from cover_jax.plan.table import Plan, report
+from data_pipelines import command_line
 
-_CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/, as FILE or FILE:ARGUMENT.")
-_TOPOLOGY = flags.DEFINE_multi_string("topology", None, "TPU slice, such as v5e:16x16; may be given several times.")
-_CLIPS = flags.DEFINE_list("clips_per_chip", [], "Clips a chip of the dataset with the longest clips, such as 1,2,4; "
-                           "other batches keep their ratio. Without it: the config's batch sizes.")  # fmt: skip
-_MESH = flags.DEFINE_list("mesh", [], "DATAxFSDPxTENSOR, such as -1x8x1,-1x1x1. Without it: the config's mesh.")
-_DATASETS = flags.DEFINE_list("datasets", [], "Only the steps on these of the config's datasets. Without it: all.")
-_EVALUATION = flags.DEFINE_bool("evaluation", False, "Compile the evaluation steps too.")
-_JSON = flags.DEFINE_string("json", None, "Also write everything to this file.")
-flags.mark_flags_as_required(["config", "topology"])
+if TYPE_CHECKING:
+    from cover_jax.plan.table import Plan
+
+
+def _parser() -> command_line.Parser:
+    parser = command_line.Parser("cover_jax.plan", __doc__)
+    several = {"type": command_line.split_list, "default": []}
+    cover_flags.add_config(parser)
+    parser.add_argument(
+        "--topology", action="append", required=True, help="TPU slice, such as v5e:16x16; may be given several times"
+    )
+    parser.add_argument(
+        "--clips_per_chip", metavar="N,...", **several,
+        help="clips per chip of the dataset with the longest clips, such as 1,2,4; other batches keep their ratio "
+        "(the config's batch sizes)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--mesh", metavar="DATAxFSDPxTENSOR,...", **several, help="such as -1x8x1,-1x1x1 (the config's mesh)"
+    )
+    parser.add_argument(
+        "--datasets", metavar="NAME,...", **several, help="only the steps on these of the config's datasets (all)"
+    )
+    parser.add_argument("--evaluation", action=command_line.Switch, help="compile the evaluation steps, too")
+    parser.add_shared("json")
+    return parser
 
 
 def _with_datasets(config: ConfigDict, names: list[str]) -> ConfigDict:
@@ -51,16 +66,18 @@ def _with_datasets(config: ConfigDict, names: list[str]) -> ConfigDict:
     return config
 
 
-def _configs(config: ConfigDict, topology: str) -> list[ConfigDict]:
+def _configs(args: argparse.Namespace, config: ConfigDict, topology: str) -> list[ConfigDict]:
     """The config in each batch size and mesh that the flags ask for.
 
     Raises:
         ConfigError: a flag that is no such thing.
     """
-    sized = [compiler.scale_batches(config, topology, _clips(text)) for text in _CLIPS.value] or [config]
+    from cover_jax.plan import compiler
+
+    sized = [compiler.scale_batches(config, topology, _clips(text)) for text in args.clips_per_chip] or [config]
     found = []
     for one in sized:
-        for mesh in _MESH.value or [None]:
+        for mesh in args.mesh or [None]:
             one = copy.deepcopy(one)
             if mesh is not None:
                 one.mesh.data, one.mesh.fsdp, one.mesh.tensor = _axes(mesh)
@@ -81,31 +98,33 @@ def _axes(text: str) -> tuple[int, int, int]:
     return data, fsdp, tensor
 
 
-def _make_plans(config: ConfigDict, folder: pathlib.Path) -> Iterator[Plan]:
+def _make_plans(args: argparse.Namespace, folder: pathlib.Path) -> Iterator["Plan"]:
     """A plan for each row that the flags ask for."""
-    wanted = [(topology, one) for topology in _TOPOLOGY.value for one in _configs(config, topology)]
+    from cover_jax.plan import compiler
+
+    config = _with_datasets(args.config, args.datasets)
+    wanted = [(topology, one) for topology in args.topology for one in _configs(args, config, topology)]
     for number, (topology, one) in enumerate(wanted, 1):
         print(f"compiling for {topology}, row {number} of {len(wanted)} ...", file=sys.stderr, flush=True)
-        yield compiler.make_plan(one, topology, folder, _EVALUATION.value)
+        yield compiler.make_plan(one, topology, folder, args.evaluation)
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"arguments that are no flags: {' '.join(argv[1:])}")
+@command_line.command()
+def main(arguments: list[str]) -> None:
+    """The command."""
+    args = cover_flags.parse(_parser(), arguments)
+    from cover_jax.plan import table, topologies  # JAX: not before the arguments are known to be right
+
     plans = []
     with tempfile.TemporaryDirectory() as folder:
         topologies.use_compiler_only(folder)
-        try:
-            checks.validate(_CONFIG.value)
-            for plan in _make_plans(_with_datasets(_CONFIG.value, _DATASETS.value), pathlib.Path(folder)):
-                plans.append(plan)
-                if _JSON.value:  # after each, since the next one takes minutes and may fail
-                    found = [dataclasses.asdict(plan) for plan in plans]
-                    pathlib.Path(_JSON.value).write_text(json.dumps(found, indent=2))
-        except (ConfigError, topologies.TopologyError) as error:
-            sys.exit(f"error: {error}")
-    print(report(_CONFIG.value, plans))
+        checks.validate(args.config)
+        for plan in _make_plans(args, pathlib.Path(folder)):
+            plans.append(plan)
+            # After each, since the next one takes minutes and may fail.
+            command_line.write_json(args.json, [dataclasses.asdict(plan) for plan in plans])
+    print(table.report(args.config, plans))
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=cover_flags.parse_flags)
+    main(sys.argv[1:])

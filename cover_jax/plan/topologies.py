@@ -7,12 +7,13 @@ import re
 import jax
 from jax.experimental import topologies
 
+from cover_jax.errors import ConfigError
 from cover_jax.parallel import chips
 
 _TOPOLOGY = r"(\w+):([1-9]\d*(?:x[1-9]\d*){1,2})(?:\*([1-9]\d*))?"  # generation, shape, slices
 
 
-class TopologyError(ValueError):
+class TopologyError(ConfigError):
     """The topology's name means nothing, or no compiler for TPUs is installed. The message says what would be right."""
 
 
@@ -68,6 +69,6 @@ def devices(topology: str) -> list[jax.Device]:
         return topologies.get_topology_desc(f"{generation}:{shape}", "tpu", **options).devices
     except Exception as error:  # no class of its own: RuntimeError, ValueError or JaxRuntimeError, by the cause
         raise TopologyError(
-            f"--topology={topology}: {error}\nThe plan needs the TPU compiler (pip install 'cover-jax[plan]') and a "
-            "shape that is sold, such as v4:4x4x4, v5e:16x16, v5p:4x4x4, v6e:16x16"
+            f"--topology={topology}: {' '.join(str(error).split())}; the plan needs the TPU compiler (pip install "
+            "'cover-jax[plan]') and a shape that is sold, such as v4:4x4x4, v5e:16x16, v5p:4x4x4, v6e:16x16"
         ) from error

@@ -7,6 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image, UnidentifiedImageError
 
+from cover_jax.predict.flags import STORAGE
 from data_pipelines import catalog
 from data_pipelines.media import media_file, opening, source_file
 from data_pipelines.prepare import base
@@ -16,7 +17,6 @@ from data_pipelines.stream import decode, sampling
 # h, w its own height and width
 
 MOVING_IMAGES = ("GIF", "PNG", "WEBP")  # of Pillow's names: formats whose pictures in one file are a clip
-STORAGE = ("short_side_px", "fps")  # of the options of preparing: those that decide what a stored frame is
 DEFAULT_STORAGE = {name: base.VideoFiles.OPTIONS[name][0] for name in STORAGE}
 
 

@@ -1,42 +1,39 @@
-"""Writes a run as one HTML page that needs nothing else: curves, accuracies, confusions, examples, data and config.
+"""Writes a run as one HTML page that needs nothing else.
 
     python -m cover_jax.report --workdir=/tmp/cover_demo
 
-It is made from the workdir's newest checkpoint, its newest evaluation (WORKDIR/predictions) and its TensorBoard files;
-examples are shown if the prepared data is still there.
+The page has curves, accuracies, confusions, examples, data and config. It is made from the workdir's newest checkpoint,
+its newest evaluation (WORKDIR/predictions) and its TensorBoard files; examples are shown if the prepared data is still
+there.
 """
 
-import argparse
 import sys
 
-from absl import logging
 from etils import epath
 
-from cover_jax.checkpoint import restore
-from cover_jax.report import page as report_page
-from data_pipelines import files
+from data_pipelines import command_line, files
+
+PAGE = "report.html"
 
 
+def _parser() -> command_line.Parser:
+    parser = command_line.Parser("cover_jax.report", __doc__)
+    parser.add_shared("workdir", required=True)
+    parser.add_shared("data_dir", help="folder of the prepared datasets, if it is another now")
+    parser.add_shared("out", default="", metavar="FILE", help=f"page to write, local or gs:// (WORKDIR/{PAGE})")
+    return parser
+
+
+@command_line.command(ValueError)
 def main(arguments: list[str]) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m cover_jax.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--workdir", required=True, help="folder of a run, local or gs://")
-    parser.add_argument("--out", default="", help=f"file to write (WORKDIR/{report_page.PAGE})")
-    parser.add_argument("--data_dir", default="", help="where prepared datasets stand, if that has changed")
-    args = parser.parse_args(arguments)
-    logging.set_verbosity(logging.WARNING)
-    out = epath.Path(args.out) if args.out else epath.Path(args.workdir) / report_page.PAGE
-    try:
-        made = report_page.render_run(args.workdir, args.data_dir)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        files.write_whole(out, made.encode())
-    except restore.CheckpointDamagedError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    args = _parser().parse_args(arguments)
+    from cover_jax.report import page  # JAX and orbax: not before the arguments are known to be right
+
+    out = epath.Path(args.out) if args.out else epath.Path(args.workdir) / PAGE
+    made = page.render_run(args.workdir, args.data_dir)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    files.write_whole(out, made.encode())
     print(out)
 
 

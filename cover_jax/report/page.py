@@ -11,7 +11,6 @@ from cover_jax.report import about, chart, classes, curves, examples
 from data_pipelines import html
 from data_pipelines.html import escape
 
-PAGE = "report.html"
 STYLE = """
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(15rem, 100%), 1fr)); gap: 1rem; }
 .card { background: var(--card); border-radius: 8px; padding: .6rem .8rem; }

@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 import jax
 from absl import logging
 
+from cover_jax import errors
 from cover_jax.fault_tolerance import workdir_lease
 from cover_jax.parallel import compilation
 from cover_jax.study import results
@@ -23,6 +24,8 @@ LOG = "log.txt"
 
 class RunFailedError(RuntimeError):
     """A run of the study failed. The message says which, why, and where its log is."""
+
+    exit_code = errors.FAILED
 
 
 def results_of(runs: list[Run], workdir: pathlib.Path, workers: int) -> list[dict]:

@@ -1,43 +1,49 @@
-"""Says what there is of datasets against what should be: `python -m data_pipelines.doctor DATASET ...`.
+"""Compares datasets with what they should be, before and after they are prepared.
 
-    python -m data_pipelines.doctor video_folder/ucf101 kinetics/400     # prepared ones, and leaks between them
-    python -m data_pipelines.doctor --raw video_folder --name=ucf101 --source=/data/ucf101 ...    # files, before
+    python -m data_pipelines.doctor video_folder/ucf101 kinetics/400 --data_dir=/data/prepared
+    python -m data_pipelines.doctor --raw video_folder --name=ucf101 --source=/data/ucf101
 
-After --raw come the flags of `data_pipelines.prepare`. Beside what is printed it writes a manifest (JSON) and a page
-(HTML): in a prepared dataset's folder, or where --output says.
+Of prepared datasets it also finds the leaks between them. After --raw come the builder and the flags of
+`python -m data_pipelines.prepare`: the files are examined that a dataset would be prepared from. Beside what is printed
+it writes a manifest (JSON) and a page (HTML): in a prepared dataset's folder, or where --out says.
 """
 
-import argparse
 import sys
 
-from data_pipelines import escaping
-from data_pipelines.doctor import examine
+from data_pipelines import command_line
+from data_pipelines.command_line import UsageError
 
 
+def _parser() -> command_line.Parser:
+    parser = command_line.Parser("data_pipelines.doctor", __doc__)
+    parser.add_argument(
+        "datasets", nargs="*", metavar="DATASET", help="prepared datasets, NAME or NAME/CONFIG; after --raw a builder"
+    )
+    parser.add_argument("--raw", action="store_true", help="look at the files that a dataset would be prepared from")
+    parser.add_shared("data_dir")
+    parser.add_shared("out", default="", metavar="DIR", help="folder for manifest.json and doctor.html")
+    parser.add_old("--output", "--out")
+    parser.add_argument(
+        "--frames_feature", default="", metavar="NAME", help="feature with the pictures (frames, image or video)"
+    )
+    return parser
+
+
+@command_line.command(ValueError)
 def main(arguments: list[str]) -> None:
     """The command."""
-    args, rest = _parser().parse_known_args(arguments)
-    try:
-        if args.raw:
-            examine.examine_sources([*args.datasets, *rest], args.output)
-        elif rest or not args.datasets:
-            _parser().error(f"unknown arguments: {' '.join(rest)}" if rest else "which datasets?")
-        else:
-            examine.examine_prepared(args.datasets, args.data_dir, args.output, args.frames_feature)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {escaping.escape_text(error)}")
+    parser = _parser()
+    args, rest = parser.parse_known_args(arguments)
+    if rest and not args.raw:
+        raise UsageError(parser.describe_unknown(rest[0]))
+    if not args.raw and not args.datasets:
+        raise UsageError(f"which datasets? (see {parser.prog} --help)")
+    from data_pipelines.doctor import examine  # TensorFlow: not before the arguments are known to be right
 
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m data_pipelines.doctor", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("datasets", nargs="*", help="prepared datasets, NAME or NAME/CONFIG; after --raw a builder")
-    parser.add_argument("--raw", action="store_true", help="look at the files that a dataset would be prepared from")
-    parser.add_argument("--data_dir", default="", help="where prepared datasets stand (TFDS's default)")
-    parser.add_argument("--output", default="", help="folder for manifest.json and doctor.html")
-    parser.add_argument("--frames_feature", default="", help="feature with the pictures (frames, image or video)")
-    return parser
+    if args.raw:
+        examine.examine_sources([*args.datasets, *rest], args.out)
+    else:
+        examine.examine_prepared(args.datasets, args.data_dir, args.out, args.frames_feature)
 
 
 if __name__ == "__main__":

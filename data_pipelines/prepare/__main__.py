@@ -1,7 +1,11 @@
-"""Prepares a dataset: `python -m data_pipelines.prepare BUILDER ...`; README.md has examples.
+"""Prepares a dataset: files as they were published or collected -> records that training reads.
 
-BUILDER is one of this project's, or any other that TFDS has (its own command, `tfds build`, needs Apache Beam). Running
-it again on a dataset that is prepared does nothing; on one whose preparation was broken off, it goes on.
+    python -m data_pipelines.prepare video_folder --name=mine --source=/data/mine --validation_share=0.2
+    python -m data_pipelines.prepare kinetics/400 --manual_dir=/data/k400 --data_dir=/data/prepared
+
+BUILDER is one of this project's, or any other that TFDS has (its own command, `tfds build`, needs Apache Beam);
+`python -m data_pipelines.prepare BUILDER --help` has its flags. Running the command again on a dataset that is prepared
+does nothing; on one whose preparation was broken off, it goes on.
 """
 
 import collections
@@ -11,26 +15,24 @@ import sys
 import tensorflow_datasets as tfds
 from etils import epath
 
-from data_pipelines import catalog, escaping
+from data_pipelines import catalog, command_line, escaping
 from data_pipelines.prepare import base, build
 from data_pipelines.prepare import flags as prepare_flags
 
 SHOWN_REFUSED = 5
 
 
+@command_line.command(ValueError, RuntimeError, AssertionError)  # the last where TFDS misses files
 def main(arguments: list[str]) -> None:
     """The command: prepares what the arguments ask for and says what there is now."""
-    args = prepare_flags.make_parser(arguments[:1]).parse_args(arguments)
+    args = prepare_flags.make_parser(arguments[:1], __doc__).parse_args(arguments)
     names = []
-    try:
-        for builder in build.builders(args):
-            if catalog.is_self_contained(builder.name):
-                build.prepare_if_self_contained(build.builder_name(builder), args.data_dir)
-            else:
-                build.prepare(builder, vars(args).get("manual_dir", ""), vars(args).get("beam_pipeline_options", ""))
-            names.append(build.builder_name(builder))
-    except (ValueError, OSError, RuntimeError, AssertionError) as error:  # the last where TFDS misses files
-        sys.exit(f"error: {escaping.escape_text(error)}")
+    for builder in build.builders(args):
+        if catalog.is_self_contained(builder.name):
+            build.prepare_if_self_contained(build.builder_name(builder), args.data_dir)
+        else:
+            build.prepare(builder, vars(args).get("manual_dir", ""), vars(args).get("beam_pipeline_options", ""))
+        names.append(build.builder_name(builder))
     for name in names:
         _measure(name, args.data_dir)
         _print_summary(name, catalog.dataset_dir(name, args.data_dir))

@@ -7,24 +7,42 @@ import re
 
 import tensorflow_datasets as tfds
 
-from data_pipelines import catalog
+from data_pipelines import catalog, command_line
 from data_pipelines.prepare import base, folder, listing, publisher
 
 
-def make_parser(asked: list[str]) -> argparse.ArgumentParser:
-    """The flags of this project's builders, and of TFDS's if it is `asked` for."""
-    parser = argparse.ArgumentParser(prog="python -m data_pipelines.prepare", description=__doc__.splitlines()[0])
-    builders = parser.add_subparsers(dest="builder", required=True, metavar="BUILDER")
+def make_parser(asked: list[str], doc: str = "") -> command_line.Parser:
+    """The flags of this project's builders, and of TFDS's if it is `asked` for. `doc` is the command's docstring."""
+    parser = command_line.Parser("data_pipelines.prepare", doc)
+    builders = parser.add_subparsers(dest="builder", required=True, metavar="BUILDER", parser_class=_builder_parser)
     for name in catalog.builder_names():
         cls = catalog.builder_class(name)
-        summary = inspect.getdoc(inspect.getmodule(cls)).splitlines()[0]
-        for full_name in (name, *(f"{name}/{config}" for config in cls.builder_configs)):
-            _add_flags(builders.add_parser(full_name, help=summary, description=summary), cls)
+        text = inspect.getdoc(inspect.getmodule(cls))
+        configs = [f"{name}/{config}" for config in cls.builder_configs]
+        _add_flags(builders.add_parser(name, help=_summary(text, configs), description=_doc(text, name, cls)), cls)
+        for full_name in configs:
+            _add_flags(builders.add_parser(full_name, description=_doc(text, full_name, cls)), cls)
     for full_name in asked:
-        name = full_name.partition("/")[0]
-        if catalog.builder_class(name) is None and tfds_class(name):
-            _add_flags(builders.add_parser(full_name), tfds_class(name))
+        cls = None if catalog.builder_class(full_name.partition("/")[0]) else tfds_class(full_name.partition("/")[0])
+        if cls:
+            _add_flags(builders.add_parser(full_name, description=_doc(full_name, full_name, cls)), cls)
     return parser
+
+
+def _builder_parser(prog: str, description: str) -> command_line.Parser:
+    return command_line.Parser(prog.removeprefix("python -m "), description)
+
+
+def _summary(text: str, configs: list[str]) -> str:
+    return text.splitlines()[0] + (f" Or one of them: {', '.join(configs)}." if configs else "")
+
+
+def _doc(text: str, full_name: str, cls: type[tfds.core.DatasetBuilder]) -> str:
+    """What a builder's --help says: `text`, and an example."""
+    needed = " --name=mine --source=/data/mine" if issubclass(cls, folder.FolderBuilder) else ""
+    if cls.MANUAL_DOWNLOAD_INSTRUCTIONS:
+        needed = f" --manual_dir=/data/{full_name.replace('/', '_')}"
+    return f"{text}\n\n    python -m data_pipelines.prepare {full_name}{needed} --data_dir=/data/prepared"
 
 
 def tfds_class(name: str) -> type[tfds.core.DatasetBuilder] | None:
@@ -35,12 +53,13 @@ def tfds_class(name: str) -> type[tfds.core.DatasetBuilder] | None:
         return None
 
 
-def _add_flags(command: argparse.ArgumentParser, cls: type[tfds.core.DatasetBuilder]) -> None:
-    command.add_argument("--data_dir", default="", help="where prepared datasets stand (TFDS's default)")
+def _add_flags(command: command_line.Parser, cls: type[tfds.core.DatasetBuilder]) -> None:
+    command.add_shared("data_dir")
     if cls.MANUAL_DOWNLOAD_INSTRUCTIONS:
         command.add_argument(
-            "--manual_dir", default="", help="the folder with the publisher's files (DATA_DIR/downloads/manual)"
-        )
+            "--manual_dir", default="", metavar="DIR",
+            help="the folder with the publisher's files (DATA_DIR/downloads/manual)",
+        )  # fmt: skip
     if issubclass(cls, publisher.PublisherBuilder):
         command.add_argument(
             "--splits", type=_words, default=("train", "validation"), help="which to prepare (train,validation)"
@@ -51,7 +70,7 @@ def _add_flags(command: argparse.ArgumentParser, cls: type[tfds.core.DatasetBuil
         _add_media_flags(command, cls)
 
 
-def _add_media_flags(command: argparse.ArgumentParser, cls: type[base.MediaBuilder]) -> None:
+def _add_media_flags(command: command_line.Parser, cls: type[base.MediaBuilder]) -> None:
     command.add_argument("--workers", type=int, default=0, help="processes that decode (0: one a core)")
     command.add_argument(
         "--beam_pipeline_options",
@@ -62,7 +81,7 @@ def _add_media_flags(command: argparse.ArgumentParser, cls: type[base.MediaBuild
         command.add_argument(f"--{option}", type=type(default), default=default, help=f"{help_text} ({default})")
 
 
-def _add_folder_flags(command: argparse.ArgumentParser) -> None:
+def _add_folder_flags(command: command_line.Parser) -> None:
     command.add_argument("--name", type=_dataset_name, required=True, help="what to call the dataset")
     command.add_argument("--source", required=True, help="the folder with the files")
     for field in dataclasses.fields(listing.Layout):

@@ -10,8 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 from huggingface_hub import ModelCard
 
 from configs import common, datasets
@@ -28,7 +26,7 @@ LEAK = {
     "validation": "motion", "training": "images", "validation_examples": 2, "training_examples": 3, "by_origin": 0,
     "by_file": 3, "by_content": 0, "other_moments": 0, "unchecked": "",
 }  # fmt: skip
-FORMATS = flags.FLAGS["format"].parser.enum_values  # of the command
+FORMATS = export.FORMATS
 NEEDS = {"hugging_face": "transformers", "jax": "jax", "saved_model": "tensorflow"}
 
 
@@ -69,9 +67,7 @@ def exported(workdir, tmp_path_factory):
 
 
 def run_export(workdir, head, model_format, out):
-    flags.FLAGS.mark_as_parsed()
-    with flagsaver.flagsaver(workdir=str(workdir), head=head, format=model_format, out=str(out)):
-        export.main(["export"])
+    export.main([f"--workdir={workdir}", f"--head={head}", f"--format={model_format}", f"--out={out}"])
 
 
 def test_where_nothing_can_be_written_is_named(workdir, tmp_path):

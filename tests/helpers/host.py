@@ -18,11 +18,9 @@ import time
 
 import jax
 import numpy as np
-from absl import app
 from orbax.checkpoint import multihost
 
 from cover_jax import main
-from cover_jax.config import flags as cover_flags
 from cover_jax.parallel import compilation, sharding
 from data_pipelines.stream import mixture
 from tests.helpers import jax_private
@@ -100,4 +98,4 @@ if __name__ == "__main__":
     jax_private.share_compiled_programs_between_hosts()
     compilation.jit = jit_and_wait
     Host(**json.loads(sys.argv.pop(1)))
-    app.run(main.main, flags_parser=cover_flags.parse_flags)
+    main.main(sys.argv[1:])

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from configs import cover_l, demo
+from cover_jax import errors
 from cover_jax.models import flops, variants
 from cover_jax.parallel import chips
 from cover_jax.plan import compiler, hlo_cost, table, topologies
@@ -291,5 +292,5 @@ def test_a_plan_that_cannot_be_says_why(tmp_path, arguments, message):
     if message.startswith("datasets") and importlib.util.find_spec("libtpu") is None:
         pytest.skip("libtpu is not installed: pip install '.[plan]'")
     done = run_plan(tmp_path, *arguments)
-    assert done.returncode == 1
+    assert done.returncode == errors.CONFIG
     assert message in done.stderr and "Traceback" not in done.stderr

@@ -126,7 +126,7 @@ def workdir(data_dir, tmp_path_factory):
 @pytest.fixture(scope="module")
 def page(workdir) -> str:
     report.main([f"--workdir={workdir}"])
-    return (workdir / report_page.PAGE).read_text()
+    return (workdir / report.PAGE).read_text()
 
 
 @pytest.fixture(scope="module")

@@ -108,7 +108,7 @@ def test_files_that_cannot_be_used_at_all_are_an_error(tmp_path):
 def test_a_name_that_paths_and_configs_cannot_hold_is_refused(name, tmp_path, capsys):
     with pytest.raises(SystemExit):
         _run("video_folder", f"--name={name}", f"--source={tmp_path}", f"--data_dir={tmp_path / 'data'}")
-    assert f"argument --name: {name!r}: only letters, digits, _ and -" in capsys.readouterr().err
+    assert f"error: --name: {name!r}: only letters, digits, _ and -" in capsys.readouterr().err
     assert not (tmp_path / "data").exists()
 
 

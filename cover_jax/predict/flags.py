@@ -1,0 +1,49 @@
+"""The flags of `python -m cover_jax.predict`."""
+
+import argparse
+from collections.abc import Sequence
+
+from cover_jax.predict import formats
+from data_pipelines import command_line
+from data_pipelines.command_line import UsageError
+from data_pipelines.prepare import base
+
+STORAGE = ("short_side_px", "fps")  # of the options of preparing: those that decide what a stored frame is
+
+
+def make_parser(doc: str) -> command_line.Parser:
+    """All flags. `doc` is the command's docstring."""
+    parser = command_line.Parser("cover_jax.predict", doc)
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="a video, an image or a folder, local or gs://")
+    parser.add_shared("workdir", required=True)
+    parser.add_old("--checkpoint", "--workdir")
+    parser.add_shared("step")
+    parser.add_shared(
+        "head", type=command_line.split_list, default=[], metavar="HEAD,...", help="only these of its heads (all)"
+    )
+    parser.add_shared("format", choices=tuple(formats.FORMATS), default="table", help="what is printed (table)")
+    parser.add_shared("json")
+    parser.add_argument("--top", type=int, default=5, metavar="N", help="how many classes are shown (5)")
+    parser.add_argument("--batch_size", type=int, default=8, metavar="N", help="files at once (8)")
+    parser.add_argument("--explain", default="", metavar="VIDEO", help="of one file: where and when the model looks")
+    storage = parser.add_argument_group("as the datasets were prepared", "needed where that was not by default")
+    for name in STORAGE:
+        default, help_text = base.VideoFiles.OPTIONS[name]
+        storage.add_argument(
+            f"--{name}", type=type(default), default=argparse.SUPPRESS, metavar="N", help=f"{help_text} ({default})"
+        )
+    return parser
+
+
+def parse(doc: str, arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[str, int | float]]:
+    """The flags, and those of them that say how datasets were prepared.
+
+    Raises:
+        UsageError: a flag that cannot be used.
+    """
+    args = make_parser(doc).parse_args(arguments)
+    storage = {name: getattr(args, name) for name in STORAGE if name in args}
+    for name in ("top", "batch_size", *storage):
+        if getattr(args, name) <= 0:
+            raise UsageError(f"--{name}={getattr(args, name)}: must be positive")
+    return args, storage
