@@ -1,4 +1,4 @@
-"""Trains a study and prints its table: does co-training help, on these datasets, from this start?
+"""Trains a study and prints its table: does co-training help on these datasets?
 
     python -m cover_jax.study --config=configs/studies/digits.py --workdir=/tmp/digits
 

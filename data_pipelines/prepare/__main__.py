@@ -1,4 +1,4 @@
-"""Prepares a dataset: files as they were published or collected -> records that training reads.
+"""Prepares a dataset: files as they were published or collected become records.
 
     python -m data_pipelines.prepare video_folder --name=mine --source=/data/mine --validation_share=0.2
     python -m data_pipelines.prepare kinetics/400 --manual_dir=/data/k400 --data_dir=/data/prepared
