@@ -72,7 +72,7 @@ def run_export(workdir, head, model_format, out):
 
 def test_where_nothing_can_be_written_is_named(workdir, tmp_path):
     (tmp_path / "taken").write_text("a file")
-    with pytest.raises(SystemExit, match="error: .*exists: .*taken"):
+    with pytest.raises(SystemExit, match="error: .*taken: File exists"):
         run_export(workdir, "motion", "hugging_face", tmp_path / "taken")
 
 

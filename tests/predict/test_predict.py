@@ -18,7 +18,7 @@ from cover_jax.evaluation import eval_step
 from cover_jax.models import cover
 from cover_jax.parallel import compilation
 from cover_jax.predict import __main__ as predict
-from cover_jax.predict import read_clips
+from cover_jax.predict import formats, read_clips
 from cover_jax.predict.predictor import Prediction, Predictor
 from cover_jax.training import train_step
 from data_pipelines.media import media_file
@@ -274,7 +274,7 @@ def test_the_command_predicts_folders_and_files_in_each_format(workdir, predicto
     paths = [str(source / "train" / name / "clip.mp4") for name in CLASSES]
     arguments = [f"--checkpoint={workdir}", "--head=motion,images", "--top=3", "--batch_size=3"]
     said = {}
-    for name in predict.FORMATS:
+    for name in formats.FORMATS:
         predict.main([*arguments, f"--format={name}", str(source), paths[0]])
         printed = capsys.readouterr()
         said[name] = printed.out
