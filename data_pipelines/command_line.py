@@ -22,6 +22,8 @@ from typing import NoReturn
 from absl import logging
 from etils import epath
 
+from data_pipelines import escaping
+
 # Exit codes of every command. Those of training alone: cover_jax/errors.py.
 DONE = 0
 FAILED = 1  # an error that no flag, config or path can put right
@@ -219,8 +221,9 @@ def one_line(error: Exception) -> str:
 
 
 def _end(message: str, code: int, cause: Exception | None = None) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr, flush=True)
-    raise Ended(f"error: {message}", code) from cause
+    line = f"error: {escaping.escape_text(message)}"
+    print(line, file=sys.stderr, flush=True)
+    raise Ended(line, code) from cause
 
 
 @contextlib.contextmanager

@@ -264,6 +264,7 @@ def test_without_a_reader_it_ends_quietly():
             errors.FAILED,
             "error: x.txt: No space left on device\n",
         ),
+        ("raise ValueError('no \\x1b[31m\\udce9.mp4')", errors.CONFIG, "error: no \\x1b[31m\\xe9.mp4\n"),
         ("raise KeyboardInterrupt", errors.INTERRUPTED, "error: interrupted\n"),
         ("raise BrokenPipeError(32, 'Broken pipe')", errors.FAILED, "Broken pipe"),
         ("raise KeyError('a bug')", errors.FAILED, "Traceback"),
