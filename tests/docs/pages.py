@@ -130,7 +130,7 @@ def _is_known_file(page: str, path: str) -> bool:
         path in files()
         or _resolve(page, path) in files()
         or any(name.endswith("/" + path) for name in files())
-        or re.search(r"\b(OUT|FILE|NAME)\b", path) is not None
+        or re.search(r"\b(OUT|FILE|NAME|PACKAGE)\b", path) is not None
     )
 
 
