@@ -131,7 +131,7 @@ def test_a_signal_during_the_last_moments_does_not_change_the_exit_code():
 
 
 ONE_HOST = """
-import signal, sys
+import os, signal, sys, time
 from cover_jax.fault_tolerance import process
 from cover_jax.parallel import hosts
 from tests.fault_tolerance.test_process import TIMEOUTS, process_state
@@ -145,7 +145,9 @@ assert process_state() == before, (process_state(), before)
 with process.guarded_process(preemptible=True, quiet=True) as guard:
     guard.start_watchdog(TIMEOUTS)
 assert process_state() == before
-print("restored")
+print("restored", flush=True)
+os.kill(os.getpid(), signal.SIGTERM)  # which JAX would note, and go on
+time.sleep(60)
 """
 
 
@@ -153,7 +155,7 @@ def test_it_restores_all_after_hosts_were_connected():
     reserved, address = jobs.reserve_address()
     with reserved:
         done = run_script(ONE_HOST, address, JAX_COORDINATOR_BIND_ADDRESS=address)
-    assert done.stdout == "restored\n", done.stderr
+    assert (done.stdout, done.returncode) == ("restored\n", -signal.SIGTERM), done.stderr
 
 
 @pytest.mark.parametrize("closed", [(1,), (2,), (1, 2)], ids=str)
