@@ -2,7 +2,3 @@
 
 Importing the package, `catalog` or `mixture` does not import TensorFlow; every other stage takes it from `host_tf`.
 """
-
-from data_pipelines import environment
-
-environment.set_tensorflow_defaults()

@@ -22,7 +22,7 @@ from typing import NoReturn
 from absl import logging
 from etils import epath
 
-from data_pipelines import escaping
+from data_pipelines import environment, escaping
 
 # Exit codes of every command. Those of training alone: cover_jax/errors.py.
 DONE = 0
@@ -181,7 +181,7 @@ def command(*user_errors: type[Exception]) -> Callable:
         @functools.wraps(main)
         def wrapped(arguments: Sequence[str]) -> None:
             logging.set_verbosity(logging.WARNING)  # what libraries note on their way would bury the command's lines
-            with _quiet_without_reader(), _errors_in_one_line(user_errors):
+            with environment.tensorflow_defaults(), _quiet_without_reader(), _errors_in_one_line(user_errors):
                 main(arguments)
 
         return wrapped

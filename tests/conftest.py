@@ -11,6 +11,10 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_opti
 
 import pytest  # noqa: E402 - the environment must be set before anything imports JAX or TensorFlow
 
+from data_pipelines import environment  # noqa: E402
+
+environment.set_tensorflow_defaults()
+
 
 @pytest.fixture(scope="session")
 def real_data() -> pathlib.Path:

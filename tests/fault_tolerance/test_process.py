@@ -1,6 +1,7 @@
-"""What a run changes in its process is owned by one context manager, and restored."""
+"""What a run changes in its process is owned by one context manager, and restored; imports change nothing."""
 
 import faulthandler
+import json
 import logging
 import os
 import signal
@@ -176,3 +177,45 @@ process.exit_command(3)
     command = ["sh", "-c", f'exec "$0" -c "$1" "$2" {closing}', sys.executable, script, tmp_path / "restored"]
     assert subprocess.run(command, capture_output=True, timeout=TIMEOUT_S).returncode == 3
     assert (tmp_path / "restored").read_text() == "True"
+
+
+# What libraries change when they are imported, and why it is left so.
+LIBRARIES_SET = {
+    "TPU_LIBRARY_PATH": "jax: where libtpu is, if it is installed",
+    "TPU_SKIP_MDS_QUERY": "jax: no TPU here, so that nothing asks Google's metadata server",
+    "TPU_ML_PLATFORM": "tensorflow",
+    "TPU_ML_PLATFORM_VERSION": "tensorflow",
+    "ENABLE_RUNTIME_UPTIME_TELEMETRY": "tensorflow",
+    "TF2_BEHAVIOR": "tensorflow",
+    "KMP_DUPLICATE_LIB_OK": "tensorflow: OpenMP",
+    "KMP_INIT_AT_FORK": "tensorflow: OpenMP",
+    "HDF5_PLUGIN_PATH": "tensorflow: h5py loads no plugins",
+}
+
+IMPORT_ALL = """
+import importlib, json, os, pkgutil, signal, sys, threading
+
+def state():
+    return {
+        "signal handlers": {number.name: repr(signal.getsignal(number)) for number in signal.Signals},
+        "hooks": repr((sys.excepthook, sys.unraisablehook, threading.excepthook)),
+        "output": repr((sys.stdout, sys.stderr)),
+        "threads": [thread.name for thread in threading.enumerate()],
+    }
+
+before, environment, modules = state(), dict(os.environ), []
+for package in ("configs", "data_pipelines", "cover_jax"):
+    for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+        importlib.import_module(module.name)
+        modules.append(module.name)
+changed = {name for name in environment.keys() | os.environ.keys() if environment.get(name) != os.environ.get(name)}
+print(json.dumps({"modules": modules, "before": before, "after": state(), "environment": sorted(changed)}))
+"""
+
+
+def test_importing_every_module_changes_nothing_in_the_process(without_tensorflow_defaults):
+    done = run_script(IMPORT_ALL)
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert {"cover_jax.training.loop", "data_pipelines.stream.host_tf", "configs.demo"} <= set(found["modules"])
+    assert found["before"] == found["after"]
+    assert set(found["environment"]) <= LIBRARIES_SET.keys()
