@@ -3,6 +3,7 @@
 # H, W, C height, width, channels.
 """
 
+import threading
 from fractions import Fraction
 
 import av
@@ -23,7 +24,11 @@ KNOWN_MATRICES = (0, 1, 4, 5, 6, 7, 9, 10)
 SD_MAX_PX = (1279, 576)  # larger video is HD, and of HD's matrix where it says nothing: as players guess
 HDR_CURVES = (ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67)
 BT709 = (ColorTrc.BT709, ColorPrimaries.BT709)
+MAP_PX = 256  # sides of the pictures whose colours are mapped
 WIDE_PRIMARIES = (ColorPrimaries.BT2020, ColorPrimaries.SMPTE431, ColorPrimaries.SMPTE432)
+
+_mappers: dict[tuple[int, int], VideoReformatter] = {}  # curve, primaries -> what keeps the tables, for all files
+_mappers_lock = threading.Lock()
 
 
 def _unnamed_side_data(cls: type[sidedata.Type], value: int) -> sidedata.Type:
@@ -59,33 +64,55 @@ class Converter:
     """Converts frames of one video."""
 
     def __init__(self):
-        self._scale, self._map = VideoReformatter(), VideoReformatter()  # each keeps tables of what it did last
+        self._scale = VideoReformatter()  # it keeps tables of what it did last
 
     def to_rgb(self, frame: av.VideoFrame, height_px: int, width_px: int) -> np.ndarray:
         """The frame upright at the given size, uint8 [H, W, 3].
 
-        Colours are converted by the matrix and the range of the file. HDR and wide gamuts are mapped to BT.709 by
-        swscale: diffuse white (203 cd/m2, ITU-R BT.2408) becomes 255, what is brighter or more saturated is cut off.
+        Colours are converted by the matrix and the range of the file. HDR and wide gamuts are mapped to BT.709:
+        diffuse white (203 cd/m2, ITU-R BT.2408) becomes 255, what is brighter or more saturated is cut off. What the
+        file says of the display that it was made on changes nothing.
 
         Raises:
             MediaError: its colours are of a kind that swscale does not convert.
         """
         transposed, mirrored_y, mirrored_x = _turn(frame)
         stored_px = (height_px, width_px) if transposed else (width_px, height_px)
-        rgb_HWC = self._convert(_opaque(frame), *stored_px).to_ndarray()
+        rgb_HWC = self._convert(_opaque(frame), *stored_px)
         if transposed:
             rgb_HWC = rearrange(rgb_HWC, "h w c -> w h c")
         return np.ascontiguousarray(rgb_HWC[:: -1 if mirrored_y else 1, :: -1 if mirrored_x else 1])
 
-    def _convert(self, frame: av.VideoFrame, width_px: int, height_px: int) -> av.VideoFrame:
+    def _convert(self, frame: av.VideoFrame, width_px: int, height_px: int) -> np.ndarray:
         mapped = frame.color_trc in HDR_CURVES or frame.color_primaries in WIDE_PRIMARIES
         depth = "rgb48le" if mapped else "rgb24"  # 8 bits are too few before the curve of HDR is undone
         rgb = self._scale.reformat(
             frame, width_px, height_px, depth, src_colorspace=_matrix(frame), interpolation="AREA", threads=1
         )
-        if not mapped:
-            return rgb
-        return self._map.reformat(rgb, format="rgb24", dst_color_trc=BT709[0], dst_color_primaries=BT709[1], threads=1)
+        rgb_HWC = rgb.to_ndarray()
+        return _to_bt709(rgb_HWC, frame.color_trc, frame.color_primaries) if mapped else rgb_HWC
+
+
+def _to_bt709(rgb_HWC: np.ndarray, curve: int, primaries: int) -> np.ndarray:
+    """Maps colours, uint16 [H, W, 3], of a curve and of primaries of ITU-T H.273 to BT.709: uint8 [H, W, 3].
+
+    swscale makes tables for that, which takes seconds, for each size of a picture and for each display that a file was
+    made on. So all pixels go through pictures of one size, which say nothing of a display.
+    """
+    num_pixels = rgb_HWC.shape[0] * rgb_HWC.shape[1]
+    tiles = np.zeros((-(-num_pixels // MAP_PX**2), MAP_PX, MAP_PX, 3), np.uint16)
+    tiles.reshape(-1, 3)[:num_pixels] = rgb_HWC.reshape(-1, 3)
+    with _mappers_lock:
+        mapper = _mappers.setdefault((curve, primaries), VideoReformatter())
+        mapped = [_map_tile(mapper, tile, curve, primaries) for tile in tiles]
+    return np.concatenate(mapped).reshape(-1, 3)[:num_pixels].reshape(rgb_HWC.shape)
+
+
+def _map_tile(mapper: VideoReformatter, tile_HWC: np.ndarray, curve: int, primaries: int) -> np.ndarray:
+    frame = av.VideoFrame.from_ndarray(tile_HWC, format="rgb48le")
+    frame.color_trc, frame.color_primaries = curve, primaries
+    mapped = mapper.reformat(frame, format="rgb24", dst_color_trc=BT709[0], dst_color_primaries=BT709[1], threads=1)
+    return mapped.to_ndarray()
 
 
 def over_background(rgba_HWC: np.ndarray) -> np.ndarray:

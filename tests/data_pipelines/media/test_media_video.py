@@ -4,6 +4,7 @@ import io
 import os
 import pathlib
 import threading
+import time
 from fractions import Fraction
 
 import av
@@ -140,6 +141,76 @@ def test_hdr_white_becomes_white(curve, code, expected):
     frame.colorspace, frame.color_range = 9, 1
     frame.color_trc, frame.color_primaries = curve, ColorPrimaries.BT2020
     assert _close(picture.Converter().to_rgb(frame, 8, 8), expected, 2)
+
+
+def _hlg_light(signal):
+    """cd/m2 on a display of 1000 cd/m2, [..., 3], of an HLG signal: ITU-R BT.2100, table 5."""
+    a, b, c = 0.17883277, 0.28466892, 0.55991073
+    scene = np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)
+    luminance = scene @ [0.2627, 0.6780, 0.0593]
+    return 1000 * luminance[..., None] ** 0.2 * scene
+
+
+def _pq_light(signal):
+    """cd/m2 of a PQ signal: ITU-R BT.2100, table 4."""
+    power = signal ** (32 / 2523)
+    ratio = np.maximum(power - 3424 / 4096, 0) / (2413 / 128 - 2392 / 128 * power)
+    return 10000 * ratio ** (16384 / 2610)
+
+
+BT2020_TO_BT709 = np.array(  # ITU-R BT.2087, section 4.1.3
+    [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]]
+)
+
+
+@pytest.mark.parametrize(("curve", "light"), [(ColorTrc.ARIB_STD_B67, _hlg_light), (ColorTrc.SMPTE2084, _pq_light)])
+def test_hdr_against_the_formulas_of_bt2100(curve, light):
+    """Greys, white and beyond too: at most 1.5 levels off. Colours that BT.709 can show: half a level on average.
+
+    swscale's tables have 65 steps a side: a few colours beside those that cannot be shown are up to 20 levels off.
+    """
+    signals = np.random.default_rng(0).uniform(0, 0.75, (64, 256, 3))
+    signals[0] = np.linspace(0, 1, 256)[:, None]
+    signals[1:32] = signals[1:32].mean(-1, keepdims=True) + (signals[1:32] - 0.375) / 8  # hardly saturated
+    levels = np.round(np.clip(signals, 0, 1) * 65535)
+    shown = picture._to_bt709(levels.astype(np.uint16), curve, ColorPrimaries.BT2020)
+    linear = light(levels / 65535) @ BT2020_TO_BT709.T / 203
+    expected = 255 * np.clip(linear, 0, 1) ** (1 / 2.4)  # the display's curve: ITU-R BT.1886
+    can_be_shown = ((linear >= 0) & (linear <= 1)).all(-1)
+    assert can_be_shown.mean() > 0.3
+    errors = np.abs(shown - expected)
+    assert errors[0].max() < 1.5
+    assert errors[can_be_shown].mean() < 0.6 and np.percentile(errors[can_be_shown], 99) < 2.5
+
+
+def test_hdr_does_not_depend_on_the_display_that_it_was_made_on(tmp_path):
+    """HDR10 files name it; white is white in each."""
+    colours = "log-level=none:colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc"
+    display = ":hdr10=1:master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,500)"
+    paint = lambda _: np.full((*clips.SIZE_PX, 3), 148, np.uint8)  # noqa: E731 - 58 % of the signal: 203 cd/m2
+    for x265 in (colours, colours + display):
+        path = clips.write(
+            tmp_path / "a.mp4", "libx265", "yuv420p10le", [0], paint=paint, encoder={"x265-params": x265}
+        )
+        (shown,) = clips.pictures(_read(path))
+        assert _close(shown, 254, 3)
+
+
+def test_tables_of_hdr_are_made_once_a_process():
+    """They take seconds; a file's share must not."""
+    frames = []
+    for width in (16, 300, 640):
+        frame = av.VideoFrame(width, 16, "yuv420p10le")
+        frame.colorspace, frame.color_range = 9, 1
+        frame.color_trc, frame.color_primaries = ColorTrc.SMPTE2084, ColorPrimaries.BT2020
+        frames.append(frame)
+    picture.Converter().to_rgb(frames[0], 8, 8)
+    before = dict(picture._mappers)
+    began = time.process_time()
+    for frame in frames * 2:
+        picture.Converter().to_rgb(frame, 16, frame.width)
+    assert time.process_time() - began < 0.5
+    assert picture._mappers == before
 
 
 def _solid(path, colour_rgb, matrix, stored_matrix, full_range=False, size=(16, 16)):
