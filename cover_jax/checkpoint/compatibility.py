@@ -8,10 +8,12 @@ dataset that left is dropped (the checkpoints before the change have it).
 import fnmatch
 import json
 from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import jax
 from ml_collections import ConfigDict
 
+from cover_jax.checkpoint.layout import Meta
 from cover_jax.config import checks
 from cover_jax.errors import ConfigError
 from cover_jax.parallel import compilation
@@ -24,18 +26,21 @@ _FIXED_KEYS = (
 )  # fmt: skip
 
 
+_State = TypeVar("_State")  # a state, or what belongs to each of its leaves
+
+
 class CheckpointMismatchError(ConfigError):
     """The checkpoint belongs to a run with other heads, data or input order. The message has a line for each."""
 
 
-def check_same_run(saved: dict, meta: dict, where: str) -> list[str]:
+def check_same_run(saved: Meta, meta: Meta, where: str) -> list[str]:
     """Refuses a checkpoint of another run; returns the changes of config that are allowed, one line each.
 
     Raises:
         CheckpointMismatchError: other heads, another class order, other data, or a config key that must stay.
     """
     errors = [*_class_errors(saved["heads"], meta["heads"]), *_data_errors(saved["data"], meta["data"])]
-    allowed = []
+    allowed: list[str] = []
     if list(saved["heads"]) != list(meta["heads"]):
         change = f"heads: {', '.join(saved['heads'])} in the checkpoint, {', '.join(meta['heads'])} now"
         (allowed if meta["config"].get("allow_changed_mix") else errors).append(change)
@@ -57,7 +62,7 @@ def check_same_run(saved: dict, meta: dict, where: str) -> list[str]:
     return allowed
 
 
-def _class_errors(saved: dict, now: dict) -> Iterator[str]:
+def _class_errors(saved: dict[str, list[str]], now: dict[str, list[str]]) -> Iterator[str]:
     for name in saved.keys() & now.keys():
         old, new = saved[name], now[name]
         if len(old) != len(new):
@@ -67,7 +72,7 @@ def _class_errors(saved: dict, now: dict) -> Iterator[str]:
             yield f"head {name}: class {first} is {old[first]!r} in the checkpoint, {new[first]!r} now"
 
 
-def _data_errors(saved: dict, now: dict) -> Iterator[str]:
+def _data_errors(saved: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
     for name in saved.keys() & now.keys():
         old, new = saved[name], now[name]
         if old["fingerprint"] != new["fingerprint"]:
@@ -77,18 +82,18 @@ def _data_errors(saved: dict, now: dict) -> Iterator[str]:
             )
 
 
-def _examples(data: dict) -> str:
+def _examples(data: dict[str, Any]) -> str:
     excluded = data.get("excluded", 0)  # checkpoints of before have none
     left_out = f" without {excluded} that are left out as leaks (config.input.leaks)" if excluded else ""
     return f"{data['examples']} training examples{left_out}"
 
 
-def _flatten(config: dict) -> dict:
+def _flatten(config: dict[str, Any]) -> Iterator[tuple[str, object]]:
     # JSON and back, so that tuples and lists compare equal.
     return checks.flatten(ConfigDict(json.loads(json.dumps(config))))
 
 
-def is_free(key: str, saved: dict, now: dict) -> bool:
+def is_free(key: str, saved: dict[str, Any], now: dict[str, Any]) -> bool:
     """Whether a key of the config may differ from the checkpoint's: the mix, and all of datasets that came or left.
 
     Args:
@@ -103,16 +108,16 @@ def is_free(key: str, saved: dict, now: dict) -> bool:
     return any(fnmatch.fnmatchcase(key, pattern) for pattern in free)
 
 
-def would_allow(saved: dict, now: dict) -> bool:
+def would_allow(saved: dict[str, Any], now: dict[str, Any]) -> bool:
     """Whether the mix is another and config.allow_changed_mix is off."""
 
-    def mix(config):
+    def mix(config: dict[str, Any]) -> tuple[str, dict[str, float]]:
         return config["plan"], {name: dataset["weight"] for name, dataset in config["datasets"].items()}
 
     return mix(saved) != mix(now) and not now["allow_changed_mix"]
 
 
-def carry_over(restored, init: Callable[[jax.Array], object], shardings, key: jax.Array):
+def carry_over(restored: object, init: Callable[[jax.Array], _State], shardings: _State, key: jax.Array) -> _State:
     """The state of the new mix: every leaf that `restored` has at the same path; the others as `init` makes them.
 
     Args:
@@ -123,18 +128,19 @@ def carry_over(restored, init: Callable[[jax.Array], object], shardings, key: ja
     """
     old = _by_path(restored)
 
-    def make_others(key):
+    def make_others(key: jax.Array) -> dict[str, jax.Array]:
         return {path: leaf for path, leaf in _by_path(init(key)).items() if path not in old}
 
     of_others = {path: leaf for path, leaf in _by_path(shardings).items() if path not in old}
     others = compilation.jit(make_others, out_shardings=of_others)(key)
     leaves = old | others
-    return jax.tree_util.tree_map_with_path(lambda path, _: leaves[_name(path)], shardings)
+    state: _State = jax.tree_util.tree_map_with_path(lambda path, _: leaves[_name(path)], shardings)
+    return state
 
 
-def _by_path(tree) -> dict:
+def _by_path(tree: object) -> dict[str, Any]:
     return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def _name(path) -> str:
+def _name(path: tuple[Any, ...]) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")

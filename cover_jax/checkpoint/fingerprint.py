@@ -6,6 +6,8 @@ changes both sums, since what is added for it is a bijection of its bits; of lar
 """
 
 import functools
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +20,10 @@ _LANES = (0x0, 0x4D)  # two sums, independent by what is mixed into the position
 _CHUNK = 1 << 20  # elements that NumPy takes at a time: what they need stays in the processor's cache
 _UNSIGNED = {1: "uint8", 2: "uint16", 4: "uint32"}
 
+_Bits = TypeVar("_Bits", jax.Array, np.ndarray)  # uint32 of any shape
 
-def fingerprint_tree(tree) -> dict[str, np.ndarray]:
+
+def fingerprint_tree(tree: object) -> dict[str, np.ndarray]:
     """Path of each leaf -> uint32 [2], computed where the leaves are: one pass over them, 8 bytes a leaf to the host.
 
     All hosts must call this together. Leaf by leaf: those of one shape share a program, and XLA's collectives on CPUs
@@ -32,28 +36,29 @@ def fingerprint_tree(tree) -> dict[str, np.ndarray]:
 
 
 @functools.cache
-def _program(sharding):
+def _program(sharding: jax.sharding.Sharding) -> Callable[[jax.Array], jax.Array]:
     """Jitted for arrays on the devices of `sharding`; every device gets the result."""
     everywhere = NamedSharding(sharding.mesh, PartitionSpec()) if isinstance(sharding, NamedSharding) else sharding
-    return compilation.jit(fingerprint_array, out_shardings=everywhere)
+    program: Callable[[jax.Array], jax.Array] = compilation.jit(fingerprint_array, out_shardings=everywhere)
+    return program
 
 
-def fingerprint_host_tree(tree) -> dict[str, np.ndarray]:
+def fingerprint_host_tree(tree: object) -> dict[str, np.ndarray]:
     """The same of NumPy arrays, without a device."""
     return {path: _fingerprint_host_array(np.asarray(leaf)) for path, leaf in _leaves(tree)}
 
 
-def as_json(fingerprints: dict) -> dict[str, str]:
+def as_json(fingerprints: Mapping[str, np.ndarray]) -> dict[str, str]:
     """16 hexadecimal digits for each leaf."""
     return {path: "".join(f"{int(lane):08x}" for lane in lanes) for path, lanes in fingerprints.items()}
 
 
-def paths(tree) -> list[str]:
+def paths(tree: object) -> list[str]:
     """Of its leaves, in order."""
     return [path for path, _ in _leaves(tree)]
 
 
-def _leaves(tree):
+def _leaves(tree: object) -> list[tuple[str, Any]]:
     return [
         (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
@@ -80,15 +85,16 @@ def _fingerprint_host_array(x: np.ndarray) -> np.ndarray:
     return sums
 
 
-def _scatter(position, lane: int):
+def _scatter(position: _Bits, lane: int) -> _Bits:
     """What is added to the bits at a position: the first half of MurmurHash3's finalizer over a multiple of it."""
     h = position * np.uint32(0x9E3779B1) + np.uint32(lane)
     h = (h ^ (h >> np.uint32(15))) * np.uint32(0x85EBCA77)
     return (h ^ (h >> np.uint32(13))) | np.uint32(1)
 
 
-def _mix(z):
+def _mix(z: _Bits) -> _Bits:
     """A bijection of 32 bits each of whose bits depends on all (https://nullprogram.com/blog/2018/07/31/)."""
     z = (z ^ (z >> np.uint32(16))) * np.uint32(0x7FEB352D)
     z = (z ^ (z >> np.uint32(15))) * np.uint32(0x846CA68B)
-    return z ^ (z >> np.uint32(16))
+    mixed: _Bits = z ^ (z >> np.uint32(16))
+    return mixed

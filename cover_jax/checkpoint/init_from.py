@@ -1,6 +1,7 @@
 """What `config.model.init_from` names, as the first values of a run's parameters: others' weights, or another run."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -55,7 +56,7 @@ def is_run(source: str) -> bool:
     return not source.startswith("hf://") and (epath.Path(source).expanduser() / "checkpoints").exists()
 
 
-def _backbone(params: dict, model: ConfigDict) -> tuple[dict[str, np.ndarray], list[str]]:
+def _backbone(params: dict[str, Any], model: ConfigDict) -> tuple[dict[str, np.ndarray], list[str]]:
     embeddings, lines = resize.embeddings({name: params[name] for name in _EMBEDDINGS}, model)
     return traverse_util.flatten_dict({"backbone": params | embeddings}, sep="/"), lines
 
@@ -66,7 +67,8 @@ def _heads(
     """Parameters of the heads that are taken over, and what became of each head."""
     same_kind = trained.config.model.head == model.head
     sources = {head: _source(trained.class_names, head, classes) for head, classes in class_names.items() if same_kind}
-    arrays, lines = {}, []
+    arrays: dict[str, np.ndarray] = {}
+    lines: list[str] = []
     for head, classes in class_names.items():
         if (source := sources.get(head)) is None:
             lines.append(f"head {head}: new")

@@ -9,6 +9,8 @@ import json
 
 from etils import epath
 
+from cover_jax.checkpoint.layout import Meta
+
 # Errors of storage that say nothing about what is stored there.
 _NO_ANSWER = (
     "UNAVAILABLE", "DEADLINE_EXCEEDED", "PERMISSION_DENIED", "UNAUTHENTICATED", "RESOURCE_EXHAUSTED", "ABORTED",
@@ -16,17 +18,17 @@ _NO_ANSWER = (
 _NAMED = 3  # leaves that a message names
 
 
-def seal(meta: dict, accuracies: dict[str, float]) -> dict:
+def seal(meta: Meta, accuracies: dict[str, float]) -> Meta:
     """`meta` with the accuracies and its own hash."""
     meta = json.loads(json.dumps({**meta, "accuracies": accuracies}))
     return {**meta, "hash": _hash(meta)}
 
 
-def _hash(meta: dict) -> str:
+def _hash(meta: Meta) -> str:
     return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
 
 
-def read_meta(folder: epath.Path) -> tuple[dict, list[str]]:
+def read_meta(folder: epath.Path) -> tuple[Meta, list[str]]:
     """(what a checkpoint says of itself, what is damaged in it)."""
     try:
         meta = json.loads((folder / "meta" / "metadata").read_text())
@@ -46,12 +48,12 @@ def read_meta(folder: epath.Path) -> tuple[dict, list[str]]:
     return meta, []
 
 
-def is_sealed(meta: dict) -> bool:
+def is_sealed(meta: Meta) -> bool:
     """Whether it has, or had, anything to be checked by: checkpoints of earlier versions have not."""
     return any(key in meta for key in ("hash", "fingerprints", "accuracies"))
 
 
-def compare(meta: dict, found: dict[str, str]) -> list[str]:
+def compare(meta: Meta, found: dict[str, str]) -> list[str]:
     """What differs between the fingerprints in `meta` and those `found`; nothing where it has none."""
     if not is_sealed(meta):
         return []

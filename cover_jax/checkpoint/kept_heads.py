@@ -11,6 +11,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from cover_jax.checkpoint import init_from, metadata, restore
+from cover_jax.checkpoint.layout import Meta
 from cover_jax.errors import ConfigError
 
 # What logits depend on besides parameters. The form of attention and of recomputation changes only their last bits.
@@ -18,7 +19,7 @@ _MODEL_KEYS = ("variant", "size_px", "num_frames", "head", "gelu", "layer_norm_e
 
 
 def find_kept_heads(
-    config: ConfigDict, saved: dict | None, class_names: Mapping[str, Sequence[str]]
+    config: ConfigDict, saved: Meta | None, class_names: Mapping[str, Sequence[str]]
 ) -> dict[str, metadata.KeptHead]:
     """The kept heads of a run that goes on, or of one that is about to start.
 
@@ -50,7 +51,7 @@ def _heads_of_source(model: ConfigDict, class_names: Mapping[str, Sequence[str]]
     return {name: _kept(meta, name) for name in meta["heads"] if name not in class_names}
 
 
-def _kept(meta: dict, name: str) -> metadata.KeptHead:
+def _kept(meta: Meta, name: str) -> metadata.KeptHead:
     datasets = meta["config"]["datasets"] | meta.get("kept", {})
     return metadata.KeptHead(tuple(meta["heads"][name]), datasets[name])
 
@@ -66,7 +67,7 @@ def _check_model(source: str, before: ConfigDict, now: ConfigDict) -> None:
         )
 
 
-def _plain(value):
+def _plain(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value  # in JSON a tuple is a list
 
 

@@ -8,11 +8,14 @@ WORKDIR/checkpoints/STEP/metrics   JSON: accuracies, and of how many examples; e
 import importlib.metadata
 import importlib.util
 import json
+from typing import Any
 
 import orbax.checkpoint as ocp
 from etils import epath
 
 from cover_jax.errors import ConfigError
+
+Meta = dict[str, Any]  # of JSON: what a checkpoint says of itself, see `metadata.make_meta`
 
 
 def saved_steps(workdir: str) -> list[int]:
@@ -31,4 +34,6 @@ def checkpoints_folder(workdir: str) -> epath.Path:
 
 
 def read_accuracies(folder: epath.Path) -> dict[str, float]:
-    return json.loads((folder / "metrics" / "metrics").read_text())
+    """What was measured at a checkpoint; {} where its step was not evaluated."""
+    accuracies: dict[str, float] = json.loads((folder / "metrics" / "metrics").read_text())
+    return accuracies

@@ -6,10 +6,12 @@ import importlib.util
 import json
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from ml_collections import ConfigDict
 
+from cover_jax.checkpoint.layout import Meta
 from cover_jax.config import checks, schema
 from data_pipelines.doctor import manifest
 from data_pipelines.leaks import search
@@ -29,15 +31,29 @@ class KeptHead:
     """
 
     class_names: tuple[str, ...]
-    dataset: dict
+    dataset: dict[str, Any]
 
 
 NO_HEADS: Mapping[str, KeptHead] = types.MappingProxyType({})
 
 
+class TrainSplit(Protocol):
+    """What a checkpoint says of a training split: see `data_pipelines.stream.records.Split`."""
+
+    builder: str
+    class_names: Sequence[str]
+    num_examples: int
+    num_excluded: int
+    fingerprint: str
+
+
 def make_meta(
-    config: ConfigDict, splits: dict, manifests: dict, leaks: list, kept: Mapping[str, KeptHead] = NO_HEADS
-) -> dict:
+    config: ConfigDict,
+    splits: Mapping[str, TrainSplit],
+    manifests: Mapping[str, dict[str, Any]],
+    leaks: list[dict[str, Any]],
+    kept: Mapping[str, KeptHead] = NO_HEADS,
+) -> Meta:
     """What a checkpoint says of itself, as JSON: class names per head in order, data, config, versions.
 
     Args:
@@ -48,7 +64,8 @@ def make_meta(
         kept: heads that stand beside those of the datasets.
     """
     return {
-        "heads": {name: list(head.class_names) for name, head in [*splits.items(), *kept.items()]},
+        "heads": {name: list(split.class_names) for name, split in splits.items()}
+        | {name: list(head.class_names) for name, head in kept.items()},
         "kept": {name: head.dataset for name, head in kept.items()},
         "data": {
             name: {
@@ -87,9 +104,9 @@ class TrainedModel:
 
     config: ConfigDict
     class_names: dict[str, list[str]]
-    params: dict
+    params: dict[str, Any]
     step: int
-    meta: dict = dataclasses.field(default_factory=dict)
+    meta: Meta = dataclasses.field(default_factory=dict)
     accuracies: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def dataset(self, head: str) -> ConfigDict:
@@ -102,7 +119,7 @@ class TrainedModel:
         return dataset
 
 
-def config_of(meta: dict) -> ConfigDict:
+def config_of(meta: Meta) -> ConfigDict:
     """The config of a checkpoint; keys that came after it have their defaults."""
     config = schema.get_config()
     with config.ignore_type(), config.unlocked():
@@ -115,7 +132,7 @@ DATA_COLUMNS = ("dataset", "prepared as", "trained on", "left out", "of what its
 CONFIG_COLUMNS = ("key", "value", "default")
 
 
-def data_rows(meta: dict) -> list[tuple]:
+def data_rows(meta: Meta) -> list[tuple[str, str, int, int, str]]:
     """A row of DATA_COLUMNS for each dataset, of `metadata.make_meta`."""
     return [
         (name, about["builder"], about["examples"], about["excluded"], manifest.summary_line(about["manifest"]))
@@ -123,7 +140,7 @@ def data_rows(meta: dict) -> list[tuple]:
     ]
 
 
-def leak_lines(meta: dict, config: ConfigDict) -> list[str]:
+def leak_lines(meta: Meta, config: ConfigDict) -> list[str]:
     """What is known of leaks in the mix, a line each."""
     if config.input.leaks == "ignore":
         return ["leaks: not searched for (config.input.leaks='ignore')"]
@@ -140,6 +157,6 @@ def config_rows(config: ConfigDict) -> list[tuple[str, str, str]]:
     ]
 
 
-def in_words(value) -> str:
+def in_words(value: object) -> str:
     """A config's value as JSON."""
     return json.dumps(value.to_dict() if isinstance(value, ConfigDict) else value)

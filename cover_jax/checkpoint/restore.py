@@ -7,6 +7,7 @@ import contextlib
 import math
 import sys
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -15,7 +16,11 @@ from etils import epath
 
 from cover_jax import errors
 from cover_jax.checkpoint import compatibility, fingerprint, integrity, layout, metadata
+from cover_jax.checkpoint.layout import Meta
 from cover_jax.parallel import hosts
+
+_State = TypeVar("_State")  # a tree of arrays, or the shapes of one
+_Result = TypeVar("_Result")
 
 
 class CheckpointDamagedError(RuntimeError):
@@ -25,8 +30,8 @@ class CheckpointDamagedError(RuntimeError):
 
 
 def restore_newest(
-    workdir: str, state_like_of: Callable[[dict], object], meta: dict, set_aside: bool
-) -> tuple[object, dict]:
+    workdir: str, state_like_of: Callable[[Meta], _State], meta: Meta, set_aside: bool
+) -> tuple[_State | None, Meta]:
     """(state of the newest sound checkpoint, its meta); (None, {}) where there is none.
 
     Every leaf is compared with the fingerprint that was taken when it was saved. A damaged checkpoint is passed over,
@@ -42,7 +47,7 @@ def restore_newest(
         CheckpointMismatchError: the checkpoint is of another run (see `compatibility.check_same_run`).
         CheckpointDamagedError: there were some, and none is sound.
     """
-    damaged = []
+    damaged: list[int] = []
     while (step := _newest(workdir, damaged)) is not None:
         folder = layout.checkpoints_folder(workdir) / str(step)
         state, saved, problems = _restore(folder, state_like_of, meta)
@@ -75,7 +80,9 @@ def _refuse_to_begin_anew(workdir: str, damaged: list[int]) -> None:
         )
 
 
-def _restore(folder: epath.Path, state_like_of, meta: dict) -> tuple[object, dict, list[str]]:
+def _restore(
+    folder: epath.Path, state_like_of: Callable[[Meta], _State], meta: Meta
+) -> tuple[_State | None, Meta, list[str]]:
     """(state, its meta, []), or what is damaged as the last, which is the same on all hosts."""
     hosts.print_on_host0(f"continuing from {folder}")
     saved, problems = integrity.read_meta(folder)
@@ -95,7 +102,9 @@ def _restore(folder: epath.Path, state_like_of, meta: dict) -> tuple[object, dic
     return state, saved, integrity.compare(saved, fingerprint.as_json(fingerprint.fingerprint_tree(state)))
 
 
-def _read_state(folder: epath.Path, state_like, saved: dict, changes: list[str]) -> tuple[object, list[str]]:
+def _read_state(
+    folder: epath.Path, state_like: _State, saved: Meta, changes: list[str]
+) -> tuple[_State | None, list[str]]:
     """(state, []), or (None, what is damaged in what this host reads).
 
     By orbax's handler and not its manager, which would wait for a host that cannot read its part.
@@ -133,14 +142,15 @@ def damage(folder: epath.Path) -> list[str]:
     return missing[:1] or integrity.compare(meta, found)
 
 
-def _read_arrays(folder: epath.Path, wanted) -> dict:
+def _read_arrays(folder: epath.Path, wanted: Callable[[str], bool]) -> dict[str, Any]:
     """The parts of a saved state whose name is `wanted`, as NumPy arrays."""
     with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
         shapes = {name: part for name, part in handler.metadata(folder).tree.items() if wanted(name)}
         restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
-        return handler.restore(
+        arrays: dict[str, Any] = handler.restore(
             folder, args=ocp.args.PyTreeRestore(shapes, restore_args=restore_args, partial_restore=True)
         )
+        return arrays
 
 
 def load_trained(workdir: str, which: str = "newest") -> metadata.TrainedModel:
@@ -187,7 +197,7 @@ def _candidates(workdir: str, which: str) -> list[int]:
     return [int(which)]
 
 
-def newest(workdir: str) -> tuple[int, dict, dict[str, float]]:
+def newest(workdir: str) -> tuple[int, Meta, dict[str, float]]:
     """A run's newest checkpoint: its step, what it says of itself (`make_meta`), and its accuracies if there are any.
 
     Raises:
@@ -200,16 +210,18 @@ def newest(workdir: str) -> tuple[int, dict, dict[str, float]]:
     )
 
 
-def _first_sound(workdir: str, which: str, read):
+def _first_sound(workdir: str, which: str, read: Callable[[int, Meta], tuple[_Result | None, list[str]]]) -> _Result:
     """What `read(step, meta) -> (result, what is damaged)` gives of the first choice that is not damaged."""
-    folder, damaged = layout.checkpoints_folder(workdir), []
+    folder = layout.checkpoints_folder(workdir)
+    damaged: list[int] = []
     if not folder.exists():
         raise FileNotFoundError(f"{folder}: no checkpoints; is {workdir} the --workdir of a run?")
     for step in _candidates(workdir, which):
         meta, problems = integrity.read_meta(folder / str(step))
+        result = None
         if not problems:
             result, problems = read(step, meta)
-        if not problems:
+        if result is not None and not problems:
             return result
         damaged.append(step)
         print(f"WARNING: {folder / str(step)} is damaged, passed over: {problems[0]}", file=sys.stderr, flush=True)
@@ -217,7 +229,7 @@ def _first_sound(workdir: str, which: str, read):
     raise FileNotFoundError(f"{folder}: no checkpoint yet")
 
 
-def _load(folder: epath.Path, meta: dict) -> tuple[metadata.TrainedModel | None, list[str]]:
+def _load(folder: epath.Path, meta: Meta) -> tuple[metadata.TrainedModel | None, list[str]]:
     """(model, []), or (None, what is damaged)."""
     config = metadata.config_of(meta)
     which = "ema" if config.optimizer.ema_decay else "params"

@@ -4,6 +4,9 @@ import contextlib
 import functools
 import math
 import sys
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Protocol, Self
 
 import jax
 import orbax.checkpoint as ocp
@@ -12,6 +15,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from cover_jax import errors
 from cover_jax.checkpoint import fingerprint, integrity, layout
+from cover_jax.checkpoint.layout import Meta
 from cover_jax.parallel import hosts
 
 
@@ -19,6 +23,14 @@ class NotSavedError(RuntimeError):
     """The last checkpoint of a process could not be written. The message says why."""
 
     exit_code = errors.NOT_SAVED
+
+
+class SteppedState(Protocol):
+    """A tree of arrays that knows its step, under which it is saved."""
+
+    @property
+    def step(self) -> jax.Array:
+        """Steps that were trained, a scalar."""
 
 
 class Saver:
@@ -32,19 +44,20 @@ class Saver:
     """
 
     def __init__(self, config: ConfigDict, workdir: str):
-        self._pending, self._problem = None, ""
+        self._pending: int | None = None
+        self._problem = ""
         self._open = functools.partial(
             open_manager, workdir, config.keep_checkpoints, config.best_metric, config.timeouts.save_s / 3
         )
-        self._manager = self._open()
-        self._newest = self._manager.latest_step()
+        self._manager: ocp.CheckpointManager | None = self._open()
+        self._newest: int | None = self._manager.latest_step()
 
     def reload(self) -> None:
         """To be called where checkpoints were moved away."""
         if self._manager:
             self._manager.reload()
 
-    def save(self, state, meta: dict, accuracies: dict[str, float] | None) -> None:
+    def save(self, state: SteppedState, meta: Meta, accuracies: dict[str, float] | None) -> None:
         """Starts to save a state under its step, after the save before is done; one that is already saved is left."""
         self.wait()
         step = int(state.step)
@@ -62,13 +75,15 @@ class Saver:
 
     def poll(self) -> None:
         """Says whether the save under way has failed on this host; to be called often, waits for nothing."""
-        if self._pending is not None and not self._problem and not self._manager.is_saving_in_progress():
+        if self._pending is None or self._problem or self._manager is None:
+            return
+        if not self._manager.is_saving_in_progress():
             self._wait()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind, *_) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: BaseException | TracebackType | None) -> None:
         """Waits for the save under way; but for other hosts only where none of them has met with an error.
 
         Raises:
@@ -113,7 +128,7 @@ class Saver:
         print(f"WARNING: {_message(self._pending, self._problem)}; {goes_on}", file=sys.stderr, flush=True)
 
 
-def _message(step: int, problem: str) -> str:
+def _message(step: int | None, problem: str) -> str:
     return f"the checkpoint of step {step} could not be saved: {problem}"
 
 
@@ -130,7 +145,7 @@ def open_manager(workdir: str, keep: int, best_metric: str, save_timeout_s: floa
     """
     _set_aside_unreadable(workdir)
 
-    def best_fn(metrics):
+    def best_fn(metrics: Mapping[str, float]) -> float:
         # A step that was not evaluated is below all that were. Of several such the later ones rank higher: where there
         # are fewer than `keep` evaluated ones, those that fill up the best are among the latest anyhow.
         return metrics.get(best_metric, -math.inf)
@@ -148,7 +163,7 @@ def open_manager(workdir: str, keep: int, best_metric: str, save_timeout_s: floa
     return _Manager(layout.checkpoints_folder(workdir), options=options)
 
 
-class _Manager(ocp.CheckpointManager):
+class _Manager(ocp.CheckpointManager):  # type: ignore[misc]  # orbax has no types
     def reached_preemption(self, step: int) -> bool:
         """Leaves that to `preemption`: orbax asks JAX for each step that it saves, in its own thread for a past one."""
         return False
@@ -165,7 +180,9 @@ def _set_aside_unreadable(workdir: str) -> None:
     hosts.exchange("")
 
 
-def start_save(manager: ocp.CheckpointManager, state, meta: dict, accuracies: dict[str, float] | None) -> None:
+def start_save(
+    manager: ocp.CheckpointManager, state: SteppedState, meta: Meta, accuracies: dict[str, float] | None
+) -> None:
     """Starts saving the state under its step, and returns.
 
     Raises:

@@ -8,6 +8,7 @@ GPU. `choose` says which.
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -17,12 +18,13 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import NamedSharding
 
 from cover_jax.models.kernels import divided_attention
+from cover_jax.models.kernels.divided_attention import Axis
 
 FORMS = ("auto", "einsum", "fused")
 OUTPUT_NAME = divided_attention.OUTPUT_NAME  # of every form's result, for jax.checkpoint_policies
 
 # axis -> (query and key to scores, probabilities and value to output); the other axis is one more batch axis
-_EINSUMS = {
+_EINSUMS: dict[Axis, tuple[str, str]] = {
     "time": ("bqshk,btshk->bshqt", "bshqt,btshk->bqshk"),
     "space": ("btqhk,btshk->bthqs", "bthqs,btshk->btqhk"),
 }
@@ -54,11 +56,13 @@ class Attend:
         if self.form != "pallas":
             return projection
         tile = divided_attention.tile_lanes(self._local_heads, self.head_dim)
-        ordered = rearrange(projection, "... (c t w) -> ... (t c w)", c=3, w=tile)
         # Without the barrier the compiler may order a clip's tokens for the gradient, instead of the gradient.
-        return jax.lax.optimization_barrier(ordered)
+        ordered: jax.Array = jax.lax.optimization_barrier(
+            rearrange(projection, "... (c t w) -> ... (t c w)", c=3, w=tile)
+        )
+        return ordered
 
-    def __call__(self, qkv_BTSC: jax.Array, axis: Literal["time", "space"]) -> jax.Array:
+    def __call__(self, qkv_BTSC: jax.Array, axis: Axis) -> jax.Array:
         """Softmax attention of each token to those that share its position ("time") or its frame ("space").
 
         Args:
@@ -78,14 +82,15 @@ class Attend:
     def _local_heads(self) -> int:
         if self.sharding is None or self.sharding.spec[-1] is None:
             return self.num_heads
-        return self.num_heads // self.sharding.mesh.shape[self.sharding.spec[-1]]
+        parts: int = self.sharding.mesh.shape[self.sharding.spec[-1]]
+        return self.num_heads // parts
 
-    def _kernel(self, axis):
+    def _kernel(self, axis: Axis) -> Callable[[jax.Array], jax.Array]:
         return lambda qkv_BTSC: divided_attention.attend(
             qkv_BTSC, self._local_heads, self.head_dim, axis, self.interpret
         )
 
-    def _on_each_device(self, function):
+    def _on_each_device(self, function: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
         """The partitioner cannot look into a kernel: without this it would gather all of the batch for it."""
         if self.sharding is None:
             return function
@@ -130,7 +135,7 @@ def _cudnn_takes(device: jax.Device, head_dim: int, dtype: jnp.dtype) -> bool:
     return generation >= 8 and jnp.dtype(dtype).itemsize == 2 and head_dim % 8 == 0 and head_dim <= 128
 
 
-def attend(qkv_BTSC: jax.Array, num_heads: int, axis: Literal["time", "space"]) -> jax.Array:
+def attend(qkv_BTSC: jax.Array, num_heads: int, axis: Axis) -> jax.Array:
     """Softmax attention (arXiv 1706.03762, section 3.2) of each token to those that share its position or its frame.
 
     Args:
@@ -146,10 +151,11 @@ def attend(qkv_BTSC: jax.Array, num_heads: int, axis: Literal["time", "space"]) 
     scores = jnp.einsum(to_scores, q_BTSHK, k_BTSHK, preferred_element_type=jnp.float32)
     probs = jax.nn.softmax(scores * q_BTSHK.shape[-1] ** -0.5, axis=-1).astype(v_BTSHK.dtype)
     out_BTSHK = jnp.einsum(to_output, probs, v_BTSHK)
-    return checkpoint_name(rearrange(out_BTSHK, "b t s h k -> b t s (h k)"), OUTPUT_NAME)
+    out_BTSD: jax.Array = checkpoint_name(rearrange(out_BTSHK, "b t s h k -> b t s (h k)"), OUTPUT_NAME)
+    return out_BTSD
 
 
-def _cudnn(qkv_BTSC: jax.Array, head_dim: int, axis: Literal["time", "space"]) -> jax.Array:
+def _cudnn(qkv_BTSC: jax.Array, head_dim: int, axis: Axis) -> jax.Array:
     """`attend` by cuDNN, which wants (sequences, tokens, heads, head_dim)."""
     sequences = {"time": "(b s) t h k", "space": "(b t) s h k"}[axis]
     batch, frames, tokens, _ = qkv_BTSC.shape
@@ -163,4 +169,6 @@ def _cudnn(qkv_BTSC: jax.Array, head_dim: int, axis: Literal["time", "space"]) -
         *qkv, query_seq_lengths=lengths, key_value_seq_lengths=lengths, implementation="cudnn"
     )
     sizes = {"b": batch, "s": tokens} if axis == "time" else {"b": batch, "t": frames}
-    return checkpoint_name(rearrange(out[:, :length], f"{sequences} -> b t s (h k)", **sizes), OUTPUT_NAME)
+    out_BTSD: jax.Array = rearrange(out[:, :length], f"{sequences} -> b t s (h k)", **sizes)
+    named_BTSD: jax.Array = checkpoint_name(out_BTSD, OUTPUT_NAME)
+    return named_BTSD

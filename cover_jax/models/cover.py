@@ -53,6 +53,7 @@ class _Part:
 
 
 def identity(x: jax.Array) -> jax.Array:
+    """No constraint: the activations as they are."""
     return x
 
 

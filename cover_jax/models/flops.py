@@ -30,4 +30,5 @@ def train_step(config: ConfigDict, name: str, trains_backbone: bool = True) -> i
     """
     variant, dataset = parse(config.model.variant), config.datasets[name]
     num_patches = (config.model.size_px // variant.patch_px) ** 2
-    return (3 if trains_backbone else 1) * dataset.batch_size * forward(variant, dataset.num_frames, num_patches)
+    of_clip = forward(variant, dataset.num_frames, num_patches)
+    return int((3 if trains_backbone else 1) * dataset.batch_size * of_clip)

@@ -33,6 +33,7 @@ class MlpHead(nnx.Module):
         self.logits = logits_layer("mlp", width, num_classes, rngs)
 
     def __call__(self, features_BD: jax.Array) -> jax.Array:
+        """Features [B, D] to logits [B, num_classes]."""
         return self.logits(jnp.tanh(self.pre_logits(features_BD)))
 
 

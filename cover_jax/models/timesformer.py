@@ -17,6 +17,7 @@ from einops import rearrange, repeat
 from flax import nnx
 
 from cover_jax.models.attention import OUTPUT_NAME, Attend
+from cover_jax.models.kernels.divided_attention import Axis
 from cover_jax.models.variants import Variant
 
 Constrain = Callable[[jax.Array], jax.Array]
@@ -38,12 +39,12 @@ def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
     return (x + bias).astype(x.dtype)
 
 
-def _add_bias_forward(x, bias):
+def _add_bias_forward(x: jax.Array, bias: jax.Array) -> tuple[jax.Array, None]:
     return add_bias(x, bias), None
 
 
 @jax.named_scope("bias_gradient")
-def _add_bias_backward(_, gradient):
+def _add_bias_backward(_: None, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     leading = tuple(range(gradient.ndim - 1))
     ones = jnp.ones((8, *gradient.shape[:-1]), gradient.dtype)
     sums_8C = jax.lax.dot_general(
@@ -64,6 +65,7 @@ class Linear(nnx.Linear):
 
     def __call__(self, x: jax.Array, columns: Callable[[jax.Array], jax.Array] = lambda weights: weights) -> jax.Array:
         """`columns` chooses and orders output features: it is applied to the last axis of kernel and bias."""
+        assert self.bias is not None  # `linear` makes none without
         kernel = columns(self.kernel[...]).astype(self.dtype)
         product = jnp.dot(x.astype(self.dtype), kernel, precision=self.precision)
         return add_bias(product, columns(self.bias[...]))
@@ -101,7 +103,7 @@ def layer_norm(width: int, eps: float, rngs: nnx.Rngs) -> nnx.LayerNorm:
     )
 
 
-def embedding(length: int, width: int, init: nnx.Initializer, rngs: nnx.Rngs) -> nnx.Param:
+def embedding(length: int, width: int, init: nnx.Initializer, rngs: nnx.Rngs) -> nnx.Param[jax.Array]:
     """A learnt [1, length, width]; the leading 1 is the reference's, and shares the name of an axis never split."""
     annotated = nnx.with_partitioning(init, ("tokens", "tokens", "embed"))
     return nnx.Param(annotated(rngs.params(), (1, length, width), jnp.float32))
@@ -136,7 +138,8 @@ def resize_pos_embed(pos_embed_1SD: jax.Array, grid: tuple[int, int]) -> jax.Arr
 def resize_time_embed(time_embed_1TD: jax.Array, num_frames: int) -> jax.Array:
     """Time embedding for `num_frames`, linear in time from its own length; a single frame takes the middle one."""
     shape = (1, num_frames, time_embed_1TD.shape[-1])
-    return jax.image.resize(time_embed_1TD, shape, "linear", antialias=False)
+    resized_1TD: jax.Array = jax.image.resize(time_embed_1TD, shape, "linear", antialias=False)
+    return resized_1TD
 
 
 def drop_path_scale(key: jax.Array | None, rate: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
@@ -161,19 +164,21 @@ def gelu(x: jax.Array, form: str) -> jax.Array:
         y_f32 = jax.nn.gelu(x_f32, approximate=True)
     else:
         y_f32 = 0.5 * x_f32 * (1 + jax.lax.erf(x_f32 * math.sqrt(0.5)))
-    return jax.lax.optimization_barrier(y_f32.astype(x.dtype))
+    y: jax.Array = jax.lax.optimization_barrier(y_f32.astype(x.dtype))
+    return y
 
 
 class Attention(nnx.Module):
     """Attention along one axis, between its input and output projections."""
 
-    def __init__(self, variant: Variant, axis: str, attend: Attend, dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(self, variant: Variant, axis: Axis, attend: Attend, dtype: jnp.dtype, rngs: nnx.Rngs):
         width = variant.width
         self.axis, self.attend = axis, attend
         self.qkv = linear(("embed", "heads"), (width, 3 * width), dtype=dtype, rngs=rngs)
         self.out = linear(("heads", "embed"), (width, width), dtype=dtype, rngs=rngs)
 
     def __call__(self, x_BTSD: jax.Array) -> jax.Array:
+        """Tokens [B, T, S, D] after attention, without the residual."""
         if self.axis == "time" and x_BTSD.shape[1] == 1:
             return self.out(self.qkv(x_BTSD, _values))  # a single frame attends to itself alone
         return self.out(self.attend(self.qkv(x_BTSD, self.attend.order_columns), self.axis))
@@ -193,6 +198,7 @@ class Mlp(nnx.Module):
         self.fc2 = linear(("mlp", "embed"), (variant.mlp_dim, variant.width), dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Tokens [..., D] after both layers, without the residual."""
         return self.fc2(gelu(self.fc1(x), self.gelu))
 
 
@@ -262,7 +268,8 @@ class Block(nnx.Module):
 
 def cast_matrices(blocks: Block, dtype: jnp.dtype) -> Block:
     """Stacked blocks with their [L, in, out] kernels in `dtype`, once, so that a sharded one is gathered in `dtype`."""
-    return jax.tree.map(lambda leaf: leaf.astype(dtype) if leaf.ndim == 3 else leaf, blocks)
+    cast: Block = jax.tree.map(lambda leaf: leaf.astype(dtype) if leaf.ndim == 3 else leaf, blocks)
+    return cast
 
 
 class TimeSformer(nnx.Module):
@@ -284,7 +291,8 @@ class TimeSformer(nnx.Module):
         remat: str,
         rngs: nnx.Rngs,
     ):
-        """
+        """Draws the first values of all parameters.
+
         Args:
             variant: sizes.
             num_patches: of a frame, a square number: the length of the position embedding, without CLS.
@@ -297,7 +305,7 @@ class TimeSformer(nnx.Module):
             layer_norm_eps: added to the variance.
             dtype: of activations and matrix products; parameters are float32.
             remat: one of `REMATS`; for the backward pass "full" keeps only each block's input, "attention" also what
-              its attentions return.
+                its attentions return.
             rngs: draws the first values.
         """
         width = variant.width
@@ -316,7 +324,9 @@ class TimeSformer(nnx.Module):
         self.cls_token = embedding(1, width, nnx.initializers.truncated_normal(EMBED_STD), rngs)
         self.pos_embed = embedding(num_patches + 1, width, nnx.initializers.truncated_normal(EMBED_STD), rngs)
         self.time_embed = embedding(num_frames, width, nnx.initializers.normal(time_embed_std), rngs)
-        stack = nnx.vmap(lambda rngs: block(rngs=rngs), transform_metadata={nnx.PARTITION_NAME: "layers"})
+        stack: Callable[[nnx.Rngs], Block] = nnx.vmap(
+            lambda rngs: block(rngs=rngs), transform_metadata={nnx.PARTITION_NAME: "layers"}
+        )
         self.blocks = stack(rngs.split(variant.depth))
         self.norm = layer_norm(width, layer_norm_eps, rngs)
 
@@ -330,7 +340,8 @@ class TimeSformer(nnx.Module):
         """
         cls_BD, x_BTND = self.embed(frames_BTHWC)
         cls_BD, x_BTND = self.run_blocks(constrain(cls_BD), constrain(x_BTND), key, constrain)
-        return self.norm(cls_BD)
+        features_BD: jax.Array = self.norm(cls_BD)
+        return features_BD
 
     def embed(self, frames_BTHWC: jax.Array) -> tuple[jax.Array, jax.Array]:
         """CLS [B, D] with its own position and no time, patch tokens [B, T, N, D] with both."""
@@ -347,8 +358,9 @@ class TimeSformer(nnx.Module):
         self, cls_BD: jax.Array, x_BTND: jax.Array, key: jax.Array | None, constrain: Constrain
     ) -> tuple[jax.Array, jax.Array]:
         """CLS and patch tokens after all blocks; arguments as in `__call__`."""
+        Tokens = tuple[jax.Array, jax.Array]  # CLS and patches
 
-        def step(tokens, block_rate_key):
+        def step(tokens: Tokens, block_rate_key: tuple[Block, jax.Array, jax.Array | None]) -> tuple[Tokens, None]:
             block, rate, block_key = block_rate_key
             return jax.tree.map(constrain, block(*tokens, rate, block_key)), None
 
@@ -359,4 +371,5 @@ class TimeSformer(nnx.Module):
         depth = self.variant.depth
         keys = None if key is None or self.drop_path == 0 else jax.random.split(key, depth)
         stacked = (cast_matrices(self.blocks, self.dtype), jnp.linspace(0.0, self.drop_path, depth), keys)
-        return jax.lax.scan(step, (cls_BD, x_BTND), stacked)[0]
+        after, _ = jax.lax.scan(step, (cls_BD, x_BTND), stacked)
+        return after

@@ -1,6 +1,8 @@
 """How functions are compiled: `jax.jit`, with what a platform's compiler needs to be told."""
 
 import os
+from collections.abc import Callable
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -10,7 +12,7 @@ from jax.sharding import Mesh
 JAX_WITH_SLOW_FUSIONS = (0, 10)
 
 
-def jit(function, *, mesh: Mesh | None = None, **arguments):
+def jit(function: Callable[..., Any], *, mesh: Mesh | None = None, **arguments: Any) -> Any:
     """`jax.jit(function, **arguments)` for the platform of a mesh's devices; without a mesh, for the default one."""
     platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
     slow = platform == "cpu" and jax.__version_info__[:2] == JAX_WITH_SLOW_FUSIONS

@@ -9,7 +9,7 @@ from data_pipelines.stream.host_tf import plain, tf
 GIF_MAGIC = b"GIF8"
 
 
-def decode_frames(jpegs_T, canvas_px: tuple[int, int]):
+def decode_frames(jpegs_T: tf.Tensor, canvas_px: tuple[int, int]) -> tf.Tensor:
     """Decodes frames, and shrinks those that are larger than the canvas until they fit.
 
     Args:
@@ -36,7 +36,7 @@ def without_gifs(jpegs_T):
     return tf.where(tf.strings.substr(jpegs_T, 0, len(GIF_MAGIC)) == GIF_MAGIC, "", jpegs_T)
 
 
-def decode_video(video, indices_T, canvas_px: tuple[int, int]):
+def decode_video(video: tf.Tensor, indices_T: tf.Tensor, canvas_px: tuple[int, int]) -> tf.Tensor:
     """Decodes frames of a video file, in Python; slower than JPEGs, and one at a time in a process where Python runs.
 
     Args:
@@ -54,12 +54,12 @@ def decode_video(video, indices_T, canvas_px: tuple[int, int]):
     return _shrink_to_fit(tf.ensure_shape(frames, (indices_T.shape[0], None, None, 3)), canvas_px)
 
 
-def _decode_one(jpeg):
+def _decode_one(jpeg: tf.Tensor) -> tf.Tensor:
     # The default DCT is a faster, less exact one that differs between builds of libjpeg.
     return tf.io.decode_jpeg(jpeg, channels=3, dct_method="INTEGER_ACCURATE")
 
 
-def _shrink_to_fit(frames_Thw3, canvas_px: tuple[int, int]):
+def _shrink_to_fit(frames_Thw3: tf.Tensor, canvas_px: tuple[int, int]) -> tf.Tensor:
     """The frames themselves if they fit; else shrunk to the largest size of the same shape that does."""
     size_px = tf.shape(frames_Thw3)[1:3]
     return tf.cond(
@@ -69,12 +69,12 @@ def _shrink_to_fit(frames_Thw3, canvas_px: tuple[int, int]):
     )
 
 
-def _fitting_size(size_px, canvas_px: tuple[int, int]):
+def _fitting_size(size_px: tf.Tensor, canvas_px: tuple[int, int]) -> tf.Tensor:
     scale = tf.reduce_min(tf.constant(canvas_px, tf.float64) / tf.cast(size_px, tf.float64))
     shrunk_px = tf.cast(tf.round(tf.cast(size_px, tf.float64) * scale), tf.int32)
     return tf.clip_by_value(shrunk_px, 1, tf.constant(canvas_px))
 
 
-def _resize_area(frames_Thw3, size_px):
+def _resize_area(frames_Thw3: tf.Tensor, size_px: tf.Tensor) -> tf.Tensor:
     resized = tf.image.resize(frames_Thw3, size_px, method="area")
     return tf.cast(tf.round(resized), tf.uint8)

@@ -7,15 +7,25 @@ import re
 from collections.abc import Callable
 
 from data_pipelines.stream import decode, records
+from data_pipelines.stream.batch import DatasetConfig
 from data_pipelines.stream.host_tf import plain, tf
 
 PADDING_INDEX = -1  # stands for no record: zeros of weight 0
+
+Features = dict[str, tf.Tensor]
 
 
 class ExampleReader:
     """Reads, parses, samples and decodes, in TensorFlow ops."""
 
-    def __init__(self, split: records.Split, dataset, num_frames: int, sample: Callable, repeats: int = 1):
+    def __init__(
+        self,
+        split: records.Split,
+        dataset: DatasetConfig,
+        num_frames: int,
+        sample: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor],
+        repeats: int = 1,
+    ):
         """Checks that the records have what is needed.
 
         Args:
@@ -38,7 +48,7 @@ class ExampleReader:
         self.repeats = repeats
         self.frames_shape = (num_frames, *dataset.canvas_px, 3)
 
-    def read_one(self, index, seeds):
+    def read_one(self, index: tf.Tensor, seeds: tf.Tensor) -> Features:
         """Reads an example, not padded yet.
 
         Args:
@@ -49,9 +59,10 @@ class ExampleReader:
             `frames` uint8 [T, h, w, 3], `size_px` int32 [2], `label` int32, `weight` float32, `index` int64 and `seed`
             uint32 [repeats].
         """
-        return self._guarded(index, seeds).get_single_element()
+        example: Features = self._guarded(index, seeds).get_single_element()
+        return example
 
-    def read_chunk(self, places, size: int):
+    def read_chunk(self, places: tf.data.Dataset, size: int) -> Features:
         """Reads several small examples in one thread; several chunks may be read at once.
 
         Args:
@@ -64,7 +75,8 @@ class ExampleReader:
         # A guard costs as much as a small image. One around all of a chunk is enough, until something is damaged.
         together = self.pad(places.flat_map(plain(self._record)).map(plain(self._decode)), size)
         one_by_one = self.pad(places.flat_map(plain(self._guarded)), size)
-        return _first_of(together, one_by_one).get_single_element()
+        chunk: Features = _first_of(together, one_by_one).get_single_element()
+        return chunk
 
     def why_undecodable(self, index: int, seed: int) -> str:
         """Reads an example again and says where it stands and what is wrong with it."""
@@ -79,25 +91,25 @@ class ExampleReader:
             return f"{where}{source}: {one_line(error.message)}"
         return f"{where}{source}: nothing is wrong with it now"
 
-    def _source(self, record) -> str:
+    def _source(self, record: tf.Tensor) -> str:
         features = {"source": tf.io.FixedLenFeature((), tf.string, default_value="")}
         source = tf.io.parse_single_example(record, features)["source"].numpy().decode(errors="replace")
         return f" ({source})" if source else ""
 
-    def pad(self, examples, size: int):
+    def pad(self, examples: tf.data.Dataset, size: int) -> tf.data.Dataset:
         """Batches a dataset of examples: pictures in the top left corner of the canvas, zeros around them."""
-        shapes = dict.fromkeys(examples.element_spec, ())
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(examples.element_spec, ())
         shapes |= {"frames": self.frames_shape, "size_px": (2,), "seed": (self.repeats,)}
         return examples.padded_batch(size, shapes, drop_remainder=True)
 
-    def repeat(self, batch):
+    def repeat(self, batch: Features) -> Features:
         """Each example of a batch as `repeats` neighbouring rows, with a seed each and the same frames."""
         seeds = tf.reshape(batch["seed"], [-1])
         if self.repeats > 1:
             batch = {key: tf.repeat(value, self.repeats, axis=0) for key, value in batch.items()}
         return batch | {"seed": seeds}
 
-    def _record(self, index, seeds):
+    def _record(self, index: tf.Tensor, seeds: tf.Tensor) -> tf.data.Dataset:
         """A dataset of (record, index, seed); empty for the padding index."""
         path, offset = self._locate(tf.maximum(index, 0))
         count = tf.where(index == PADDING_INDEX, tf.constant(0, tf.int64), tf.constant(1, tf.int64))
@@ -105,7 +117,7 @@ class ExampleReader:
             (records.read_from(path, offset).take(count), *map(tf.data.Dataset.from_tensors, (index, seeds)))
         )
 
-    def _guarded(self, index, seeds):
+    def _guarded(self, index: tf.Tensor, seeds: tf.Tensor) -> tf.data.Dataset:
         """A dataset of the one example: zeros if there is no record, or a damaged one."""
         path, _ = self._locate(tf.maximum(index, 0))
         good = self._record(index, seeds).map(plain(self._decode))
@@ -113,7 +125,7 @@ class ExampleReader:
         first_byte = tf.data.FixedLengthRecordDataset(path, record_bytes=1).take(1)
         return _first_of(good, first_byte.map(plain(lambda _: self._zeros(index, seeds))), log_warning=True)
 
-    def _decode(self, record, index, seeds):
+    def _decode(self, record: tf.Tensor, index: tf.Tensor, seeds: tf.Tensor) -> Features:
         clip = self._parse(record)
         frames_Thw3 = self._sampled_frames(clip, seeds[0])
         return {
@@ -125,8 +137,9 @@ class ExampleReader:
             "seed": seeds,
         }
 
-    def _sampled_frames(self, clip, seed):
-        canvas_px = tuple(self._dataset.canvas_px)
+    def _sampled_frames(self, clip: Features, seed: tf.Tensor) -> tf.Tensor:
+        height_px, width_px = self._dataset.canvas_px
+        canvas_px = (height_px, width_px)
         if self._is_file:
             indices = self._sample(clip["num_source_frames"], clip["fps"], seed)
             return decode.decode_video(clip[self._media_feature], indices, canvas_px)
@@ -134,7 +147,7 @@ class ExampleReader:
         indices = self._sample(tf.size(jpegs), clip["fps"], seed)
         return decode.decode_frames(tf.gather(jpegs, indices), canvas_px)
 
-    def _zeros(self, index, seeds):
+    def _zeros(self, index: tf.Tensor, seeds: tf.Tensor) -> Features:
         return {
             "frames": tf.zeros((self.frames_shape[0], 0, 0, 3), tf.uint8),
             "size_px": tf.zeros((2,), tf.int32),
@@ -144,7 +157,7 @@ class ExampleReader:
             "seed": seeds,
         }
 
-    def _parse(self, record):
+    def _parse(self, record: tf.Tensor) -> Features:
         if self._is_file:
             media = {
                 self._media_feature: tf.io.FixedLenFeature((), tf.string),
@@ -157,10 +170,11 @@ class ExampleReader:
             "label": tf.io.FixedLenFeature((), tf.int64),
             "fps": tf.io.FixedLenFeature((), tf.float32, default_value=0.0),
         }
-        return tf.io.parse_single_example(record, media | features)
+        clip: Features = tf.io.parse_single_example(record, media | features)
+        return clip
 
 
-def _first_of(attempt, fallback, log_warning: bool = False):
+def _first_of(attempt: tf.data.Dataset, fallback: tf.data.Dataset, log_warning: bool = False) -> tf.data.Dataset:
     """A dataset of the one element of `attempt`, or, if that is empty or raises, of `fallback`."""
     # Zipped with a range that comes first, `attempt` is asked once whatever happens. Asked again after an error, as
     # ignore_errors does, a reader goes on for ever on a lost shard, and to the next record after a damaged one.
@@ -174,7 +188,7 @@ def one_line(message: str) -> str:
     return " ".join(message.split())[:300]
 
 
-def _check_features(split: records.Split, dataset, is_file: bool) -> None:
+def _check_features(split: records.Split, dataset: DatasetConfig, is_file: bool) -> None:
     needed = {"num_source_frames": "frames of a file"} if is_file else {dataset.frames_feature: "frames_feature"}
     needed["label"] = "the class"
     if dataset.sample_fps:

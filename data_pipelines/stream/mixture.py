@@ -34,7 +34,7 @@ class Mixture:
     plan: str
     seed: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.plan not in PLANS:
             raise ValueError(f"plan {self.plan!r} is not one of {', '.join(PLANS)}")
         if not self.weights:
@@ -85,7 +85,8 @@ class Mixture:
         steps = np.repeat(np.arange(len(self.weights)), np.subtract(end, start))
         # The raw words of Philox and a stable sort are the same in every NumPy; Generator.permutation need not be.
         words = np.random.Philox(key=[self.seed % 2**64, block]).random_raw(len(steps))
-        return steps[np.argsort(words, kind="stable")].tolist()
+        shuffled: list[int] = steps[np.argsort(words, kind="stable")].tolist()
+        return shuffled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +109,7 @@ class BatchSchedule:
     ordinals: Mapping[str, int]
 
     def plan_step_at(self, step: int) -> int:
+        """Which step of the plan `step` of the run follows."""
         return self.plan_step + step - self.step
 
     def at(self, step: int) -> dict[str, int]:

@@ -18,7 +18,7 @@ def stream_key(seed: int, name: str) -> tuple[int, int]:
     return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:8], "little")
 
 
-def locate(position, num_examples: int, key: tuple[int, int]):
+def locate(position: tf.Tensor, num_examples: int, key: tuple[int, int]) -> tuple[tf.Tensor, tf.Tensor]:
     """The epoch and the example that stand at `position` (int64 scalar): each example once an epoch."""
     epoch = position // num_examples
     seed = tf.stack([tf.constant(key[0], tf.uint32), tf.constant(key[1], tf.uint32), tf.cast(epoch, tf.uint32)])
@@ -29,7 +29,7 @@ def locate(position, num_examples: int, key: tuple[int, int]):
     return epoch, index
 
 
-def example_seed(epoch, index, key: tuple[int, int], repeat: int = 0):
+def example_seed(epoch: tf.Tensor, index: tf.Tensor, key: tuple[int, int], repeat: int = 0) -> tf.Tensor:
     """uint32 scalar for all randomness of one row: of the repeat-th that an example gives in one epoch.
 
     Philox with `key`, counter (epoch, index and repeat).

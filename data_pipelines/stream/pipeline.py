@@ -9,11 +9,14 @@ and each of several hosts reads just its rows of the same global batch.
 import os
 import time
 from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 from absl import logging
 
 from data_pipelines.stream import order, records, sampling
+from data_pipelines.stream.batch import Batch, DatasetConfig
 from data_pipelines.stream.examples import PADDING_INDEX, ExampleReader, one_line
 from data_pipelines.stream.host_tf import plain, tf
 
@@ -21,21 +24,22 @@ RETRY_WAITS_S = (1, 2, 4)
 CHUNK_BYTES = 1 << 20  # of decoded frames that one thread reads in one go
 
 
+# Number of an example that this host reads -> (index of the example in its split, seeds of its rows).
+Locate = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+
+
 class ShardLostError(OSError):
     """Records that were there when the run started cannot be read any more. The message names the file."""
 
 
-class Stream(Iterator):
-    """Batches as dicts of read-only NumPy arrays; close it, or use it in a `with`.
+class Stream(Iterator[Batch]):
+    """Batches (see `Batch`); close it, or use it in a `with`.
 
     A batch that cannot be read at all, because storage is away or a shard is gone, is tried again after each of
     RETRY_WAITS_S; then `ShardLostError` is raised.
-
-    They have `frames` uint8 [B, T, H, W, 3], `size_px` int32 [B, 2], `label` int32 [B], `weight` float32 [B], `index`
-    int64 [B] and `seed` uint32 [B].
     """
 
-    def __init__(self, batches_from: Callable, reader: ExampleReader):
+    def __init__(self, batches_from: Callable[[int], tf.data.Dataset], reader: ExampleReader):
         """Starts to read.
 
         Args:
@@ -43,11 +47,10 @@ class Stream(Iterator):
             reader: what they are read with.
         """
         self._batches_from, self._reader = batches_from, reader
-        self._batches, self._given = batches_from(0).as_numpy_iterator(), 0
+        self._batches: Iterator[Batch] | None = batches_from(0).as_numpy_iterator()
+        self._given = 0
 
-    def __next__(self) -> dict[str, np.ndarray]:
-        if self._batches is None:
-            raise ValueError("this stream is closed")
+    def __next__(self) -> Batch:
         for wait_s in RETRY_WAITS_S:
             try:
                 return self._next()
@@ -61,7 +64,9 @@ class Stream(Iterator):
             tried = f"tried {len(RETRY_WAITS_S) + 1} times in {sum(RETRY_WAITS_S)} s"
             raise ShardLostError(f"{self._reader.described}: {one_line(error.message)} ({tried})") from error
 
-    def _next(self) -> dict[str, np.ndarray]:
+    def _next(self) -> Batch:
+        if self._batches is None:
+            raise ValueError("this stream is closed")
         batch = next(self._batches)
         self._given += 1
         return batch
@@ -74,16 +79,16 @@ class Stream(Iterator):
         """Stops the reading ahead and frees its buffers."""
         self._batches = None
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.close()
 
 
 def train_stream(
     split: records.Split,
-    dataset,
+    dataset: DatasetConfig,
     *,
     name: str,
     seed: int,
@@ -116,13 +121,13 @@ def train_stream(
     mine = _rows("batch_size / repeats", batch_examples, host_index, host_count)
     key = order.stream_key(seed, name)
 
-    def locate(ordinal):
+    def locate(ordinal: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         position = _position(ordinal, mine, batch_examples)
         epoch, index = order.locate(position, split.num_examples, key)
         seeds = [order.example_seed(epoch, index, key, repeat) for repeat in range(dataset.repeats)]
         return index, tf.stack(seeds)
 
-    def sample(num_stored, fps, seed):
+    def sample(num_stored: tf.Tensor, fps: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         indices = sampling.train_indices(num_stored, fps, dataset.num_frames, dataset.sample_fps, seed)
         return _in_order(indices, dataset, seed)
 
@@ -131,7 +136,7 @@ def train_stream(
     return _stream(ordinals, locate, reader, len(mine), threads, prefetch_batches)
 
 
-def batch_indices(split: records.Split, dataset, *, name: str, seed: int, batch: int) -> list[int]:
+def batch_indices(split: records.Split, dataset: DatasetConfig, *, name: str, seed: int, batch: int) -> list[int]:
     """Which examples the batch-th training batch has, over all hosts, in the order of their rows.
 
     Arguments as in `train_stream`.
@@ -143,7 +148,7 @@ def batch_indices(split: records.Split, dataset, *, name: str, seed: int, batch:
 
 def eval_stream(
     split: records.Split,
-    dataset,
+    dataset: DatasetConfig,
     *,
     host_index: int = 0,
     host_count: int = 1,
@@ -158,12 +163,12 @@ def eval_stream(
     rows = _rows("eval_batch_size", dataset.eval_batch_size, host_index, host_count)
     num_batches = -(-split.num_examples // dataset.eval_batch_size)
 
-    def locate(ordinal):
+    def locate(ordinal: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         position = _position(ordinal, rows, dataset.eval_batch_size)
         index = tf.where(position < split.num_examples, position, PADDING_INDEX)
         return index, tf.cast([position], tf.uint32)
 
-    def sample(num_stored, fps, seed):
+    def sample(num_stored: tf.Tensor, fps: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         clips = dataset.eval_clips
         indices = sampling.eval_indices(num_stored, fps, dataset.num_frames, dataset.sample_fps, clips)
         return _in_order(indices, dataset, seed)
@@ -172,12 +177,12 @@ def eval_stream(
     return _stream(range(num_batches * len(rows)), locate, reader, len(rows), threads, prefetch_batches)
 
 
-def _in_order(indices, dataset, seed):
+def _in_order(indices: tf.Tensor, dataset: DatasetConfig, seed: tf.Tensor) -> tf.Tensor:
     """The frames of each clip in the order in which the config asks for them."""
     return sampling.shuffle(indices, dataset.num_frames, seed) if dataset.shuffle_frames else indices
 
 
-def _batch_examples(dataset) -> int:
+def _batch_examples(dataset: DatasetConfig) -> int:
     """Examples of a global training batch."""
     examples, odd = divmod(dataset.batch_size, dataset.repeats)
     if odd:
@@ -193,18 +198,18 @@ def _rows(key: str, batch_size: int, host_index: int, host_count: int) -> range:
     return range(host_index * size, (host_index + 1) * size)
 
 
-def _position(ordinal, rows: range, batch_size: int):
+def _position(ordinal: tf.Tensor, rows: range, batch_size: int) -> tf.Tensor:
     """Position in the global stream of the ordinal-th example that this host reads."""
     return ordinal // len(rows) * batch_size + rows.start + ordinal % len(rows)
 
 
 def _stream(
-    ordinals: range, locate, reader: ExampleReader, batch_examples: int, threads: int, prefetch_batches: int
+    ordinals: range, locate: Locate, reader: ExampleReader, batch_examples: int, threads: int, prefetch_batches: int
 ) -> Stream:
-    threads = threads or os.cpu_count()
+    threads = threads or os.cpu_count() or 1
     size = _chunk_examples(batch_examples, int(np.prod(reader.frames_shape)))
 
-    def batches_from(given: int):
+    def batches_from(given: int) -> tf.data.Dataset:
         rest = ordinals[given * batch_examples :]
         return _batches(rest, locate, reader, batch_examples, size, threads, prefetch_batches)
 
@@ -212,12 +217,18 @@ def _stream(
 
 
 def _batches(
-    ordinals: range, locate, reader: ExampleReader, batch_examples: int, size: int, threads: int, prefetch_batches: int
-):
+    ordinals: range,
+    locate: Locate,
+    reader: ExampleReader,
+    batch_examples: int,
+    size: int,
+    threads: int,
+    prefetch_batches: int,
+) -> tf.data.Dataset:
     """A tf.data dataset of batches, read in chunks of `size` examples."""
     firsts = tf.data.Dataset.range(ordinals.start, ordinals.stop, size)
 
-    def read(first):
+    def read(first: tf.Tensor) -> dict[str, tf.Tensor]:
         if size == 1:
             return reader.read_one(*locate(first))
         return reader.read_chunk(tf.data.Dataset.range(first, first + size).map(plain(locate)), size)

@@ -13,6 +13,8 @@ import json
 import struct
 import uuid
 import zlib
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -60,6 +62,7 @@ class Split:
 
     @property
     def num_examples(self) -> int:
+        """N."""
         return len(self.offsets)
 
 
@@ -102,7 +105,7 @@ def media_feature(split: Split, frames_feature: str) -> str:
     return VIDEO_FEATURE if holds_files else frames_feature
 
 
-def exclude(split: Split, indices) -> Split:
+def exclude(split: Split, indices: Sequence[int] | np.ndarray) -> Split:
     """The split without the records at `indices`, and with a fingerprint of its own; itself if there are none.
 
     Raises:
@@ -123,14 +126,14 @@ def exclude(split: Split, indices) -> Split:
     )
 
 
-def locator(split: Split):
+def locator(split: Split) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
     """A TF function: index of an example (int64 scalar) -> (path of its shard, its byte offset there)."""
     # Tensors made here are handed to tf.data once; NumPy arrays used inside would be copied into its graphs.
     paths, shards, offsets = tf.constant(split.paths), tf.constant(split.shards), tf.constant(split.offsets)
     return lambda index: (paths[shards[index]], offsets[index])
 
 
-def read_from(path, offset):
+def read_from(path: tf.Tensor, offset: tf.Tensor) -> tf.data.Dataset:
     """The records of a shard from a byte offset on (scalar tensors): a dataset of strings.
 
     TensorFlow verifies both checksums of each record in C++. Its iterator raises
@@ -167,12 +170,12 @@ def scan(path: epath.Path) -> np.ndarray:
     return np.array([*offsets, end], np.int64)
 
 
-def _pieces(builder: str, split: str, info: tfds.core.DatasetInfo):
+def _pieces(builder: str, split: str, info: tfds.core.DatasetInfo) -> list[Any]:
     """What to read of which shard, as TFDS's FileInstructions."""
     if info.file_format != tfds.core.FileFormat.TFRECORD:
         raise ValueError(f"dataset {builder!r} is stored as {info.file_format.value}; prepare it as tfrecord")
     try:
-        pieces = info.splits[split].file_instructions
+        pieces: list[Any] = info.splits[split].file_instructions
     except (KeyError, ValueError) as error:  # TFDS raises either for an expression that it cannot resolve
         names = ", ".join(sorted(info.splits))
         raise ValueError(f"dataset {builder!r} has no split {split!r}; it has {names}") from error
@@ -181,14 +184,14 @@ def _pieces(builder: str, split: str, info: tfds.core.DatasetInfo):
     return pieces
 
 
-def _load_indices(paths, expected_records) -> list[np.ndarray]:
+def _load_indices(paths: Sequence[str], expected_records: Sequence[int]) -> list[np.ndarray]:
     with concurrent.futures.ThreadPoolExecutor(max_workers=16) as pool:  # waits for storage, not for the CPU
         return list(pool.map(_load_index, paths, expected_records))
 
 
-def _load_index(path: str, expected_records: int) -> np.ndarray:
+def _load_index(shard: str, expected_records: int) -> np.ndarray:
     """The offset index of a shard, checked against its size and number of records."""
-    path = epath.Path(path)
+    path = epath.Path(shard)
     if not path.exists():
         raise FileNotFoundError(f"shard {path} is missing; restore it, or delete its folder and prepare it again")
     index_path = path.with_name(path.name + INDEX_SUFFIX)
@@ -238,6 +241,7 @@ def _record_bytes(header: bytes, path: epath.Path, at: int) -> int:
     """Length of a record's data, from its header."""
     if len(header) < HEADER_BYTES:
         raise OSError(f"shard {path} is cut off in the record at byte {at}")
+    length: int
     length, checksum = struct.unpack("<QI", header)
     if _masked_crc32c(header[:8]) != checksum:
         raise OSError(f"shard {path} is corrupt: wrong checksum of the length at byte {at}")
@@ -272,12 +276,14 @@ def _class_names(info: tfds.core.DatasetInfo) -> tuple[str, ...]:
 def _modality(info: tfds.core.DatasetInfo) -> str:
     """As the dataset's metadata says; else "image" if a feature is a single image."""
     if info.metadata is not None and "modality" in info.metadata:
-        return info.metadata["modality"]
+        return str(info.metadata["modality"])
     single = any(isinstance(feature, tfds.features.Image) for feature in info.features.values())
     return "image" if single else "video"
 
 
-def _fingerprint(info, class_names, pieces, indices) -> str:
+def _fingerprint(
+    info: tfds.core.DatasetInfo, class_names: tuple[str, ...], pieces: list[Any], indices: list[np.ndarray]
+) -> str:
     described = {
         "features": info.features.to_json(),
         "class_names": class_names,

@@ -11,7 +11,9 @@ import numpy as np
 from data_pipelines.stream.host_tf import tf
 
 
-def train_indices(num_stored, stored_fps, num_frames: int, sample_fps: float, seed):
+def train_indices(
+    num_stored: tf.Tensor, stored_fps: tf.Tensor, num_frames: int, sample_fps: float, seed: tf.Tensor
+) -> tf.Tensor:
     """One random clip.
 
     Args:
@@ -33,7 +35,9 @@ def train_indices(num_stored, stored_fps, num_frames: int, sample_fps: float, se
     return _nearest(start + offsets, num_stored)
 
 
-def eval_indices(num_stored, stored_fps, num_frames: int, sample_fps: float, clips: int):
+def eval_indices(
+    num_stored: tf.Tensor, stored_fps: tf.Tensor, num_frames: int, sample_fps: float, clips: int
+) -> tf.Tensor:
     """`clips` fixed clips, one after another; arguments as in `train_indices`."""
     if sample_fps == 0:
         # Point c of a segment is at (2c + 1) / (2 clips) of it: whole numbers, so that no rounding moves a frame.
@@ -45,7 +49,7 @@ def eval_indices(num_stored, stored_fps, num_frames: int, sample_fps: float, cli
     return _nearest(tf.reshape(starts[:, None] + offsets, [clips * num_frames]), num_stored)
 
 
-def shuffle(indices, num_frames: int, seed):
+def shuffle(indices: tf.Tensor, num_frames: int, seed: tf.Tensor) -> tf.Tensor:
     """The indices of one or several clips of T, the frames of each in the same random order, which the seed decides."""
     # Another stream than that of `train_indices`, which has counter 0.
     draws = tf.random.stateless_uniform([num_frames], tf.stack([tf.cast(seed, tf.int64), 1]), alg="philox")
@@ -53,21 +57,21 @@ def shuffle(indices, num_frames: int, seed):
     return tf.reshape(tf.gather(clips, tf.argsort(draws), axis=1), indices.shape)
 
 
-def _dense_offsets(stored_fps, num_frames: int, sample_fps: float):
+def _dense_offsets(stored_fps: tf.Tensor, num_frames: int, sample_fps: float) -> tf.Tensor:
     """Distances from a clip's first frame, in stored frames: float64 [T]."""
     # Multiplied first: 3 x 10 / 3 is 10, where 3 x (10 / 3) can be a little more, and a start be lost.
     return np.arange(num_frames) * tf.cast(stored_fps, tf.float64) / sample_fps
 
 
-def _last_start(num_stored, offsets):
+def _last_start(num_stored: tf.Tensor, offsets: tf.Tensor) -> tf.Tensor:
     """The last frame at which a clip can start and still end inside; 0 if the clip does not fit."""
     last = tf.cast(num_stored, tf.float64) - 1
     return tf.maximum(tf.floor(last - offsets[-1]), 0)
 
 
-def _nearest(positions, num_stored):
+def _nearest(positions: tf.Tensor, num_stored: tf.Tensor) -> tf.Tensor:
     return tf.minimum(_floor(positions + 0.5), tf.cast(num_stored, tf.int64) - 1)
 
 
-def _floor(x):
+def _floor(x: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.floor(x), tf.int64)

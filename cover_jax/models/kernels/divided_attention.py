@@ -17,7 +17,8 @@ different positions.
 import dataclasses
 import functools
 import math
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +39,10 @@ COMPILED_TOKENS = 1025  # of a frame
 OUTPUT_NAME = "attention"  # of the result, for jax.checkpoint_policies
 MASKED = -1e30  # finite: the scores of a row that is masked as a whole must not become NaN
 
+Axis = Literal["time", "space"]
+Ref = Any  # a block in the chip's memory, which is read and written by indexing; JAX has no public type of it
+Refs = Sequence[Ref]
+
 
 def tile_lanes(num_heads: int, head_dim: int) -> int:
     """Lanes of a tile: 128, or a head that fills whole ones; all of the heads' where these do not fill whole tiles."""
@@ -57,9 +62,7 @@ def fills_lanes(num_heads: int, head_dim: int) -> bool:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
-def attend(
-    qkv_BTSC: jax.Array, num_heads: int, head_dim: int, axis: Literal["time", "space"], interpret: bool = False
-) -> jax.Array:
+def attend(qkv_BTSC: jax.Array, num_heads: int, head_dim: int, axis: Axis, interpret: bool = False) -> jax.Array:
     """Softmax attention of each token to those that share its position ("time") or its frame ("space").
 
     Args:
@@ -75,13 +78,22 @@ def attend(
     return _Call.of(qkv_BTSC, num_heads, head_dim, axis, interpret).forward(qkv_BTSC)
 
 
-def _attend_forward(qkv_BTSC, *static):
+def _attend_forward(
+    qkv_BTSC: jax.Array, num_heads: int, head_dim: int, axis: Axis, interpret: bool
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     # Named here, where the backward pass takes it from: whoever recomputes may keep it.
-    out_BTSD = checkpoint_name(attend(qkv_BTSC, *static), OUTPUT_NAME)
+    out_BTSD = checkpoint_name(attend(qkv_BTSC, num_heads, head_dim, axis, interpret), OUTPUT_NAME)
     return out_BTSD, (qkv_BTSC, out_BTSD)
 
 
-def _attend_backward(num_heads, head_dim, axis, interpret, kept, grad_BTSD):
+def _attend_backward(
+    num_heads: int,
+    head_dim: int,
+    axis: Axis,
+    interpret: bool,
+    kept: tuple[jax.Array, jax.Array],
+    grad_BTSD: jax.Array,
+) -> tuple[jax.Array]:
     qkv_BTSC, out_BTSD = kept
     return (_Call.of(qkv_BTSC, num_heads, head_dim, axis, interpret).backward(qkv_BTSC, out_BTSD, grad_BTSD),)
 
@@ -102,16 +114,17 @@ class _Call:
     dtype: jnp.dtype
     head_dim: int
     lanes: int
-    axis: str
+    axis: Axis
     block: tuple[int, int]
     interpret: bool
 
     @classmethod
-    def of(cls, qkv_BTSC: jax.Array, num_heads: int, head_dim: int, axis: str, interpret: bool) -> "_Call":
-        _, frames, tokens, _ = qkv_BTSC.shape
+    def of(cls, qkv_BTSC: jax.Array, num_heads: int, head_dim: int, axis: Axis, interpret: bool) -> "_Call":
+        batch, frames, tokens, channels = qkv_BTSC.shape
         lanes = tile_lanes(num_heads, head_dim)
         block = (1, tokens) if axis == "space" else (frames, _positions(frames, tokens))
-        return cls(qkv_BTSC.shape, qkv_BTSC.dtype, head_dim, lanes, axis, block, interpret)
+        shape = (batch, frames, tokens, channels)
+        return cls(shape, qkv_BTSC.dtype, head_dim, lanes, axis, block, interpret)
 
     @property
     def grid(self) -> tuple[int, int, int, int]:
@@ -120,24 +133,32 @@ class _Call:
         along_lanes = channels // (3 * (self.head_dim if self._crossing else self.lanes))
         return batch, frames // self.block[0], -(-tokens // self.block[1]), along_lanes
 
-    def forward(self, qkv_BTSC):
+    def forward(self, qkv_BTSC: jax.Array) -> jax.Array:
         return self._run(self._forward_block, "forward", (qkv_BTSC,), (3,), 1, matmuls=2)
 
-    def backward(self, qkv_BTSC, out_BTSD, grad_BTSD):
+    def backward(self, qkv_BTSC: jax.Array, out_BTSD: jax.Array, grad_BTSD: jax.Array) -> jax.Array:
         return self._run(self._backward_block, "backward", (qkv_BTSC, out_BTSD, grad_BTSD), (3, 1, 1), 3, matmuls=5)
 
-    def _run(self, body, name: str, arrays, widths: tuple[int, ...], out_width: int, matmuls: int):
+    def _run(
+        self,
+        body: Callable[..., None],
+        name: str,
+        arrays: tuple[jax.Array, ...],
+        widths: tuple[int, ...],
+        out_width: int,
+        matmuls: int,
+    ) -> jax.Array:
         """A pallas_call of `body`; `widths` of operands and result are in tiles.
 
         `body` takes for each operand its blocks: one, or two where heads cross from one tile into the next.
         """
         each = 1 + self._crossing
 
-        def with_blocks(*refs):
+        def with_blocks(*refs: Ref) -> None:
             operands = [refs[start : start + each] for start in range(0, each * len(arrays), each)]
             body(*operands, refs[each * len(arrays) :])
 
-        return pl.pallas_call(
+        kernel: Callable[..., jax.Array] = pl.pallas_call(
             with_blocks,
             grid=self.grid,
             in_specs=[self._block_spec(width, ahead) for width in widths for ahead in range(each)],
@@ -152,13 +173,14 @@ class _Call:
             interpret=self.interpret,
             name=f"{self.axis}_attention_{name}",
             metadata={"grid_steps": str(math.prod(self.grid))},
-        )(*(array for array in arrays for _ in range(each)))
+        )
+        return kernel(*(array for array in arrays for _ in range(each)))
 
     def _block_spec(self, width: int, ahead: int = 0) -> pl.BlockSpec:
         """The block of a grid step, or of the tile after it; the last tile has none, and no head goes beyond it."""
         last = self.shape[3] // (3 * self.lanes) - 1
 
-        def place(batch, frame, tokens, step):
+        def place(batch: Any, frame: Any, tokens: Any, step: Any) -> tuple[Any, ...]:  # indices of the grid, traced
             tile = jax.lax.div(step * self.head_dim, self.lanes) if self._crossing else step
             return batch, frame, tokens, jnp.minimum(tile + ahead, last)
 
@@ -174,18 +196,21 @@ class _Call:
             bytes_accessed=size * width * jnp.dtype(self.dtype).itemsize,
         )
 
-    def _forward_block(self, qkv_refs, out_refs):
+    def _forward_block(self, qkv_refs: Refs, out_refs: Refs) -> None:
         query_RW, key_RW, value_RW = self._load_qkv(qkv_refs)
         self._begin(out_refs)
         for rows in self._query_rows():
-            bias_RR, out = self._bias(rows), None
+            bias_RR, out = self._bias(rows), None  # a block has at least one head
             for head in self._heads():
                 exp_RR, total_R1 = self._softmax(head.only(query_RW[rows]), key_RW, bias_RR)
                 out = _plus(out, head.only(_dot(exp_RR.astype(self.dtype), value_RW, 1, 0) / total_R1))
+            assert out is not None
             self._store(out_refs, rows, 0, out)
 
-    def _backward_block(self, qkv_refs, attended_refs, grad_refs, out_refs):
-        """With P the probabilities, dO the gradient of the output O = P V, and S = Q K' * scale:
+    def _backward_block(self, qkv_refs: Refs, attended_refs: Refs, grad_refs: Refs, out_refs: Refs) -> None:
+        """Gradients of query, key and value.
+
+        With P the probabilities, dO the gradient of the output O = P V, and S = Q K' * scale:
 
         dV = P' dO, dP = dO V', dS = P * (dP - rowsum(dO * O)), dQ = dS K * scale, dK = dS' Q * scale.
         P is exp / total; the division moves to dO, which has fewer columns.
@@ -207,12 +232,14 @@ class _Call:
                 grad_value = _plus(grad_value, head.only(_dot(exp_RR.astype(self.dtype), grad, 0, 0)))
                 grad_key = _plus(grad_key, head.only(_dot(grad_scores_RR, query, 0, 0)))
                 grad_query = _plus(grad_query, head.only(_dot(grad_scores_RR, key_RW, 1, 0)))
+            assert grad_query is not None
             self._store(out_refs, rows, 0, grad_query * self._scale)
+        assert grad_key is not None and grad_value is not None
         every = slice(0, self._num_rows)
         self._store(out_refs, every, 1, grad_key * self._scale)
         self._store(out_refs, every, 2, grad_value)
 
-    def _softmax(self, query, key, bias_RR):
+    def _softmax(self, query: jax.Array, key: jax.Array, bias_RR: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         """exp(scores - their row's maximum), and the rows' sums to divide by."""
         scores_RR = _dot(query, key, 1, 1)
         if bias_RR is not None:
@@ -223,7 +250,7 @@ class _Call:
 
     @property
     def _scale(self) -> float:
-        return self.head_dim**-0.5
+        return float(self.head_dim**-0.5)
 
     @property
     def _num_rows(self) -> int:
@@ -238,11 +265,11 @@ class _Call:
         starts = range(0, 1 if self._crossing else self.lanes, self.head_dim)
         return [_Head(start, self.head_dim) for start in starts]
 
-    def _start(self):
+    def _start(self) -> jax.Array:
         """The lane of its tile where the head of this grid step begins."""
         return jax.lax.rem(pl.program_id(3) * self.head_dim, self.lanes)
 
-    def _shift(self, values_RW, lanes):
+    def _shift(self, values_RW: jax.Array, lanes: jax.Array) -> jax.Array:
         return pltpu.roll(values_RW.astype(jnp.float32), jax.lax.rem(lanes, 2 * self.lanes), axis=1)
 
     def _query_rows(self) -> list[slice]:
@@ -251,7 +278,7 @@ class _Call:
         size = _round_up(-(-self._num_rows // parts), SUBLANES if self.axis == "space" else self.block[1])
         return [slice(start, min(start + size, self._num_rows)) for start in range(0, self._num_rows, size)]
 
-    def _bias(self, rows: slice):
+    def _bias(self, rows: slice) -> jax.Array | None:
         """Over time: 0 between rows of one position, MASKED between others. Rows are (frame, position)."""
         if self.axis == "space":
             return None
@@ -259,10 +286,10 @@ class _Call:
         row, column = (jax.lax.broadcasted_iota(jnp.int32, shape, axis) % self.block[1] for axis in (0, 1))
         return jnp.where(row == column, 0.0, MASKED)
 
-    def _load_qkv(self, refs):
+    def _load_qkv(self, refs: Refs) -> list[jax.Array]:
         return [self._load(refs, part) for part in range(3)]
 
-    def _load(self, refs, part: int):
+    def _load(self, refs: Refs, part: int) -> jax.Array:
         """A third of a block as [R, W]; what lies beyond the last token is unknown and becomes 0.
 
         Where heads cross tiles, it is the head's tile: its lanes, then some of its neighbours'.
@@ -278,16 +305,16 @@ class _Call:
             return values_RW
         return self._shift(values_RW, 2 * self.lanes - self._start())[:, : self.lanes].astype(self.dtype)
 
-    def _begin(self, out_refs) -> None:
+    def _begin(self, out_refs: Refs) -> None:
         """Nothing waits for the first head."""
         if self._crossing:
             waiting_ref = out_refs[1]
 
             @pl.when(pl.program_id(3) == 0)
-            def _():
+            def _() -> None:
                 waiting_ref[...] = jnp.zeros_like(waiting_ref)
 
-    def _store(self, out_refs, rows: slice, part: int, values_RW):
+    def _store(self, out_refs: Refs, rows: slice, part: int, values_RW: jax.Array) -> None:
         """Puts rows [R, W] back where `_load` found them."""
         lanes = slice(part * self.lanes, (part + 1) * self.lanes)
         out_ref, frames = out_refs[0], slice(rows.start // self.block[1], rows.stop // self.block[1])
@@ -309,13 +336,13 @@ class _Head:
     start: int
     head_dim: int
 
-    def only(self, values_RW):
+    def only(self, values_RW: jax.Array) -> jax.Array:
         """Its neighbours' lanes zeroed."""
         lane = jax.lax.broadcasted_iota(jnp.int32, values_RW.shape, 1)
         return jnp.where((lane >= self.start) & (lane < self.start + self.head_dim), values_RW, 0)
 
 
-def _plus(total, more):
+def _plus(total: jax.Array | None, more: jax.Array) -> jax.Array:
     return more if total is None else total + more
 
 
@@ -328,7 +355,7 @@ def _round_up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
 
 
-def _dot(left, right, left_axis: int, right_axis: int):
+def _dot(left: jax.Array, right: jax.Array, left_axis: int, right_axis: int) -> jax.Array:
     """A matrix product over these axes, float32."""
     return jax.lax.dot_general(
         left, right, (((left_axis,), (right_axis,)), ((), ())), preferred_element_type=jnp.float32

@@ -15,7 +15,7 @@ from cover_jax.models.pretrained.tensor_names import HF_TIMESFORMER, Arrays
 _PREFIX = "timesformer."
 
 
-def tensors(params: dict, head: str, patch_px: int) -> Arrays:
+def tensors(params: dict[str, Any], head: str, patch_px: int) -> Arrays:
     """Arrays under the names of `TimesformerForVideoClassification`, float32.
 
     Args:

@@ -18,6 +18,7 @@ what that has; the report says which are not. google-research's ViT computes fla
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -96,7 +97,7 @@ def load(source: str, model: ConfigDict, class_names: Mapping[str, Sequence[str]
     return LoadedWeights(backbone | heads, names, tuple(report))
 
 
-def fill(params: dict, loaded: LoadedWeights) -> tuple[dict, list[str]]:
+def fill(params: dict[str, Any], loaded: LoadedWeights) -> tuple[dict[str, Any], list[str]]:
     """`params` with the loaded arrays in their places, each cut for its devices as what it replaces, and the rest.
 
     Returns:
@@ -107,7 +108,7 @@ def fill(params: dict, loaded: LoadedWeights) -> tuple[dict, list[str]]:
     """
     kept = []
 
-    def put(path, leaf: jax.Array) -> jax.Array:
+    def put(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         if name not in loaded.params:
             kept.append(name)
@@ -120,7 +121,7 @@ def fill(params: dict, loaded: LoadedWeights) -> tuple[dict, list[str]]:
     return jax.tree_util.tree_map_with_path(put, params), kept
 
 
-def _check_config(config: dict) -> None:
+def _check_config(config: dict[str, Any]) -> None:
     """Refuses settings of a config.json of Hugging Face or timm that this model cannot have."""
     for key, right in (("attention_type", "divided_space_time"), ("qkv_bias", True), ("global_pool", "token")):
         if config.get(key, right) != right:
@@ -130,7 +131,7 @@ def _check_config(config: dict) -> None:
             raise PretrainedError(f"its config.json has model_args.{key}={value!r}: this model's layers are timm's own")
 
 
-def _section(config: dict, name: str) -> dict:
+def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
     """A part of config.json; {} where it has none."""
     section = config.get(name) or {}
     if not isinstance(section, dict):
@@ -154,7 +155,9 @@ def _settings(family: tensor_names.Family, opened: sources.Opened) -> dict[str, 
     return {key: value for key, value in settings.items() if value is not None}
 
 
-def _check_sizes(family: tensor_names.Family, read: tensor_names.Reader, config: dict, variant_name: str) -> list[str]:
+def _check_sizes(
+    family: tensor_names.Family, read: tensor_names.Reader, config: dict[str, Any], variant_name: str
+) -> list[str]:
     """Refuses another variant's sizes; returns a line on what the source does not tell."""
     block = family.block.format(0)
     found = {
@@ -196,7 +199,7 @@ def _backbone(
     return {f"backbone/{path}": array for path, array in (arrays | embeddings).items()}, lines
 
 
-def _class_names(config: dict) -> tuple[str, ...]:
+def _class_names(config: dict[str, Any]) -> tuple[str, ...]:
     """Of Hugging Face's `id2label` or timm's `label_names`."""
     labels = config.get("id2label") or config.get("label_names") or {}
     try:
@@ -258,7 +261,7 @@ def _head_lines(
 def setting_lines(own: Mapping[str, object], model: ConfigDict) -> list[str]:
     """What of `model` differs from the settings that weights were made with, by key of `config.model`."""
 
-    def plain(value):
+    def plain(value: object) -> object:
         return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
 
     return [

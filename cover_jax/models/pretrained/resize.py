@@ -2,6 +2,7 @@
 
 import math
 
+import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 from ml_collections import ConfigDict
@@ -22,7 +23,8 @@ def embeddings(given: dict[str, np.ndarray], model: ConfigDict) -> tuple[dict[st
     grid_size = model.size_px // variants.parse(model.variant).patch_px
     resized["pos_embed"] = position_embedding(given["pos_embed"], grid_size)
     if "time_embed" in given:
-        resized["time_embed"] = np.asarray(timesformer.resize_time_embed(given["time_embed"], model.num_frames))
+        time_embed_1TD = jnp.asarray(given["time_embed"])
+        resized["time_embed"] = np.asarray(timesformer.resize_time_embed(time_embed_1TD, model.num_frames))
     lines = [
         f"{path}: resized from {old.shape[1]} to {resized[path].shape[1]} tokens"
         for path, old in given.items()
@@ -66,4 +68,5 @@ def _cubic(distance: np.ndarray) -> np.ndarray:
     """Cubic convolution kernel (Keys, 1981), at distances from 0 to 2."""
     near = ((_CUBIC_A + 2) * distance - (_CUBIC_A + 3)) * distance**2 + 1
     far = _CUBIC_A * (((distance - 5) * distance + 8) * distance - 4)
-    return np.where(distance <= 1, near, far)
+    weights: np.ndarray = np.where(distance <= 1, near, far)
+    return weights

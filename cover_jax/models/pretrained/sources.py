@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+from typing import Any
 
 import huggingface_hub
 from etils import epath
@@ -19,8 +20,8 @@ class Opened:
     """A source's tensors, and its config.json and preprocessor_config.json where they stand beside ({} otherwise)."""
 
     tensors: weight_files.Tensors
-    config: dict
-    preprocessor: dict
+    config: dict[str, Any]
+    preprocessor: dict[str, Any]
 
 
 def open_source(source: str) -> Opened:

@@ -14,6 +14,7 @@ from cover_jax.models.pretrained.errors import PretrainedError
 from cover_jax.models.pretrained.weight_files import Tensors
 
 Arrays = dict[str, np.ndarray]
+Pixels = tuple[tuple[float, float, float], tuple[float, float, float]]  # mean and standard deviation of each channel
 IMAGENET_PIXELS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF_PIXELS = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
@@ -22,13 +23,19 @@ class Reader:
     """Tensors under a prefix, as float32; remembers which were taken."""
 
     def __init__(self, tensors: Tensors, prefix: str):
-        self._tensors, self._prefix, self._taken = tensors, prefix, set()
+        self._tensors, self._prefix = tensors, prefix
+        self._taken: set[str] = set()
         self._names = frozenset(tensors.names)
 
     def __contains__(self, name: str) -> bool:
         return self._prefix + name in self._names
 
     def __call__(self, name: str) -> np.ndarray:
+        """The tensor under the prefix and `name`.
+
+        Raises:
+            PretrainedError: there is none, or it is not of numbers.
+        """
         full = self._prefix + name
         if full not in self._names:
             raise PretrainedError(f"lacks the tensor {full}")
@@ -44,12 +51,13 @@ class Reader:
         root._taken = self._taken
         return root
 
-    def matches(self, pattern: str) -> list[re.Match]:
+    def matches(self, pattern: str) -> list[re.Match[str]]:
         """Where `pattern` fits the start of a name after the prefix."""
         return [match for name in self._names if (match := re.compile(re.escape(self._prefix) + pattern).match(name))]
 
     @property
     def num_taken(self) -> int:
+        """How many tensors were read."""
         return len(self._taken)
 
     @property
@@ -62,17 +70,20 @@ class TorchLayout:
     """Linear weights [out, in], convolutions [out, channel, row, column]."""
 
     def patch_px(self, read: Reader, name: str) -> int:
-        return read(f"{name}.weight").shape[-1]
+        """The side of a patch, from the convolution `name` that embeds patches."""
+        return int(read(f"{name}.weight").shape[-1])
 
     def num_heads(self, read: Reader, name: str) -> int | None:
         """Not in the tensors: their axes join heads and head_dim."""
         return None
 
     def patches(self, read: Reader, name: str) -> Arrays:
+        """The convolution `name` as this project's kernel [pixels and channels of a patch, D] and bias [D]."""
         kernel = rearrange(read(f"{name}.weight"), "d c p q -> (p q c) d")
         return {"kernel": kernel, "bias": read(f"{name}.bias")}
 
     def norm(self, read: Reader, name: str) -> Arrays:
+        """Scale and bias [D] of the layer norm `name`."""
         return {"scale": read(f"{name}.weight"), "bias": read(f"{name}.bias")}
 
     def linear(self, read: Reader, *names: str) -> Arrays:
@@ -87,16 +98,20 @@ class FlaxLayout:
     """Kernels [in, out], those of attention with heads and head_dim apart, convolutions [row, column, channel, out]."""
 
     def patch_px(self, read: Reader, name: str) -> int:
-        return read(f"{name}/kernel").shape[0]
+        """The side of a patch, from the convolution `name` that embeds patches."""
+        return int(read(f"{name}/kernel").shape[0])
 
     def num_heads(self, read: Reader, name: str) -> int | None:
-        return read(f"{name}/kernel").shape[1]
+        """Heads of attention, from the projection `name` of one block."""
+        return int(read(f"{name}/kernel").shape[1])
 
     def patches(self, read: Reader, name: str) -> Arrays:
+        """The convolution `name` as this project's kernel [pixels and channels of a patch, D] and bias [D]."""
         kernel = rearrange(read(f"{name}/kernel"), "p q c d -> (p q c) d")
         return {"kernel": kernel, "bias": read(f"{name}/bias")}
 
     def norm(self, read: Reader, name: str) -> Arrays:
+        """Scale and bias [D] of the layer norm `name`."""
         return {"scale": read(f"{name}/scale"), "bias": read(f"{name}/bias")}
 
     def linear(self, read: Reader, *names: str) -> Arrays:
@@ -143,21 +158,22 @@ class Family:
     layers: Mapping[str, tuple[str, ...]]
     layer_scales: Mapping[str, str] = dataclasses.field(default_factory=dict)
     unused: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    pixels: tuple | None = None
+    pixels: Pixels | None = None
     gelu: str = "exact"
     layer_norm_eps: float = 1e-6
     head_at_root: bool = False
 
     @property
     def is_video(self) -> bool:
+        """Whether its models have attention over time."""
         return "time/qkv" in self.layers
 
     def read_block(self, read: Reader, index: int) -> Arrays:
         """One block's arrays under this project's paths."""
         prefix = self.block.format(index)
-        block = {}
+        block: Arrays = {}
         for path, names in self.layers.items():
-            make: Callable = self.layout.norm if path.endswith("norm") else self.layout.linear
+            make: Callable[..., Arrays] = self.layout.norm if path.endswith("norm") else self.layout.linear
             leaves = make(read, *(prefix + name for name in names))
             scale = self.layer_scales.get(path)
             if scale is not None and prefix + scale in read:

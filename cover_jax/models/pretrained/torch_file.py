@@ -13,7 +13,7 @@ import pickle
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import ml_dtypes
@@ -52,6 +52,7 @@ class Tensor:
 
 
 def is_torch_archive(archive: zipfile.ZipFile) -> bool:
+    """Whether `torch.save` wrote it."""
     return any(name.endswith("/data.pkl") for name in archive.namelist())
 
 
@@ -87,7 +88,7 @@ class _Unpickler(pickle._Unpickler):
         if (module, name) == ("collections", "OrderedDict"):
             return collections.OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return lambda storage, offset, shape, strides, *_: Tensor(*storage, offset, tuple(shape), tuple(strides))
+            return _rebuild_tensor
         if (module, name) == ("torch._utils", "_rebuild_parameter"):
             return lambda tensor, *_: tensor
         if (module, name) == ("torch", "Size"):
@@ -99,11 +100,18 @@ class _Unpickler(pickle._Unpickler):
             "torch writes one: torch.save(torch.load(FILE, weights_only=False)['model_state'], NEW)"
         )
 
-    def persistent_load(self, pid: tuple) -> tuple[type, str]:
+    def persistent_load(self, pid: tuple[Any, ...]) -> tuple[type, str]:
         kind, storage_type, key, *_ = pid
         if kind != "storage" or storage_type not in _STORAGE_DTYPES:
             raise PretrainedError(f"its pickle has a {kind} of {storage_type}, which is not a tensor's storage")
         return _STORAGE_DTYPES[storage_type], str(key)
+
+
+def _rebuild_tensor(
+    storage: tuple[type, str], offset: int, shape: Iterable[int], strides: Iterable[int], *_: object
+) -> Tensor:
+    """What torch's function of this name is called with. A pickle may give anything: `read` checks it."""
+    return Tensor(*storage, offset, tuple(shape), tuple(strides))
 
 
 def read(archive: zipfile.ZipFile, member: str, tensor: Tensor) -> np.ndarray:
@@ -114,7 +122,7 @@ def read(archive: zipfile.ZipFile, member: str, tensor: Tensor) -> np.ndarray:
     """
     needed = _needed_length(tensor, member)
     try:
-        storage = np.frombuffer(_member(archive, member), tensor.dtype)
+        storage: np.ndarray = np.frombuffer(_member(archive, member), tensor.dtype)
     except ValueError as error:
         raise PretrainedError(f"{member}: {error}") from error
     if needed > len(storage):

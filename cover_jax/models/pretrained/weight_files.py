@@ -5,6 +5,7 @@ import io
 import json
 import zipfile
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -104,7 +105,7 @@ def _npz_array(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:
         raise PretrainedError(f"{name}: {error}") from error
 
 
-def _of_torch(saved, read: Callable) -> Tensors:
+def _of_torch(saved: object, read: Callable[[torch_file.Tensor], np.ndarray]) -> Tensors:
     if not isinstance(saved, dict):
         raise PretrainedError(f"it holds a {type(saved).__name__}, not a state dict")
     key = next((key for key in _STATE_KEYS if isinstance(saved.get(key), dict)), None)
@@ -131,7 +132,7 @@ def _parse_safetensors(data: bytes) -> Tensors:
     return Tensors(tuple(entries), read)
 
 
-def parse_json(data: bytes, name: str) -> dict:
+def parse_json(data: bytes, name: str) -> dict[str, Any]:
     """A model's config.json or another file that `name` says.
 
     Raises:
