@@ -89,7 +89,7 @@ def _program(logits: Callable, flat: dict, model: ConfigDict, dtype: jnp.dtype) 
     return exported(shapes, jax.ShapeDtypeStruct((batch, model.num_frames, model.size_px, model.size_px, 3), dtype))
 
 
-def _write(out: str, name: str, data: bytes) -> None:
+def _write(out: str, name: str, data: bytes | bytearray) -> None:
     folder = epath.Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_bytes(bytes(data))

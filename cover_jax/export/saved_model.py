@@ -37,8 +37,8 @@ def write(out: str, exported: jax_export.Exported, params: dict[str, np.ndarray]
         arguments = [*(variables[name] for name in sorted(variables)), frames]
         return {"logits": _call(exported, portable, [arguments[i] for i in exported.module_kept_var_idx])}
 
-    serve = tf.function(serve, [spec], autograph=False)
-    tf.saved_model.save(module, out, {"serving_default": serve.get_concrete_function()})
+    traced = tf.function(serve, [spec], autograph=False)
+    tf.saved_model.save(module, out, {"serving_default": traced.get_concrete_function()})
 
 
 def _call(exported: jax_export.Exported, portable: bytes, arguments: list) -> tf.Tensor:

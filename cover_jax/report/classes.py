@@ -53,7 +53,7 @@ def confused_pairs(predictions: Predictions) -> list[Pair]:
     both = np.stack([predictions.label[wrong], predictions.top1[wrong]], axis=1)
     pairs, counts = np.unique(both, axis=0, return_counts=True)
     order = np.argsort(-counts, kind="stable")
-    return [Pair(*pairs[i].tolist(), int(counts[i])) for i in order]
+    return [Pair(int(pairs[i, 0]), int(pairs[i, 1]), int(counts[i])) for i in order]
 
 
 def section(predictions: Predictions, class_names: Sequence[str]) -> Html:
@@ -114,7 +114,7 @@ class _Seen:
 
     def absent(self) -> Html:
         """Which classes have no examples."""
-        absent = [self.class_names[i] for i in np.flatnonzero(self.totals == 0)]
+        absent = [self.class_names[i] for i in np.flatnonzero(self.totals == 0).tolist()]
         said = f"No validation examples of {len(absent)} classes: {', '.join(absent)}"
         return Html(f'<p class="muted">{escape(said)}</p>' if absent else "")
 

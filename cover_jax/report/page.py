@@ -68,14 +68,14 @@ class _Dataset:
 
 def _accuracies(of_datasets: dict[str, _Dataset], step: int) -> str:
     """A card for each dataset; and which were not evaluated."""
-    evaluated_ones = {name: one for name, one in of_datasets.items() if one.found}
+    evaluated = {name: one.found for name, one in of_datasets.items() if one.found}
     cards = "".join(
-        _card(tables.accuracy_row(name, len(one.class_names), one.found.predictions), one.found.step)
-        for name, one in evaluated_ones.items()
+        _card(tables.accuracy_row(name, len(of_datasets[name].class_names), found.predictions), found.step)
+        for name, found in evaluated.items()
     )
     missing = [name for name, one in of_datasets.items() if one.config.eval_split and not one.found]
     lines = [f"No evaluation yet of {', '.join(missing)}: --mode=evaluate makes one."] if missing else []
-    if any(one.found.step != step for one in evaluated_ones.values()):
+    if any(found.step != step for found in evaluated.values()):
         lines.append(f"The newest checkpoint is of step {step}.")
     said = "".join(f'<p class="muted">{escape(line)}</p>' for line in lines)
     return f'<section><h2>Accuracy</h2><div class="cards">{cards}</div>{said}</section>'

@@ -136,11 +136,11 @@ def _config(study: ConfigDict, name: str, seed: int, draw: int) -> ConfigDict:
 def _overlapping(study: ConfigDict, config: ConfigDict) -> str:
     """Which two datasets of a run train on the same examples, one of them on a draw that should be apart; or ""."""
     for (one, first), (other, second) in itertools.combinations(config.datasets.items(), 2):
-        slices = [_SLICE.fullmatch(dataset.train_split) for dataset in (first, second)]
+        found, found_other = (_SLICE.fullmatch(dataset.train_split) for dataset in (first, second))
         drawn = study.examples_per_draw[one] or study.examples_per_draw[other]
-        if first.builder != second.builder or not drawn or None in slices:
+        if first.builder != second.builder or not drawn or not found or not found_other:
             continue
-        (split, begin, end), (of_other, begin_other, end_other) = (found.groups() for found in slices)
+        (split, begin, end), (of_other, begin_other, end_other) = found.groups(), found_other.groups()
         before = end and int(end) <= int(begin_other)
         after = end_other and int(end_other) <= int(begin)
         if split == of_other and not before and not after:

@@ -36,11 +36,18 @@ def results_of(runs: list[Run], workdir: pathlib.Path, workers: int) -> list[dic
     print(f"{len(runs)} runs, {len(runs) - len(missing)} of them done before, in {workdir}", flush=True)
     start = time.perf_counter()
     for number, run in enumerate(all_of(missing, workdir, workers), 1):
-        found = results.load(run)
+        found = _result(run)
         accuracies = ", ".join(f"{name} {top1:.1%}" for name, top1 in found["top1"].items())
         took = f"{found['seconds']:.0f} s; {number} of {len(missing)} after {time.perf_counter() - start:.0f} s"
         print(f"{run}: {accuracies} ({took})", flush=True)
-    return [results.load(run) for run in runs]
+    return [_result(run) for run in runs]
+
+
+def _result(run: Run) -> dict:
+    """What a run that has ended has written."""
+    found = results.load(run)
+    assert found is not None
+    return found
 
 
 def all_of(runs: list[Run], workdir: pathlib.Path, workers: int) -> Iterator[Run]:
@@ -54,7 +61,8 @@ def all_of(runs: list[Run], workdir: pathlib.Path, workers: int) -> Iterator[Run
     Raises:
         RunFailedError: after those under way have ended.
     """
-    waiting, going, folders = list(runs), {}, {run.folder for run in runs}
+    waiting, folders = list(runs), {run.folder for run in runs}
+    going: dict[concurrent.futures.Future, Run] = {}
     # XLA's threads in each process. Fewer than devices, which wait for each other in collectives, may wait for ever.
     os.environ["NPROC"] = str(max(_num_cores() // workers, int(os.environ.get("JAX_NUM_CPU_DEVICES", 1))))
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", str(workers == 1).lower())  # a GPU's memory, which all share
@@ -80,7 +88,7 @@ def all_of(runs: list[Run], workdir: pathlib.Path, workers: int) -> Iterator[Run
 
 def _num_cores() -> int:
     """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()  # macOS has none
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS has none
 
 
 def _begin(cache: str) -> None:

@@ -57,7 +57,7 @@ def _x(share: float) -> float:
 
 def means_by_step(found: Sequence[dict], dataset: str) -> Curves:
     """Setting -> (step, mean over replicates) of each evaluation of a dataset, from results of runs."""
-    values = {}
+    values: dict[str, dict[int, list[float]]] = {}  # setting -> step -> one per replicate
     for result in found:
         for step, top1 in result["curves"].get(dataset, ()):
             values.setdefault(result["setting"], {}).setdefault(step, []).append(top1)

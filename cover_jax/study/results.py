@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from typing import Any
 
 from etils import epath
 from ml_collections import ConfigDict
@@ -52,7 +53,7 @@ def _check_config(run: Run, config: dict, where: pathlib.Path) -> None:
 
 
 def _comparable(run: Run, config: dict) -> dict:
-    found = dict(checks.flatten(metadata.config_of({"config": config})))
+    found: dict[str, Any] = dict(checks.flatten(metadata.config_of({"config": config})))
     if run.start:  # a folder in the study's, which may have been moved since
         found["model.init_from"] = str(pathlib.Path(*pathlib.Path(found["model.init_from"]).parts[-3:]))
     return found
@@ -68,15 +69,13 @@ def save(run: Run, seconds: float) -> None:
         ValueError: its last evaluation is not whole.
     """
     folder = epath.Path(run.folder)
-    said = {
-        name: saved_predictions.load(folder, name)
-        for name, dataset in run.config.datasets.items()
-        if dataset.eval_split
-    }
+    said = {}
     scalars, last = curves.read(folder / "tensorboard"), layout.saved_steps(str(folder))[-1]
-    for name, one in said.items():
+    for name in (name for name, dataset in run.config.datasets.items() if dataset.eval_split):
+        one = saved_predictions.load(folder, name)
         if one is None or one.step != last or f"validation/{name}/top1" not in scalars:
             raise ValueError(f"{folder}: the evaluation of {name} at step {last} was not written whole")
+        said[name] = one
     found = {
         "setting": run.setting,
         "seed": run.seed,

@@ -106,9 +106,10 @@ def tables(study: ConfigDict, found: Sequence[dict]) -> dict[str, list[Row]]:
     return {name: _rows(study, name, hits[name]) for name in study.run.datasets if name in hits}
 
 
-def _by_dataset(found: Sequence[dict]) -> dict[str, dict[str, Hits]]:
+def _by_dataset(found: Sequence[dict]) -> Mapping[str, Mapping[str, Hits]]:
     """Dataset -> setting -> replicate -> its hits."""
-    hits, validated_on = {}, {}
+    hits: dict[str, dict[str, dict[tuple[int, int], np.ndarray]]] = {}
+    validated_on: dict[str, str] = {}
     for result in found:
         for name, text in result["hits"].items():
             if validated_on.setdefault(name, result["validated_on"][name]) != result["validated_on"][name]:

@@ -47,7 +47,7 @@ MOTIONS = {
 DIGIT_NAMES = tuple(str(digit) for digit in range(10))
 
 
-class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]  # TFDS's
     """Moving digits; see the module."""
 
     name = "digits"

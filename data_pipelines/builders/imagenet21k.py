@@ -69,16 +69,23 @@ def _synsets(source: epath.Path) -> dict[str, str]:
 def _by_name(source: epath.Path, paths: list[epath.Path]) -> dict[str, str]:
     synsets = {}
     for path in paths:
-        synset = SYNSET.fullmatch(path.name)[1]
+        synset = _synset(path.name)
         if synset in synsets:
             raise ValueError(f"{synset} is there twice, as a tar and as a folder: {path.parent}; remove one of them")
         synsets[synset] = path.relative_to(source).as_posix()
     return synsets
 
 
+def _synset(name: str) -> str:
+    """The synset of a file or folder that SYNSET has chosen."""
+    match = SYNSET.fullmatch(name)
+    assert match
+    return match[1]
+
+
 def _images(source: epath.Path, path: str) -> Iterator[Item]:
     """The images of a synset."""
-    synset = SYNSET.fullmatch(path.rpartition("/")[2])[1]
+    synset = _synset(path.rpartition("/")[2])
     if not path.endswith(".tar"):
         yield from (Item(f"{path}/{name}", synset) for name in files.walk(source / path))
         return

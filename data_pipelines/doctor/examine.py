@@ -20,8 +20,9 @@ SHOWN_UNUSABLE = 5
 SHOWN_CLASSES = 5
 NUM_SAMPLES = 12  # pictures a split, on the page
 AHEAD = 8  # files a process, handed out before they are asked for
-FILE_COLUMNS = {"label": int, "num_frames": int, "fps": float, "height_px": int, "width_px": int, "bytes": int,
-                "reason": "S"}  # fmt: skip
+FILE_COLUMNS: dict[str, type | str] = {
+    "label": int, "num_frames": int, "fps": float, "height_px": int, "width_px": int, "bytes": int, "reason": "S",
+}  # fmt: skip
 
 
 def examine_prepared(names: list[str], data_dir: str, output: str, frames_feature: str) -> None:
@@ -29,7 +30,9 @@ def examine_prepared(names: list[str], data_dir: str, output: str, frames_featur
     from data_pipelines.leaks import search  # TensorFlow: slow to import
     from data_pipelines.stream import records
 
-    features, training, validation = {}, {}, {}
+    features: dict[str, str] = {}
+    training: dict[str, records.Split] = {}
+    validation: dict[str, records.Split] = {}
     for name in names:
         where = catalog.dataset_dir(name, data_dir)
         splits = {split: records.open_split(name, split, data_dir) for split in _splits_of(where)}
@@ -38,8 +41,8 @@ def examine_prepared(names: list[str], data_dir: str, output: str, frames_featur
         _publish(found, samples, epath.Path(output) / name.replace("/", "_") if output else where)
         for role, opened in (("train", training), ("validation", validation)):
             opened.update({name: splits[role]} if role in splits else {})
-    found = search.find_leaks(training, validation, features, measure=True)
-    print("\n".join(search.report_lines([pair.summary() for pair in found])))
+    leaks = search.find_leaks(training, validation, features, measure=True)
+    print("\n".join(search.report_lines([pair.summary() for pair in leaks])))
 
 
 def _splits_of(where: epath.Path) -> list[str]:
@@ -60,7 +63,8 @@ def _of_records(name: str, where: epath.Path, splits: dict, frames_feature: str)
     """The manifest of a prepared dataset, and split -> (class, JPEG) of some of its records."""
     from data_pipelines.leaks import facts
 
-    refused, described, samples = manifest.read_refused(where), {}, {}
+    refused, described = manifest.read_refused(where), {}
+    samples: dict[str, list[tuple[str, bytes]]] = {}
     for role, split in splits.items():
         known = facts.load_facts(split, frames_feature)
         paths = [known.text("source", i) or f"record {i}" for i in range(len(known))]
@@ -68,7 +72,7 @@ def _of_records(name: str, where: epath.Path, splits: dict, frames_feature: str)
         good = np.flatnonzero(known["reason"] == b"")
         chosen = good[np.unique(np.linspace(0, len(good) - 1, NUM_SAMPLES).astype(int))] if len(good) else good
         samples[role] = []
-        for i in chosen:
+        for i in chosen.tolist():
             (jpeg,), _ = facts.some_frames(split, i, frames_feature, 1)
             samples[role].append((_class_name(split.class_names, known["label"][i]), jpeg))
     metadata = where / "metadata.json"
@@ -133,9 +137,10 @@ def _look(reader: worker_pool.Reader, item: listing.Item) -> tuple[dict, bytes] 
 
 def _in_parallel(look: Callable, items: list, role: str) -> Iterator[tuple]:
     """Each item and what `look` makes of it, by all cores; few results wait at a time."""
-    ahead = AHEAD * os.cpu_count()
+    workers = os.cpu_count() or 1
+    ahead = AHEAD * workers
     with (
-        processes.pool(os.cpu_count()) as pool,
+        processes.pool(workers) as pool,
         tqdm(total=len(items), desc=role, unit="file", mininterval=1) as bar,
     ):
         for start in range(0, len(items), ahead):

@@ -12,6 +12,7 @@ import functools
 import io
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, overload
 
 import numpy as np
 from absl import logging
@@ -36,7 +37,7 @@ BATCH = 64
 DAMAGE = (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.UnknownError)
 
 # Name -> type. Texts are UTF-8; "S" is as long as it has to be.
-COLUMNS = {
+COLUMNS: dict[str, type | str] = {
     "offset": np.int64, "bytes": np.int64, "label": np.int32, "num_frames": np.int32, "num_source_frames": np.int64,
     "fps": np.float32, "height_px": np.int32, "width_px": np.int32, "source": "S", "source_sha256": "S",
     "source_id": "S", "source_start_s": np.float32, "source_end_s": np.float32, "reason": "S", "num_hashes": np.int32,
@@ -76,6 +77,10 @@ class Facts:
         return self.columns[name][i].decode()
 
 
+@overload
+def load_facts(split: records.Split, frames_feature: str = "frames", measure: Literal[True] = True) -> Facts: ...
+@overload
+def load_facts(split: records.Split, frames_feature: str, measure: bool) -> Facts | None: ...
 def load_facts(split: records.Split, frames_feature: str = "frames", measure: bool = True) -> Facts | None:
     """The facts of a split; what is not measured yet is measured and kept.
 
@@ -85,16 +90,15 @@ def load_facts(split: records.Split, frames_feature: str = "frames", measure: bo
         measure: False: only if that takes seconds; else None.
     """
     frames_feature = records.media_feature(split, frames_feature)
-    missing = [i for i, path in enumerate(split.paths) if _load(_facts_path(path), path) is None]
+    known = {i: found for i, path in enumerate(split.paths) if (found := _load(_facts_path(path), path)) is not None}
+    missing = [i for i in range(len(split.paths)) if i not in known]
     if not measure and sum(epath.Path(split.paths[i]).stat().length for i in missing) > QUICK_BYTES:
         return None
     hidden = not (measure and missing)
-    shards = {}
     for i in tqdm(missing, f"looking at {split.builder} {split.split}", unit="shard", disable=hidden, leave=False):
-        shards[i] = _measure_shard(split.paths[i], frames_feature)
-        _save(_facts_path(split.paths[i]), shards[i], split.paths[i])
-    parts = [shards.get(i) or _load(_facts_path(path), path) for i, path in enumerate(split.paths)]
-    return _of_records(split, parts)
+        known[i] = _measure_shard(split.paths[i], frames_feature)
+        _save(_facts_path(split.paths[i]), known[i], split.paths[i])
+    return _of_records(split, [known[i] for i in range(len(split.paths))])
 
 
 def pictures_feature(features: Sequence[str]) -> str | None:
@@ -212,7 +216,7 @@ def _middles(size, parts):
     return (2 * tf.range(parts) + 1) * size // (2 * tf.maximum(parts, 1))
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: tf.errors.OpError) -> str:
     """The first line of an error, without the names of the graph's nodes."""
     return f"{type(error).__name__}: {error.message.splitlines()[0].rpartition('}} ')[2].strip()[:200]}"
 
@@ -272,7 +276,8 @@ def _thumb(jpeg):
 
 def _save(path: epath.Path, columns: dict[str, np.ndarray], shard: str) -> None:
     buffer = io.BytesIO()
-    np.savez(buffer, version=VERSION, shard_bytes=epath.Path(shard).stat().length, **columns)
+    about: dict[str, Any] = {"version": VERSION, "shard_bytes": epath.Path(shard).stat().length}
+    np.savez(buffer, **about | columns)
     keep(path, buffer.getvalue())
 
 

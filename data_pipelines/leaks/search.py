@@ -128,6 +128,12 @@ class _Side:
     facts: Facts | None
     frames_feature: str
 
+    @property
+    def known(self) -> Facts:
+        """The facts of a side that was measured."""
+        assert self.facts is not None
+        return self.facts
+
 
 def _of_pair(validation: str, training: str, val: _Side, train: _Side) -> Leaks:
     nothing = {kind: np.zeros((0, 2), np.int64) for kind in KINDS}
@@ -144,11 +150,11 @@ def _of_pair(validation: str, training: str, val: _Side, train: _Side) -> Leaks:
 
 
 def _search(val: _Side, train: _Side) -> tuple[dict[str, np.ndarray], int]:
-    same_original = _equal(val.facts["source_id"], train.facts["source_id"])
-    overlapping = _overlap(val.facts, train.facts, same_original)
+    same_original = _equal(val.known["source_id"], train.known["source_id"])
+    overlapping = _overlap(val.known, train.known, same_original)
     by = {
         "origin": same_original[overlapping],
-        "file": _equal(val.facts["source_sha256"], train.facts["source_sha256"]),
+        "file": _equal(val.known["source_sha256"], train.known["source_sha256"]),
         "content": _by_content(val, train),
     }
     return _each_pair_once(by), int((~overlapping).sum())
@@ -172,7 +178,8 @@ def _overlap(val: Facts, train: Facts, pairs: np.ndarray) -> np.ndarray:
 
 def _each_pair_once(by: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Leaves out pairs that stand under an earlier kind."""
-    seen, result = set(), {}
+    seen: set[tuple[int, ...]] = set()
+    result = {}
     for kind, pairs in by.items():
         fresh = sorted(set(map(tuple, pairs.tolist())) - seen)
         seen.update(fresh)
@@ -182,7 +189,7 @@ def _each_pair_once(by: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _by_content(val: _Side, train: _Side) -> np.ndarray:
     """Pairs that show the same footage: int64 [n, 2]."""
-    candidates = perceptual.similar_clips(val.facts.hashes, train.facts.hashes)
+    candidates = perceptual.similar_clips(val.known.hashes, train.known.hashes)
 
     @functools.lru_cache(CLIPS_IN_MEMORY)
     def clip(side: _Side, index: int) -> alignment.Clip | None:
@@ -192,8 +199,8 @@ def _by_content(val: _Side, train: _Side) -> np.ndarray:
             return None  # damaged: it is not trained on either
 
     def same(pair) -> bool:
-        clips = clip(val, int(pair[0])), clip(train, int(pair[1]))
-        return None not in clips and alignment.compare(*clips).same
+        one, other = clip(val, int(pair[0])), clip(train, int(pair[1]))
+        return one is not None and other is not None and alignment.compare(one, other).same
 
     title = f"comparing {val.split.builder} with {train.split.builder}"
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -202,7 +209,7 @@ def _by_content(val: _Side, train: _Side) -> np.ndarray:
 
 
 def _unchecked(val: _Side, train: _Side) -> str:
-    for split, known in ((side.split, side.facts) for side in (val, train)):
+    for split, known in ((side.split, side.known) for side in (val, train)):
         if min(known["height_px"].min(), known["width_px"].min()) < facts.MIN_SIDE_PX:
             return f"{split.builder}: pictures below {facts.MIN_SIDE_PX} px are compared by origin and file alone"
     return ""

@@ -146,5 +146,5 @@ def _shown(stream, numbered: Iterator[tuple[int, av.VideoFrame]]) -> Iterator[tu
     """Each frame as its player shows it, at the size of the first."""
     converter, size_px = picture.Converter(), None
     for index, frame in numbered:
-        size_px = size_px or picture.displayed_size(frame, stream.sample_aspect_ratio or 1)
+        size_px = size_px or picture.displayed_size(frame, stream.sample_aspect_ratio or Fraction(1))
         yield index, converter.to_rgb(frame, *size_px)

@@ -168,13 +168,13 @@ class _Ticks:
 
     def __init__(self, fps: float):
         self._tick_lasts = 1 / Fraction(fps)
-        self._next_tick = self._first = self._last = None
+        self._next_tick = self._first = self._last = Fraction(0)
         self._num_seen = self._num_taken = 0
         self._waited = Fraction(0)
 
     def take(self, time: Fraction) -> bool:
         """Whether to keep the frame at `time`, in seconds; frames come in order."""
-        if self._first is None:
+        if not self._num_seen:
             self._next_tick = self._first = self._last = time
         # The frame after this one is expected as far off as the one before: then this is the nearer to the tick.
         gap, self._last = min(time - self._last, self._tick_lasts), time
@@ -197,7 +197,7 @@ class _Ticks:
     def rate(self) -> float:
         """Frames taken a second: the clock's rate, or less where it waited or the frames come more slowly."""
         intervals = self._num_taken - 1
-        rates = [1 / self._tick_lasts]
+        rates: list[Fraction | float] = [1 / self._tick_lasts]
         if intervals:
             rates.append(intervals / (intervals * self._tick_lasts + self._waited))
         if self.seconds:

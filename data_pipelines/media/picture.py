@@ -5,6 +5,7 @@
 
 import threading
 from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
@@ -34,12 +35,13 @@ _mappers_lock = threading.Lock()
 def _unnamed_side_data(cls: type[sidedata.Type], value: int) -> sidedata.Type:
     """A member for a kind of side data that FFmpeg gives and PyAV has no name for."""
     member = object.__new__(cls)
-    member._name_, member._value_ = f"UNNAMED_{value}", value
+    member._name_ = f"UNNAMED_{value}"
+    member._value_ = value  # type: ignore[assignment]  # PyAV's stub takes a value for a member
     return member
 
 
 # PyAV reads all side data of a frame or none: one kind that it cannot name would refuse the file.
-sidedata.Type._missing_ = classmethod(_unnamed_side_data)
+sidedata.Type._missing_ = classmethod(_unnamed_side_data)  # type: ignore[method-assign, assignment]  # no other way
 
 
 def shrunk(height_px: int, width_px: int, short_side_px: int) -> tuple[int, int]:
@@ -52,7 +54,7 @@ def displayed_size(frame: av.VideoFrame, pixel_aspect: Fraction) -> tuple[int, i
     """Height and width in square pixels, upright; other pixels are made square by shrinking their longer side."""
     height_px, width_px = frame.height, frame.width
     if not Fraction(1, MAX_PIXEL_ASPECT) <= pixel_aspect <= MAX_PIXEL_ASPECT:
-        pixel_aspect = 1
+        pixel_aspect = Fraction(1)
     if pixel_aspect > 1:
         height_px = max(1, round(height_px / pixel_aspect))
     else:
@@ -123,7 +125,7 @@ def over_background(rgba_HWC: np.ndarray) -> np.ndarray:
 
 def _turn(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
     """Whether to transpose the stored frame, then mirror it top to bottom, and left to right: the nearest such turn."""
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return False, False, False
     # Rows are where the stored x and y axes go on the display (libavutil/display.h).

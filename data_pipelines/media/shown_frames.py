@@ -22,7 +22,9 @@ def counter(codec_context) -> "Vp8 | Vp9 | Av1 | OnePerPacket":
     name = codec_context.codec.canonical_name
     if name == "av1":
         return Av1(codec_context.extradata or b"")
-    return {"vp8": Vp8, "vp9": Vp9}.get(name, OnePerPacket)()
+    if name == "vp9":
+        return Vp9()
+    return Vp8() if name == "vp8" else OnePerPacket()
 
 
 class OnePerPacket:

@@ -89,7 +89,8 @@ def _check_flv(file: BinaryIO, size: int) -> None:
 
 def _check_ogg(file: BinaryIO, size: int) -> None:
     """Walks over all pages: FFmpeg says nothing of one that is lost, or that it does not know as one."""
-    position, flags, next_of = 0, 0, {}
+    position, flags = 0, 0
+    next_of: dict[int, int] = {}  # stream -> number of its next page
     while position < size:
         header = _bytes_at(file, position, OGG_PAGE.size)
         if len(header) < OGG_PAGE.size:

@@ -130,7 +130,8 @@ def open_video(path: str) -> Iterator[Video]:
             # Decoders say again what they said while FFmpeg looked at all streams and guessed; the demuxer does not.
             at_opening = [entry for entry in log if entry[1] == container.format.name]
             log.clear()
-            container.flags &= ~Flags.gen_pts.value  # its guesses where time stamps are missing are out of order
+            # Its guesses where time stamps are missing are out of order.
+            container.flags &= ~Flags.gen_pts.value  # type: ignore[operator]  # PyAV's stub takes a value for a member
             yield Video(file, container, deadline, log, at_opening)
 
 
@@ -271,8 +272,9 @@ class _Clock:
         self._has_stamps = not container.format.flags & av.format.Flags.no_timestamps.value
         self._time_base = stream.time_base
         self._frame_lasts = 1 / (stream.guessed_rate or stream.average_rate or FALLBACK_RATE)
-        self._waiting_dts = collections.deque()
-        self._dts = self._time = None
+        self._waiting_dts: collections.deque[int | None] = collections.deque()
+        self._dts: int | None = None
+        self._time: Fraction | None = None
         self._shift = Fraction(0)
         self._num_still = 0
 
@@ -287,29 +289,31 @@ class _Clock:
             MediaError: the stamps of several frames are one.
         """
         step, stamp, before = self._step(), self._stamp(frame), self._time
-        if self._time is None:
-            self._time = Fraction(0) if stamp is None else stamp
+        if before is None:
+            now = Fraction(0) if stamp is None else stamp
         elif stamp is None:
-            self._time += step
+            now = before + step
         else:
-            if stamp + self._shift < self._time:  # the stamps start anew, as where files were joined
-                self._shift = self._time + step - stamp
-            self._time = stamp + self._shift
-        self._check_moving(before)
-        return self._time
+            if stamp + self._shift < before:  # the stamps start anew, as where files were joined
+                self._shift = before + step - stamp
+            now = stamp + self._shift
+        self._time = now
+        self._check_moving(before, now)
+        return now
 
-    def _check_moving(self, before: Fraction | None) -> None:
-        stands_still = before is not None and self._time - before < STILL_S
+    def _check_moving(self, before: Fraction | None, now: Fraction) -> None:
+        stands_still = before is not None and now - before < STILL_S
         self._num_still = self._num_still + 1 if stands_still else 0
         if self._num_still > MAX_STILL_FRAMES:
-            raise MediaError(f"its time stands still at {float(self._time):.3f} s, while frames go on")
+            raise MediaError(f"its time stands still at {float(now):.3f} s, while frames go on")
 
     def _stamp(self, frame) -> Fraction | None:
         return frame.pts * self._time_base if self._has_stamps and frame.pts is not None else None
 
     def _step(self) -> Fraction:
         """How long the frame before lasts if the stamps do not tell."""
-        before, self._dts = self._dts, self._waiting_dts.popleft() if self._waiting_dts else None
-        if self._has_stamps and None not in (before, self._dts) and self._dts > before:
-            return (self._dts - before) * self._time_base  # in the order of decoding, but as many and as far apart
+        before, now = self._dts, self._waiting_dts.popleft() if self._waiting_dts else None
+        self._dts = now
+        if self._has_stamps and before is not None and now is not None and now > before:
+            return (now - before) * self._time_base  # in the order of decoding, but as many and as far apart
         return self._frame_lasts

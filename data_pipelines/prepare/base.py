@@ -6,6 +6,7 @@ import io
 import os
 import types
 from collections.abc import Iterator
+from typing import Any
 
 import tensorflow_datasets as tfds
 from etils import epath
@@ -44,7 +45,7 @@ class ImageFiles:
     CHUNK_FILES = 1024
 
 
-class MediaBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class MediaBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]  # TFDS's
     """Base of the builders that read files: lists them, reads them in parallel, goes on where it was broken off.
 
     Each builder is one of `VideoFiles` and `ImageFiles` as well.
@@ -53,6 +54,10 @@ class MediaBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     VERSION = tfds.core.Version("1.0.0")
     SELF_CONTAINED = False
     HAS_PLACEHOLDERS = False  # whether its items have some
+
+    def __init_subclass__(cls, skip_registration: bool = False, **kwargs: Any) -> None:
+        """As TFDS, which has no types, defines it."""
+        super().__init_subclass__(skip_registration=skip_registration, **kwargs)
 
     def __init__(self, *, options: dict | None = None, workers: int = 0, **kwargs):
         """Makes a builder; see `tfds.core.DatasetBuilder` for the other arguments.
@@ -64,8 +69,8 @@ class MediaBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self._options = {name: default for name, (default, _) in self.OPTIONS.items()} | (options or {})
         if self._form not in media_file.FORMS:
             raise ValueError(f"form={self._form!r}: must be one of {', '.join(media_file.FORMS)}")
-        self._workers = workers or os.cpu_count()
-        self._refused = []
+        self._workers = workers or os.cpu_count() or 1
+        self._refused: list[tuple[str, ...]] = []  # split, path, reason, label
         self._on_beam = False
         super().__init__(**kwargs)
 
@@ -94,7 +99,7 @@ class MediaBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         raise NotImplementedError
 
     def _info(self):
-        description = inspect.getdoc(type(self))
+        description = inspect.getdoc(type(self)) or ""
         return schema.info(self, None, self.MODALITY, description, self._form, self.HAS_PLACEHOLDERS)
 
     def _download_and_prepare(self, dl_manager, download_config):

@@ -17,6 +17,7 @@ import itertools
 import json
 import struct
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from etils import epath
 
@@ -65,7 +66,9 @@ class Reader:
 
     def kept(self, items: list[Item]) -> list[Outcome]:
         """The results of a chunk that is complete."""
-        return _load(self._kept(items))
+        outcomes = _load(self._kept(items))
+        assert outcomes is not None  # it is complete
+        return outcomes
 
     def read_one(self, item: Item) -> Outcome:
         """What is stored of one file, or why nothing is; keeps nothing."""
@@ -95,7 +98,12 @@ def to_json(items: list[Item]) -> str:
 def from_json(line: str) -> list[Item]:
     """The chunk that `to_json` wrote."""
     rows = json.loads(line)
-    return [Item(*(tuple(value) if isinstance(value, list) else value for value in row)) for row in rows]
+    return [Item(*_with_tuples(row)) for row in rows]
+
+
+def _with_tuples(row: list[Any]) -> list[Any]:
+    """JSON's lists as the tuples that they were."""
+    return [tuple(value) if isinstance(value, list) else value for value in row]
 
 
 def read_all(reader: Reader, chunks: Iterable[list[Item]], workers: int) -> Iterator[list[tuple[Item, Outcome]]]:
@@ -130,10 +138,12 @@ def work_folder(path: epath.Path) -> Iterator[None]:
 
 def _parallel_map(function: Callable, jobs: Iterable, workers: int) -> Iterator:
     """map over processes, in order, with a bounded number of results waiting."""
-    jobs, waiting = iter(jobs), collections.deque()
+    upcoming = iter(jobs)
+    waiting: collections.deque[concurrent.futures.Future] = collections.deque()
     with processes.pool(workers) as pool:
         while True:
-            waiting.extend(pool.submit(function, job) for job in itertools.islice(jobs, AHEAD * workers - len(waiting)))
+            room = AHEAD * workers - len(waiting)
+            waiting.extend(pool.submit(function, job) for job in itertools.islice(upcoming, room))
             if not waiting:
                 return
             try:
@@ -148,12 +158,14 @@ def _parallel_map(function: Callable, jobs: Iterable, workers: int) -> Iterator:
 
 def _pack(outcomes: list[Outcome]) -> bytes:
     """JSON of all but the frames, then the frames."""
-    described, frames = [], []
+    described: list[dict[str, Any] | str] = []
+    frames: list[bytes] = []
     for outcome in outcomes:
         if isinstance(outcome, Media):
             frames.extend(outcome.frames)
-            outcome = {**vars(outcome), "frames": [len(frame) for frame in outcome.frames]}
-        described.append(outcome)
+            described.append({**vars(outcome), "frames": [len(frame) for frame in outcome.frames]})
+        else:
+            described.append(outcome)
     header = json.dumps(described).encode()
     return b"".join([HEADER.pack(len(header)), header, *frames])
 
