@@ -76,8 +76,9 @@ def _versions(builder: str, data_dir: str) -> list[epath.Path]:
         raise ValueError(f'builder {builder!r} is not of the form "name" or "name/config"')
     folder = root_dir(data_dir) / builder
     found = [child for child in (folder.iterdir() if folder.is_dir() else ()) if _is_version(child)]
-    if is_self_contained(builder):  # an older one is not what this version of the project makes
-        return [child for child in found if child.name == str(builder_class(builder).VERSION)]
+    own = builder_class(builder)
+    if own and is_self_contained(builder):  # an older one is not what this version of the project makes
+        return [child for child in found if child.name == str(own.VERSION)]
     return found
 
 

@@ -25,5 +25,7 @@ def _begin(begin: Callable[..., None] | None, arguments: tuple) -> None:
 
 
 def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # only processes of a pool come here
+    parent.join()
     os._exit(1)

@@ -11,6 +11,7 @@ import contextlib
 import io
 import itertools
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -90,8 +91,8 @@ def _planned(container, stream, wanted: list[int], deadline: opening.Deadline) -
     if wanted[-1] >= len(shown):
         return None
     index_of = {shown[index]: index for index in wanted}
-    groups = (_prefix(stream.codec_context, group, index_of) for group in groups)
-    frames = _timed(itertools.chain.from_iterable(groups), deadline)
+    prefixes = (_prefix(stream.codec_context, group, index_of) for group in groups)
+    frames = _timed(itertools.chain.from_iterable(prefixes), deadline)
     pictures = dict(_shown(stream, ((index_of[frame.pts], frame) for frame in frames if frame.pts in index_of)))
     return pictures if len(pictures) == len(wanted) else None
 

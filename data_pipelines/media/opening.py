@@ -86,6 +86,7 @@ def open_container(file: BinaryIO, deadline: Deadline, name: str = "", **options
     """
     return av.open(
         _TimedFile(file, deadline, name),
+        "r",
         options={"max_pixels": str(source_file.MAX_PIXELS), "default_fps": APNG_FPS, **options},
         container_options={"protocol_whitelist": "none", "format_whitelist": FORMATS},
         metadata_errors="replace",  # titles in any encoding

@@ -250,7 +250,7 @@ class _AnimationClock:
 
     def __init__(self, container, stream):
         self._time_base = stream.time_base
-        self._waiting = collections.deque()
+        self._waiting: collections.deque[Fraction] = collections.deque()
         self._next = Fraction(0)
 
     def note(self, packet, num_shown: int) -> None:

@@ -135,7 +135,7 @@ def _splits(root: epath.Path, layout: Layout, checked: bool) -> dict[str, _Found
 def _by_share(root: epath.Path, share: float, checked: bool) -> dict[str, _Found]:
     if not 0 < share < 1:
         raise ValueError(f"--validation_share={share}: must be between 0 and 1")
-    splits = {"train": [], "validation": []}
+    splits: dict[str, list[tuple[str, str]]] = {"train": [], "validation": []}  # (path, class)
     for label, group in itertools.groupby(_class_tree(root, root, "--source", checked), key=lambda pair: pair[1]):
         pairs = list(group)
         if len(pairs) < 2:
@@ -150,7 +150,7 @@ def _by_share(root: epath.Path, share: float, checked: bool) -> dict[str, _Found
 
 def _by_pattern(root: epath.Path, layout: Layout, checked: bool) -> dict[str, _Found]:
     matches = re.compile(layout.validation_pattern).search
-    splits = {"train": [], "validation": []}
+    splits: dict[str, list[tuple[str, str]]] = {"train": [], "validation": []}  # (path, class)
     for path, label in _class_tree(root, root, "--source", checked):
         splits["validation" if matches(path) else "train"].append((path, label))
     for split, pairs in splits.items():
@@ -243,7 +243,7 @@ def _unknown_class(label: str, known: tuple[str, ...]) -> str:
 
 
 def _check_distinct(splits: dict[str, _Found]) -> None:
-    seen = {}
+    seen: dict[str, tuple[str, int]] = {}  # path -> split, place in it
     for split, found in splits.items():
         for i, (path, _) in enumerate(found.files):
             if path in seen:

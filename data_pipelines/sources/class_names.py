@@ -142,7 +142,7 @@ def _by_form(class_names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _check_once(numbered: list[Numbered], key: Callable[[Numbered], int | str], kind: str) -> None:
-    seen = {}
+    seen: dict[int | str, str] = {}
     for row in numbered:
         if key(row) in seen:
             raise ValueError(
@@ -155,9 +155,9 @@ def _of_lines(path: epath.Path) -> tuple[list[Numbered], bool]:
     """The classes of a text file, and whether it has their numbers."""
     lines, order = _without_header(tables.read_lines(path))
     for this, split in ((_NUMBER_FIRST, _split_number_first), (_NUMBER_LAST, _split_number_last)):
-        found = [(line, split(text)) for line, text in lines]
-        if order in ("", this) and all(pair for _, pair in found):
-            rows = [(tables.at(path, line), number, _clean(name)) for line, (number, name) in found]
+        found = [(line, *pair) for line, text in lines if (pair := split(text))]
+        if order in ("", this) and len(found) == len(lines):
+            rows = [(tables.at(path, line), number, _clean(name)) for line, number, name in found]
             if order or _are_labels(rows):
                 return rows, True
             _refuse_doubtful_numbers(rows, lines)
@@ -167,7 +167,9 @@ def _of_lines(path: epath.Path) -> tuple[list[Numbered], bool]:
 def _split_number_first(line: str) -> tuple[int, str] | None:
     """A number and the name after it."""
     digits = re.match(r"[0-9]+", line)
-    rest = line[digits.end() :] if digits else ""
+    if digits is None:
+        return None
+    rest = line[digits.end() :]
     name = rest.lstrip(" \t,;:")
     return (int(digits[0]), name) if name and len(name) < len(rest) else None
 
@@ -175,7 +177,9 @@ def _split_number_first(line: str) -> tuple[int, str] | None:
 def _split_number_last(line: str) -> tuple[int, str] | None:
     """A number and the name before it."""
     digits = re.search(r"[0-9]+$", line)
-    rest = line[: digits.start()] if digits else ""
+    if digits is None:
+        return None
+    rest = line[: digits.start()]
     name = rest.rstrip(" \t,;:")
     return (int(digits[0]), name) if name and len(name) < len(rest) else None
 
@@ -279,8 +283,9 @@ def _is_number(value: object) -> bool:
 
 def _name(path: epath.Path, value: object) -> str:
     """A class's name in JSON: text, or the wnid and the name."""
-    parts = value if isinstance(value, list | tuple) else [value]
-    if not parts or not all(isinstance(part, str) for part in parts):
+    given = value if isinstance(value, list | tuple) else [value]
+    parts = [part for part in given if isinstance(part, str)]
+    if not parts or len(parts) < len(given):
         raise ValueError(f"{escape(path)}: {quote(repr(value)[:80])} is no name of a class")
     return _clean(" ".join(parts))
 

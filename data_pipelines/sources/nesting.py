@@ -95,7 +95,8 @@ def _are_splits(classes: Sequence[str]) -> bool:
 
 def _without_prefix(classes: Sequence[str]) -> list[str]:
     """Names without what all begin with: "k400_train" and "k400_val" are splits, "freight_train" alone is not."""
-    prefix = re.match(r"(.*[-_ ])?", os.path.commonprefix(list(classes)))[0] if len(classes) > 1 else ""
+    match = re.match(r".*[-_ ]", os.path.commonprefix(list(classes))) if len(classes) > 1 else None
+    prefix = match[0] if match else ""
     return [name.removeprefix(prefix) for name in classes]
 
 

@@ -27,7 +27,7 @@ def decode_frames(jpegs_T: tf.Tensor, canvas_px: tuple[int, int]) -> tf.Tensor:
     return _shrink_to_fit(tf.stack([_decode_one(jpeg) for jpeg in jpegs]), canvas_px)
 
 
-def without_gifs(jpegs_T):
+def without_gifs(jpegs_T: tf.Tensor) -> tf.Tensor:
     """The same strings, with an empty one, which cannot be decoded, for each GIF.
 
     TensorFlow's JPEG decoder also takes a GIF, and decodes all its frames before it refuses them: a small file can
