@@ -4,11 +4,13 @@ Both functions ask `jax._src.distributed.global_state`, as orbax does. JAX 0.10.
 `jax.distributed` offers `initialize`, `is_initialized` and `shutdown` alone.
 """
 
+from typing import Any
+
 import jax
 from jax._src import distributed
 
 
-def coordination_client():
+def coordination_client() -> Any:
     """This process's client of JAX's coordination service; None where `jax.distributed` is not initialised.
 
     Used for: short texts between hosts while their devices compute, with an error that names the host that is missing.
@@ -27,4 +29,6 @@ def coordinator_host() -> str:
     Used for: a connection of our own to the same machine. Where JAX finds the hosts by itself (TPU, SLURM) nobody else
     knows the address. `jax.distributed.initialize` would replace this function if it returned the address.
     """
-    return distributed.global_state.coordinator_address.rsplit(":", 1)[0].strip("[]")
+    address = distributed.global_state.coordinator_address
+    assert address is not None  # it is initialised
+    return address.rsplit(":", 1)[0].strip("[]")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -11,6 +12,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from cover_jax.errors import ConfigError
+from data_pipelines.stream.batch import Batch
+
+_Tree = TypeVar("_Tree")
 
 # Logical axis of a parameter -> mesh axis. An axis that is not here is an error, never "replicated by default".
 RULES = {
@@ -108,9 +112,10 @@ def state_shardings(state, axes, mesh: Mesh):
     return jax.tree_util.tree_map_with_path(one, state)
 
 
-def abstract(tree, shardings):
+def abstract(tree: _Tree, shardings: object) -> _Tree:
     """Shapes and types of a tree's arrays, with these shardings, as a tree of jax.ShapeDtypeStruct."""
-    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings)
+    shapes: _Tree = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings)
+    return shapes
 
 
 def host_part(mesh: Mesh) -> tuple[int, int]:
@@ -122,7 +127,7 @@ def host_part(mesh: Mesh) -> tuple[int, int]:
     Raises:
         ValueError: the parts of two hosts overlap and are not the same.
     """
-    rows = {}  # host -> its batch shards
+    rows: dict[int, set[int]] = {}  # host -> its batch shards
     for device, (shard, *_) in batch_sharding(mesh).devices_indices_map((num_batch_shards(mesh),)).items():
         rows.setdefault(device.process_index, set()).add(shard.start or 0)
     parts = sorted({tuple(sorted(shards)) for shards in rows.values()})
@@ -134,10 +139,10 @@ def host_part(mesh: Mesh) -> tuple[int, int]:
     return parts.index(tuple(sorted(rows[jax.process_index()]))), len(parts)
 
 
-def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+def put_batch(batch: Batch, mesh: Mesh) -> dict[str, jax.Array]:
     """This host's rows of a Batch -> global arrays; `index` becomes int32, JAX's widest integer by default."""
     sharding = batch_sharding(mesh)
-    narrow = {**batch, "index": batch["index"].astype(np.int32)}
+    narrow: dict[str, Any] = {**batch, "index": batch["index"].astype(np.int32)}
     with jax.transfer_guard_host_to_device("allow"):  # with several hosts JAX takes this transfer for an implicit one
         return {key: jax.make_array_from_process_local_data(sharding, value) for key, value in narrow.items()}
 

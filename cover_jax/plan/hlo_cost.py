@@ -77,7 +77,8 @@ def kernel_bundles(folder: pathlib.Path, work: list[Work]) -> dict[tuple[str, ..
 
 def _parse(text: str) -> tuple[dict[str, list[tuple[str, str]]], str]:
     """Computation -> its (instruction, rest of the line), and the entry's name."""
-    computations, entry, body = {}, "", None
+    computations: dict[str, list[tuple[str, str]]] = {}
+    entry, body = "", None
     text = re.sub(r"kernel_metadata=\{\n(.*?)\n\}", r"kernel_metadata={\1}", text)  # the only thing that breaks lines
     for line in text.splitlines():
         if start := _COMPUTATION.match(line):
@@ -130,7 +131,9 @@ def _opcode(rest: str) -> str:
 
 
 def _attribute(rest: str, name: str) -> str:
-    return re.search(rf"{name}=%?([\w.\-]+)", rest)[1]
+    found = re.search(rf"{name}=%?([\w.\-]+)", rest)
+    assert found, f"an instruction without {name}: {rest}"
+    return found[1]
 
 
 def _trip_count(condition: list[tuple[str, str]]) -> int:
@@ -141,7 +144,14 @@ def _trip_count(condition: list[tuple[str, str]]) -> int:
 
 def _result(rest: str) -> str:
     """The type of an instruction's result."""
-    return rest[: _OPCODE.search(rest).start(1)]
+    return rest[: _called(rest).start(1)]
+
+
+def _called(rest: str) -> re.Match[str]:
+    """Where an instruction's opcode stands."""
+    found = _OPCODE.search(rest)
+    assert found, f"an instruction without an opcode: {rest}"
+    return found
 
 
 def _without_layout(types: str) -> str:
@@ -149,7 +159,7 @@ def _without_layout(types: str) -> str:
 
 
 def _operands(rest: str) -> str:
-    after = rest[_OPCODE.search(rest).end() :]
+    after = rest[_called(rest).end() :]
     return after[: after.index(")")]
 
 

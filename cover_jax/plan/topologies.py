@@ -59,8 +59,10 @@ def devices(topology: str) -> list[jax.Device]:
         TopologyError: as in `parse`, or the compiler does not know the shape, or libtpu is not installed.
     """
     parse(topology)
-    generation, shape, slices = re.fullmatch(_TOPOLOGY, topology).groups()
-    options = {"num_slices": int(slices)} if slices else {}
+    match = re.fullmatch(_TOPOLOGY, topology)
+    assert match  # `parse` has read it
+    generation, shape, slices = match.groups()
+    options: dict[str, object] = {"num_slices": int(slices)} if slices else {}
     if generation == "v4":
         options["chip_config_name"] = "megacore"  # one device a chip, as on a TPU VM
     if set(shape.split("x")) == {"1"}:

@@ -136,8 +136,8 @@ def normalize(frames: jax.Array, mean: Sequence[float], std: Sequence[float], st
         centred = frames - jnp.mean(frames, (-4, -3, -2, -1), keepdims=True)
         deviation = jnp.sqrt(jnp.mean(centred**2, (-4, -3, -2, -1), keepdims=True))
         return centred / jnp.maximum(deviation, 1.0)  # less than one level is noise
-    mean, std = np.array(mean, np.float32), np.array(std, np.float32)
-    return frames * (1 / (255 * std)) - mean / std
+    mean_C, std_C = np.array(mean, np.float32), np.array(std, np.float32)
+    return frames * (1 / (255 * std_C)) - mean_C / std_C
 
 
 def _flip(keys_B, label_B, augment: ConfigDict, class_names: Sequence[str]):
@@ -193,16 +193,17 @@ def _own_share(key, side: int, mixup_alpha: float, cutmix_alpha: float) -> jax.A
     """
     key_shares, key_box = jax.random.split(key)
     coin, draw_mixup, draw_cutmix = jax.random.uniform(key_shares, (3,))
-    mixup = jnp.full((side, side), _beta(draw_mixup, mixup_alpha)) if mixup_alpha else None
     if not cutmix_alpha:
-        return mixup
+        return jnp.full((side, side), _beta(draw_mixup, mixup_alpha))
     given = 1.0 - _beta(draw_cutmix, cutmix_alpha)
     cutmix = 1.0 - crop.inside(crop.random_box(key_box, side, side, (given, given), (1.0, 1.0)), side)
-    return cutmix if mixup is None else jnp.where(coin < 0.5, mixup, cutmix)
+    if not mixup_alpha:
+        return cutmix
+    return jnp.where(coin < 0.5, jnp.full((side, side), _beta(draw_mixup, mixup_alpha)), cutmix)
 
 
 def _beta(draw, alpha: float) -> jax.Array:
-    """A uniform draw -> one of Beta(alpha, alpha), by its quantiles. (jax.random.beta loops until all are accepted.)"""
+    """A uniform draw -> one of Beta(alpha, alpha), by its quantiles. `jax.random.beta` loops until all are accepted."""
     grid = np.linspace(0.0, 1.0, 1025)
     quantiles = scipy.special.betaincinv(alpha, alpha, grid)
     return jnp.interp(draw, grid.astype(np.float32), quantiles.astype(np.float32))

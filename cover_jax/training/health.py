@@ -32,7 +32,7 @@ class DivergedError(RuntimeError):
     def __init__(self, step: int, names: list[str], reason: str):
         super().__init__(step, names, reason)
         self.step, self.names, self.reason = step, names, reason
-        self.examples = {}
+        self.examples: dict[str, list[int]] = {}
 
     def __str__(self) -> str:
         on = ", ".join(name + self._on(name) for name in self.names)

@@ -19,7 +19,7 @@ from cover_jax.evaluation import eval_step
 from cover_jax.models import cover, flops
 from cover_jax.parallel import compilation, sharding
 from cover_jax.training import optimizer, train_step
-from cover_jax.training.train_step import TrainState
+from cover_jax.training.train_step import DeviceBatch, Metrics, TrainState
 
 ClassNames = Mapping[str, Sequence[str]]  # head -> its classes, in the order of their labels
 
@@ -47,17 +47,19 @@ class Setup:
     schedule: optax.Schedule
     init: Callable[[jax.Array], TrainState]
     state: TrainState
-    train_step: Callable[[TrainState, dict], tuple[TrainState, dict]]
-    eval_steps: Mapping[str, Callable[[dict, dict], dict]]
+    train_step: Callable[[TrainState, dict[str, DeviceBatch]], tuple[TrainState, Metrics]]
+    eval_steps: Mapping[str, Callable[[cover.Params, DeviceBatch], dict[str, jax.Array]]]
 
     @property
     def num_classes(self) -> dict[str, int]:
+        """Head -> how many classes it has."""
         return {head: len(names) for head, names in self.class_names.items()}
 
     @property
     def shardings(self) -> TrainState:
         """The sharding of each leaf of the state."""
-        return jax.tree.map(lambda leaf: leaf.sharding, self.state)
+        shardings: TrainState = jax.tree.map(lambda leaf: leaf.sharding, self.state)
+        return shardings
 
     @property
     def init_key(self) -> jax.Array:
@@ -66,7 +68,8 @@ class Setup:
 
     def new_state(self) -> TrainState:
         """The state before the first step. Each shard is computed on its own device."""
-        return compilation.jit(self.init, mesh=self.mesh, out_shardings=self.shardings)(self.init_key)
+        state: TrainState = compilation.jit(self.init, mesh=self.mesh, out_shardings=self.shardings)(self.init_key)
+        return state
 
     def step_flops(self, name: str) -> int:
         """Operations that a training step on a dataset needs (`flops.train_step`)."""
@@ -149,7 +152,9 @@ def make_setup(config: ConfigDict, class_names: ClassNames, mesh: Mesh, kept_hea
     )
 
 
-def _abstract_batch(mesh: Mesh, size: int, num_frames: int, canvas_px: Sequence[int]) -> dict:
+def _abstract_batch(
+    mesh: Mesh, size: int, num_frames: int, canvas_px: Sequence[int]
+) -> dict[str, jax.ShapeDtypeStruct]:
     """A Batch as `sharding.put_batch` returns it."""
     shapes = {
         "frames": jax.ShapeDtypeStruct((size, num_frames, *canvas_px, 3), jnp.uint8),

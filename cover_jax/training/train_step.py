@@ -1,6 +1,7 @@
 """The pure heart: TrainState, one training step over any set of datasets, one evaluation step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import flax.struct
 import jax
@@ -9,11 +10,14 @@ import optax
 from ml_collections import ConfigDict
 
 from cover_jax.evaluation import metrics
-from cover_jax.models.cover import Functional
+from cover_jax.models.cover import Functional, Params
 from cover_jax.preprocess import model_input
 from cover_jax.training import optimizer
 
 # B batch, T frames, H height, W width, C channels or classes
+
+DeviceBatch = dict[str, jax.Array]  # a Batch (data_pipelines/stream/batch.py) as global arrays
+Metrics = dict[str, Any]  # of a step, as `make_train_step` says
 
 
 @flax.struct.dataclass
@@ -21,18 +25,21 @@ class TrainState:
     """All that a checkpoint needs to continue: the input's position is `step`, nothing else."""
 
     step: jax.Array  # int32: optimizer steps taken, skipped ones included
-    params: dict
+    params: Params
     opt_state: optax.OptState
-    ema: dict  # moving average of params; {} when off
+    ema: Params  # moving average of params; {} when off
     skipped: jax.Array  # int32: steps in all whose loss or gradient was not finite, and that changed nothing
     skipped_in_a_row: jax.Array  # int32: of these, those since the last finite one
 
     @property
-    def eval_params(self) -> dict:
+    def eval_params(self) -> Params:
+        """What evaluation uses: the moving average where there is one."""
         return self.ema or self.params
 
 
-def make_init(model: Functional, tx: optax.GradientTransformation, ema_decay: float) -> Callable:
+def make_init(
+    model: Functional, tx: optax.GradientTransformation, ema_decay: float
+) -> Callable[[jax.Array], TrainState]:
     """PRNG key -> the state before the first step."""
 
     def init(key):
@@ -48,11 +55,11 @@ def make_init(model: Functional, tx: optax.GradientTransformation, ema_decay: fl
 def make_train_step(
     config: ConfigDict,
     model: Functional,
-    class_names: dict[str, tuple[str, ...]],
+    class_names: Mapping[str, Sequence[str]],
     tx: optax.GradientTransformation,
     schedule: optax.Schedule,
     cut: Callable[[jax.Array], jax.Array],
-) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
+) -> Callable[[TrainState, dict[str, DeviceBatch]], tuple[TrainState, Metrics]]:
     """Builds `train_step(state, {dataset: Batch}) -> (state, metrics)`; jit it with the state donated.
 
     The same function serves every step plan: one compilation for each set of datasets and shapes. metrics is
@@ -64,7 +71,8 @@ def make_train_step(
 
     def loss_fn(params, pieces, counts, key):
         params = optimizer.stop_frozen(params, config.optimizer.frozen)
-        total, measured = 0.0, {}
+        total = 0.0
+        measured: Metrics = {}
         for name, piece in pieces.items():
             logits_BC = model.apply(params, piece["frames"], name, key=jax.random.fold_in(key, piece["dataset_id"]))
             loss, _ = weighted_cross_entropy(logits_BC, piece["targets"], piece["weight"])
@@ -89,7 +97,7 @@ def make_train_step(
         )
         return seen | {"weight": batch["weight"]}
 
-    def train_step(state: TrainState, batches: dict[str, dict]) -> tuple[TrainState, dict]:
+    def train_step(state: TrainState, batches: dict[str, DeviceBatch]) -> tuple[TrainState, Metrics]:
         examples = {name: prepare(name, batch) for name, batch in batches.items()}
         counts = {name: jnp.sum(batch["weight"]) for name, batch in batches.items()}
         grads, measured = _accumulate(

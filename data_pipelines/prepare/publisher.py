@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from absl import logging
 from etils import epath
@@ -122,14 +123,14 @@ class ListedFiles:
             raise ValueError(f"{twice}, with another class: remove the line that is wrong")
         logging.warning("%s; it counts once.", twice)
 
-    def check_classes(self, label_of: Callable[[object], str], class_names: tuple[str, ...]) -> None:
+    def check_classes(self, label_of: Callable[[Any], str], class_names: tuple[str, ...]) -> None:
         """Refuses labels that are no classes; those of the test split may be "", kept by the publisher.
 
         Raises:
             ValueError: with some of them, and where they stand.
         """
         known = {*class_names, ""} if self.split == "test" else set(class_names)
-        unknown = {}
+        unknown: dict[str, str] = {}
         for file, value in self.values.items():
             if label_of(value) not in known:
                 unknown.setdefault(label_of(value), self.places[file])
