@@ -128,7 +128,8 @@ class _Relay:
     """The first host's end of all connections: sends what one host reports to all."""
 
     def __init__(self, token: str):
-        self._token, self._sockets, self._lock = token, [], threading.Lock()
+        self._token, self._lock = token, threading.Lock()
+        self._sockets: list[socket.socket] = []
         self._closed, self._server = threading.Event(), socket.create_server(("", 0))
         self._server.settimeout(_ACCEPT_POLL_S)
         self.port = self._server.getsockname()[1]

@@ -16,6 +16,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from typing import IO
 
 import jax
 from etils import epath
@@ -59,7 +60,8 @@ class _Lease:
     def __init__(self, workdir: epath.Path):
         self._path, self._ended = workdir / "lease.json", threading.Event()
         self._beating = threading.Thread(target=self._beat, name="lease", daemon=True)
-        self._lock, self._is_locked = None, None
+        self._lock: IO[str] | None = None
+        self._is_locked: bool | None = None
         self._me = {
             "run_id": uuid.uuid4().hex[:12],
             "host": socket.gethostname(),

@@ -9,7 +9,7 @@ GPU. `choose` says which.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,16 @@ _EINSUMS: dict[Axis, tuple[str, str]] = {
     "time": ("bqshk,btshk->bshqt", "bshqt,btshk->bqshk"),
     "space": ("btqhk,btshk->bthqs", "bthqs,btshk->btqhk"),
 }
+
+
+class AttentionForm(Protocol):
+    """What the model needs of a form of attention; `Attend` says what each does."""
+
+    def order_columns(self, projection: jax.Array) -> jax.Array:
+        """A projection's kernel or bias with its columns as this form reads them."""
+
+    def __call__(self, qkv_BTSC: jax.Array, axis: Axis) -> jax.Array:
+        """Attention along one axis."""
 
 
 @dataclasses.dataclass(frozen=True)

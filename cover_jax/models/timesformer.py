@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from einops import rearrange, repeat
 from flax import nnx
 
-from cover_jax.models.attention import OUTPUT_NAME, Attend
+from cover_jax.models.attention import OUTPUT_NAME, AttentionForm
 from cover_jax.models.kernels.divided_attention import Axis
 from cover_jax.models.variants import Variant
 
@@ -171,7 +171,7 @@ def gelu(x: jax.Array, form: str) -> jax.Array:
 class Attention(nnx.Module):
     """Attention along one axis, between its input and output projections."""
 
-    def __init__(self, variant: Variant, axis: Axis, attend: Attend, dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(self, variant: Variant, axis: Axis, attend: AttentionForm, dtype: jnp.dtype, rngs: nnx.Rngs):
         width = variant.width
         self.axis, self.attend = axis, attend
         self.qkv = linear(("embed", "heads"), (width, 3 * width), dtype=dtype, rngs=rngs)
@@ -214,7 +214,7 @@ class Block(nnx.Module):
         variant: Variant,
         *,
         temporal_init: nnx.Initializer,
-        attend: Attend,
+        attend: AttentionForm,
         gelu: str,
         layer_norm_eps: float,
         dtype: jnp.dtype,
@@ -281,7 +281,7 @@ class TimeSformer(nnx.Module):
         *,
         num_patches: int,
         num_frames: int,
-        attend: Attend,
+        attend: AttentionForm,
         drop_path: float,
         temporal_init: str,
         time_embed_std: float,

@@ -51,7 +51,9 @@ def connect(coordinator: Coordinator | None, *, timeout_s: int, preemptible: boo
         LostPeerError: the hosts have not found each other.
     """
     global _exchange_numbers
-    by_hand = () if coordinator is None else dataclasses.astuple(coordinator)
+    by_hand: tuple[str | None, int | None, int | None] = (None, None, None)
+    if coordinator is not None:
+        by_hand = (coordinator.address, coordinator.num_processes, coordinator.process_id)
     jax.config.update("jax_enable_preemption_service", preemptible)
     try:
         jax.distributed.initialize(*by_hand, initialization_timeout=timeout_s, heartbeat_timeout_seconds=timeout_s)

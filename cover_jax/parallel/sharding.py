@@ -1,7 +1,7 @@
 """Where arrays live: one mesh, one table of rules, and how a host's batch becomes a global array."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -128,7 +128,8 @@ def host_part(mesh: Mesh) -> tuple[int, int]:
         ValueError: the parts of two hosts overlap and are not the same.
     """
     rows: dict[int, set[int]] = {}  # host -> its batch shards
-    for device, (shard, *_) in batch_sharding(mesh).devices_indices_map((num_batch_shards(mesh),)).items():
+    indices: Mapping[Any, tuple[slice, ...]] = batch_sharding(mesh).devices_indices_map((num_batch_shards(mesh),))
+    for device, (shard, *_) in indices.items():
         rows.setdefault(device.process_index, set()).add(shard.start or 0)
     parts = sorted({tuple(sorted(shards)) for shards in rows.values()})
     if sum(map(len, parts)) != num_batch_shards(mesh):

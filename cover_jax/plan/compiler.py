@@ -4,8 +4,7 @@ import copy
 import pathlib
 import re
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -67,10 +66,13 @@ class Compiler:
         arguments = self.setup.state.eval_params, self.setup.eval_batch(name)
         return self._compile(self.setup.eval_steps[name], arguments, Step((name,), (name,), 1.0), needed_flops=0)
 
-    def _compile(self, jitted: Callable, arguments: tuple, step: Step, needed_flops: int) -> Program:
+    def _compile(self, jitted: Any, arguments: tuple, step: Step, needed_flops: int) -> Program:
         state = self.setup.state
         parameters, extra = _bytes_per_chip(state.params), _bytes_per_chip((state.opt_state, state.ema))
-        base = step._asdict() | {"parameters_gib": parameters / chips.GIB, "optimizer_gib": extra / chips.GIB}
+        base: dict[str, Any] = step._asdict() | {
+            "parameters_gib": parameters / chips.GIB,
+            "optimizer_gib": extra / chips.GIB,
+        }
         start = time.perf_counter()
         for notes in self.dump_folder.glob("*"):  # of another program, whose names may be the same
             notes.unlink()
@@ -83,12 +85,12 @@ class Compiler:
             held = (parameters + extra) / chips.GIB
             return Program(**base, activations_gib=wanted - held, peak_gib=wanted, fits=False)
         memory = compiled.memory_analysis()
+        base |= self._times_ms(hlo_cost.read(compiled.as_text()))
         return Program(
             **base,
             activations_gib=memory.temp_size_in_bytes / chips.GIB,
             peak_gib=_peak_bytes(memory) / chips.GIB,
             fits=True,
-            **self._times_ms(hlo_cost.read(compiled.as_text())),
             tflop=needed_flops / self.num_chips / 1e12,
             compile_s=time.perf_counter() - start,
         )

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from cover_jax.models import attention, timesformer, variants
+from cover_jax.models.kernels.divided_attention import Axis
 
 # B batch, T frames, H height, W width, N patches of a frame, S = N + 1 tokens of a frame, CLS last, C colours;
 # h, w patches of a column and of a row; L blocks
@@ -30,12 +31,15 @@ class _Recorder:
     """Attends as `attention.attend`, and remembers with which probabilities."""
 
     def __init__(self, num_heads: int):
-        self._num_heads, self._seen = num_heads, {}
+        self._num_heads = num_heads
+        self._seen: dict[str, jax.Array] = {}
 
     def order_columns(self, projection: jax.Array) -> jax.Array:
+        """As they are."""
         return projection
 
-    def __call__(self, qkv_BTSC: jax.Array, axis: str) -> jax.Array:
+    def __call__(self, qkv_BTSC: jax.Array, axis: Axis) -> jax.Array:
+        """Attention along one axis, which is noted."""
         self._seen[axis] = probabilities(qkv_BTSC, self._num_heads, axis)
         return attention.attend(qkv_BTSC, self._num_heads, axis)
 
@@ -45,7 +49,7 @@ class _Recorder:
         return seen
 
 
-def probabilities(qkv_BTSC: jax.Array, num_heads: int, axis: str) -> jax.Array:
+def probabilities(qkv_BTSC: jax.Array, num_heads: int, axis: Axis) -> jax.Array:
     """The mean over heads of attention's float32 probabilities, [B, S, T, T] ("time") or [B, T, S, S] ("space")."""
     query, key, _ = rearrange(qkv_BTSC, "b t s (c h k) -> c b t s h k", c=3, h=num_heads)
     scores = jnp.einsum(_SCORES[axis], query, key, preferred_element_type=jnp.float32)
@@ -113,6 +117,7 @@ def write(path: str, pictures_THWC: np.ndarray) -> None:
     """
     with av.open(path, "w") as container:
         stream = container.add_stream(container.default_video_codec, rate=SHOWN_FPS)
+        assert isinstance(stream, av.VideoStream)
         stream.height, stream.width = pictures_THWC.shape[1:3]
         stream.pix_fmt = "yuv420p"
         for picture in pictures_THWC:

@@ -162,12 +162,12 @@ class Predictor:
         """Up to batch_size clips at once; fewer are filled up, so that each view is compiled once."""
         if not clips:
             return []
-        probabilities = {}
+        probabilities: dict[str, jax.Array] = {}
         for view, step in self._steps.items():
             probabilities |= step(self._params, read_clips.to_batch([clip[view] for clip in clips], view, batch_size))
-        probabilities = jax.device_get(probabilities)
+        on_host: dict[str, np.ndarray] = jax.device_get(probabilities)
         return [
-            {head: Prediction(names, probabilities[head][i]) for head, names in self._class_names.items()}
+            {head: Prediction(names, on_host[head][i]) for head, names in self._class_names.items()}
             for i in range(len(clips))
         ]
 
@@ -217,7 +217,7 @@ def _read_ahead(read, batches: Iterable[list[str]]) -> Iterator[list[tuple[str, 
         except Exception as error:  # decoders raise whatever they meet: it is reported with its file
             return path, error
 
-    waiting = collections.deque()
+    waiting: collections.deque[list[concurrent.futures.Future]] = collections.deque()
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         for batch in batches:
             waiting.append([pool.submit(attempt, path) for path in batch])

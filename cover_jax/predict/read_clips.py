@@ -86,8 +86,10 @@ def _is_still(path: str) -> bool:
     """Whether a file is an image and not a clip, by its content."""
     try:
         with source_file.open_regular(path) as file, opening.open_image(file) as image:
-            is_image = Image.MIME.get(image.format, "").startswith("image/")  # Pillow also knows MPEG, by name only
-            return is_image and not (image.format in MOVING_IMAGES and image.is_animated)
+            is_image = Image.MIME.get(image.format or "", "").startswith(
+                "image/"
+            )  # Pillow also knows MPEG, by name only
+            return is_image and not (image.format in MOVING_IMAGES and getattr(image, "is_animated", False))
     except UnidentifiedImageError:
         return False
 

@@ -11,6 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cover_jax import errors
+from data_pipelines.stream.batch import Batch
 
 _REMEDY = "a lower config.optimizer.learning_rate, more warmup_steps or a clip_norm may help, or config.max_rollbacks"
 
@@ -128,9 +129,7 @@ def check_undecodable(
             )
 
 
-def report_undecodable(
-    host: int, name: str, batch: Mapping[str, np.ndarray], known: Mapping[str, list[int]], stream
-) -> None:
+def report_undecodable(host: int, name: str, batch: Batch, known: Mapping[str, list[int]], stream) -> None:
     """Prints a line for each undecodable example of a host's rows of a batch, unless it is known; reads them again."""
     if batch["weight"].all():
         return

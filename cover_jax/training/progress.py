@@ -22,6 +22,7 @@ from cover_jax.training import run_history
 from cover_jax.training.run import Run
 from data_pipelines import files
 from data_pipelines.stream import records
+from data_pipelines.stream.batch import Batch
 
 
 class Progress:
@@ -35,7 +36,7 @@ class Progress:
 
     def __init__(self, steps: int, started_s: float, peak_flops: float | None):
         self._steps, self._started_s, self._peak_flops = steps, started_s, peak_flops
-        self._quickest_step_s = None  # not known from the first interval, in which the steps are compiled
+        self._quickest_step_s: float | None = None  # not known from the first interval, in which the steps are compiled
         self._reset()
 
     def _reset(self):
@@ -156,10 +157,11 @@ def describe_run(run: Run, state) -> None:
             (run.workdir / "parameters.txt").write_text(overview)
 
 
-def preview_input(run: Run, name: str, batch: dict) -> np.ndarray:
+def preview_input(run: Run, name: str, batch: Batch) -> np.ndarray:
     """Up to four clips as the model sees them, but for normalisation: frames side by side, clips below each other."""
     dataset = run.config.datasets[name]
-    few = {key: value[:4] for key, value in batch.items() if key != "index"}
+    arrays: dict[str, np.ndarray] = {**batch}  # type: ignore[dict-item]  # all values of a Batch are arrays
+    few = {key: value[:4] for key, value in arrays.items() if key != "index"}
     seen = model_input.train(
         few, augment=dataset.augment, size_px=run.config.model.size_px, class_names=run.setup.class_names[name],
         label_smoothing=dataset.label_smoothing, mean=(0.0,) * 3, std=(1.0,) * 3,

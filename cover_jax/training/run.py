@@ -1,5 +1,7 @@
 """A run: what a config assembles, with its opened data and its files, ready to be trained or evaluated."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from etils import epath
@@ -86,4 +88,4 @@ class Run:
         params, kept = loader.fill(state.params, loaded)
         print_on_host0("\n  ".join([*loaded.report, f"new: {', '.join(kept) or 'nothing'}"]))
         # A copy: two leaves of the state must not be one buffer, or it cannot be donated.
-        return state.replace(params=params, ema=jax.tree.map(jnp.copy, params) if state.ema else {})
+        return dataclasses.replace(state, params=params, ema=jax.tree.map(jnp.copy, params) if state.ema else {})

@@ -17,7 +17,7 @@ import itertools
 import json
 import struct
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from etils import epath
 
@@ -28,6 +28,7 @@ from data_pipelines.prepare.listing import Item
 AHEAD = 4  # chunks a worker, read before they are asked for
 HEADER = struct.Struct("<Q")  # number of bytes of the JSON that follows
 
+_One = TypeVar("_One")
 Outcome = Media | str  # what is stored of a file, or the reason why nothing is
 
 
@@ -84,10 +85,10 @@ class Reader:
         return epath.Path(self.work_dir) / f"{digest[:32]}.chunk"
 
 
-def cut(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+def cut(items: Iterable[_One], size: int) -> Iterator[list[_One]]:
     """Files in chunks of `size`; the last may be shorter."""
-    items = iter(items)
-    return iter(lambda: list(itertools.islice(items, size)), [])
+    rest = iter(items)
+    return iter(lambda: list(itertools.islice(rest, size)), [])
 
 
 def to_json(items: list[Item]) -> str:
