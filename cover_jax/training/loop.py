@@ -1,11 +1,12 @@
 """The training loop: every side effect of a run, in the order in which it happens."""
 
 import contextlib
+import dataclasses
 import time
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
-from etils import epath
 from ml_collections import ConfigDict
 
 from cover_jax import errors
@@ -15,8 +16,10 @@ from cover_jax.evaluation import saved_predictions, tables
 from cover_jax.fault_tolerance import process, tolerant_io
 from cover_jax.parallel import chips, sharding
 from cover_jax.parallel.hosts import print_on_host0
-from cover_jax.training import health, inputs, profiling, progress, run_history, train_step
+from cover_jax.training import health, inputs, profiling, progress, run_history
 from cover_jax.training.run import Run
+from cover_jax.training.run_history import RunHistory
+from cover_jax.training.train_step import TrainState
 from data_pipelines.doctor import manifest
 from data_pipelines.stream import pipeline
 
@@ -27,7 +30,47 @@ class PreemptedError(RuntimeError):
     exit_code = errors.PREEMPTED
 
 
-def train(config: ConfigDict, workdir: str) -> train_step.TrainState:
+@dataclasses.dataclass(frozen=True)
+class Due:
+    """What has to be done after a step, in this order; the same on all hosts.
+
+    Attributes:
+        log: print a line.
+        evaluate: all datasets.
+        save: a checkpoint.
+        leave: end this process, because of a SIGTERM.
+        misses_evaluation: an evaluation is due, but whoever sent the signal does not wait for it.
+    """
+
+    log: bool
+    evaluate: bool
+    save: bool
+    leave: bool
+    misses_evaluation: bool
+
+    @property
+    def anything(self) -> bool:
+        return self.log or self.evaluate or self.save or self.leave
+
+    @classmethod
+    def after(cls, steps_done: int, config: ConfigDict, preempted: bool) -> "Due":
+        """What is due after so many steps of the run; `preempted`: all hosts have agreed to leave after this one."""
+
+        def is_due(every_steps: int) -> bool:
+            return steps_done % every_steps == 0 or steps_done == config.steps
+
+        leave = preempted and steps_done < config.steps  # else it ends anyhow
+        evaluation, checkpoint = is_due(config.eval_every_steps), is_due(config.checkpoint_every_steps)
+        return cls(
+            log=is_due(config.log_every_steps),
+            evaluate=evaluation and not leave,
+            save=evaluation or checkpoint or leave,
+            leave=leave,
+            misses_evaluation=evaluation and leave,
+        )
+
+
+def train(config: ConfigDict, workdir: str) -> TrainState:
     """Trains to config.steps, from the newest checkpoint in `workdir` if there is one; returns the last state.
 
     Raises:
@@ -38,7 +81,7 @@ def train(config: ConfigDict, workdir: str) -> train_step.TrainState:
         PreemptedError: SIGTERM; the last step is saved.
     """
     run = Run(config, workdir)
-    state, past = run.restore_or_init()
+    state, history = run.restore_or_init()
     progress.describe_run(run, state)
     print_on_host0("compiling: the first steps wait for it")
     with contextlib.ExitStack() as stack:
@@ -47,95 +90,146 @@ def train(config: ConfigDict, workdir: str) -> train_step.TrainState:
         writer = stack.enter_context(progress.MetricWriter(run.workdir))
         while True:
             try:
-                state = _train_on(run, state, past, writer, saver)
+                state = _train_on(run, state, history, writer, saver)
                 break
             except health.DivergedError as error:
-                if len(past.rollbacks) >= config.max_rollbacks:
+                if len(history.rollbacks) >= config.max_rollbacks:
                     raise
-                diverged = error.with_traceback(None)  # that would hold the state that it left
-            state, past = _roll_back(run, past, diverged, saver)
+                diverged = error.with_traceback(None)  # the traceback would keep the diverged state in memory
+            state, history = _roll_back(run, history, diverged, saver)
     process.enter_phase("exit")
-    ended = int(state.step) >= config.steps or past.watch.is_over(config.early_stop_evals)
+    ended = int(state.step) >= config.steps or history.watch.is_over(config.early_stop_evals)
     if not ended:
         raise PreemptedError(f"SIGTERM: step {int(state.step)} is saved; the same command goes on from there")
-    progress.print_how_it_ended(run, int(state.step), past.watch)
+    progress.print_how_it_ended(run, int(state.step), history.watch)
     return state
 
 
 def _train_on(
-    run: Run, state: train_step.TrainState, past: run_history.RunHistory, writer, saver: Saver
-) -> train_step.TrainState:
+    run: Run, state: TrainState, history: RunHistory, writer: progress.MetricWriter, saver: Saver
+) -> TrainState:
     """Takes the steps from `state` to config.steps; fewer after a SIGTERM, or if config.early_stop_evals ends it."""
-    config, watch, first_step = run.config, past.watch, int(state.step)
-    step_flops = {name: run.setup.step_flops(name) for name in config.datasets}
+    config, watch, first_step = run.config, history.watch, int(state.step)
     report = progress.Progress(config.steps, progress.first_start_s(run.workdir), chips.peak_flops(jax.devices()))
     with contextlib.ExitStack() as stack:
-        profiler = stack.enter_context(
-            contextlib.closing(profiling.Profiler(config.profile_steps, run.workdir / "tensorboard"))
-        )
+        profiler = profiling.Profiler(config.profile_steps, run.workdir / "tensorboard")
+        stack.enter_context(contextlib.closing(profiler))
         if watch.missed:
             watch.add(_evaluate(run, state, first_step, writer), config.best_metric)
         last_step = first_step if watch.is_over(config.early_stop_evals) else config.steps
         streams = inputs.open_streams(
-            stack, config, run.train_splits, run.setup.mesh, past.batch_schedule.counts(first_step)
+            stack, config, run.train_splits, run.setup.mesh, history.batch_schedule.counts(first_step)
         )
-        previewed, compiled = set(), []
-        pending = None  # (step, metrics) that was dispatched and not fetched yet
+        steps, compiled = _Steps(run, history, streams, report, writer), set()
         for step in range(first_step, last_step):
-            names = list(past.batch_schedule.at(step))
+            names = tuple(history.batch_schedule.at(step))
             process.enter_phase("step" if names in compiled else "compile", f"step {step + 1} on {', '.join(names)}")
-            compiled += [names] if names not in compiled else []
+            compiled.add(names)
             saver.poll()
             with profiler.step(step):
-                start = time.perf_counter()
-                batches = {name: next(streams[name]) for name in names}
-                report.waited(
-                    time.perf_counter() - start,
-                    examples=sum(config.datasets[name].batch_size for name in batches),
-                    flops=sum(step_flops[name] for name in batches),
-                )
-                for name, batch in batches.items():
-                    health.report_undecodable(jax.process_index(), name, batch, past.bad, streams[name])
-                if unseen := batches.keys() - previewed:
-                    previewed |= unseen
-                    writer.write_images(
-                        step, {f"input/{name}": progress.preview_input(run, name, batches[name]) for name in unseen}
-                    )
-                with jax.transfer_guard("disallow"):
-                    on_device = {name: sharding.put_batch(batch, run.setup.mesh) for name, batch in batches.items()}
-                    if config.write_compiled and unseen:
-                        _write_compiled(run.workdir, run.setup.train_step, state, on_device)
-                    state, measured = run.setup.train_step(state, on_device)
-                _fetch(run, pending, report, past)
-                pending = (step, measured)
-
-            done = step + 1
-            logs, evaluates, saves = (_due(done, config[f"{what}_every_steps"], config.steps)
-                                      for what in ("log", "eval", "checkpoint"))  # fmt: skip
-            leaves = process.preemption_is_reached() and done < config.steps  # else it ends anyhow
-            if not (logs or evaluates or saves or leaves):
+                state = steps.take(step, names, state)
+            due = Due.after(step + 1, config, preempted=process.preemption_is_reached())
+            if not due.anything:
                 continue
-            pending = _fetch(run, pending, report, past)
-            if logs:
-                line, scalars = report.flush(done)
+            steps.fetch()
+            if due.log:
+                line, scalars = report.flush(step + 1)
                 print_on_host0(line)
-                writer.write_scalars(done, scalars)
+                writer.write_scalars(step + 1, scalars)
             accuracies = None
-            if evaluates and not leaves:  # whoever sent the signal does not wait for long
+            if due.evaluate:
                 with report.paused():
-                    accuracies = _evaluate(run, state, done, writer)
+                    accuracies = _evaluate(run, state, step + 1, writer)
                 watch.add(accuracies, config.best_metric)
-            watch.missed = evaluates and leaves
-            if evaluates or saves or leaves:
-                process.enter_phase("save", f"step {done}")
-                saver.save(state, run.meta | {"history": past.to_json(done)}, accuracies)
-            if leaves or watch.is_over(config.early_stop_evals):
+            watch.missed = due.misses_evaluation
+            if due.save:
+                process.enter_phase("save", f"step {step + 1}")
+                saver.save(state, run.meta | {"history": history.to_json(step + 1)}, accuracies)
+            if due.leave or watch.is_over(config.early_stop_evals):
                 break
         if first_step >= last_step:
             print_on_host0("nothing is left to train; evaluating the checkpoint")
             _evaluate(run, state, first_step, writer)
         process.enter_phase("save", "the last one")
     return state
+
+
+class _Steps:
+    """Takes steps. The metrics of each are fetched after the next one is dispatched, so that devices do not wait.
+
+    Args:
+        run: what is trained.
+        history: of the run; what the metrics say is added to it.
+        streams: dataset -> its batches.
+        report: for the log.
+        writer: for TensorBoard.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        history: RunHistory,
+        streams: Mapping[str, pipeline.Stream],
+        report: progress.Progress,
+        writer: progress.MetricWriter,
+    ):
+        self._run, self._history, self._streams, self._report, self._writer = run, history, streams, report, writer
+        self._flops = {name: run.setup.step_flops(name) for name in run.config.datasets}
+        self._previewed: set[str] = set()
+        self._pending: tuple[int, dict] | None = None  # a step and its metrics, dispatched and not fetched yet
+
+    def take(self, step: int, names: Sequence[str], state: TrainState) -> TrainState:
+        """The state after `step`, counted from 0, on the next batch of each of these datasets; errors as in `fetch`."""
+        batches = self._next_batches(names)
+        for name, batch in batches.items():
+            health.report_undecodable(jax.process_index(), name, batch, self._history.bad, self._streams[name])
+        new = [name for name in names if name not in self._previewed]
+        if new:
+            self._previewed.update(new)
+            previews = {f"input/{name}": progress.preview_input(self._run, name, batches[name]) for name in new}
+            self._writer.write_images(step, previews)
+        with jax.transfer_guard("disallow"):
+            on_device = {name: sharding.put_batch(batch, self._run.setup.mesh) for name, batch in batches.items()}
+            if self._run.config.write_compiled and new:
+                _write_compiled(self._run, state, on_device)
+            state, measured = self._run.setup.train_step(state, on_device)
+        self.fetch()
+        self._pending = step, measured
+        return state
+
+    def _next_batches(self, names: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
+        start = time.perf_counter()
+        batches = {name: next(self._streams[name]) for name in names}
+        self._report.waited(
+            time.perf_counter() - start,
+            examples=sum(self._run.config.datasets[name].batch_size for name in names),
+            flops=sum(self._flops[name] for name in names),
+        )
+        return batches
+
+    def fetch(self) -> None:
+        """Waits for the metrics of the last step that was dispatched, counts and judges them.
+
+        Raises:
+            DivergedError: see `health.check_divergence`; names the examples.
+            BadDataError: too many examples cannot be decoded.
+        """
+        if self._pending is None:
+            return
+        (step, measured), self._pending = self._pending, None
+        run, history = self._run, self._history
+        measured = jax.device_get(measured)
+        health.add_undecodable(history.bad, measured.pop("undecodable"))
+        measured["scalars"]["undecodable"] = sum(map(len, history.bad.values()))
+        self._report.add(measured)
+        health.check_undecodable(run.config.input.max_bad_share, step, history.bad, run.num_examples)
+        try:
+            if warning := health.check_divergence(run.config, step, measured, history.losses):
+                print_on_host0(warning)
+        except health.DivergedError as error:
+            ordinals = history.batch_schedule.at(step)
+            error.examples = {name: _examples(run, name, ordinals[name]) for name in error.names}
+            raise
 
 
 def evaluate_checkpoint(config: ConfigDict, workdir: str) -> None:
@@ -153,39 +247,10 @@ def evaluate_checkpoint(config: ConfigDict, workdir: str) -> None:
     progress.print_comparison(run)
 
 
-def _write_compiled(workdir: epath.Path, step_fn, state, on_device: dict) -> None:
-    """Writes what the compiler made of the step on these datasets; with the compilation cache it compiles once."""
-    print_on_host0(
-        profiling.write_compiled(step_fn.lower(state, on_device).compile(), workdir / "compiled", "+".join(on_device))
-    )
-
-
-def _due(done: int, every: int, steps: int) -> bool:
-    return done % every == 0 or done == steps
-
-
-def _fetch(run: Run, pending, report: progress.Progress, past: run_history.RunHistory) -> None:
-    """Waits for a step's metrics, counts and judges them.
-
-    Raises:
-        DivergedError: see `health.check_divergence`; names the examples.
-        BadDataError: too many examples cannot be decoded.
-    """
-    if pending is None:
-        return
-    step, measured = pending
-    measured = jax.device_get(measured)
-    health.add_undecodable(past.bad, measured.pop("undecodable"))
-    measured["scalars"]["undecodable"] = sum(map(len, past.bad.values()))
-    report.add(measured)
-    health.check_undecodable(run.config.input.max_bad_share, step, past.bad, run.num_examples)
-    try:
-        if warning := health.check_divergence(run.config, step, measured, past.losses):
-            print_on_host0(warning)
-    except health.DivergedError as error:
-        ordinals = past.batch_schedule.at(step)
-        error.examples = {name: _examples(run, name, ordinals[name]) for name in error.names}
-        raise
+def _write_compiled(run: Run, state: TrainState, on_device: dict) -> None:
+    """Writes the compiled program of the step on these datasets; with the compilation cache it is compiled once."""
+    compiled = run.setup.train_step.lower(state, on_device).compile()
+    print_on_host0(profiling.write_compiled(compiled, run.workdir / "compiled", "+".join(on_device)))
 
 
 def _examples(run: Run, name: str, ordinal: int) -> list[int]:
@@ -194,19 +259,21 @@ def _examples(run: Run, name: str, ordinal: int) -> list[int]:
     return sorted(pipeline.batch_indices(split, dataset, name=name, seed=run.config.seed, batch=ordinal))
 
 
-def _roll_back(run: Run, past: run_history.RunHistory, diverged: health.DivergedError, saver: Saver):
-    """The last checkpoint's state, or a new one, and a past that leaves out the batches since."""
+def _roll_back(
+    run: Run, history: RunHistory, diverged: health.DivergedError, saver: Saver
+) -> tuple[TrainState, RunHistory]:
+    """The state of the last checkpoint, or a new one; and a history that leaves out the batches since."""
     process.enter_phase("start", "going back to the last checkpoint")
     saver.wait()
     state, restored = run.restore_or_init()
     saver.reload()  # a damaged one may have been set aside
-    past = run_history.rolled_back(past, restored, diverged)
-    first, end = past.rollbacks[-1]["plan_steps"]
+    history = run_history.rolled_back(history, restored, diverged)
+    first, end = history.rollbacks[-1]["plan_steps"]
     print_on_host0(
         f"diverged: {diverged}\nback at step {int(state.step)} without the batches of {end - first} steps, rollback"
-        f" {len(past.rollbacks)} of config.max_rollbacks={run.config.max_rollbacks}"
+        f" {len(history.rollbacks)} of config.max_rollbacks={run.config.max_rollbacks}"
     )
-    return state, past
+    return state, history
 
 
 def _evaluate(run: Run, state, step: int, writer) -> dict[str, float]:

@@ -41,7 +41,7 @@ class EarlyStop:
 
 @dataclasses.dataclass(frozen=True)
 class RunHistory:
-    """The past of a run.
+    """What a run remembers.
 
     Attributes:
         batch_schedule: which batches its steps consume.
@@ -70,17 +70,17 @@ class RunHistory:
 
 
 def begin(mix: mixture.Mixture) -> RunHistory:
-    """The past of a new run."""
+    """The history of a new run."""
     return RunHistory(mixture.BatchSchedule(mix, 0, 0, mix.counts(0)), {}, EarlyStop(), {}, ())
 
 
 def from_meta(mix: mixture.Mixture, step: int, meta: dict) -> RunHistory:
-    """The past of a run that goes on from the checkpoint of `step`; its mix may have been another.
+    """The history of a run that goes on from the checkpoint of `step`; its mix may have been another.
 
     Args:
         mix: of the run now; datasets that the checkpoint does not know begin.
         step: of the checkpoint.
-        meta: what the checkpoint says of itself. One of before says nothing of the past: it never left its plan.
+        meta: what the checkpoint says of itself. One of before has no history: that run never left its plan.
     """
     config = meta["config"]
     weights = {name: dataset["weight"] for name, dataset in config["datasets"].items()}
@@ -93,16 +93,16 @@ def from_meta(mix: mixture.Mixture, step: int, meta: dict) -> RunHistory:
     return RunHistory(schedule, losses, watch, bad, tuple(saved["rollbacks"]))
 
 
-def rolled_back(past: RunHistory, restored: RunHistory, diverged: health.DivergedError) -> RunHistory:
-    """The past of a run that diverged and goes on from `restored`, an earlier point of it, without the batches since.
+def rolled_back(history: RunHistory, restored: RunHistory, diverged: health.DivergedError) -> RunHistory:
+    """The history of a diverged run that goes on from `restored`, an earlier point of it, without the batches since.
 
     As PaLM's runs did (arXiv 2204.02311, section 5.1): other batches from a checkpoint before the spike on.
     """
     to_step, after = restored.batch_schedule.step, diverged.step + 1
     schedule = dataclasses.replace(
         restored.batch_schedule,
-        plan_step=past.batch_schedule.plan_step_at(after),
-        ordinals=past.batch_schedule.counts(after),
+        plan_step=history.batch_schedule.plan_step_at(after),
+        ordinals=history.batch_schedule.counts(after),
     )
     left_out = {
         "step": diverged.step,
@@ -110,4 +110,6 @@ def rolled_back(past: RunHistory, restored: RunHistory, diverged: health.Diverge
         "plan_steps": [restored.batch_schedule.plan_step_at(to_step), schedule.plan_step],
         "reason": str(diverged),
     }
-    return dataclasses.replace(restored, batch_schedule=schedule, bad=past.bad, rollbacks=(*past.rollbacks, left_out))
+    return dataclasses.replace(
+        restored, batch_schedule=schedule, bad=history.bad, rollbacks=(*history.rollbacks, left_out)
+    )

@@ -40,8 +40,8 @@ class Leg:
         config.mesh.update(mesh)
         make_mesh = sharding.make_mesh
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sharding, "make_mesh", lambda config: make_mesh(config, jax.devices()[:devices]))
-            patch.setattr(loop.divergence, "check", self._keep_losses)
+            patch.setattr(sharding, "make_mesh", lambda config, _: make_mesh(config, jax.devices()[:devices]))
+            patch.setattr(loop.health, "check_divergence", self._keep_losses)
             try:
                 self.state = tiny_run.Intercepted(self._look).train(config, workdir)
             except tiny_run.Killed:
