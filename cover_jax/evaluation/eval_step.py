@@ -1,6 +1,6 @@
-"""One evaluation step: a pure function from parameters and a batch to what the model answers for each example."""
+"""Pure functions of evaluation: from parameters and a batch to probabilities, and to what is kept of each example."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -11,33 +11,50 @@ from cover_jax.evaluation import metrics
 from cover_jax.models.cover import Functional
 from cover_jax.preprocess import model_input
 
+# B batch, V views of an example, T frames, H height, W width, C channels or classes
 
-def make_eval_step(config: ConfigDict, model: Functional, name: str) -> Callable[[dict, dict], dict]:
-    """Builds `eval_step(params, Batch) -> {"weight" and the fields of metrics.Predictions, each [B]}` for one dataset.
 
-    Probabilities are averaged over eval_clips x eval_crops views of each example.
+def make_probabilities(
+    model: Functional, model_config: ConfigDict, dataset: ConfigDict, heads: Sequence[str]
+) -> Callable[[dict, dict], dict[str, jax.Array]]:
+    """Builds `probabilities(params, batch) -> {head: float32 [B, C]}`, the mean over all views of each example.
+
+    Args:
+        model: with these heads.
+        model_config: `config.model`.
+        dataset: how clips are seen: its eval_clips x eval_crops views, and its normalisation.
+        heads: their names.
     """
-    dataset = config.datasets[name]
     views = dataset.eval_clips * dataset.eval_crops
+    normalization = model_input.Normalization.of(model_config, dataset)
 
-    def eval_step(params, batch):
-        frames_BTHWC = model_input.evaluate(
+    def probabilities(params, batch):
+        views_BTHWC = model_input.evaluate(
             batch,
-            size_px=config.model.size_px,
+            size_px=model_config.size_px,
             clips=dataset.eval_clips,
             crops=dataset.eval_crops,
-            mean=config.model.pixel_mean,
-            std=config.model.pixel_std,
-            standardize=dataset.standardize,
+            normalization=normalization,
         )
-        probabilities = jax.nn.softmax(model.apply(params, frames_BTHWC, name))
-        mean_BC = jnp.mean(rearrange(probabilities, "(b v) c -> b v c", v=views), axis=1)
-        said = {
+        # Written as if each head had a backbone of its own; the compiler finds that it is the same one.
+        by_view = {head: jax.nn.softmax(model.apply(params, views_BTHWC, head)) for head in heads}
+        return {head: jnp.mean(rearrange(x, "(b v) c -> b v c", v=views), axis=1) for head, x in by_view.items()}
+
+    return probabilities
+
+
+def make_eval_step(config: ConfigDict, model: Functional, name: str) -> Callable[[dict, dict], dict]:
+    """Builds a dataset's `eval_step(params, Batch) -> {"weight" and the fields of metrics.Predictions, each [B]}`."""
+    probabilities = make_probabilities(model, config.model, config.datasets[name], [name])
+
+    def eval_step(params, batch):
+        mean_BC = probabilities(params, batch)[name]
+        predictions = {
             "top1": jnp.argmax(mean_BC, axis=-1),
             "hit5": metrics.top_k_hits(mean_BC, batch["label"], 5),
             "label_probability": jnp.take_along_axis(mean_BC, batch["label"][:, None], axis=1)[:, 0],
             "top1_probability": jnp.max(mean_BC, axis=-1),
         }
-        return said | {key: batch[key] for key in ("index", "label", "weight")}
+        return predictions | {key: batch[key] for key in ("index", "label", "weight")}
 
     return eval_step

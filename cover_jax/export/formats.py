@@ -13,10 +13,11 @@ from jax import export as jax_export
 from ml_collections import ConfigDict
 
 from cover_jax.checkpoint import metadata
-from cover_jax.models import cover, variants
+from cover_jax.models import variants
 from cover_jax.models.pretrained import hugging_face_export
 from cover_jax.models.pretrained.errors import PretrainedError
 from cover_jax.preprocess import model_input
+from cover_jax.training import setup
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -41,7 +42,7 @@ def to_hugging_face(trained: metadata.TrainedModel, head: str, out: str) -> None
 def to_jax(trained: metadata.TrainedModel, head: str, out: str) -> None:
     """model.jax_export, params.safetensors and a config.json with class names, frame size and normalisation."""
     model = trained.config.model
-    flat, logits = _flat(trained, head), _logits(model, head, len(trained.class_names[head]))
+    flat, logits = _flat(trained, head), _logits(trained, head)
     _write(out, "model.jax_export", _program(logits, flat, model, jnp.float32).serialize())
     _write(out, "params.safetensors", safetensors.numpy.save({n: np.ascontiguousarray(x) for n, x in flat.items()}))
     if trained.dataset(head).standardize:
@@ -57,11 +58,11 @@ def to_saved_model(trained: metadata.TrainedModel, head: str, out: str) -> None:
     from cover_jax.export import saved_model  # here and not above: it brings TensorFlow, which takes long to load
 
     model, flat = trained.config.model, _flat(trained, head)
-    logits, standardize = _logits(model, head, len(trained.class_names[head])), trained.dataset(head).standardize
+    logits, normalization = _logits(trained, head), model_input.Normalization.of(model, trained.dataset(head))
 
     def of_pixels(flat, frames_BTHWC):
         levels_BTHWC = frames_BTHWC.astype(jnp.float32)
-        return logits(flat, model_input.normalize(levels_BTHWC, model.pixel_mean, model.pixel_std, standardize))
+        return logits(flat, model_input.normalize(levels_BTHWC, normalization))
 
     saved_model.write(out, _program(of_pixels, flat, model, jnp.uint8), flat)
     _write_about(out, trained, head, "uint8, red, green, blue", ("num_frames", "size_px"))
@@ -73,11 +74,11 @@ def _flat(trained: metadata.TrainedModel, head: str) -> dict[str, np.ndarray]:
     return traverse_util.flatten_dict(params, sep="/")
 
 
-def _logits(model: ConfigDict, head: str, num_classes: int) -> Callable[[dict, jax.Array], jax.Array]:
+def _logits(trained: metadata.TrainedModel, head: str) -> Callable[[dict, jax.Array], jax.Array]:
     """(flat parameters, normalised frames) -> logits."""
-    model = model.copy_and_resolve_references()
+    model = trained.config.model.copy_and_resolve_references()
     model.attention = "einsum"  # a kernel would run on one platform only
-    apply = cover.functional(model, {head: num_classes}).apply
+    apply = setup.make_model(model, {head: trained.class_names[head]}).apply
     return lambda flat, frames_BTHWC: apply(traverse_util.unflatten_dict(flat, sep="/"), frames_BTHWC, head)
 
 

@@ -12,17 +12,18 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 from etils import epath
 from ml_collections import ConfigDict
 
 from cover_jax.checkpoint import metadata, restore
-from cover_jax.models import cover, variants
+from cover_jax.evaluation import eval_step
+from cover_jax.models import variants
 from cover_jax.parallel import compilation
 from cover_jax.predict import explain, read_clips
 from cover_jax.preprocess import model_input
+from cover_jax.training import setup
 from data_pipelines import files
 from data_pipelines.prepare import worker_pool
 
@@ -87,11 +88,14 @@ class Predictor:
         self.views = {head: read_clips.view_of_dataset(trained.dataset(head), storage) for head in self._class_names}
         params = {"backbone": trained.params["backbone"], "heads": {h: trained.params["heads"][h] for h in self.views}}
         self._params, self._config = jax.device_put(params), trained.config.model
-        model = cover.functional(trained.config.model, {head: len(names) for head, names in self._class_names.items()})
-        self._steps = {
-            view: compilation.jit(_make_step(model, trained.config.model, view, self._heads_of(view)))
-            for view in dict.fromkeys(self.views.values())
-        }
+        model = setup.make_model(trained.config.model, self._class_names)
+        self._steps = {}  # view -> (params, batch) -> probabilities of its heads
+        for view in dict.fromkeys(self.views.values()):
+            heads = [head for head in self.views if self.views[head] == view]
+            dataset = trained.dataset(heads[0])  # all of these have the same view
+            self._steps[view] = compilation.jit(
+                eval_step.make_probabilities(model, trained.config.model, dataset, heads)
+            )
 
     def __call__(self, clip: str | os.PathLike | np.ndarray, fps: float = 0.0) -> HeadPredictions:
         """What each head says of one clip.
@@ -155,9 +159,6 @@ class Predictor:
                 raise ValueError(f"head {head!r} takes {view.sample_fps} frames a second: say the frames' own fps")
         return {view: read_clips.sample_frames(frames_Nhw3, fps, view) for view in self._steps}
 
-    def _heads_of(self, view: read_clips.View) -> list[str]:
-        return [head for head in self.views if self.views[head] == view]
-
     def _predict(self, clips: Sequence[read_clips.Frames], batch_size: int) -> list[HeadPredictions]:
         """Up to batch_size clips at once; fewer are filled up, so that each view is compiled once."""
         if not clips:
@@ -172,35 +173,15 @@ class Predictor:
         ]
 
 
-def _make_step(model: cover.Functional, config: ConfigDict, view: read_clips.View, heads: Sequence[str]):
-    """(params, batch) -> {head: float32 [B, C]}, probabilities averaged over the views as evaluation does."""
-
-    def step(params, batch):
-        views_BTHWC = model_input.evaluate(
-            batch,
-            size_px=config.size_px,
-            clips=view.clips,
-            crops=view.crops,
-            mean=config.pixel_mean,
-            std=config.pixel_std,
-            standardize=view.standardize,
-        )
-        # Written as if each head had a backbone of its own; the compiler finds that it is the same one.
-        probabilities = {head: jax.nn.softmax(model.apply(params, views_BTHWC, head)) for head in heads}
-        views = view.clips * view.crops
-        return jax.tree.map(lambda x: jnp.mean(rearrange(x, "(b v) c -> b v c", v=views), axis=1), probabilities)
-
-    return step
-
-
 def _make_look(config: ConfigDict, view: read_clips.View):
     """(backbone, batch) -> central views [K, T, H, W, 3] of levels 0..255, and patches' shares in CLS [K, T, h, w]."""
+    normalization = model_input.Normalization(config.pixel_mean, config.pixel_std, view.standardize)
 
     def look(backbone, batch):
         levels_BTHWC = model_input.evaluate(
-            batch, size_px=config.size_px, clips=view.clips, crops=1, mean=(0.0,) * 3, std=(1 / 255,) * 3
+            batch, size_px=config.size_px, clips=view.clips, crops=1, normalization=model_input.LEVELS
         )
-        frames_BTHWC = model_input.normalize(levels_BTHWC, config.pixel_mean, config.pixel_std, view.standardize)
+        frames_BTHWC = model_input.normalize(levels_BTHWC, normalization)
         _, seen = explain.trace(backbone, config, frames_BTHWC)
         rows = config.size_px // variants.parse(config.variant).patch_px
         return levels_BTHWC, rearrange(explain.rollout(seen), "b t (h w) -> b t h w", h=rows)

@@ -16,6 +16,7 @@ No example looks at another, except its partner: with a batch split over devices
 each device has an even number of examples, with all their repeats, where mixing is on.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 import jax
@@ -34,29 +35,64 @@ from cover_jax.preprocess import crop, mirrored_labels
 _STREAMS = ("crop", "flip", "color", "randaugment", "erase", "mix")
 
 
-def train(
-    batch: dict[str, jax.Array],
-    *,
-    augment: ConfigDict,
-    size_px: int,
-    class_names: Sequence[str],
-    label_smoothing: float,
-    mean: Sequence[float],
-    std: Sequence[float],
-    standardize: bool = False,
-    repeats: int = 1,
-) -> dict[str, jax.Array]:
+@dataclasses.dataclass(frozen=True)
+class Normalization:
+    """How pixel levels 0..255 are normalised.
+
+    Attributes:
+        mean: of each channel, in units of the 0..1 range; so is std.
+        std: the normalised value is (level / 255 - mean) / std.
+        standardize: bring each clip to mean 0 and deviation 1 instead, all its values together, so that its colours
+            keep their proportions to each other. A clip of a single grey becomes 0.
+    """
+
+    mean: Sequence[float]
+    std: Sequence[float]
+    standardize: bool = False
+
+    @classmethod
+    def of(cls, model: ConfigDict, dataset: ConfigDict) -> "Normalization":
+        """As the model and the dataset of a config ask for it."""
+        return cls(model.pixel_mean, model.pixel_std, dataset.standardize)
+
+
+LEVELS = Normalization(mean=(0.0,) * 3, std=(1 / 255,) * 3)  # leaves 0..255
+SHARES = Normalization(mean=(0.0,) * 3, std=(1.0,) * 3)  # makes it 0..1, for pictures
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainInput:
+    """How the training batches of one dataset become the model's input.
+
+    Attributes:
+        augment: `augment()` of configs/common.py.
+        size_px: side of the square that the model sees.
+        class_names: in the order of the labels; they decide which class a mirrored clip has (`mirrored_labels`).
+        label_smoothing: share of each target that is spread evenly over all classes.
+        normalization: of the pixel levels.
+        repeats: this many rows beside each other are one example; they are not mixed with each other.
+    """
+
+    augment: ConfigDict
+    size_px: int
+    class_names: Sequence[str]
+    label_smoothing: float
+    normalization: Normalization
+    repeats: int = 1
+
+    @classmethod
+    def of(cls, model: ConfigDict, dataset: ConfigDict, class_names: Sequence[str]) -> "TrainInput":
+        """As the model and the dataset of a config ask for it."""
+        normalization = Normalization.of(model, dataset)
+        return cls(dataset.augment, model.size_px, class_names, dataset.label_smoothing, normalization, dataset.repeats)
+
+
+def train(batch: dict[str, jax.Array], settings: TrainInput) -> dict[str, jax.Array]:
     """One training batch for the model.
 
     Args:
         batch: a Batch: frames uint8 [B, T, H, W, 3], size_px int32 [B, 2], label, weight and seed [B].
-        augment: `augment()` of configs/common.py.
-        size_px: side of the square that the model sees.
-        class_names: in the order of the labels; they say which class a mirrored clip is of (`mirror`).
-        label_smoothing: share of each target that is spread evenly over all classes.
-        mean: of each channel, in units of the 0..1 range; so is std.
-        standardize: `normalize` by each clip's own levels, and not by mean and std.
-        repeats: as many rows as stand beside each other are one example; they are not mixed with each other.
+        settings: of its dataset.
 
     Returns:
         `frames` float32 [B, T, size_px, size_px, 3], normalised; `targets` float32 [B, C] that sum to 1 for each
@@ -65,44 +101,40 @@ def train(
     Raises:
         ValueError: augment.crop is unknown, or mixing is on and B is not made of pairs.
     """
+    augment, size_px, repeats = settings.augment, settings.size_px, settings.repeats
     mixing = augment.mixup_alpha or augment.cutmix_alpha
     if mixing and len(batch["seed"]) % (2 * repeats):
         raise ValueError(
             f"batch_size={len(batch['seed'])}: mixup and cutmix mix pairs, so it must be a multiple of {2 * repeats}"
         )
     streams = jax.vmap(_streams)(batch["seed"])
-    flip_B, label_B = _flip(streams["flip"], batch["label"], augment, class_names)
+    flip_B, label_B = _flip(streams["flip"], batch["label"], augment, settings.class_names)
 
     def one_clip(frames_THWC, shape_px, flip, keys):
         box = crop.draw_crop_box(keys["crop"], shape_px, augment, size_px)
         frames_THWC = _recolor(keys, crop.resample(frames_THWC, shape_px, box, size_px, flip), augment)
-        frames_THWC = normalize(frames_THWC, mean, std, standardize)
+        frames_THWC = normalize(frames_THWC, settings.normalization)
         return augment_ops.erase(keys["erase"], frames_THWC, augment.erase_prob) if augment.erase_prob else frames_THWC
 
     frames_BTHWC = jax.vmap(one_clip)(batch["frames"], batch["size_px"], flip_B, streams)
-    classes = len(class_names)
-    targets_BC = jax.nn.one_hot(label_B, classes) * (1 - label_smoothing) + label_smoothing / classes
+    classes, smoothing = len(settings.class_names), settings.label_smoothing
+    targets_BC = jax.nn.one_hot(label_B, classes) * (1 - smoothing) + smoothing / classes
     if mixing:
         frames_BTHWC, targets_BC = _mix(streams["mix"], frames_BTHWC, targets_BC, batch["weight"], augment, repeats)
     return {"frames": frames_BTHWC, "targets": targets_BC, "label": label_B}
 
 
 def evaluate(
-    batch: dict[str, jax.Array],
-    *,
-    size_px: int,
-    clips: int,
-    crops: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    standardize: bool = False,
+    batch: dict[str, jax.Array], *, size_px: int, clips: int, crops: int, normalization: Normalization
 ) -> jax.Array:
     """All views of an evaluation batch: the shorter side resized to size_px, squares spread along the longer one.
 
     Args:
         batch: a Batch whose frames are [B, clips * T, H, W, 3], clip after clip.
+        size_px: side of the square that the model sees.
+        clips: temporal views.
         crops: squares, from one end to the other; 1: the centre.
-        mean, std, standardize: as in `train`.
+        normalization: of the pixel levels.
 
     Returns:
         float32 [B * clips * crops, T, size_px, size_px, 3], normalised; an example's views stand together.
@@ -121,22 +153,16 @@ def evaluate(
     views = jax.vmap(jax.vmap(one_view, (None, None, 0)), (0, 0, None))
     frames_BVTHWC = views(batch["frames"], batch["size_px"], places_V)
     frames_BTHWC = rearrange(frames_BVTHWC, "b v (k t) h w c -> (b k v) t h w c", k=clips)
-    return normalize(frames_BTHWC, mean, std, standardize)
+    return normalize(frames_BTHWC, normalization)
 
 
-def normalize(frames: jax.Array, mean: Sequence[float], std: Sequence[float], standardize: bool = False) -> jax.Array:
-    """0..255 -> (0..1 - mean) / std, by channel.
-
-    Args:
-        frames: [..., T, H, W, 3].
-        standardize: bring each clip to mean 0 and deviation 1 instead, all its values together, so that its colours
-            keep their proportions to each other. One of a single grey becomes 0.
-    """
-    if standardize:
+def normalize(frames: jax.Array, normalization: Normalization) -> jax.Array:
+    """Pixel levels 0..255, float [..., T, H, W, 3], normalised."""
+    if normalization.standardize:
         centred = frames - jnp.mean(frames, (-4, -3, -2, -1), keepdims=True)
         deviation = jnp.sqrt(jnp.mean(centred**2, (-4, -3, -2, -1), keepdims=True))
         return centred / jnp.maximum(deviation, 1.0)  # less than one level is noise
-    mean_C, std_C = np.array(mean, np.float32), np.array(std, np.float32)
+    mean_C, std_C = np.array(normalization.mean, np.float32), np.array(normalization.std, np.float32)
     return frames * (1 / (255 * std_C)) - mean_C / std_C
 
 

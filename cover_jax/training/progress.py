@@ -1,6 +1,7 @@
 """What the user reads while a run goes on: log lines, TensorBoard curves and images, and how it began and ended."""
 
 import contextlib
+import dataclasses
 import datetime
 import json
 import math
@@ -159,13 +160,9 @@ def describe_run(run: Run, state) -> None:
 
 def preview_input(run: Run, name: str, batch: Batch) -> np.ndarray:
     """Up to four clips as the model sees them, but for normalisation: frames side by side, clips below each other."""
-    dataset = run.config.datasets[name]
-    arrays: dict[str, np.ndarray] = {**batch}  # type: ignore[dict-item]  # all values of a Batch are arrays
-    few = {key: value[:4] for key, value in arrays.items() if key != "index"}
-    seen = model_input.train(
-        few, augment=dataset.augment, size_px=run.config.model.size_px, class_names=run.setup.class_names[name],
-        label_smoothing=dataset.label_smoothing, mean=(0.0,) * 3, std=(1.0,) * 3,
-    )  # fmt: skip
+    few = {key: value[:4] for key, value in batch.items() if key != "index"}
+    settings = model_input.TrainInput.of(run.config.model, run.config.datasets[name], run.setup.class_names[name])
+    seen = model_input.train(few, dataclasses.replace(settings, normalization=model_input.SHARES, repeats=1))
     return rearrange(np.clip(seen["frames"], 0, 1), "b t h w c -> (b h) (t w) c")
 
 

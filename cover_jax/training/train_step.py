@@ -1,4 +1,4 @@
-"""The pure heart: TrainState, one training step over any set of datasets, one evaluation step."""
+"""Pure functions of training: the initial state, and one step over any set of datasets."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -68,41 +68,22 @@ def make_train_step(
     into config.optimizer.grad_accum_steps pieces (sharding.cut_batch).
     """
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
-
-    def loss_fn(params, pieces, counts, key):
-        params = optimizer.stop_frozen(params, config.optimizer.frozen)
-        total = 0.0
-        measured: Metrics = {}
-        for name, piece in pieces.items():
-            logits_BC = model.apply(params, piece["frames"], name, key=jax.random.fold_in(key, piece["dataset_id"]))
-            loss, _ = weighted_cross_entropy(logits_BC, piece["targets"], piece["weight"])
-            hits = jnp.sum(metrics.top_k_hits(logits_BC, piece["label"], 1) * piece["weight"])
-            total += config.datasets[name].loss_weight * loss / jnp.maximum(counts[name], 1.0)
-            count = jnp.sum(piece["weight"])
-            measured |= {f"{name}/loss": (loss, count), f"{name}/top1": (hits, count)}
-        return total, measured
+    value_and_grad = jax.value_and_grad(_make_loss(config, model), has_aux=True)
 
     def prepare(name, batch):
-        dataset = config.datasets[name]
-        seen = model_input.train(
-            batch,
-            augment=dataset.augment,
-            size_px=config.model.size_px,
-            class_names=class_names[name],
-            label_smoothing=dataset.label_smoothing,
-            mean=config.model.pixel_mean,
-            std=config.model.pixel_std,
-            standardize=dataset.standardize,
-            repeats=dataset.repeats,
-        )
-        return seen | {"weight": batch["weight"]}
+        settings = model_input.TrainInput.of(config.model, config.datasets[name], class_names[name])
+        return model_input.train(batch, settings) | {"weight": batch["weight"]}
 
     def train_step(state: TrainState, batches: dict[str, DeviceBatch]) -> tuple[TrainState, Metrics]:
         examples = {name: prepare(name, batch) for name, batch in batches.items()}
         counts = {name: jnp.sum(batch["weight"]) for name, batch in batches.items()}
-        grads, measured = _accumulate(
-            loss_fn, state.params, examples, counts, jax.random.fold_in(key, state.step), config, cut
-        )
+
+        def gradients(examples, key):
+            (_, measured), grads = value_and_grad(state.params, examples, counts, key)
+            return grads, measured
+
+        step_key, pieces = jax.random.fold_in(key, state.step), config.optimizer.grad_accum_steps
+        grads, measured = _accumulate(gradients, examples, step_key, pieces, cut)
         grad_norm = optax.tree.norm(grads)
         finite = jnp.isfinite(grad_norm)
         for loss, _ in (measured[f"{name}/loss"] for name in batches):
@@ -117,27 +98,38 @@ def make_train_step(
     return train_step
 
 
-def _accumulate(loss_fn, params, examples, counts, key, config, cut):
-    """Gradients and metrics over config.optimizer.grad_accum_steps pieces, one after another."""
-    steps, names = config.optimizer.grad_accum_steps, list(config.datasets)
-    value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
+def _make_loss(config: ConfigDict, model: Functional) -> Callable:
+    """(params, {dataset: a piece of its examples}, {dataset: weight of all of them}, key) -> (loss, metrics)."""
+    names = list(config.datasets)
 
-    def one_piece(pieces, key):
-        # The id is the dataset's place in the config: drop-path differs between the datasets of one step.
-        pieces = {name: {**piece, "dataset_id": names.index(name)} for name, piece in pieces.items()}
-        (_, measured), grads = value_and_grad(params, pieces, counts, key)
-        return grads, measured
+    def loss_fn(params, pieces, counts, key):
+        params = optimizer.stop_frozen(params, config.optimizer.frozen)
+        total, measured = 0.0, {}
+        for name, piece in pieces.items():
+            own_key = jax.random.fold_in(key, names.index(name))  # drop-path differs between the datasets of one step
+            logits_BC = model.apply(params, piece["frames"], name, key=own_key)
+            loss, _ = weighted_cross_entropy(logits_BC, piece["targets"], piece["weight"])
+            hits = jnp.sum(metrics.top_k_hits(logits_BC, piece["label"], 1) * piece["weight"])
+            total += config.datasets[name].loss_weight * loss / jnp.maximum(counts[name], 1.0)
+            count = jnp.sum(piece["weight"])
+            measured |= {f"{name}/loss": (loss, count), f"{name}/top1": (hits, count)}
+        return total, measured
 
-    if steps == 1:
-        return one_piece(examples, key)
+    return loss_fn
+
+
+def _accumulate(gradients: Callable, examples: dict, key: jax.Array, num_pieces: int, cut: Callable):
+    """What `gradients(examples, key) -> (gradients, metrics)` returns, summed over pieces, one after another."""
+    if num_pieces == 1:
+        return gradients(examples, key)
     pieces = jax.tree.map(cut, examples)
-    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(one_piece, jax.tree.map(lambda x: x[0], pieces), key))
+    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(gradients, jax.tree.map(lambda x: x[0], pieces), key))
 
     def add(total, piece_and_number):
         piece, number = piece_and_number
-        return jax.tree.map(jnp.add, total, one_piece(piece, jax.random.fold_in(key, number))), None
+        return jax.tree.map(jnp.add, total, gradients(piece, jax.random.fold_in(key, number))), None
 
-    return jax.lax.scan(add, zeros, (pieces, jnp.arange(steps)))[0]
+    return jax.lax.scan(add, zeros, (pieces, jnp.arange(num_pieces)))[0]
 
 
 def _update(state: TrainState, grads, finite, tx, ema_decay: float) -> TrainState:

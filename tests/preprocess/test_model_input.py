@@ -17,7 +17,8 @@ from cover_jax.preprocess.crop import Box
 # B batch, T frames, H height, W width, C channels or classes
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.5, 0.25, 0.2)
-LEVELS = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255, 1 / 255, 1 / 255)}  # leaves pixel levels as they are
+NORMALIZATION = model_input.Normalization(MEAN, STD)
+STANDARDIZED = model_input.Normalization(MEAN, STD, standardize=True)
 OFF = {"flip": False, "crop": "none"}
 ALL_ON = {
     "color_prob": 0.8, "randaugment_layers": 1, "mixup_alpha": 0.8, "cutmix_alpha": 1.0, "erase_prob": 0.5,
@@ -46,10 +47,9 @@ def augment(**changes):
 
 
 def train_fn(options, **changes):
-    settings = {
-        "size_px": SIZE_PX, "class_names": CLASS_NAMES, "label_smoothing": 0.0, "mean": MEAN, "std": STD, **changes,
-    }  # fmt: skip
-    return functools.partial(model_input.train, augment=augment(**options), **settings)
+    settings = {"size_px": SIZE_PX, "class_names": CLASS_NAMES, "label_smoothing": 0.0, "normalization": NORMALIZATION}
+    settings |= changes
+    return functools.partial(model_input.train, settings=model_input.TrainInput(augment(**options), **settings))
 
 
 @functools.cache
@@ -70,7 +70,7 @@ def train_all(batch, options, **changes):
 
 
 def evaluate(batch, **changes):
-    settings = {"size_px": SIZE_PX, "clips": 1, "crops": 1, "mean": MEAN, "std": STD, **changes}
+    settings = {"size_px": SIZE_PX, "clips": 1, "crops": 1, "normalization": NORMALIZATION, **changes}
     return np.asarray(jax.jit(functools.partial(model_input.evaluate, **settings))(batch))
 
 
@@ -129,7 +129,7 @@ def test_flip_mirrors_and_twice_is_the_identity():
 def test_size_without_change_is_the_picture_itself():
     batch = make_batch(2, true=(16, 16))
     want = batch["frames"][:, :, :16, :16].astype(np.float32)
-    np.testing.assert_allclose(evaluate(batch, **LEVELS), want, atol=1e-4)
+    np.testing.assert_allclose(evaluate(batch, normalization=model_input.LEVELS), want, atol=1e-4)
 
 
 @pytest.mark.parametrize("crop", ["area", "scale", "none"])
@@ -194,18 +194,21 @@ def test_each_clip_is_standardized_by_itself():
     dark = rng.integers(0, 20, (3, 2, 24, 32, 3), dtype=np.uint8)
     dark[2] = 7  # one colour
     batch = make_batch(3, frames=dark)
-    frames, bright = (train(given, OFF, standardize=True)[0] for given in (batch, {**batch, "frames": 10 * dark + 30}))
+    frames, bright = (
+        train(given, OFF, normalization=STANDARDIZED)[0] for given in (batch, {**batch, "frames": 10 * dark + 30})
+    )
     np.testing.assert_allclose(frames[:2].mean((1, 2, 3, 4)), 0, atol=1e-5)
     np.testing.assert_allclose(frames[:2].std((1, 2, 3, 4)), 1, rtol=1e-5)
     np.testing.assert_allclose(frames[2], 0, atol=1e-5)
     np.testing.assert_allclose(bright, frames, atol=1e-4)
-    np.testing.assert_allclose(evaluate(batch, standardize=True), frames, atol=1e-5)
+    np.testing.assert_allclose(evaluate(batch, normalization=STANDARDIZED), frames, atol=1e-5)
 
 
 def test_everything_off_equals_evaluation_and_costs_as_much():
     batch = make_batch()
     np.testing.assert_allclose(train(batch, OFF)[0], evaluate(batch), atol=1e-5)
-    both = (train_fn(OFF), functools.partial(model_input.evaluate, size_px=16, clips=1, crops=1, mean=MEAN, std=STD))
+    evaluation = {"size_px": 16, "clips": 1, "crops": 1, "normalization": NORMALIZATION}
+    both = (train_fn(OFF), functools.partial(model_input.evaluate, **evaluation))
     flops = [jax.jit(f).lower(batch).compile().cost_analysis()["flops"] for f in both]
     assert flops[0] < 1.01 * flops[1]
 
@@ -283,8 +286,8 @@ def test_frames_of_a_clip_go_through_the_same():
 
 def mirrored(batch, **options):
     """Which examples were mirrored, by their pixels, and all that training got."""
-    out = train_all(batch, {**OFF, **options}, class_names=SIDES, **LEVELS)
-    plain = train(batch, OFF, **LEVELS)[0]
+    out = train_all(batch, {**OFF, **options}, class_names=SIDES, normalization=model_input.LEVELS)
+    plain = train(batch, OFF, normalization=model_input.LEVELS)[0]
     flipped = np.all(np.abs(out["frames"] - plain[:, :, :, ::-1]) < 1e-3, axis=(1, 2, 3, 4))
     np.testing.assert_allclose(out["frames"][~flipped], plain[~flipped], atol=1e-3)
     return flipped, out
@@ -364,7 +367,7 @@ def two_colours(size=64):
     {"mixup_alpha": 0.8}, {"cutmix_alpha": 1.0}, {"mixup_alpha": 0.8, "cutmix_alpha": 1.0},
 ])  # fmt: skip
 def test_targets_are_mixed_exactly_as_the_frames(options):
-    frames, targets = train(two_colours(), {**OFF, **options}, mean=(0.0,) * 3, std=(1.0,) * 3)
+    frames, targets = train(two_colours(), {**OFF, **options}, normalization=model_input.SHARES)
     white = frames.mean(axis=(1, 2, 3, 4))
     np.testing.assert_allclose(targets[:, 1], white, atol=1e-5)
     np.testing.assert_allclose(targets[:, 0], 1 - white, atol=1e-5)
@@ -377,7 +380,7 @@ def test_targets_are_mixed_exactly_as_the_frames(options):
 def test_cutmix_is_one_rectangle_in_all_frames():
     batch = two_colours()
     batch["frames"] = np.repeat(batch["frames"], 3, axis=1)
-    frames, _ = train(batch, {**OFF, "cutmix_alpha": 1.0}, mean=(0.0,) * 3, std=(1.0,) * 3)
+    frames, _ = train(batch, {**OFF, "cutmix_alpha": 1.0}, normalization=model_input.SHARES)
     given = np.abs(frames[0::2, ..., 0]) > 0.5
     np.testing.assert_array_equal(given, np.repeat(given[:, :1], 3, axis=1))
     rows, columns = given[:, 0].any(2).sum(1), given[:, 0].any(1).sum(1)
@@ -430,7 +433,7 @@ def test_shares_are_beta_distributed(alpha):
 @pytest.mark.parametrize(("crops", "lefts"), [(1, [4]), (3, [0, 4, 8])])
 def test_views_along_the_width(crops, lefts):
     batch = make_batch(2, num_frames=4, canvas=(20, 30), true=(16, 24))
-    got = evaluate(batch, clips=2, crops=crops, **LEVELS)
+    got = evaluate(batch, clips=2, crops=crops, normalization=model_input.LEVELS)
     frames = batch["frames"]
     want = [
         frames[b, clip : clip + 2, :16, left : left + 16] for b in range(2) for clip in (0, 2) for left in lefts
@@ -440,7 +443,7 @@ def test_views_along_the_width(crops, lefts):
 
 def test_views_along_the_height():
     batch = make_batch(1, canvas=(30, 20), true=(24, 16))
-    got = evaluate(batch, crops=3, **LEVELS)
+    got = evaluate(batch, crops=3, normalization=model_input.LEVELS)
     want = [batch["frames"][0, :, top : top + 16, :16] for top in (0, 4, 8)]
     np.testing.assert_allclose(got, np.stack(want), atol=1e-3)
 
@@ -475,5 +478,5 @@ def test_split_over_devices_equals_one_and_stays_local(split_batch):
 
 
 def test_evaluation_stays_local(split_batch):
-    views = functools.partial(model_input.evaluate, size_px=16, clips=2, crops=3, mean=MEAN, std=STD)
+    views = functools.partial(model_input.evaluate, size_px=16, clips=2, crops=3, normalization=NORMALIZATION)
     assert no_collectives(jax.jit(views, in_shardings=split_batch).lower(make_batch(8)).compile())
