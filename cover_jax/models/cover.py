@@ -44,8 +44,14 @@ class Functional:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Part:
-    """One module without its arrays: how to draw them, how to put them back, how they are called."""
+class Part:
+    """One module without its arrays.
+
+    Attributes:
+        init: PRNG key -> the arrays, drawn.
+        bind: arrays -> the module with them, to be called.
+        axes: the arrays' tree, with a tuple of logical axis names for each.
+    """
 
     init: Callable[[jax.Array], Params]
     bind: Callable[[Params], Callable[..., jax.Array]]
@@ -76,7 +82,7 @@ def functional(
     Raises:
         ValueError: a config value or a head's name or size that cannot be; it says which, and what would be right.
     """
-    backbone = _part(functools.partial(timesformer.TimeSformer, **_backbone_args(model, qkv_sharding)))
+    backbone = make_backbone(model, _choose_attention(model, qkv_sharding))
     head_parts = {name: _head_part(model, name, count) for name, count in num_classes.items()}
 
     def init(key: jax.Array) -> Params:
@@ -97,8 +103,16 @@ def functional(
     return Functional(init, features, apply, axes)
 
 
-def _backbone_args(model: ConfigDict, qkv_sharding: NamedSharding | None) -> dict[str, Any]:
-    """Arguments of `TimeSformer` from a config, checked."""
+def make_backbone(model: ConfigDict, attend: attention.Attend) -> Part:
+    """The backbone of a config, with a form of attention.
+
+    Raises:
+        ValueError: as in `functional`.
+    """
+    return _part(functools.partial(timesformer.TimeSformer, _backbone_config(model), attend))
+
+
+def _backbone_config(model: ConfigDict) -> timesformer.TimeSformerConfig:
     variant = variants.parse(model.variant)
     if model.size_px < 1 or model.size_px % variant.patch_px:
         raise ValueError(f"model.size_px: {model.size_px} is not a positive multiple of {model.variant}'s patch")
@@ -110,26 +124,29 @@ def _backbone_args(model: ConfigDict, qkv_sharding: NamedSharding | None) -> dic
     _check_choice("model.remat", model.remat, timesformer.REMATS)
     _check_choice("model.gelu", model.gelu, timesformer.GELUS)
     _check_choice("model.dtype", model.dtype, ("bfloat16", "float32"))
+    return timesformer.TimeSformerConfig(
+        variant=variant,
+        num_patches=(model.size_px // variant.patch_px) ** 2,
+        num_frames=model.num_frames,
+        drop_path=model.drop_path,
+        temporal_init=model.temporal_init,
+        time_embed_std=model.time_embed_std,
+        gelu=model.gelu,
+        layer_norm_eps=model.layer_norm_eps,
+        dtype=jnp.dtype(model.dtype),
+        remat=model.remat,
+    )
+
+
+def _choose_attention(model: ConfigDict, qkv_sharding: NamedSharding | None) -> attention.Attend:
     _check_choice("model.attention", model.attention, attention.FORMS)
-    head_dim, dtype = variant.width // variant.num_heads, jnp.dtype(model.dtype)
-    num_patches = (model.size_px // variant.patch_px) ** 2
-    clip = (model.num_frames, num_patches + 1)
-    return {
-        "variant": variant,
-        "num_patches": num_patches,
-        "num_frames": model.num_frames,
-        "attend": attention.choose(model.attention, variant.num_heads, head_dim, dtype, qkv_sharding, clip),
-        "drop_path": model.drop_path,
-        "temporal_init": model.temporal_init,
-        "time_embed_std": model.time_embed_std,
-        "gelu": model.gelu,
-        "layer_norm_eps": model.layer_norm_eps,
-        "dtype": dtype,
-        "remat": model.remat,
-    }
+    config = _backbone_config(model)
+    head_dim = config.variant.width // config.variant.num_heads
+    clip = (config.num_frames, config.num_patches + 1)
+    return attention.choose(model.attention, config.variant.num_heads, head_dim, config.dtype, qkv_sharding, clip)
 
 
-def _head_part(model: ConfigDict, name: str, num_classes: int) -> _Part:
+def _head_part(model: ConfigDict, name: str, num_classes: int) -> Part:
     _check_choice("model.head", model.head, heads.HEADS)
     if re.fullmatch(r"[A-Za-z0-9_]+", name) is None:
         raise ValueError(f"head {name!r}: a name is letters, digits and '_' only")
@@ -144,7 +161,7 @@ def _check_choice(what: str, value: str, choices: Collection[str]) -> None:
         raise ValueError(f"{what}: {value!r} is not one of {', '.join(choices)}")
 
 
-def _part(build: Callable[..., nnx.Module]) -> _Part:
+def _part(build: Callable[..., nnx.Module]) -> Part:
     """`build(rngs=...)` as functions of its parameters."""
 
     def draw(rngs: nnx.Rngs) -> nnx.Module:
@@ -153,7 +170,7 @@ def _part(build: Callable[..., nnx.Module]) -> _Part:
             return build(rngs=rngs)
 
     graph, abstract = jax.eval_shape(lambda: nnx.split(draw(nnx.Rngs(0))))
-    return _Part(
+    return Part(
         init=lambda key: nnx.to_pure_dict(nnx.state(draw(nnx.Rngs(key)))),
         bind=lambda params: nnx.merge(graph, params),
         axes=nnx.to_pure_dict(abstract, lambda variable: variable.get_metadata("out_sharding")),

@@ -7,7 +7,7 @@ any number of frames, one included.
 
 # B batch, T frames, H height, W width, C channels, N patches of a frame, S = N + 1 tokens of a frame with CLS, D width
 
-import functools
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -168,11 +168,41 @@ def gelu(x: jax.Array, form: str) -> jax.Array:
     return y
 
 
+@dataclasses.dataclass(frozen=True)
+class TimeSformerConfig:
+    """Sizes and choices of a backbone.
+
+    Attributes:
+        variant: sizes.
+        num_patches: of a frame, a square number: the length of the position embedding, without CLS.
+        num_frames: length of the time embedding.
+        drop_path: rate of the last block, rising linearly from 0 in the first.
+        temporal_init: of `temporal_fc`, a key of `TEMPORAL_INITS`.
+        time_embed_std: standard deviation of the time embedding's first values; 0: zeros.
+        gelu: one of `GELUS`.
+        layer_norm_eps: added to the variance.
+        dtype: of activations and matrix products; parameters are float32.
+        remat: one of `REMATS`; for the backward pass "full" keeps only each block's input, "attention" also what its
+            attentions return.
+    """
+
+    variant: Variant
+    num_patches: int
+    num_frames: int
+    drop_path: float
+    temporal_init: str
+    time_embed_std: float
+    gelu: str
+    layer_norm_eps: float
+    dtype: jnp.dtype
+    remat: str
+
+
 class Attention(nnx.Module):
     """Attention along one axis, between its input and output projections."""
 
-    def __init__(self, variant: Variant, axis: Axis, attend: AttentionForm, dtype: jnp.dtype, rngs: nnx.Rngs):
-        width = variant.width
+    def __init__(self, config: TimeSformerConfig, axis: Axis, attend: AttentionForm, rngs: nnx.Rngs):
+        width, dtype = config.variant.width, config.dtype
         self.axis, self.attend = axis, attend
         self.qkv = linear(("embed", "heads"), (width, 3 * width), dtype=dtype, rngs=rngs)
         self.out = linear(("heads", "embed"), (width, width), dtype=dtype, rngs=rngs)
@@ -192,10 +222,11 @@ def _values(projection: jax.Array) -> jax.Array:
 class Mlp(nnx.Module):
     """Two layers around a GELU."""
 
-    def __init__(self, variant: Variant, gelu: str, dtype: jnp.dtype, rngs: nnx.Rngs):
-        self.gelu = gelu
-        self.fc1 = linear(("embed", "mlp"), (variant.width, variant.mlp_dim), dtype=dtype, rngs=rngs)
-        self.fc2 = linear(("mlp", "embed"), (variant.mlp_dim, variant.width), dtype=dtype, rngs=rngs)
+    def __init__(self, config: TimeSformerConfig, rngs: nnx.Rngs):
+        self.gelu = config.gelu
+        width, mlp_dim = config.variant.width, config.variant.mlp_dim
+        self.fc1 = linear(("embed", "mlp"), (width, mlp_dim), dtype=config.dtype, rngs=rngs)
+        self.fc2 = linear(("mlp", "embed"), (mlp_dim, width), dtype=config.dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Tokens [..., D] after both layers, without the residual."""
@@ -209,27 +240,17 @@ class Block(nnx.Module):
     become is its residual.
     """
 
-    def __init__(
-        self,
-        variant: Variant,
-        *,
-        temporal_init: nnx.Initializer,
-        attend: AttentionForm,
-        gelu: str,
-        layer_norm_eps: float,
-        dtype: jnp.dtype,
-        rngs: nnx.Rngs,
-    ):
-        width = variant.width
-        self.temporal_norm = layer_norm(width, layer_norm_eps, rngs)
-        self.time = Attention(variant, "time", attend, dtype, rngs)
+    def __init__(self, config: TimeSformerConfig, attend: AttentionForm, rngs: nnx.Rngs):
+        width, eps, temporal_init = config.variant.width, config.layer_norm_eps, TEMPORAL_INITS[config.temporal_init]
+        self.temporal_norm = layer_norm(width, eps, rngs)
+        self.time = Attention(config, "time", attend, rngs)
         self.temporal_fc = linear(
-            ("embed", "joined"), (width, width), dtype=dtype, rngs=rngs, kernel_init=temporal_init
+            ("embed", "joined"), (width, width), dtype=config.dtype, rngs=rngs, kernel_init=temporal_init
         )
-        self.spatial_norm = layer_norm(width, layer_norm_eps, rngs)
-        self.space = Attention(variant, "space", attend, dtype, rngs)
-        self.mlp_norm = layer_norm(width, layer_norm_eps, rngs)
-        self.mlp = Mlp(variant, gelu, dtype, rngs)
+        self.spatial_norm = layer_norm(width, eps, rngs)
+        self.space = Attention(config, "space", attend, rngs)
+        self.mlp_norm = layer_norm(width, eps, rngs)
+        self.mlp = Mlp(config, rngs)
 
     def __call__(
         self, cls_BD: jax.Array, x_BTND: jax.Array, rate: jax.Array, key: jax.Array | None
@@ -273,62 +294,27 @@ def cast_matrices(blocks: Block, dtype: jnp.dtype) -> Block:
 
 
 class TimeSformer(nnx.Module):
-    """Frames to CLS features: patches and embeddings, a scan over stacked blocks, a norm."""
+    """Frames to CLS features: patches and embeddings, a scan over stacked blocks, a norm.
 
-    def __init__(
-        self,
-        variant: Variant,
-        *,
-        num_patches: int,
-        num_frames: int,
-        attend: AttentionForm,
-        drop_path: float,
-        temporal_init: str,
-        time_embed_std: float,
-        gelu: str,
-        layer_norm_eps: float,
-        dtype: jnp.dtype,
-        remat: str,
-        rngs: nnx.Rngs,
-    ):
-        """Draws the first values of all parameters.
+    Args:
+        config: sizes and choices.
+        attend: the form of attention.
+        rngs: draws the first values.
+    """
 
-        Args:
-            variant: sizes.
-            num_patches: of a frame, a square number: the length of the position embedding, without CLS.
-            num_frames: length of the time embedding.
-            attend: the form of attention.
-            drop_path: rate of the last block, rising linearly from 0 in the first.
-            temporal_init: of `temporal_fc`, a key of `TEMPORAL_INITS`.
-            time_embed_std: standard deviation of the time embedding's first values; 0: zeros.
-            gelu: one of `GELUS`.
-            layer_norm_eps: added to the variance.
-            dtype: of activations and matrix products; parameters are float32.
-            remat: one of `REMATS`; for the backward pass "full" keeps only each block's input, "attention" also what
-                its attentions return.
-            rngs: draws the first values.
-        """
-        width = variant.width
-        self.variant, self.drop_path, self.dtype, self.remat = variant, drop_path, dtype, remat
-        self.attend = attend
-        block = functools.partial(
-            Block,
-            variant,
-            temporal_init=TEMPORAL_INITS[temporal_init],
-            attend=attend,
-            gelu=gelu,
-            layer_norm_eps=layer_norm_eps,
-            dtype=dtype,
-        )
-        self.patch_embed = linear(("patch", "embed"), (3 * variant.patch_px**2, width), dtype=dtype, rngs=rngs)
-        self.cls_token = embedding(1, width, nnx.initializers.truncated_normal(EMBED_STD), rngs)
-        self.pos_embed = embedding(num_patches + 1, width, nnx.initializers.truncated_normal(EMBED_STD), rngs)
-        self.time_embed = embedding(num_frames, width, nnx.initializers.normal(time_embed_std), rngs)
+    def __init__(self, config: TimeSformerConfig, attend: AttentionForm, rngs: nnx.Rngs):
+        self.config, self.attend = config, attend
+        width, patch_dim = config.variant.width, 3 * config.variant.patch_px**2
+        truncated = nnx.initializers.truncated_normal(EMBED_STD)
+        self.patch_embed = linear(("patch", "embed"), (patch_dim, width), dtype=config.dtype, rngs=rngs)
+        self.cls_token = embedding(1, width, truncated, rngs)
+        self.pos_embed = embedding(config.num_patches + 1, width, truncated, rngs)
+        self.time_embed = embedding(config.num_frames, width, nnx.initializers.normal(config.time_embed_std), rngs)
         stack: Callable[[nnx.Rngs], Block] = nnx.vmap(
-            lambda rngs: block(rngs=rngs), transform_metadata={nnx.PARTITION_NAME: "layers"}
+            lambda rngs: Block(config, attend, rngs), transform_metadata={nnx.PARTITION_NAME: "layers"}
         )
-        self.blocks = stack(rngs.split(variant.depth))
-        self.norm = layer_norm(width, layer_norm_eps, rngs)
+        self.blocks = stack(rngs.split(config.variant.depth))
+        self.norm = layer_norm(width, config.layer_norm_eps, rngs)
 
     def __call__(self, frames_BTHWC: jax.Array, key: jax.Array | None, constrain: Constrain) -> jax.Array:
         """CLS features [B, D], float32, of normalised frames; a `key` turns drop-path on.
@@ -346,13 +332,13 @@ class TimeSformer(nnx.Module):
     def embed(self, frames_BTHWC: jax.Array) -> tuple[jax.Array, jax.Array]:
         """CLS [B, D] with its own position and no time, patch tokens [B, T, N, D] with both."""
         batch, frames, height, width, _ = frames_BTHWC.shape
-        patch_px = self.variant.patch_px
+        patch_px, dtype = self.config.variant.patch_px, self.config.dtype
         patches = to_patches(frames_BTHWC, patch_px)
         pos_1SD = resize_pos_embed(self.pos_embed[...], (height // patch_px, width // patch_px))
         time_1TD = resize_time_embed(self.time_embed[...], frames)
         added_1TND = rearrange(pos_1SD[:, 1:], "1 n d -> 1 1 n d") + rearrange(time_1TD, "1 t d -> 1 t 1 d")
         cls_BD = repeat(self.cls_token[...] + pos_1SD[:, :1], "1 1 d -> b d", b=batch)
-        return cls_BD.astype(self.dtype), self.patch_embed(patches) + added_1TND.astype(self.dtype)
+        return cls_BD.astype(dtype), self.patch_embed(patches) + added_1TND.astype(dtype)
 
     def run_blocks(
         self, cls_BD: jax.Array, x_BTND: jax.Array, key: jax.Array | None, constrain: Constrain
@@ -364,12 +350,13 @@ class TimeSformer(nnx.Module):
             block, rate, block_key = block_rate_key
             return jax.tree.map(constrain, block(*tokens, rate, block_key)), None
 
-        if self.remat != "none":
-            keep = jax.checkpoint_policies.save_only_these_names(*[OUTPUT_NAME] * (self.remat == "attention"))
+        config = self.config
+        if config.remat != "none":
+            keep = jax.checkpoint_policies.save_only_these_names(*[OUTPUT_NAME] * (config.remat == "attention"))
             # Within a scan nothing can merge the recomputation with the forward pass: no barrier against it is needed.
             step = jax.checkpoint(step, prevent_cse=False, policy=keep)
-        depth = self.variant.depth
-        keys = None if key is None or self.drop_path == 0 else jax.random.split(key, depth)
-        stacked = (cast_matrices(self.blocks, self.dtype), jnp.linspace(0.0, self.drop_path, depth), keys)
+        depth = config.variant.depth
+        keys = None if key is None or config.drop_path == 0 else jax.random.split(key, depth)
+        stacked = (cast_matrices(self.blocks, config.dtype), jnp.linspace(0.0, config.drop_path, depth), keys)
         after, _ = jax.lax.scan(step, (cls_BD, x_BTND), stacked)
         return after

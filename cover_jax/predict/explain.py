@@ -10,11 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange, repeat
-from flax import nnx
 from ml_collections import ConfigDict
 from PIL import Image
 
-from cover_jax.models import attention, timesformer, variants
+from cover_jax.models import attention, cover, timesformer, variants
 from cover_jax.models.kernels.divided_attention import Axis
 
 # B batch, T frames, H height, W width, N patches of a frame, S = N + 1 tokens of a frame, CLS last, C colours;
@@ -64,15 +63,14 @@ def trace(backbone: dict, model: ConfigDict, frames_BTHWC: jax.Array) -> tuple[j
         model: `config.model`.
         frames_BTHWC: normalised.
     """
-    variant = variants.parse(model.variant)
-    recorder = _Recorder(variant.num_heads)
-    module = nnx.merge(_graph(model, variant, recorder), backbone)
+    recorder = _Recorder(variants.parse(model.variant).num_heads)
+    module = cover.make_backbone(model, recorder).bind(backbone)
 
     def step(tokens, block):
         return block(*tokens, jnp.zeros(()), None), recorder.take()
 
     tokens = module.embed(frames_BTHWC)
-    (cls_BD, _), seen = jax.lax.scan(step, tokens, timesformer.cast_matrices(module.blocks, module.dtype))
+    (cls_BD, _), seen = jax.lax.scan(step, tokens, timesformer.cast_matrices(module.blocks, module.config.dtype))
     return module.norm(cls_BD), seen
 
 
@@ -123,31 +121,6 @@ def write(path: str, pictures_THWC: np.ndarray) -> None:
         for picture in pictures_THWC:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
-
-
-def _graph(model: ConfigDict, variant: variants.Variant, recorder: _Recorder) -> nnx.GraphDef:
-    """The backbone of a config without its arrays; what only training asks for is left out."""
-
-    def build():
-        with nnx.use_eager_sharding(False):
-            return nnx.split(
-                timesformer.TimeSformer(
-                    variant,
-                    num_patches=(model.size_px // variant.patch_px) ** 2,
-                    num_frames=model.num_frames,
-                    attend=recorder,
-                    drop_path=0.0,
-                    temporal_init="zeros",
-                    time_embed_std=0.0,
-                    gelu=model.gelu,
-                    layer_norm_eps=model.layer_norm_eps,
-                    dtype=jnp.dtype(model.dtype),
-                    remat="none",
-                    rngs=nnx.Rngs(0),
-                )
-            )
-
-    return jax.eval_shape(build)[0]
 
 
 def _shaded(frame_HWC: np.ndarray, heat_hw: np.ndarray) -> np.ndarray:

@@ -19,11 +19,10 @@ def backbone():
 
     def build():
         with nnx.use_eager_sharding(False):
-            return timesformer.TimeSformer(
+            config = timesformer.TimeSformerConfig(
                 VARIANT,
                 num_patches=4,
                 num_frames=FRAMES,
-                attend=attention.choose("einsum", VARIANT.num_heads, 16, jnp.float32, None, (4, 5)),
                 drop_path=0.5,
                 temporal_init="xavier",
                 time_embed_std=1.0,
@@ -31,8 +30,9 @@ def backbone():
                 layer_norm_eps=1e-6,
                 dtype=jnp.float32,
                 remat="none",
-                rngs=nnx.Rngs(0),
             )
+            attend = attention.choose("einsum", VARIANT.num_heads, 16, jnp.float32, None, (4, 5))
+            return timesformer.TimeSformer(config, attend, nnx.Rngs(0))
 
     graph, state = jax.eval_shape(lambda: nnx.split(build()))
     return nnx.merge(graph, jax.tree.map(jnp.asarray, small.random_params(nnx.to_pure_dict(state))))
