@@ -33,28 +33,21 @@ class Evaluator:
     def _evaluate(self, params, name: str) -> metrics.Predictions:
         process.enter_phase("evaluation", name)
         dataset, split = self._config.datasets[name], self._splits[name]
-        host_index, host_count = sharding.host_part(self._mesh)
-        stream = pipeline.eval_stream(
-            split,
-            dataset,
-            host_index=host_index,
-            host_count=host_count,
-            threads=self._config.input.threads,
-            prefetch_batches=self._config.input.prefetch_batches,
-        )
+        options = pipeline.ReadOptions.of(self._config.input, *sharding.host_part(self._mesh))
+        stream = pipeline.eval_stream(split, dataset, options)
         batches = -(-split.num_examples // dataset.eval_batch_size)
-        said = []
+        predictions = []
         with stream:
             # Without a delay the bar would flash by for evaluations that take a moment.
             hidden = jax.process_index() != 0
             for batch in tqdm(stream, f"evaluating {name}", batches, leave=False, delay=2.0, disable=hidden):
-                said.append(self._steps[name](params, sharding.put_batch(batch, self._mesh)))
-        return _gather(jax.device_get(said))
+                predictions.append(self._steps[name](params, sharding.put_batch(batch, self._mesh)))
+        return _gather(jax.device_get(predictions))
 
 
-def _gather(said: list[dict]) -> metrics.Predictions:
+def _gather(batches: list[dict]) -> metrics.Predictions:
     """Batches -> one Predictions, without the examples that weigh nothing, in the order of the split."""
-    columns = {key: np.concatenate([np.asarray(batch[key]) for batch in said]) for key in said[0]}
+    columns = {key: np.concatenate([np.asarray(batch[key]) for batch in batches]) for key in batches[0]}
     real = columns.pop("weight") > 0
     order = np.argsort(columns["index"][real], kind="stable")
     return metrics.Predictions(**{key: value[real][order] for key, value in columns.items()})

@@ -64,13 +64,13 @@ def without_leaks(config: ConfigDict, train_splits: dict, eval_splits: dict) -> 
 def open_streams(
     stack: contextlib.ExitStack, config: ConfigDict, train_splits: dict, mesh: Mesh, counts: dict[str, int]
 ) -> dict[str, pipeline.Stream]:
-    """One stream a dataset of the batches for this host's devices, from the batch that the schedule has reached on.
+    """One stream per dataset, of the batches for this host's devices, from the batch that the schedule has reached.
 
     Args:
         stack: closes them.
         counts: dataset -> how many of its batches were taken before.
     """
-    host_index, host_count = sharding.host_part(mesh)
+    options = pipeline.ReadOptions.of(config.input, *sharding.host_part(mesh))
     return {
         name: stack.enter_context(
             pipeline.train_stream(
@@ -79,10 +79,7 @@ def open_streams(
                 name=name,
                 seed=config.seed,
                 first_batch=counts[name],
-                host_index=host_index,
-                host_count=host_count,
-                threads=config.input.threads,
-                prefetch_batches=config.input.prefetch_batches,
+                options=options,
             )
         )
         for name, split in train_splits.items()

@@ -6,6 +6,7 @@ and each of several hosts reads just its rows of the same global batch.
 # B examples of this host, T frames (clips * frames a clip in evaluation), H, W canvas.
 """
 
+import dataclasses
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,30 @@ from data_pipelines.stream.host_tf import plain, tf
 RETRY_WAITS_S = (1, 2, 4)
 CHUNK_BYTES = 1 << 20  # of decoded frames that one thread reads in one go
 
+
+@dataclasses.dataclass(frozen=True)
+class ReadOptions:
+    """What this host reads of each batch, and how.
+
+    Attributes:
+        host_index: which rows of a global batch: the host_index-th of host_count equal parts.
+        host_count: number of hosts.
+        threads: of the reading; 0: one per core.
+        prefetch_batches: ready ahead.
+    """
+
+    host_index: int = 0
+    host_count: int = 1
+    threads: int = 0
+    prefetch_batches: int = 2
+
+    @classmethod
+    def of(cls, input_config, host_index: int, host_count: int) -> "ReadOptions":
+        """As `input` in a config asks for it (`input_pipeline` of configs/common.py)."""
+        return cls(host_index, host_count, input_config.threads, input_config.prefetch_batches)
+
+
+ONE_HOST = ReadOptions()
 
 # Number of an example that this host reads -> (index of the example in its split, seeds of its rows).
 Locate = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
@@ -93,10 +118,7 @@ def train_stream(
     name: str,
     seed: int,
     first_batch: int,
-    host_index: int = 0,
-    host_count: int = 1,
-    threads: int = 0,
-    prefetch_batches: int = 2,
+    options: ReadOptions = ONE_HOST,
 ) -> Stream:
     """Endless training batches; each example comes once an epoch, and batches run on over the ends of epochs.
 
@@ -108,17 +130,14 @@ def train_stream(
         name: its name there, which with `seed` decides order and augmentation.
         seed: the run's seed.
         first_batch: number of the first batch wanted; far ones take no longer.
-        host_index: which rows of the global batch: the host_index-th of host_count equal parts.
-        host_count: number of hosts.
-        threads: of the reading; 0: one a core.
-        prefetch_batches: ready ahead.
+        options: what this host reads.
 
     Raises:
-        ValueError: `batch_size` does not divide by `host_count` times `repeats`, or the split lacks what the config
-            asks for.
+        ValueError: `batch_size` is not a multiple of the number of hosts times `repeats`, or the split lacks what the
+            config asks for.
     """
     batch_examples = _batch_examples(dataset)
-    mine = _rows("batch_size / repeats", batch_examples, host_index, host_count)
+    mine = _rows("batch_size / repeats", batch_examples, options)
     key = order.stream_key(seed, name)
 
     def locate(ordinal: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -133,7 +152,7 @@ def train_stream(
 
     reader = ExampleReader(split, dataset, dataset.num_frames, sample, dataset.repeats)
     ordinals = range(first_batch * len(mine), np.iinfo(np.int64).max)
-    return _stream(ordinals, locate, reader, len(mine), threads, prefetch_batches)
+    return _stream(ordinals, locate, reader, len(mine), options)
 
 
 def batch_indices(split: records.Split, dataset: DatasetConfig, *, name: str, seed: int, batch: int) -> list[int]:
@@ -146,21 +165,13 @@ def batch_indices(split: records.Split, dataset: DatasetConfig, *, name: str, se
     return [int(order.locate(tf.constant(p, tf.int64), split.num_examples, key)[1]) for p in positions]
 
 
-def eval_stream(
-    split: records.Split,
-    dataset: DatasetConfig,
-    *,
-    host_index: int = 0,
-    host_count: int = 1,
-    threads: int = 0,
-    prefetch_batches: int = 2,
-) -> Stream:
+def eval_stream(split: records.Split, dataset: DatasetConfig, options: ReadOptions = ONE_HOST) -> Stream:
     """Each example of a split once, in order; the last batch is filled up with index -1 and weight 0.
 
     Arguments and errors as in `train_stream`. `frames` hold `eval_clips` clips one after another; `seed` is
     the place in the split, of which only `shuffle_frames` makes use. All hosts have the same number of batches.
     """
-    rows = _rows("eval_batch_size", dataset.eval_batch_size, host_index, host_count)
+    rows = _rows("eval_batch_size", dataset.eval_batch_size, options)
     num_batches = -(-split.num_examples // dataset.eval_batch_size)
 
     def locate(ordinal: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -174,7 +185,7 @@ def eval_stream(
         return _in_order(indices, dataset, seed)
 
     reader = ExampleReader(split, dataset, dataset.num_frames * dataset.eval_clips, sample)
-    return _stream(range(num_batches * len(rows)), locate, reader, len(rows), threads, prefetch_batches)
+    return _stream(range(num_batches * len(rows)), locate, reader, len(rows), options)
 
 
 def _in_order(indices: tf.Tensor, dataset: DatasetConfig, seed: tf.Tensor) -> tf.Tensor:
@@ -190,12 +201,12 @@ def _batch_examples(dataset: DatasetConfig) -> int:
     return examples
 
 
-def _rows(key: str, batch_size: int, host_index: int, host_count: int) -> range:
+def _rows(key: str, batch_size: int, options: ReadOptions) -> range:
     """This host's rows of each global batch."""
-    if batch_size <= 0 or batch_size % host_count:
-        raise ValueError(f"{key} {batch_size} must be a multiple of the number of hosts, {host_count}")
-    size = batch_size // host_count
-    return range(host_index * size, (host_index + 1) * size)
+    if batch_size <= 0 or batch_size % options.host_count:
+        raise ValueError(f"{key} {batch_size} must be a multiple of the number of hosts, {options.host_count}")
+    size = batch_size // options.host_count
+    return range(options.host_index * size, (options.host_index + 1) * size)
 
 
 def _position(ordinal: tf.Tensor, rows: range, batch_size: int) -> tf.Tensor:
@@ -204,28 +215,20 @@ def _position(ordinal: tf.Tensor, rows: range, batch_size: int) -> tf.Tensor:
 
 
 def _stream(
-    ordinals: range, locate: Locate, reader: ExampleReader, batch_examples: int, threads: int, prefetch_batches: int
+    ordinals: range, locate: Locate, reader: ExampleReader, batch_examples: int, options: ReadOptions
 ) -> Stream:
-    threads = threads or os.cpu_count() or 1
-    size = _chunk_examples(batch_examples, int(np.prod(reader.frames_shape)))
-
     def batches_from(given: int) -> tf.data.Dataset:
-        rest = ordinals[given * batch_examples :]
-        return _batches(rest, locate, reader, batch_examples, size, threads, prefetch_batches)
+        return _batches(ordinals[given * batch_examples :], locate, reader, batch_examples, options)
 
     return Stream(batches_from, reader)
 
 
 def _batches(
-    ordinals: range,
-    locate: Locate,
-    reader: ExampleReader,
-    batch_examples: int,
-    size: int,
-    threads: int,
-    prefetch_batches: int,
+    ordinals: range, locate: Locate, reader: ExampleReader, batch_examples: int, options: ReadOptions
 ) -> tf.data.Dataset:
-    """A tf.data dataset of batches, read in chunks of `size` examples."""
+    """A tf.data dataset of batches, read in chunks of several examples where these are small."""
+    threads = options.threads or os.cpu_count() or 1
+    size = _chunk_examples(batch_examples, int(np.prod(reader.frames_shape)))
     firsts = tf.data.Dataset.range(ordinals.start, ordinals.stop, size)
 
     def read(first: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -239,11 +242,11 @@ def _batches(
     else:
         batches = examples.rebatch(batch_examples, drop_remainder=True)
     batches = batches.map(plain(reader.repeat))
-    options = tf.data.Options()
-    options.deterministic = True
-    options.autotune.enabled = False
-    options.threading.private_threadpool_size = threads
-    return batches.prefetch(prefetch_batches).with_options(options)
+    tf_options = tf.data.Options()
+    tf_options.deterministic = True
+    tf_options.autotune.enabled = False
+    tf_options.threading.private_threadpool_size = threads
+    return batches.prefetch(options.prefetch_batches).with_options(tf_options)
 
 
 def _chunk_examples(batch_size: int, example_bytes: int) -> int:

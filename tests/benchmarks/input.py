@@ -78,11 +78,13 @@ class Data:
 
     def ours(self, threads: int = 1) -> pipeline.Stream:
         config = stored.config(NUM_FRAMES, SAMPLE_FPS, CANVAS_PX, CLIPS)
-        return pipeline.train_stream(self.jpeg, config, name="clips", seed=0, first_batch=0, threads=threads)
+        options = pipeline.ReadOptions(threads=threads)
+        return pipeline.train_stream(self.jpeg, config, name="clips", seed=0, first_batch=0, options=options)
 
     def our_images(self) -> pipeline.Stream:
         config = stored.config(1, 0.0, CANVAS_PX, IMAGES)
-        return pipeline.train_stream(self.image, config, name="images", seed=0, first_batch=0, threads=1)
+        options = pipeline.ReadOptions(threads=1)
+        return pipeline.train_stream(self.image, config, name="images", seed=0, first_batch=0, options=options)
 
     def theirs(self, size_px: int, scales: tuple[float, float] = scenic.SCALES):
         return scenic.batches(

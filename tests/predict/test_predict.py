@@ -89,7 +89,7 @@ def evaluated(trained, split, monkeypatch) -> tuple[dict, np.ndarray]:
         patch.setattr(train_step.metrics, "top_k_hits", lambda scores, label, k: scores)
         model = cover.functional(trained.config.model, {"motion": len(CLASSES)})
         step = compilation.jit(eval_step.make_eval_step(trained.config, model, "motion"))
-        with pipeline.eval_stream(split, trained.config.datasets.motion, threads=1) as stream:
+        with pipeline.eval_stream(split, trained.config.datasets.motion, pipeline.ReadOptions(threads=1)) as stream:
             batch = next(stream)
         of_motion = {"backbone": trained.params["backbone"], "heads": {"motion": trained.params["heads"]["motion"]}}
         said = jax.device_get(step(of_motion, batch | {"index": batch["index"].astype(np.int32)}))

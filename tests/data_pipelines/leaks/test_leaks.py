@@ -159,13 +159,13 @@ def test_leaks_are_left_out_of_training_in_every_epoch_on_any_number_of_hosts(pl
     assert left.fingerprint != train.fingerprint
     dataset.canvas_px, epoch = (72, 72), -(-left.num_examples // 8)
 
-    def indices(**hosts):
-        with pipeline.train_stream(left, dataset, name="t", seed=0, first_batch=0, **hosts) as stream:
+    def indices(options=pipeline.ONE_HOST):
+        with pipeline.train_stream(left, dataset, name="t", seed=0, first_batch=0, options=options) as stream:
             return np.stack([next(stream)["index"] for _ in range(epoch)])
 
     whole = indices()
     assert sorted(whole.ravel()[: left.num_examples]) == list(range(left.num_examples))
-    halves = [indices(host_index=i, host_count=2) for i in range(2)]
+    halves = [indices(pipeline.ReadOptions(i, host_count=2)) for i in range(2)]
     np.testing.assert_array_equal(np.concatenate(halves, axis=1), whole)
     kept = set(zip(left.shards.tolist(), left.offsets.tolist(), strict=True))
     assert not kept & {(int(train.shards[i]), int(train.offsets[i])) for i in found.pairs[:, 1]}

@@ -155,7 +155,7 @@ def test_records_of_video_files_are_read_like_others(closed, all_frames, dataset
     build.build_records(Filmed(data_dir=str(tmp_path)))
     split = records.open_split("filmed", "train", str(tmp_path))
     dataset.canvas_px, dataset.eval_batch_size, dataset.sample_fps = (50, 80), 3, 2.0
-    with pipeline.eval_stream(split, dataset, threads=1) as stream:
+    with pipeline.eval_stream(split, dataset, pipeline.ReadOptions(threads=1)) as stream:
         batch = next(stream)
     good = batch["weight"] > 0
     assert sorted(batch["label"][good]) == [0, 2]  # the damaged one, of class 1, weighs nothing

@@ -101,7 +101,7 @@ def test_records_are_read_like_those_of_frames(prepared, dataset):
     assert set(info_of("video_folder/one", prepared).features) >= {"video", "num_source_frames", "fps"}
     split = records.open_split("video_folder/one", "train", prepared)
     dataset.canvas_px, dataset.eval_batch_size, dataset.sample_fps = (128, 192), 2, 2.0
-    with pipeline.eval_stream(split, dataset, threads=1) as stream:
+    with pipeline.eval_stream(split, dataset, pipeline.ReadOptions(threads=1)) as stream:
         batch = next(stream)
     assert batch["frames"].shape == (2, 4, 128, 192, 3)
     assert sorted(batch["label"]) == [0, 1] and batch["weight"].tolist() == [1.0, 1.0]

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 def read_all(split, dataset) -> dict[str, np.ndarray]:
     """Every example of a split, in order."""
-    with fuzz.no_hang(), pipeline.eval_stream(split, dataset, threads=1) as stream:
+    with fuzz.no_hang(), pipeline.eval_stream(split, dataset, pipeline.ReadOptions(threads=1)) as stream:
         batches = list(stream)
     return {key: np.concatenate([batch[key] for batch in batches])[:NUM_RECORDS] for key in batches[0]}
 
@@ -143,7 +143,7 @@ def test_damaged_jpegs_inside_sound_records(files, dataset, tmp_path):
         for damage in damages:
             clips += [[jpeg, damage(jpeg), jpeg, jpeg], [jpeg] * 4]
         split = written(path, clips)
-        with fuzz.no_hang(), pipeline.eval_stream(split, dataset, threads=2) as stream:
+        with fuzz.no_hang(), pipeline.eval_stream(split, dataset, pipeline.ReadOptions(threads=2)) as stream:
             (batch,) = list(stream)
         assert batch["weight"][::2].all() and (batch["frames"][::2] == batch["frames"][0]).all()
         lost = batch["weight"] == 0

@@ -12,10 +12,9 @@ from data_pipelines.stream.host_tf import tf
 from tests.data_pipelines.conftest import NUM_RECORDS
 
 
-def _train(split, dataset, first_batch=0, **kwargs):
-    return pipeline.train_stream(
-        split, dataset, name="numbered", seed=0, first_batch=first_batch, threads=2, prefetch_batches=1, **kwargs
-    )
+def _train(split, dataset, first_batch=0, **host):
+    options = pipeline.ReadOptions(threads=2, prefetch_batches=1, **host)
+    return pipeline.train_stream(split, dataset, name="numbered", seed=0, first_batch=first_batch, options=options)
 
 
 def _take(stream, count):
@@ -188,7 +187,7 @@ def test_a_batch_that_hosts_cannot_share_is_refused(numbered, dataset):
     with pytest.raises(ValueError, match="batch_size / repeats 8 must be a multiple of the number of hosts, 3"):
         _train(numbered, dataset, host_count=3)
     with pytest.raises(ValueError, match="eval_batch_size 8 must be a multiple of the number of hosts, 3"):
-        pipeline.eval_stream(numbered, dataset, host_count=3)
+        pipeline.eval_stream(numbered, dataset, pipeline.ReadOptions(host_count=3))
 
 
 def test_seed_and_name_change_order_and_augmentation(numbered, dataset):
@@ -204,7 +203,7 @@ def test_seed_and_name_change_order_and_augmentation(numbered, dataset):
 @pytest.mark.parametrize("host_count", [1, 4])
 def test_evaluation_sees_each_example_exactly_once(numbered, dataset, host_count):
     hosts = [
-        list(pipeline.eval_stream(numbered, dataset, host_index=i, host_count=host_count)) for i in range(host_count)
+        list(pipeline.eval_stream(numbered, dataset, pipeline.ReadOptions(i, host_count))) for i in range(host_count)
     ]
     assert {len(batches) for batches in hosts} == {13}  # 97 in batches of 8
     batches = [batch for host in hosts for batch in host]
@@ -296,7 +295,8 @@ def test_a_shard_lost_during_a_run_is_an_error_and_no_hang(make_numbered, datase
     monkeypatch.setattr(pipeline, "CHUNK_BYTES", chunk_bytes)
     monkeypatch.setattr(pipeline, "RETRY_WAITS_S", (0.1, 0.2))
     split = records.open_split("numbered", "train", make_numbered(num_shards=1))
-    with pipeline.train_stream(split, dataset, name="n", seed=0, first_batch=0, threads=threads) as stream:
+    options = pipeline.ReadOptions(threads=threads)
+    with pipeline.train_stream(split, dataset, name="n", seed=0, first_batch=0, options=options) as stream:
         next(stream)
         pathlib.Path(split.paths[0]).unlink()
         lost = rf"^numbered train: .*{split.paths[0]}.*No such file.* \(tried 3 times in 0.3\d* s\)$"
