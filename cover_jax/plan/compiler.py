@@ -13,20 +13,18 @@ from ml_collections import ConfigDict
 
 from cover_jax.errors import ConfigError
 from cover_jax.parallel import chips, sharding
-from cover_jax.plan import hlo_cost, topologies
+from cover_jax.plan import hlo_cost, step_time, topologies
 from cover_jax.plan.table import Plan, Program
 from cover_jax.training import setup
-
-WORK = {"matmul": "matmuls", "kernel": "kernels", "elementwise": "elementwise", "collective": "collectives"}
 
 
 class Step(NamedTuple):
     """A kind of training step.
 
     Attributes:
-      datasets: what one call trains on: one dataset or, for a joint plan, all.
-      counts_for: all datasets whose steps are taken to cost the same.
-      share: of all steps.
+        datasets: what one call trains on: one dataset or, for a joint plan, all.
+        counts_for: all datasets whose steps are taken to cost the same.
+        share: of all steps.
     """
 
     datasets: tuple[str, ...]
@@ -84,8 +82,10 @@ class Compiler:
                 raise
             held = (parameters + extra) / chips.GIB
             return Program(**base, activations_gib=wanted - held, peak_gib=wanted, fits=False)
-        memory = compiled.memory_analysis()
-        base |= self._times_ms(hlo_cost.read(compiled.as_text()))
+        memory, work = compiled.memory_analysis(), hlo_cost.read(compiled.as_text())
+        # A kernel that an earlier program had is not noted again.
+        self._bundles |= hlo_cost.kernel_bundles(self.dump_folder, work)
+        base |= step_time.program_ms(work, self._bundles, self.chip)
         return Program(
             **base,
             activations_gib=memory.temp_size_in_bytes / chips.GIB,
@@ -95,26 +95,6 @@ class Compiler:
             compile_s=time.perf_counter() - start,
         )
 
-    def _times_ms(self, work: list[hlo_cost.Work]) -> dict[str, float]:
-        # A program that was compiled before is not noted again.
-        self._bundles |= hlo_cost.kernel_bundles(self.dump_folder, work)
-        seconds = dict.fromkeys(WORK, 0.0)
-        for one in work:
-            match one.kind:
-                case "kernel":
-                    each = self._kernel_s(one)
-                case "collective":
-                    each = one.bytes / self.chip.axis_bytes_s
-                case _:
-                    each = one.cycles / self.chip.clock_hz
-            seconds[one.kind] += one.trips * each
-        return {f"{WORK[kind]}_ms": 1e3 * total for kind, total in seconds.items()}
-
-    def _kernel_s(self, kernel: hlo_cost.Work) -> float:
-        """The longer of a kernel's instructions, shared by the cores of a chip, and its traffic with the memory."""
-        cycles = self._bundles[kernel.program] * kernel.grid_steps / self.chip.cores
-        return max(cycles / self.chip.clock_hz, kernel.bytes / (self.chip.hbm_gbps * 1e9))
-
 
 def make_plan(config: ConfigDict, topology: str, dump_folder: pathlib.Path, evaluation: bool = False) -> Plan:
     """Compiles a config for a topology; arguments and errors as in `Compiler`."""
@@ -123,7 +103,7 @@ def make_plan(config: ConfigDict, topology: str, dump_folder: pathlib.Path, eval
     evaluated = [name for name, dataset in config.datasets.items() if evaluation and dataset.eval_split]
     evaluations = tuple(compiler.eval_program(name) for name in evaluated)
     wrong = [program for program in programs + evaluations if not program.fits]
-    mean = {} if wrong else _mean(config, programs, compiler)
+    mean = {} if wrong else step_time.mean_step(config, programs, compiler.chip)
     return Plan(
         topology=topology,
         mesh=dict(compiler.setup.mesh.shape),
@@ -167,21 +147,6 @@ def _steps(config: ConfigDict) -> list[Step]:
         Step((max(group, key=canvas),), tuple(group), sum(config.datasets[name].weight for name in group) / total)
         for group in groups.values()
     ]
-
-
-def _mean(config: ConfigDict, programs: tuple[Program, ...], compiler: Compiler) -> dict[str, float]:
-    step_ms = sum(program.share * program.compute_ms for program in programs)
-    exposed_ms = step_ms + sum(program.share * program.collectives_ms for program in programs)
-    tflop = sum(program.share * program.tflop for program in programs)
-    examples = sum(p.share * sum(config.datasets[name].batch_size for name in p.datasets) for p in programs)
-    return dict(
-        step_ms=step_ms,
-        exposed_step_ms=exposed_ms,
-        mfu=tflop / (step_ms / 1e3) / compiler.chip.peak_tflops,
-        mfu_exposed=tflop / (exposed_ms / 1e3) / compiler.chip.peak_tflops,
-        clips_per_s=examples / (step_ms / 1e3),
-        days=config.steps * step_ms / 1e3 / 86_400,
-    )
 
 
 def _advice(config: ConfigDict, program: Program, mesh: Mesh, chip: chips.Chip) -> str:

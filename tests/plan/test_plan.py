@@ -15,7 +15,7 @@ from configs import cover_l, demo
 from cover_jax import errors
 from cover_jax.models import flops, variants
 from cover_jax.parallel import chips
-from cover_jax.plan import compiler, hlo_cost, table, topologies
+from cover_jax.plan import compiler, hlo_cost, step_time, table, topologies
 from cover_jax.training import optimizer
 from tests.helpers import small
 from tests.models import small as small_model
@@ -171,6 +171,33 @@ def test_kernels_of_one_program_are_noted_once(tmp_path, work):
     (tmp_path / "123-k.1-00-schedule-analysis_final_bundles.txt").write_text("x:\n\ttotal scheduled bundles:    6290\n")
     again = {one.name: one for one in hlo_cost.read(HLO.replace("%k.1 = bf16[4,8]{1,0:T(8,128)(2,1)}", MOVED))}
     assert hlo_cost.kernel_bundles(tmp_path, list(work.values()))[again["k.2"].program] == 6290
+
+
+# Seconds
+
+# A chip with round figures: 1 GHz, 100 GB/s of memory, 10 GB/s along an axis of the torus.
+CHIP = chips.Chip(
+    hbm_gib=1, hbm_gbps=100, peak_tflops=2, links=2, ici_gbps=10, cores=2, mxu_macs=1000, source="made up"
+)
+
+
+def instruction(kind: str, **costs) -> hlo_cost.Work:
+    costs = {"cycles": 0, "bytes": 0, "grid_steps": 0, **costs}
+    return hlo_cost.Work("name", kind, trips=10, program=("kernel",), op_name="", **costs)
+
+
+def test_each_kind_of_work_takes_the_time_of_what_binds_it():
+    assert CHIP.clock_hz == 1e9 and CHIP.axis_bytes_s == 10e9
+    work = [
+        instruction("matmul", cycles=2_000_000),
+        instruction("elementwise", cycles=300_000),
+        instruction("elementwise", cycles=100_000),
+        instruction("collective", bytes=50_000_000),
+        instruction("kernel", bytes=100_000, grid_steps=8),  # 1,000 bundles each, on two cores: 4 us against 1 us
+        instruction("kernel", bytes=10_000_000, grid_steps=8),  # its traffic takes longer: 100 us
+    ]
+    found = step_time.program_ms(work, {("kernel",): 1000}, CHIP)
+    assert found == pytest.approx({"matmuls_ms": 20, "elementwise_ms": 4, "collectives_ms": 50, "kernels_ms": 1.04})
 
 
 # The plan
