@@ -40,7 +40,7 @@ def standard_error(values: np.ndarray) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """What a model said of every example of a split, each once. All fields are [N], in the order of `index`."""
+    """A model's predictions on every example of a split, each once. All fields are [N], in the order of `index`."""
 
     index: np.ndarray  # position in the split
     label: np.ndarray

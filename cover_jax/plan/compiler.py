@@ -153,7 +153,7 @@ def _advice(config: ConfigDict, program: Program, mesh: Mesh, chip: chips.Chip) 
     """What to change so that a program fits, in the config's words."""
     name = program.datasets[0]
     held = program.parameters_gib + program.optimizer_gib
-    said = (
+    reason = (
         f"{', '.join(program.datasets)}: needs {program.peak_gib:.1f} GiB of a chip's {chip.hbm_gib:g}: "
         f"{held:.1f} hold parameters and optimizer state, {program.activations_gib:.1f} activations."
     )
@@ -169,7 +169,7 @@ def _advice(config: ConfigDict, program: Program, mesh: Mesh, chip: chips.Chip) 
             f"or lower config.datasets.{name}.batch_size (now {batch_size})"
         )
     changes.append("take a chip with more memory, or shard further (config.mesh.tensor)")
-    return f"{said} Change, in this order: {'; '.join(changes)}."
+    return f"{reason} Change, in this order: {'; '.join(changes)}."
 
 
 def _class_names(name: str, dataset: ConfigDict) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What a plan found, and how it is told: one table, each program, and what the figures are."""
+"""What a plan found, and how it is printed: one table, each program, and what the figures are."""
 
 import dataclasses
 

@@ -115,8 +115,9 @@ class Predictor:
     def many(self, paths: Iterable[str], batch_size: int = 8) -> Iterator[tuple[str, HeadPredictions | Exception]]:
         """Each path with what the heads say of it, or with why it cannot be read; in order, several at a time."""
         for batch in _read_ahead(self.read, worker_pool.cut(paths, batch_size)):
-            said = iter(self._predict([frames for _, frames in batch if isinstance(frames, dict)], batch_size))
-            yield from ((path, next(said) if isinstance(frames, dict) else frames) for path, frames in batch)
+            readable = [frames for _, frames in batch if isinstance(frames, dict)]
+            predictions = iter(self._predict(readable, batch_size))
+            yield from ((path, next(predictions) if isinstance(frames, dict) else frames) for path, frames in batch)
 
     def explain(self, clip: read_clips.Frames, out: str) -> None:
         """Writes a video of where and when the model looks, see `explain.draw`: view after view in time, the centre.

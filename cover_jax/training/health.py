@@ -133,11 +133,11 @@ def report_undecodable(host: int, name: str, batch: Batch, known: Mapping[str, l
     """Prints a line for each undecodable example of a host's rows of a batch, unless it is known; reads them again."""
     if batch["weight"].all():
         return
-    told = set(known.get(name, ()))
+    reported = set(known.get(name, ()))
     for row in np.flatnonzero(batch["weight"] == 0):
         index = int(batch["index"][row])
-        if index not in told:
-            told.add(index)
+        if index not in reported:
+            reported.add(index)
             reason = stream.why_undecodable(index, batch["seed"][row])
             print(f"host {host}: {name}: example {index} cannot be decoded and weighs nothing: {reason}", flush=True)
 

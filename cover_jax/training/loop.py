@@ -277,7 +277,7 @@ def _roll_back(
 
 
 def _evaluate(run: Run, state, step: int, writer) -> dict[str, float]:
-    """Evaluates all datasets; prints the table, writes curves, confusion matrices and what was said of each example.
+    """Evaluates all datasets; prints the table, writes curves, confusion matrices and predictions.
 
     Returns all accuracies and, as DATASET/examples, of how many examples.
     """

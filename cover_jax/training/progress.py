@@ -131,7 +131,7 @@ def print_how_it_ended(run: Run, step: int, watch: run_history.EarlyStop) -> Non
 
 def print_comparison(run: Run) -> None:
     """Prints the newest evaluation beside that of another run, if the config names one."""
-    if run.config.compare_with and jax.process_index() == 0:  # which alone keeps what was said of each example
+    if run.config.compare_with and jax.process_index() == 0:  # only there are predictions saved
         print_on_host0(comparison.table(run.workdir, run.config.compare_with, list(run.eval_splits)))
 
 
