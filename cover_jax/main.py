@@ -75,7 +75,7 @@ def main(arguments: list[str]) -> None:
 def run(args: argparse.Namespace) -> int:
     """Trains or evaluates; the exit code. An error ends the process, and all other hosts with it.
 
-    Nothing of the process is changed afterwards, see `process.guarded_process`.
+    What `process.guarded_process` names is afterwards as it was before; JAX goes on using the compilation cache.
     """
     quiet = not flags.FLAGS["verbosity"].present
     with process.guarded_process(preemptible=args.mode == "train", quiet=quiet) as guard:

@@ -54,11 +54,14 @@ def connect(coordinator: Coordinator | None, *, timeout_s: int, preemptible: boo
     by_hand: tuple[str | None, int | None, int | None] = (None, None, None)
     if coordinator is not None:
         by_hand = (coordinator.address, coordinator.num_processes, coordinator.process_id)
-    jax.config.update("jax_enable_preemption_service", preemptible)
+    before = jax.config.jax_enable_preemption_service
+    jax.config.update("jax_enable_preemption_service", preemptible)  # read by `initialize` alone
     try:
         jax.distributed.initialize(*by_hand, initialization_timeout=timeout_s, heartbeat_timeout_seconds=timeout_s)
     except RuntimeError as error:
         raise LostPeerError(f"the hosts have not found each other: {error}") from error
+    finally:
+        jax.config.update("jax_enable_preemption_service", before)
     _exchange_numbers = itertools.count()  # the service is a new one
 
 
