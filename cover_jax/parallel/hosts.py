@@ -54,7 +54,7 @@ def connect(coordinator: Coordinator | None, *, timeout_s: int, preemptible: boo
     by_hand: tuple[str | None, int | None, int | None] = (None, None, None)
     if coordinator is not None:
         by_hand = (coordinator.address, coordinator.num_processes, coordinator.process_id)
-    before = jax.config.jax_enable_preemption_service
+    before = jax.config.jax_enable_preemption_service  # type: ignore[attr-defined]
     jax.config.update("jax_enable_preemption_service", preemptible)  # read by `initialize` alone
     try:
         jax.distributed.initialize(*by_hand, initialization_timeout=timeout_s, heartbeat_timeout_seconds=timeout_s)
