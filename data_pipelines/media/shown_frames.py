@@ -1,10 +1,11 @@
 """How many frames of a packet are shown: VP8, VP9 and AV1 have hidden ones, which only other frames refer to.
 
 Most files keep a hidden frame in one packet with a shown one. Some give it a packet of its own, and some packets show a
-frame that was decoded before.
+frame that was decoded before. In MPEG-4 a packet may say that the frame before goes on.
 """
 
 import dataclasses
+import re
 from collections.abc import Iterator
 
 VP8_SHOWN = 0x10  # in a frame's first byte: RFC 6386, section 9.1
@@ -15,13 +16,19 @@ OBU_SEQUENCE_HEADER, OBU_FRAME_HEADER, OBU_FRAME = 1, 3, 6
 OBU_HAS_EXTENSION, OBU_HAS_SIZE = 0x04, 0x02
 AV1_CONFIG_BYTES = 4  # of mp4 and Matroska, before the units that describe the stream: AV1 in ISOBMFF, section 2.3
 LEB128_BYTES = 8  # at most
+# Start codes of MPEG-4: ISO/IEC 14496-2, table 6-3.
+MPEG4_LAYER, MPEG4_VOP = re.compile(rb"\0\0\x01[\x20-\x2f]"), re.compile(rb"\0\0\x01\xb6")
+MPEG4_EXTENDED_ASPECT = 15
+MPEG4_VBV_BITS = 79
 
 
-def counter(codec_context) -> "Vp8 | Vp9 | Av1 | OnePerPacket":
+def counter(codec_context) -> "Vp8 | Vp9 | Av1 | Mpeg4 | OnePerPacket":
     """The counter for a stream; each has `count(packet: bytes) -> int`."""
     name = codec_context.codec.canonical_name
     if name == "av1":
         return Av1(codec_context.extradata or b"")
+    if name == "mpeg4" and not codec_context.has_b_frames:  # else FFmpeg gives a frame for each packet
+        return Mpeg4(codec_context.extradata or b"")
     if name == "vp9":
         return Vp9()
     return Vp8() if name == "vp8" else OnePerPacket()
@@ -106,6 +113,49 @@ class Av1:
         return bool(bits.read(1))
 
 
+class Mpeg4:
+    """MPEG-4 part 2: a frame that is not coded says that the one before goes on, and the decoder gives none for it."""
+
+    def __init__(self, extradata: bytes):
+        self._time_bits = None
+        self._read_layer(extradata)
+
+    def count(self, packet: bytes) -> int:
+        """Frames that the packet shows."""
+        self._read_layer(packet)
+        frames = [packet[match.end() :] for match in MPEG4_VOP.finditer(packet)]
+        return 1 if len(frames) != 1 or self._is_coded(frames[0]) else 0
+
+    def _is_coded(self, vop: bytes) -> bool:
+        """ISO/IEC 14496-2, section 6.2.5."""
+        if self._time_bits is None:
+            return True
+        bits = _Bits(vop)
+        bits.read(2)  # kind of frame
+        while bits.read(1) and not bits.at_end:  # modulo_time_base
+            pass
+        bits.read(1 + self._time_bits + 1)
+        return bool(bits.read(1))
+
+    def _read_layer(self, data: bytes) -> None:
+        """Finds out how many bits the time of a frame has: ISO/IEC 14496-2, section 6.2.3."""
+        layer = MPEG4_LAYER.search(data)
+        if layer is None:
+            return
+        bits = _Bits(data[layer.end() :])
+        bits.read(1 + 8)  # random access, type of object
+        if bits.read(1):
+            bits.read(4 + 3)  # version, priority
+        if bits.read(4) == MPEG4_EXTENDED_ASPECT:
+            bits.read(8 + 8)
+        if bits.read(1):
+            bits.read(2 + 1)  # chroma, low delay
+            if bits.read(1):
+                bits.read(MPEG4_VBV_BITS)
+        bits.read(2 + 1)  # shape
+        self._time_bits = max(1, (bits.read(16) - 1).bit_length())
+
+
 @dataclasses.dataclass(frozen=True)
 class _Av1Unit:
     kind: int
@@ -145,6 +195,10 @@ class _Bits:
 
     def __init__(self, data: bytes):
         self._data, self._position = data, 0
+
+    @property
+    def at_end(self) -> bool:
+        return self._position >= 8 * len(self._data)
 
     def read(self, num_bits: int) -> int:
         """The next bits as a number, the first one being the highest."""

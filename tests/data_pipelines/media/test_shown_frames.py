@@ -186,7 +186,29 @@ def test_av1_still_pictures_are_known_by_the_streams_header():
     assert counter.count(bytes.fromhex("320100")) == 1
 
 
+@pytest.mark.parametrize("ending", ["avi", "mp4"])
+def test_mpeg4_frames_that_are_not_coded_repeat_the_one_before(tmp_path, ending):
+    """Capture programs write them where nothing moves; here the mark is taken away by hand."""
+    path = clips.write(tmp_path / f"a.{ending}", "mpeg4", encoder={"g": "1"})
+    not_coded = (7, 8, 20)
+    packets = packets_of(path)
+    with clips.edited(path) as content:
+        for i in not_coded:  # 2 bits of kind, 1 of seconds, 1, 5 of time, 1, then the mark, after the start code
+            frame = packets[i][2]
+            content[content.index(frame) + frame.index(b"\0\0\x01\xb6") + 5] &= ~0x20
+    expected = [i for i in range(30) if i not in not_coded]
+    with av.open(path) as container:
+        assert sum(1 for _ in container.decode(video=0)) == len(expected)
+    read = media_file.read_video(path, 256, 30.0)
+    assert clips.numbers(read) == expected
+    data = pathlib.Path(path).read_bytes()
+    assert [clips.number(frame) for frame in frames_of_video.frames_at(data, [6, 7, 18])] == [6, 9, 21]
+
+
 def test_other_codecs_show_a_frame_per_packet():
+    with_b_frames = types.SimpleNamespace(canonical_name="mpeg4")
+    context = types.SimpleNamespace(codec=with_b_frames, extradata=None, has_b_frames=True)
+    assert shown_frames.counter(context).count(bytes.fromhex("000001b653d0")) == 1
     context = types.SimpleNamespace(codec=types.SimpleNamespace(canonical_name="h264"), extradata=None)
     assert shown_frames.counter(context).count(b"any") == 1
 
