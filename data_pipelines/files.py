@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 from etils import epath
 
+from data_pipelines import archives
+
 COPY_BYTES = 1 << 20
 
 
@@ -39,19 +41,19 @@ def local(path: epath.Path, name: str = "", span: tuple[int, int] | None = None)
     Args:
         path: the file.
         name: of the copy; its ending tells decoders the format.
-        span: first byte and number of bytes, where only a part of the file is meant: a member of a tar.
+        span: where only a member of an archive is meant: its first byte in the uncompressed archive, and its size.
     """
     if span is None and not is_remote(path):
         yield os.fspath(path)
         return
     with tempfile.TemporaryDirectory() as folder:
         copy = os.path.join(folder, os.path.basename(name or path.name))
-        with path.open("rb") as source, open(copy, "wb") as target:
+        with open(copy, "wb") as target:
             if span is None:
-                shutil.copyfileobj(source, target, COPY_BYTES)
+                with path.open("rb") as source:
+                    shutil.copyfileobj(source, target, COPY_BYTES)
             else:
-                source.seek(span[0])
-                target.write(source.read(span[1]))
+                target.write(archives.read(path, *span))
         yield copy
 
 

@@ -1,23 +1,38 @@
-"""ImageNet-21k (image-net.org: winter21 with 19,167 synsets, fall11 with 21,841): one tar or one folder a synset.
+"""ImageNet-21k (image-net.org: winter21 with 19,167 synsets, fall11 with 21,841), as it is given out or unpacked.
 
-`nXXXXXXXX.tar` as they come out of winter21_whole.tar.gz are read in place, `nXXXXXXXX/` folders as well. A label is a
-synset's place in their sorted names. The publisher has no validation split: here it is one image in a hundred, chosen
-by a hash of its file name, so that it is the same from tars and folders, now and in any later preparation.
+Read are `winter21_whole.tar.gz` and `imagenet21k_resized.tar.gz` themselves, `nXXXXXXXX.tar` as they come out of the
+first, and `nXXXXXXXX/` folders; in the source folder, or in several folders of it. All that is found is taken.
+
+A label is a synset's place in their sorted names. A class is called by its wnid. With `words.txt` of image-net.org, or
+another file of wnids and words, in the source folder it is called by both: "n02084071 dog, domestic dog".
+
+The processed release (github.com/Alibaba-MIIL/ImageNet21K, dataset_preprocessing/processing_script.sh) has the folders
+`imagenet21k_train`, `imagenet21k_val` and `imagenet21k_small_classes`. Where there is a folder whose name ends in "val"
+its images are the validation split, and all others are for training: for the 10,450 classes of ImageNet-21K-P move
+`imagenet21k_small_classes` away. Otherwise the validation split is one image in a hundred, chosen by a hash of its file
+name, so that it is the same from tars and folders, now and in any later preparation.
 """
 
 import concurrent.futures
+import dataclasses
 import re
-import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+from absl import logging
 from etils import epath
 
-from data_pipelines import files
+from data_pipelines import archives, files
+from data_pipelines.escaping import escape
 from data_pipelines.prepare import base, publisher
 from data_pipelines.prepare.listing import Item, Listing
+from data_pipelines.sources import class_names
 
 SYNSET = re.compile(r"(n\d{8})(\.tar)?")
+IN_SYNSET = re.compile(r"(?P<holder>(?P<folder>(.*/)?)(?P<synset>n\d{8})(\.tar)?)/.+", re.DOTALL)  # a path
+VALIDATION_FOLDER = re.compile(r"(.*[-_])?val(id|idation)?", re.IGNORECASE)
+WORDS = r"words\.txt|LOC_synset_mapping\.txt|synset_words\.txt"
+MAX_DEPTH = 3  # of folders in the source folder, down to the synsets
 VALIDATION_ONE_IN = 100  # this project's choice
 LISTING_THREADS = 16  # wait for the disk, not for the CPU
 
@@ -26,7 +41,9 @@ class Builder(base.ImageFiles, publisher.PublisherBuilder, skip_registration=Tru
     """ImageNet-21k: images of WordNet's nouns."""
 
     name = "imagenet21k"
-    MANUAL_DOWNLOAD_INSTRUCTIONS = "nXXXXXXXX.tar of each synset, or a folder nXXXXXXXX with its images"
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        "winter21_whole.tar.gz, or nXXXXXXXX.tar of each synset, or a folder nXXXXXXXX with its images"
+    )
 
     def _list(self, source):
         return find(source, self._splits)
@@ -37,60 +54,115 @@ def find(source: epath.Path, splits: tuple[str, ...]) -> Listing:
 
     Raises:
         FileNotFoundError: there are none.
-        ValueError: there is no such split, or a synset is there twice, as a tar and as a folder.
+        ValueError: there is no such split, or a synset is there twice.
+        DamagedArchiveError: a tar is cut off.
     """
     if "test" in splits:
         raise ValueError("ImageNet-21k has no test split; the validation split is a share of its images")
-    synsets = _synsets(source)
+    holders, others = _holders(source)
+    _check_distinct(_places(f"{holder}/image" for holder in holders))
     with concurrent.futures.ThreadPoolExecutor(LISTING_THREADS) as pool:
-        items = [item for part in pool.map(lambda path: list(_images(source, path)), synsets.values()) for item in part]
-    held_out = [is_validation(item.path) for item in items]
-    listing = Listing({}, tuple(synsets))
+        items = [item for part in pool.map(lambda path: list(_images(source, path)), holders) for item in part]
+    if not items:
+        raise FileNotFoundError(
+            f"there are no synsets, nXXXXXXXX.tar or nXXXXXXXX/, in {escape(source)} or in a folder of it"
+            + archives.how_to_unpack(others)
+        )
+    names = _names(source, items, others)
+    by_split = _by_split(items)
+    listing = Listing({}, tuple(names.values()))
     for split in splits:
-        of_split = split == "validation"
-        listing.splits[split] = [item for item, held in zip(items, held_out, strict=True) if held == of_split]
+        listing.splits[split] = [
+            item if names[item.label] == item.label else dataclasses.replace(item, label=names[item.label])
+            for item in by_split[split]
+        ]
     return listing
 
 
 def is_validation(path: str) -> bool:
-    """Whether an image is in the validation split."""
-    return zlib.crc32(path.rpartition("/")[2].encode()) % VALIDATION_ONE_IN == 0
+    """Whether an image is in the validation split, where the publisher has none."""
+    return zlib.crc32(path.rpartition("/")[2].encode(errors="surrogateescape")) % VALIDATION_ONE_IN == 0
 
 
-def _synsets(source: epath.Path) -> dict[str, str]:
-    """Synset -> its tar or folder, sorted; they stand in the source folder, or in one folder of it."""
-    for folder in (source, *(path for path in sorted(source.iterdir()) if path.is_dir())):
-        paths = sorted(path for path in folder.iterdir() if SYNSET.fullmatch(path.name))
-        if paths:
-            return _by_name(source, paths)
-    raise FileNotFoundError(f"there are no synsets, nXXXXXXXX.tar or nXXXXXXXX/, in {source} or in a folder of it")
+def _holders(source: epath.Path) -> tuple[list[str], list[str]]:
+    """What holds images, synsets' folders and tars and whole archives, relative to the source; and all other files."""
+    holders, others, folders = [], [], [source]
+    for depth in range(MAX_DEPTH + 1):
+        inside = sorted(path for folder in folders for path in folder.iterdir() if not path.name.startswith("."))
+        folders = []
+        for path in inside:
+            name = path.relative_to(source).as_posix()
+            if SYNSET.fullmatch(path.name) or (archives.is_archive(path.name) and path.is_file()):
+                holders.append(name)
+            elif depth < MAX_DEPTH and path.is_dir():
+                folders.append(path)
+            else:
+                others.append(name)
+    return holders, others
 
 
-def _by_name(source: epath.Path, paths: list[epath.Path]) -> dict[str, str]:
-    synsets = {}
-    for path in paths:
-        synset = _synset(path.name)
-        if synset in synsets:
-            raise ValueError(f"{synset} is there twice, as a tar and as a folder: {path.parent}; remove one of them")
-        synsets[synset] = path.relative_to(source).as_posix()
-    return synsets
-
-
-def _synset(name: str) -> str:
-    """The synset of a file or folder that SYNSET has chosen."""
-    match = SYNSET.fullmatch(name)
-    assert match
-    return match[1]
-
-
-def _images(source: epath.Path, path: str) -> Iterator[Item]:
-    """The images of a synset."""
-    synset = _synset(path.rpartition("/")[2])
-    if not path.endswith(".tar"):
-        yield from (Item(f"{path}/{name}", synset) for name in files.walk(source / path))
+def _images(source: epath.Path, holder: str) -> Iterator[Item]:
+    """The images of a synset, or of all synsets of an archive."""
+    if not archives.is_archive(holder):
+        synset = holder.rpartition("/")[2]
+        yield from (Item(f"{holder}/{name}", synset) for name in files.walk(source / holder))
         return
-    with (source / path).open("rb") as file, tarfile.open(fileobj=file) as tar:
-        for member in tar:
-            if member.isfile():
-                span = (member.offset_data, member.size)
-                yield Item(f"{path}/{member.name}", synset, archive=path, span=span)
+    for member in archives.members(source / holder):
+        found = IN_SYNSET.fullmatch(f"{holder}/{member.name}")
+        if found:
+            span = (member.start, member.size)
+            yield Item(f"{holder}/{member.name}", found["synset"], archive=holder, span=span)
+
+
+def _by_split(items: list[Item]) -> dict[str, list[Item]]:
+    """The items of each split: those of the publisher's validation folder, if there is one; else by a hash."""
+    places = _places(item.path for item in items)
+    _check_distinct(places)
+    folders = dict.fromkeys(folder for folder, _ in places)
+    for folder in folders:
+        logging.info("ImageNet-21k: %d synsets in %s.", sum(key[0] == folder for key in places), escape(folder or "."))
+    validation = set(filter(_is_of_validation, folders))
+    splits: dict[str, list[Item]] = {"train": [], "validation": []}
+    for item in items:
+        held_out = _folder_of(item.path) in validation if validation else is_validation(item.path)
+        splits["validation" if held_out else "train"].append(item)
+    return splits
+
+
+def _places(paths: Iterable[str]) -> dict[tuple[str, str], str]:
+    """The folder that synsets stand in, and what holds a synset there -> that synset; of paths of images."""
+    found = (IN_SYNSET.fullmatch(path) for path in paths)
+    return {(match["folder"], match["holder"]): match["synset"] for match in found if match}
+
+
+def _folder_of(path: str) -> str:
+    """The folder that an image's synset stands in."""
+    found = IN_SYNSET.fullmatch(path)
+    return found["folder"] if found else ""
+
+
+def _is_of_validation(folder: str) -> bool:
+    return bool(VALIDATION_FOLDER.fullmatch(folder.rstrip("/").rpartition("/")[2]))
+
+
+def _check_distinct(places: dict[tuple[str, str], str]) -> None:
+    """Refuses a synset that is there twice: in the folders of training, or in those of validation."""
+    seen: dict[tuple[str, bool], str] = {}
+    for (folder, holder), synset in places.items():
+        other = seen.setdefault((synset, _is_of_validation(folder)), holder)
+        if other != holder:
+            same_place = other.removesuffix(".tar") == holder.removesuffix(".tar")
+            both = "as a tar and as a folder" if same_place else "in two places"
+            raise ValueError(
+                f"{synset} is there twice, {both}: {escape(other)} and {escape(holder)}; remove one of them"
+            )
+
+
+def _names(source: epath.Path, items: list[Item], others: list[str]) -> dict[str, str]:
+    """Synset -> the name of its class, in the order of the labels: its wnid, with words where they are there."""
+    synsets = sorted({item.label for item in items})
+    found = publisher.named(others, WORDS)
+    if not found:
+        return dict(zip(synsets, synsets, strict=True))
+    words = class_names.read_class_names(source / sorted(found)[0]).wnids
+    return {synset: words.get(synset, synset) for synset in synsets}

@@ -8,6 +8,7 @@ A label is a class's place in the sorted names of train.csv: the order of DeepMi
 
 import collections
 import re
+from collections.abc import Iterable
 
 import tensorflow_datasets as tfds
 from etils import epath
@@ -51,33 +52,47 @@ def find(source: epath.Path, splits: tuple[str, ...], num_classes: int) -> Listi
     lists = {split: _read_csv(source, paths, split) for split in dict.fromkeys(("train", *splits))}
     names_found = tuple(sorted(set(lists["train"].values.values())))
     publisher.check_num_classes(names_found, num_classes, f"the train.csv in {source}")
-    clips = _Clips(paths, [clip for listed in lists.values() for clip in listed.values])
+    clips = _Clips(source, paths, [clip for listed in lists.values() for clip in listed.values])
     listing = Listing({}, names_found, {})
     for split in splits:
         lists[split].check_classes(str, names_found)
+    for split, found in clips.find({split: lists[split].values for split in splits}).items():
         labels = lists[split].values
-        found = {clip: clips.path(split, clip) for clip in labels}
-        listing.splits[split] = [_item(path, clip, labels[clip]) for clip, path in found.items() if path]
+        items = [clips.item(path, clip, labels[clip]) for clip, path in found.items() if path]
+        listing.splits[split] = publisher.in_order(items)
         listing.missing[split] = [_item(_name(clip), clip, labels[clip]) for clip in found if not found[clip]]
     return listing
 
 
 class _Clips:
-    """Where the clips are."""
+    """Where the clips are: in files, or in archives that are read in place."""
 
-    def __init__(self, paths: list[str], listed: list[Clip]):
-        self._paths = collections.defaultdict(list)  # (id, start, end), or (id,) -> files of that name
-        for stem, path in publisher.videos(paths):
+    def __init__(self, source: epath.Path, paths: list[str], listed: list[Clip]):
+        self._source, self._clips = source, publisher.Clips(paths)
+        self._clips_of = collections.Counter(youtube_id for youtube_id, _, _ in set(listed))
+
+    def find(self, wanted: dict[str, Iterable[Clip]]) -> dict[str, dict[Clip, str | None]]:
+        """Split -> clip -> its path, None if it is not there; archives are looked into where files do not have all."""
+        found = self._find(wanted)
+        lacking = any(path is None for paths in found.values() for path in paths.values())
+        return self._find(wanted) if lacking and self._clips.add_archives(self._source) else found
+
+    def item(self, path: str, clip: Clip, label: str) -> Item:
+        return _item(path, clip, label, *self._clips.members.get(path, ()))
+
+    def _find(self, wanted: dict[str, Iterable[Clip]]) -> dict[str, dict[Clip, str | None]]:
+        named = collections.defaultdict(list)  # (id, start, end), or (id,) -> files of that name
+        for stem, path in publisher.videos(self._clips.paths):
             match = FILE_NAME.fullmatch(stem)
             if match:
                 times = [int(time) for time in match.group("start", "end") if time]
-                self._paths[match["id"], *times].append(path)
-        self._clips_of = collections.Counter(youtube_id for youtube_id, _, _ in set(listed))
+                named[match["id"], *times].append(path)
+        return {split: {clip: self._path(named, split, clip) for clip in clips} for split, clips in wanted.items()}
 
-    def path(self, split: str, clip: Clip) -> str | None:
+    def _path(self, named: dict[tuple, list[str]], split: str, clip: Clip) -> str | None:
         """The file of a clip; one named by the id alone counts if only one clip was cut from that video."""
-        paths = self._paths.get(clip) or (self._paths.get(clip[:1]) if self._clips_of[clip[0]] == 1 else None)
-        return min(paths, key=lambda path: _rank(path, split)) if paths else None
+        paths = named.get(clip) or (named.get(clip[:1]) if self._clips_of[clip[0]] == 1 else None)
+        return min(paths, key=lambda path: (path in self._clips.members, _rank(path, split))) if paths else None
 
 
 def _rank(path: str, split: str) -> tuple:
@@ -98,6 +113,8 @@ def _read_csv(source: epath.Path, paths: list[str], split: str) -> publisher.Lis
     listed = publisher.ListedFiles(path, split)
     for line, row in tables.read_records(path, COLUMNS, wanted):
         clip, label = _parse(path, line, row)
+        if split == "train":
+            class_names.check([label], f"{tables.at(path, line)}: ")
         listed.add(clip, label, f"line {line}")
     return listed
 
@@ -119,5 +136,5 @@ def _name(clip: Clip) -> str:
     return f"{clip[0]}_{clip[1]:06d}_{clip[2]:06d}.mp4"
 
 
-def _item(path: str, clip: Clip, label: str) -> Item:
-    return Item(path, label, source_id=clip[0], start_s=float(clip[1]), end_s=float(clip[2]))
+def _item(path: str, clip: Clip, label: str, archive: str = "", span: tuple[int, int] | None = None) -> Item:
+    return Item(path, label, clip[0], float(clip[1]), float(clip[2]), archive, span)

@@ -49,13 +49,24 @@ def find(source: epath.Path, splits: tuple[str, ...], num_classes: int) -> Listi
     paths = list(files.walk(source))
     names_found = publisher.read_class_names(_file(source, paths, LABELS), '"CLASS": "INDEX"')
     publisher.check_num_classes(names_found, num_classes, f"the {LABELS} in {source}")
-    clips = {stem: path for stem, path in publisher.videos(paths) if stem.isdecimal()}
+    entries = {split: _entries(source, paths, split, names_found) for split in splits}
+    found = publisher.Clips(paths)
+    clips = _numbered(found.paths)
+    if any(clip not in clips for of_split in entries.values() for clip in of_split) and found.add_archives(source):
+        clips = _numbered(found.paths) | clips
     listing = Listing({}, names_found, {})
-    for split in splits:
-        entries = _entries(source, paths, split, names_found)
-        listing.splits[split] = [_item(clips[clip], entries[clip]) for clip in entries if clip in clips]
-        listing.missing[split] = [_item(f"{clip}.webm", entries[clip]) for clip in entries if clip not in clips]
+    for split, of_split in entries.items():
+        items = [_item(found, clips[clip], of_split[clip]) for clip in of_split if clip in clips]
+        listing.splits[split] = publisher.in_order(items)
+        listing.missing[split] = [
+            _item(found, f"{clip}.webm", of_split[clip]) for clip in of_split if clip not in clips
+        ]
     return listing
+
+
+def _numbered(paths: list[str]) -> dict[str, str]:
+    """The number of a clip -> its path."""
+    return {stem: path for stem, path in publisher.videos(paths) if stem.isdecimal()}
 
 
 def _entries(source: epath.Path, paths: list[str], split: str, names_found: tuple[str, ...]) -> dict[str, tuple]:
@@ -83,9 +94,9 @@ def _parse(path: epath.Path, number: int, entry: object) -> tuple[str, str, tupl
     return str(entry["id"]), class_names.normalize(re.sub(r"[\[\]]", "", template)), tuple(placeholders)
 
 
-def _item(path: str, entry: tuple[str, tuple[str, ...]]) -> Item:
+def _item(found: publisher.Clips, path: str, entry: tuple[str, tuple[str, ...]]) -> Item:
     label, placeholders = entry
-    return Item(path, label, placeholders=placeholders)
+    return found.item(path, label, placeholders=placeholders)
 
 
 def _answers(source: epath.Path, paths: list[str]) -> dict[str, str]:

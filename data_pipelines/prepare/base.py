@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 from tqdm import tqdm
 
-from data_pipelines import escaping, files
+from data_pipelines import archives, escaping, files
 from data_pipelines.media import media_file
 from data_pipelines.media.media_file import Media
 from data_pipelines.prepare import listing, on_beam, schema, worker_pool
@@ -126,7 +126,7 @@ class MediaBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
         if not items:
             raise ValueError(
                 f"none of the {len(missing)} files that are listed for the {split} split stand in {source} "
-                f"(the first: {escaping.escape(missing[0].path)})"
+                f"(the first: {escaping.escape(missing[0].path)})" + archives.how_to_unpack(sorted(files.walk(source)))
             )
         reader = self._reader(source)
         parts = worker_pool.cut(items, self.CHUNK_FILES)

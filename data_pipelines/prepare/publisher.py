@@ -1,13 +1,17 @@
 """What the builders of published datasets share: each reads what its publisher distributes, from `manual_dir`."""
 
+import concurrent.futures
 import dataclasses
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from absl import logging
 from etils import epath
+from tqdm import tqdm
 
+from data_pipelines import archives, files
 from data_pipelines.escaping import escape, quote
 from data_pipelines.prepare import base, listing
 from data_pipelines.sources import class_names as class_names_files
@@ -63,6 +67,43 @@ def videos(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
             yield stem, path
 
 
+@dataclasses.dataclass
+class Clips:
+    """The videos of a source folder: its files, and the members of the archives in it.
+
+    Attributes:
+        paths: of the files, and of members as ARCHIVE/MEMBER.
+        members: path of a member -> its archive, and its place in it.
+    """
+
+    paths: list[str]
+    members: dict[str, tuple[str, tuple[int, int]]] = dataclasses.field(default_factory=dict)
+
+    def add_archives(self, source: epath.Path) -> bool:
+        """Adds what is in the archives, compressed ones read to their ends; False if there are none.
+
+        Raises:
+            DamagedArchiveError: one is cut off.
+        """
+        found = sorted(path for path in self.paths if archives.is_archive(path))
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            listed = pool.map(lambda path: archives.members(source / path), found)
+            for path, members in zip(found, tqdm(listed, "archives", len(found), disable=not found), strict=True):
+                self.members |= {f"{path}/{one.name}": (path, (one.start, one.size)) for one in members}
+        self.paths = [*self.paths, *self.members]
+        return bool(found)
+
+    def item(self, path: str, label: str, **more) -> listing.Item:
+        """The item of a file or member."""
+        archive, span = self.members.get(path, ("", None))
+        return listing.Item(path, label, archive=archive, span=span, **more)
+
+
+def in_order(items: list[listing.Item]) -> list[listing.Item]:
+    """Files as they are, then members in the order of their archives: compressed ones are read in one pass."""
+    return sorted(items, key=lambda item: (item.archive, item.span or (0, 0)))
+
+
 def the_one(paths: list[str], name: str, source: epath.Path, what: str) -> str:
     """The only one of the paths.
 
@@ -77,7 +118,8 @@ def the_one(paths: list[str], name: str, source: epath.Path, what: str) -> str:
         ValueError: there are several.
     """
     if not paths:
-        raise FileNotFoundError(f"there is no {name} in {source}, at any depth: {what}")
+        unpack = archives.how_to_unpack(sorted(files.walk(source)))
+        raise FileNotFoundError(f"there is no {name} in {escape(source)}, at any depth: {what}{unpack}")
     if len(paths) > 1:
         raise ValueError(f"there are several {name} in {source}: {', '.join(sorted(paths))}; leave one of them there")
     return paths[0]

@@ -7,7 +7,7 @@ import tarfile
 import pytest
 from etils import epath
 
-from data_pipelines import files
+from data_pipelines import archives, files
 from data_pipelines.builders import imagenet21k
 
 SYNSET, SECRET, IMAGE = "n00000001", b"not for a data set", b"an image"
@@ -60,7 +60,9 @@ def test_a_member_that_claims_more_than_the_archive_has_is_refused(source):
     path = source / f"{SYNSET}.tar"
     info = member("huge.jpg", size=1 << 40)
     path.write_bytes(info.tobuf(tarfile.GNU_FORMAT) + IMAGE)
-    with pytest.raises(tarfile.ReadError):
+    with pytest.raises(
+        archives.DamagedArchiveError, match=rf"{SYNSET}\.tar is cut off or damaged: unexpected end of data"
+    ):
         imagenet21k.find(source, ("train",))
 
 

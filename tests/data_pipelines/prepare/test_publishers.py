@@ -1,6 +1,8 @@
 """Each publisher's own files, in miniature, become a dataset by one command."""
 
 import csv
+import gzip
+import zipfile
 
 import pytest
 
@@ -184,3 +186,39 @@ def test_a_builder_that_nobody_has_is_refused(tmp_path, capsys):
     source = publishers.imagenet21k(tmp_path / "other", num_images=1)
     with pytest.raises(SystemExit, match=r"error: .*ILSVRC2012_img_val\.tar; No such file"):
         prepare.main(["imagenet2012", f"--data_dir={tmp_path}", f"--manual_dir={source}"])
+
+
+def test_imagenet21k_from_the_publisher_s_archive(tmp_path, capsys):
+    """The same records as from the tars that are in it, with two workers."""
+    tars = publishers.imagenet21k(tmp_path / "tars", num_images=30)
+    packed = {f"winter21_whole/{path.name}": path.read_bytes() for path in sorted(tars.iterdir())}
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed" / "winter21_whole.tar.gz").write_bytes(gzip.compress(publishers.tar_of(packed)))
+    found = {}
+    for name in ("tars", "packed"):
+        data_dir = tmp_path / f"data_{name}"
+        prepare.main(["imagenet21k", f"--manual_dir={tmp_path / name}", f"--data_dir={data_dir}", "--workers=2"])
+        for split in ("train", "validation"):
+            levels = labels_and_levels_of("imagenet21k", split, data_dir)
+            found[name, split] = {source.rpartition("/")[2]: pair for source, pair in levels.items()}
+    assert len(found["tars", "train"]) > 50 and found["tars", "train"] == found["packed", "train"]
+    assert found["tars", "validation"] == found["packed", "validation"]
+
+
+def test_something_something_from_the_publisher_s_parts(tmp_path, capsys):
+    source = publishers.something_something(tmp_path / "ssv2")
+    clips = sorted((source / "20bn-something-something-v2").iterdir())
+    data = gzip.compress(publishers.tar_of({f"20bn-something-something-v2/{c.name}": c.read_bytes() for c in clips}))
+    for path in clips:
+        path.unlink()
+    for number, part in enumerate((data[:2000], data[2000:])):
+        name = f"20bn-something-something-v2-{number:02d}"
+        with zipfile.ZipFile(source / f"{name}.zip", "w") as archive:
+            archive.writestr(name, part)
+    _run("something_something/v2", f"--manual_dir={source}", f"--data_dir={tmp_path}")
+    assert "something_something/v2: train 2, validation 1; 174 classes" in capsys.readouterr().out
+    inside = "20bn-something-something-v2-00.zip/20bn-something-something-v2"
+    _near(
+        labels_and_levels_of("something_something/v2", "train", tmp_path),
+        {f"{inside}/1.webm": ("Holding something", 40), f"{inside}/2.webm": ("Putting something on something", 80)},
+    )

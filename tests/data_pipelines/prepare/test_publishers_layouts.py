@@ -1,10 +1,12 @@
 """What is found in the folders that users have: mirrors' layouts, and lists that do not fit. The files are empty."""
 
+import gzip
 import json
 
 import pytest
 from etils import epath
 
+from data_pipelines import archives
 from data_pipelines.builders import imagenet21k, kinetics, moments_in_time, something_something, ucf101
 from data_pipelines.prepare import publisher
 from tests.data_pipelines import class_lists, publishers
@@ -319,3 +321,148 @@ def test_the_classes_of_something_something_are_its_templates_without_brackets(t
     listing = something_something.find(source, ("train",), 174)
     assert listing.class_names == names
     assert listing.splits["train"][0].label == "Lifting something up completely, then letting it drop down"
+
+
+def _synsets(root, folder, *synsets, tars=False):
+    """Folders or tars of synsets, with three images each."""
+    for synset in synsets:
+        images = {f"{synset}_{folder.rpartition('_')[2]}{i}.JPEG": b"image" for i in range(3)}
+        if tars:
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            (root / folder / f"{synset}.tar").write_bytes(publishers.tar_of(images))
+        else:
+            _make(root, {f"{folder}/{synset}/{name}": "image" for name in images})
+    return epath.Path(root)
+
+
+DOG, ANIMAL, CAT = "n02084071", "n00015388", "n02121620"
+
+
+def _of_folders(listing):
+    """Split -> folder and class of each image."""
+    return {
+        split: {(item.path.split("/")[-3], item.label) for item in items} for split, items in listing.splits.items()
+    }
+
+
+@pytest.mark.parametrize("tars", [False, True])
+def test_synsets_in_several_folders_are_all_taken(tmp_path, tars):
+    _synsets(tmp_path, "part_a", DOG, tars=tars)
+    listing = imagenet21k.find(_synsets(tmp_path, "deep/part_b", CAT, ANIMAL, tars=tars), ("train", "validation"))
+    assert listing.class_names == (ANIMAL, DOG, CAT)
+    assert sum(map(len, listing.splits.values())) == 9
+
+
+def test_the_processed_imagenet21k_has_its_publisher_s_validation_split(tmp_path):
+    root = tmp_path / "imagenet21k_resized"
+    _synsets(root, "imagenet21k_train", DOG, CAT)
+    _synsets(root, "imagenet21k_val", DOG, CAT)
+    _synsets(root, "imagenet21k_small_classes", ANIMAL)
+    listing = imagenet21k.find(epath.Path(tmp_path), ("train", "validation"))
+    assert listing.class_names == (ANIMAL, DOG, CAT)
+    assert _of_folders(listing) == {
+        "train": {("imagenet21k_train", DOG), ("imagenet21k_train", CAT), ("imagenet21k_small_classes", ANIMAL)},
+        "validation": {("imagenet21k_val", DOG), ("imagenet21k_val", CAT)},
+    }
+
+
+def test_a_synset_in_two_training_folders_is_refused(tmp_path):
+    _synsets(tmp_path, "imagenet21k_train", DOG)
+    with pytest.raises(
+        ValueError, match=r"n02084071 is there twice, in two places: imagenet21k_small_classes/n02084071 and"
+    ):
+        imagenet21k.find(_synsets(tmp_path, "imagenet21k_small_classes", DOG), ("train",))
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_imagenet21k_s_archives_are_read_as_they_are(tmp_path, pack):
+    inner = {f"{synset}.tar": {f"{synset}_{i}.JPEG": b"image %d" % i for i in range(3)} for synset in (DOG, CAT)}
+    whole = {f"winter21_whole/{name}": publishers.tar_of(images) for name, images in inner.items()}
+    (tmp_path / "winter21_whole.tar.gz").write_bytes(pack(publishers.tar_of(whole)))
+    listing = imagenet21k.find(epath.Path(tmp_path), ("train", "validation"))
+    assert listing.class_names == (DOG, CAT)
+    items = [item for items in listing.splits.values() for item in items]
+    assert len(items) == 6
+    for item in items:
+        synset, _, image = item.path.removeprefix("winter21_whole.tar.gz/winter21_whole/").partition(".tar/")
+        assert archives.read(epath.Path(tmp_path) / item.archive, *item.span) == inner[f"{synset}.tar"][image]
+    archives.close_kept()
+
+    resized = {f"imagenet21k_resized/imagenet21k_{split}/{DOG}/{DOG}_1{split}.JPEG": b"x" for split in ("train", "val")}
+    (tmp_path / "winter21_whole.tar.gz").unlink()
+    (tmp_path / "imagenet21k_resized.tar.gz").write_bytes(pack(publishers.tar_of(resized)))
+    listing = imagenet21k.find(epath.Path(tmp_path), ("train", "validation"))
+    assert _of_folders(listing) == {"train": {("imagenet21k_train", DOG)}, "validation": {("imagenet21k_val", DOG)}}
+
+
+def test_a_synset_s_tar_that_is_cut_at_a_member_is_refused_by_name(tmp_path):
+    source = _synsets(tmp_path, "winter21_whole", DOG, CAT, tars=True)
+    tar = source / "winter21_whole" / f"{CAT}.tar"
+    tar.write_bytes(tar.read_bytes()[:1024])  # a header and its image
+    with pytest.raises(archives.DamagedArchiveError, match=r"n02121620\.tar is cut off or damaged at byte 1024"):
+        imagenet21k.find(source, ("train",))
+
+
+@pytest.mark.parametrize("name", ["words.txt", "LOC_synset_mapping.txt"])
+def test_words_of_synsets_stand_beside_their_wnids(tmp_path, name):
+    separator = "\t" if name == "words.txt" else " "
+    source = _synsets(tmp_path, "winter21_whole", DOG, CAT)
+    lines = [f"{DOG}{separator}dog, domestic dog", f"{ANIMAL}{separator}animal, animate being"]  # no cat
+    (source / name).write_text("\n".join(lines) + "\n")
+    listing = imagenet21k.find(source, ("train",))
+    assert listing.class_names == (f"{DOG} dog, domestic dog", CAT)
+    assert {item.label for item in listing.splits["train"]} == set(listing.class_names)
+
+
+def _packed(root, name, contents):
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_bytes(gzip.compress(publishers.tar_of(contents)))
+
+
+def test_kinetics_is_read_from_the_parts_that_cvdf_gives_out(tmp_path):
+    others = [f"othervideo{i}" for i in range(3)]
+    rows = "".join(f"tai chi,{youtube_id},10,20,train\n" for youtube_id in (CLIP, *others))
+    source = _kinetics(tmp_path, f"train/{others[0]}_000010_000020.mp4", train=HEADER + rows)
+    name = "{}_000010_000020.mp4".format
+    _packed(
+        tmp_path, "k400_targz/train/part_0.tar.gz", {f"./{name(others[1])}": b"one", name(others[0]): b"packed too"}
+    )
+    _packed(tmp_path, "k400_targz/train/part_1.tar.gz", {name(CLIP): b"clip"})
+    listing = kinetics.find(source, ("train",), 1)
+    assert [item.path for item in listing.splits["train"]] == [
+        f"train/{name(others[0])}",  # files come first
+        f"k400_targz/train/part_0.tar.gz/./{name(others[1])}",
+        f"k400_targz/train/part_1.tar.gz/{name(CLIP)}",
+    ]
+    assert [item.path for item in listing.missing["train"]] == [name(others[2])]
+    last = listing.splits["train"][-1]
+    assert (last.source_id, last.start_s, last.end_s) == (CLIP, 10, 20)
+    assert archives.read(source / last.archive, *last.span) == b"clip"
+    archives.close_kept()
+
+    (tmp_path / "k400_targz" / "train" / "part_1.tar.gz").write_bytes(b"\x1f\x8b cut off")
+    with pytest.raises(archives.DamagedArchiveError, match=r"part_1\.tar\.gz is cut off or damaged"):
+        kinetics.find(source, ("train",), 1)
+
+
+def test_something_something_is_read_from_its_parts(tmp_path):
+    source = _ssv2(tmp_path)
+    (source / "x" / "7.webm").unlink()
+    data = gzip.compress(publishers.tar_of({"20bn-something-something-v2/7.webm": b"clip" * 99}))
+    for number, part in enumerate((data[:60], data[60:])):
+        (source / f"20bn-something-something-v2-{number:02d}").write_bytes(part)
+    (item,) = something_something.find(source, ("train",), 2).splits["train"]
+    assert item.path == "20bn-something-something-v2-00/20bn-something-something-v2/7.webm"
+    assert archives.read(source / item.archive, *item.span) == b"clip" * 99
+    archives.close_kept()
+
+
+def test_what_is_still_packed_is_named_with_its_command(tmp_path):
+    source = _make(tmp_path, {"Moments_in_Time_Raw.zip": ""})
+    with pytest.raises(
+        FileNotFoundError, match=r"no moments_categories\.txt .* by: unzip -q 'Moments_in_Time_Raw\.zip'"
+    ):
+        moments_in_time.find(source, ("train",))
+    source = _make(tmp_path / "ucf", {"UCF101.rar": ""})
+    with pytest.raises(FileNotFoundError, match=r"no classInd\.txt .* by: unrar x 'UCF101\.rar'"):
+        ucf101.find(source, ("train",), 1)

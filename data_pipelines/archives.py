@@ -1,0 +1,323 @@
+"""Archives that are read without unpacking them: tars, plain or compressed, whole or in parts, and tars inside tars.
+
+What publishers hand out, and where that is said:
+
+- ImageNet-21k: winter21_whole.tar.gz, a compressed tar with a plain tar per synset; imagenet21k_resized.tar.gz, the
+  processed release, a compressed tar of folders (image-net.org/download-images; github.com/Alibaba-MIIL/ImageNet21K,
+  dataset_preprocessing/processing_instructions.md).
+- Kinetics: many compressed tars per split, SPLIT/*.tar.gz, and replacement_for_corrupted_k400.tgz
+  (github.com/cvdfoundation/kinetics-dataset, k400_extractor.sh). One of them was a plain tar for a time: the content of
+  a file counts, not its name.
+- Something-Something v2: one compressed tar, cut into parts 20bn-something-something-v2-00, -01, ...; each part is in a
+  ZIP file of its own, two at Qualcomm today, twenty before
+  (qualcomm.com/developer/software/something-something-v-2-dataset; github.com/open-mmlab/mmaction2/pull/1661). 20BN
+  itself gave out the parts alone.
+
+A plain tar is read at any place. A compressed one has to be read from its begin: each thread keeps its place in the
+last one, so that members in the order of the archive cost one pass.
+"""
+
+import contextlib
+import dataclasses
+import gzip
+import io
+import re
+import tarfile
+import threading
+import zipfile
+import zlib
+from collections.abc import Iterator
+from typing import IO, cast
+
+from etils import epath
+
+from data_pipelines.escaping import escape
+
+BLOCK_BYTES = 512
+END_BYTES = 2 * BLOCK_BYTES  # of zeros: what ends every tar (POSIX pax, "Archive end")
+MAX_PADDING_BYTES = 1 << 20  # of zeros after them; tar pads to 10 KiB, a download that broke off may have far more
+MAX_DEPTH = 4  # of tars inside tars
+READ_BYTES = 1 << 20
+_GZIP = b"\x1f\x8b"
+_FIRST_PART = re.compile(r"(?P<stem>20bn-[\w-]+-v\d+)-00(?P<suffix>\.zip)?")
+_LATER_PART = re.compile(r"20bn-[\w-]+-v\d+-\d\d(\.zip)?")
+_HOW_TO_UNPACK = {
+    ".zip": "unzip -q {}", ".rar": "unrar x {}", ".7z": "7z x {}",
+    ".tar.gz": "tar xzf {}", ".tgz": "tar xzf {}", ".tar": "tar xf {}",
+}  # fmt: skip
+
+
+class DamagedArchiveError(OSError):
+    """An archive that is not whole; the message names it."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)  # there may be millions
+class Member:
+    """A file in an archive.
+
+    Attributes:
+        name: its path in the archive; of a file in a tar in the archive TAR/MEMBER.
+        start: its first byte in the uncompressed archive.
+        size: how many bytes it has.
+    """
+
+    name: str
+    start: int
+    size: int
+
+
+def is_archive(name: str) -> bool:
+    """Whether a file is an archive that can be read in place, by its name; of one in parts the first part."""
+    return name.lower().endswith((".tar", ".tar.gz", ".tgz")) or bool(_FIRST_PART.fullmatch(name.rpartition("/")[2]))
+
+
+def how_to_unpack(paths: list[str]) -> str:
+    """A sentence on archives among some files, and the commands that unpack them; "" if there are none."""
+    commands = []
+    for path in paths:
+        suffix = next((suffix for suffix in _HOW_TO_UNPACK if path.lower().endswith(suffix)), "")
+        if suffix and not _LATER_PART.fullmatch(path.rpartition("/")[2]):
+            commands.append(_HOW_TO_UNPACK[suffix].format(f"'{escape(path)}'"))
+    if not commands:
+        return ""
+    more = f", and {len(commands) - 1} more like it" if len(commands) > 1 else ""
+    return f". There are archives that are not unpacked; unpack them, for example by: {commands[0]}{more}"
+
+
+def members(path: epath.Path) -> list[Member]:
+    """The files of an archive, and of the tars in it, in their order; links and devices are left out.
+
+    A compressed archive is read to its end.
+
+    Raises:
+        DamagedArchiveError: it is cut off, its end is missing, or something else follows its end.
+    """
+    with _named(path), _open(path) as file:
+        found = list(_members_of(file, escape(path)))
+        _check_rest(file, escape(path))
+    return found
+
+
+def read(path: epath.Path, start: int, size: int) -> bytes:
+    """Bytes of an uncompressed archive: a member.
+
+    Raises:
+        DamagedArchiveError: they are not there.
+    """
+    with _named(path):
+        data = _read_plain(path, start, size)
+        data = _read_compressed(path, start, size) if data is None else data
+    if len(data) < size:
+        raise DamagedArchiveError(
+            f"{escape(path)} is cut off: {len(data)} of {size} bytes are left from byte {start} on"
+        )
+    return data
+
+
+# What the libraries raise on damaged bytes. The last are for sizes that no machine has, and for headers of headers.
+_DAMAGE = (
+    tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, NotImplementedError, RuntimeError,
+    ValueError, OverflowError, MemoryError, RecursionError,
+)  # fmt: skip
+
+
+class _named:
+    """A context in which errors of a damaged archive get its name."""
+
+    def __init__(self, path: epath.Path):
+        self._path = path
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        if isinstance(error, _DAMAGE):
+            raise DamagedArchiveError(
+                f"{escape(self._path)} is cut off or damaged: {error}. Get it again from where it came"
+            ) from error
+
+
+class _Window(io.RawIOBase):
+    """A part of a file, as a file."""
+
+    def __init__(self, file: IO[bytes], start: int, size: int):
+        self._file, self._start, self._size, self._at = file, start, size, 0
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence] + offset
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        left = max(0, self._size - self._at)
+        self._file.seek(self._start + self._at)
+        data = self._file.read(left if size < 0 else min(size, left))
+        self._at += len(data)
+        return data
+
+
+class _Parts(io.RawIOBase):
+    """Files as one, each after the other."""
+
+    def __init__(self, paths: list[epath.Path]):
+        self._at = 0
+        with contextlib.ExitStack() as opened:
+            self._parts = [_open_part(path, opened) for path in paths]
+            self._sizes = [part.seek(0, io.SEEK_END) for part in self._parts]
+            self._opened = opened.pop_all()
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: sum(self._sizes)}[whence] + offset
+        return self._at
+
+    def readinto(self, buffer) -> int:
+        begin = 0
+        for part, size in zip(self._parts, self._sizes, strict=True):
+            if begin <= self._at < begin + size:
+                part.seek(self._at - begin)
+                data = part.read(min(len(buffer), begin + size - self._at))
+                buffer[: len(data)] = data
+                self._at += len(data)
+                return len(data)
+            begin += size
+        return 0
+
+    def close(self) -> None:
+        self._opened.close()
+        super().close()
+
+
+def _open(path: epath.Path) -> IO[bytes]:
+    """An archive's uncompressed bytes."""
+    raw = _open_raw(path)
+    head = raw.read(len(_GZIP))
+    raw.seek(0)
+    return cast(IO[bytes], _Gzip(raw)) if head == _GZIP else raw
+
+
+class _Gzip(gzip.GzipFile):
+    """A compressed file that closes the file below it."""
+
+    def __init__(self, raw: IO[bytes]):
+        self._raw_file = raw
+        super().__init__(fileobj=raw, mode="rb")
+
+    def close(self) -> None:
+        super().close()
+        self._raw_file.close()
+
+
+def _open_raw(path: epath.Path) -> IO[bytes]:
+    first = _FIRST_PART.fullmatch(path.name)
+    if not first:
+        return path.open("rb")
+    parts = sorted(path.parent.glob(f"{first['stem']}-??{first['suffix'] or ''}"))
+    for number, part in enumerate(parts):
+        if part.name != f"{first['stem']}-{number:02d}{first['suffix'] or ''}":
+            raise DamagedArchiveError(f"{escape(path)}: the part before {escape(part.name)} is missing; get all parts")
+    return cast(IO[bytes], io.BufferedReader(_Parts(parts), READ_BYTES))
+
+
+def _open_part(path: epath.Path, opened: contextlib.ExitStack) -> IO[bytes]:
+    """A part of an archive: a file, or the only file in a ZIP file, whatever its name; what is open goes to a stack."""
+    file = opened.enter_context(path.open("rb"))
+    if file.read(2) != b"PK":
+        return file
+    archive = opened.enter_context(zipfile.ZipFile(file))
+    inside = [info for info in archive.infolist() if not info.is_dir()]
+    if len(inside) != 1:
+        raise DamagedArchiveError(f"{escape(path)} has {len(inside)} files in it, and not the one part of an archive")
+    return opened.enter_context(archive.open(inside[0]))
+
+
+def _members_of(file: IO[bytes], name: str, depth: int = 0) -> Iterator[Member]:
+    """The files of a tar, those of tars in it too; its end is checked."""
+    with tarfile.open(fileobj=file, mode="r:") as tar:
+        for member in _headers(tar):
+            if not member.isfile():
+                continue
+            if depth == MAX_DEPTH or not member.name.lower().endswith(".tar"):
+                yield Member(member.name, member.offset_data, member.size)
+                continue
+            inner = cast(IO[bytes], _Window(file, member.offset_data, member.size))
+            inside = f"{name}/{escape(member.name)}"
+            for found in _members_of(inner, inside, depth + 1):
+                yield Member(f"{member.name}/{found.name}", member.offset_data + found.start, found.size)
+            _check_rest(inner, inside)
+        file.seek(tar.offset)
+        end = file.read(END_BYTES)
+    if len(end) < END_BYTES or any(end):
+        raise DamagedArchiveError(
+            f"{name} is cut off or damaged at byte {tar.offset}: the two blocks of zeros that end a tar are not there. "
+            "Get it again from where it came"
+        )
+
+
+def _headers(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The members of a tar, none of them kept, and each behind the one before it."""
+    before = -1
+    while (member := tar.next()) is not None:
+        vars(tar)["members"].clear()
+        if member.size < 0 or tar.offset <= before:
+            raise tarfile.ReadError(f"a member of {member.size} bytes")
+        before = tar.offset
+        yield member
+
+
+def _check_rest(file: IO[bytes], name: str) -> None:
+    """Reads what follows the end of a tar: zeros, and not many; and the checksum of a compressed one."""
+    padding = 0
+    while rest := file.read(READ_BYTES):
+        padding += len(rest)
+        if any(rest):
+            raise DamagedArchiveError(f"{name} goes on after its end: it is damaged, or another archive was appended")
+        if padding > MAX_PADDING_BYTES:
+            raise DamagedArchiveError(f"{name} has only zeros after its end: it was not downloaded to its end")
+
+
+def _read_plain(path: epath.Path, start: int, size: int) -> bytes | None:
+    """Bytes of a file; None if it is compressed or in parts, and so has to be read from its begin."""
+    if _FIRST_PART.fullmatch(path.name):
+        return None
+    with path.open("rb") as file:
+        if file.read(len(_GZIP)) == _GZIP:
+            return None
+        file.seek(start)
+        return file.read(size)
+
+
+_last = threading.local()  # the compressed archive that this thread has open, to go on from its place
+
+
+def _read_compressed(path: epath.Path, start: int, size: int) -> bytes:
+    status = path.stat()
+    key = (str(path), status.length, status.mtime)
+    if getattr(_last, "key", None) != key:
+        close_kept()
+        _last.file, _last.key = _open(path), key
+    _last.file.seek(start)
+    return _last.file.read(size)
+
+
+def close_kept() -> None:
+    """Closes the compressed archive that this thread keeps open."""
+    if getattr(_last, "key", None) is not None:
+        _last.file.close()
+        _last.key = _last.file = None
