@@ -4,133 +4,20 @@ Whatever is wrong is reported at once, each line with the key, its value and wha
 """
 
 import difflib
-import fnmatch
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from cover_jax.config import schema
+from cover_jax.config import keys, schema
 from cover_jax.errors import ConfigError
 from cover_jax.models import variants
 
-
-def _positive(value) -> bool:
-    return value > 0
-
-
-def _not_negative(value) -> bool:
-    return value >= 0
-
-
-def _share(value) -> bool:
-    return 0 <= value <= 1
-
-
-def _below_one(value) -> bool:
-    return 0 <= value < 1
-
-
-def _one_of(*choices: str) -> tuple[Callable, str]:
-    return lambda value: value in choices, "one of " + ", ".join(repr(choice) for choice in choices)
-
-
-def _pair(value) -> bool:
-    return len(value) == 2 and 0 < value[0] <= value[1]
-
-
-def _regex(value) -> bool:
-    try:
-        re.compile(value)
-    except re.error:
-        return False
-    return True
-
-
-_POSITIVE = (_positive, "greater than 0")
-_NOT_NEGATIVE = (_not_negative, "0 or greater")
-_SHARE = (_share, "from 0 to 1")
-_BELOW_ONE = (_below_one, "from 0 to below 1")
-_REGEX = (_regex, "a regular expression")
-_RANGE = (_pair, "two numbers, 0 < first <= second")
-_STEPS = (lambda value: len(value) == 2 and 0 <= value[0] <= value[1], "two steps, 0 <= first <= second")
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _CLOSE = 0.6  # how alike a key must be to an unknown one to be named, 0..1
 _SHOWN_KEYS = 3
-_RGB = (lambda value: len(value) == 3, "three numbers, for red, green and blue")
-
-# Key pattern -> (test, what would be right). The first pattern that fits a key decides.
-_RULES = {
-    "seed": (lambda value: 0 <= value < 2**32, "from 0 to 2**32 - 1"),
-    "steps": _POSITIVE,
-    "*_every_steps": _POSITIVE,
-    "keep_checkpoints": (lambda value: value >= 2, "2 or greater: one to go back to where the newest is damaged"),
-    "early_stop_evals": _NOT_NEGATIVE,
-    "max_nonfinite_steps": _POSITIVE,
-    "max_loss_ratio": (lambda value: value == 0 or value > 1, "0 or greater than 1"),
-    "loss_window_steps": _POSITIVE,
-    "max_rollbacks": _NOT_NEGATIVE,
-    "profile_steps": _STEPS,
-    "plan": _one_of("interleave", "joint"),
-    "datasets.*.builder": (lambda value: re.fullmatch(r"[a-z0-9_]+(/[\w.\-]+)?", value), "'name' or 'name/config'"),
-    "datasets.*.train_split": (bool, "the name of a split"),
-    "datasets.*.frames_feature": (bool, "the name of a feature"),
-    "datasets.*.num_classes": _NOT_NEGATIVE,
-    "datasets.*.num_frames": _POSITIVE,
-    "datasets.*.sample_fps": _NOT_NEGATIVE,
-    "datasets.*.canvas_px": (lambda value: len(value) == 2 and min(value) > 0, "height, width, both greater than 0"),
-    "datasets.*.weight": _POSITIVE,
-    "datasets.*.loss_weight": _POSITIVE,
-    "datasets.*.batch_size": _POSITIVE,
-    "datasets.*.repeats": _POSITIVE,
-    "datasets.*.eval_batch_size": _POSITIVE,
-    "datasets.*.eval_clips": _POSITIVE,
-    "datasets.*.eval_crops": (lambda value: value in (1, 3), "1 or 3"),
-    "datasets.*.label_smoothing": _BELOW_ONE,
-    "datasets.*.augment.crop": _one_of("area", "scale", "none"),
-    "datasets.*.augment.crop_range": _RANGE,
-    "datasets.*.augment.crop_aspect": _RANGE,
-    "datasets.*.augment.*_prob": _SHARE,
-    "datasets.*.augment.color_strength": _SHARE,
-    "datasets.*.augment.randaugment_layers": (lambda value: 0 <= value <= 14, "from 0 to 14: each is compiled"),
-    "datasets.*.augment.randaugment_magnitude": (lambda value: 0 <= value <= 30, "from 0 to 30"),
-    "datasets.*.augment.*_alpha": _NOT_NEGATIVE,
-    "model.size_px": _POSITIVE,
-    "model.num_frames": _POSITIVE,
-    "model.init_from": (
-        lambda value: re.fullmatch(r"(?!\w+://).*|gs://.+|hf://[^/]+/.+", value),
-        "'', a path, 'gs://...' or 'hf://ORG/REPO[@REVISION][/FILE]'",
-    ),
-    "model.head": _one_of("linear", "mlp"),
-    "model.drop_path": _BELOW_ONE,
-    "model.temporal_init": _one_of("zeros", "xavier"),
-    "model.time_embed_std": _NOT_NEGATIVE,
-    "model.gelu": _one_of("exact", "tanh"),
-    "model.layer_norm_eps": _POSITIVE,
-    "model.dtype": _one_of("bfloat16", "float32"),
-    "model.remat": _one_of("full", "attention", "none"),
-    "model.attention": _one_of("auto", "einsum", "fused"),
-    "model.pixel_mean": _RGB,
-    "model.pixel_std": (lambda value: len(value) == 3 and min(value) > 0, "three numbers greater than 0"),
-    "optimizer.name": _one_of("sgd", "adamw"),
-    "optimizer.learning_rate": _POSITIVE,
-    "optimizer.layer_decay": (lambda value: 0 < value <= 1, "greater than 0, at most 1"),
-    "optimizer.momentum": _BELOW_ONE,
-    "optimizer.b?": _BELOW_ONE,
-    "optimizer.ema_decay": _BELOW_ONE,
-    "optimizer.no_decay": _REGEX,
-    "optimizer.frozen": _REGEX,
-    "optimizer.grad_accum_steps": _POSITIVE,
-    "optimizer.*": _NOT_NEGATIVE,
-    "mesh.*": (lambda value: value == -1 or value > 0, "-1 or greater than 0"),
-    "timeouts.*": _POSITIVE,
-    "input.threads": _NOT_NEGATIVE,
-    "input.prefetch_batches": _POSITIVE,
-    "input.max_bad_share": _SHARE,
-    "input.leaks": _one_of("exclude", "report", "ignore"),
-}
 
 
 def validate(config: ConfigDict) -> None:
@@ -182,7 +69,7 @@ def flatten(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, object]
 
 
 def differences(config: ConfigDict) -> list[tuple[str, object, object]]:
-    """(key, its value, its default) of all that is not as in configs/common.py; a default is None where there is none.
+    """(key, its value, its default) of all that is not as in the schema; a default is None where there is none.
 
     Lists and tuples count as the same: in JSON both are lists.
     """
@@ -208,11 +95,11 @@ def _schema_errors(config: ConfigDict) -> Iterator[str]:
         if not re.fullmatch(r"[A-Za-z0-9_]+", name):
             yield f"config.datasets.{name}: a dataset's name has only letters, digits and _"
     have, want = dict(flatten(config)), dict(flatten(_schema(config)))
-    for key in have.keys() - want.keys():
+    for key in sorted(have.keys() - want.keys()):
         yield f"config.{key}: unknown key{did_you_mean(key, list(want), 'config.')}"
-    for key in want.keys() - have.keys():
-        yield f"config.{key}: missing; its default is {want[key]!r} (configs/common.py)"
-    for key in have.keys() & want.keys():
+    for key in sorted(want.keys() - have.keys()):
+        yield f"config.{key}: missing; its default is {want[key]!r} (configs/KEYS.md)"
+    for key in sorted(have.keys() & want.keys()):
         yield from _type_errors(f"config.{key}", have[key], want[key])
 
 
@@ -251,7 +138,8 @@ def like(default, kind: type) -> str:
 def _type_errors(key: str, value, default) -> Iterator[str]:
     numbers = isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool)
     if value is None:  # `config_dict.placeholder`: left to whoever starts the run
-        yield f"{key}: must be given, as in --{key}=VALUE; configs/common.py says what it may be"
+        declared = keys.find(schema.Run, key.removeprefix("config."))
+        yield f"{key}: must be given, as in --{key}=VALUE; it must be {declared.rule.text}"
     elif isinstance(default, tuple):
         if not isinstance(value, tuple) or any([*_type_errors(key, one, default[0])] for one in value):
             numbers = "integers" if isinstance(default[0], int) else "finite numbers"
@@ -264,12 +152,9 @@ def _type_errors(key: str, value, default) -> Iterator[str]:
 
 def _value_errors(config: ConfigDict) -> Iterator[str]:
     for key, value in flatten(config):
-        pattern = next((p for p in _RULES if fnmatch.fnmatchcase(key, p)), None)
-        if pattern is None:
-            continue
-        test, right = _RULES[pattern]
-        if not test(value):
-            yield f"config.{key}={value!r}: must be {right}"
+        declared = keys.find(schema.Run, key)  # None: an empty group
+        if declared and not declared.rule.holds(value):
+            yield f"config.{key}={value!r}: must be {declared.rule.text}"
     try:
         variants.parse(config.model.variant)
     except ValueError as error:

@@ -1,187 +1,457 @@
-"""Every key of a CoVeR run: its default, its unit, what it does. This file is the schema.
+"""Every key of a run's config: its default, what it may be, its unit, and what it does.
 
-All other files in this folder start from `get_config` and change values; a key that is not here does not exist.
+All files in configs/ start from `get_config` and change values; a key that is not here does not exist. Validation
+(`checks`), `python -m cover_jax.config` and the page configs/KEYS.md are made from these classes.
+
 Values that the paper (arXiv 2112.07175) does not state are this project's choice, and say so.
 """
 
-import ml_collections
-from ml_collections import ConfigDict
+import re
+
+from cover_jax.config.keys import (
+    BELOW_ONE,
+    NOT_NEGATIVE,
+    POSITIVE,
+    RANGE,
+    REGEX,
+    RGB,
+    SHARE,
+    SWITCH,
+    TEXT,
+    Each,
+    Group,
+    Key,
+    Rule,
+    between,
+    described,
+    one_of,
+)
 
 
-def get_config() -> ml_collections.ConfigDict:
-    """The schema with its defaults. It names no dataset: every runnable config adds at least one."""
-    config = ConfigDict()
+# fmt: off - a key's default and rule stand in one line, its text below
+class Augment(Group):
+    """What a training example goes through on the device: one random draw per clip, the same for all its frames."""
 
-    config.seed = 0  # the only source of randomness: initialisation, data order, augmentation, drop-path
-    config.data_dir = ""  # where prepared datasets stand, local or gs://; "": TFDS's own default
-    config.steps = 1000  # optimizer steps in the whole run
-    config.log_every_steps = 100
-    config.eval_every_steps = 1000  # and always after the last step
-    config.checkpoint_every_steps = 1000  # and at every evaluation and after the last step
-    # This many of the latest and, beside them, of the best; 2 or more, so that one stays where the newest is damaged.
-    config.keep_checkpoints = 2
-    config.best_metric = "mean_top1"  # "mean_top1", or "DATASET/top1" | "DATASET/top5" | "DATASET/mean_class"
-    config.compare_with = ""  # workdir of another run, whose accuracies the last table shows beside this one's
-    config.early_stop_evals = 0  # end after this many evaluations in a row without a new best of best_metric; 0: off
-    config.max_nonfinite_steps = 1  # end the run after this many steps in a row with a NaN or Inf loss or gradient
-    # A run also diverges when a loss exceeds this many times the median of its dataset's last loss_window_steps steps;
-    # 0: off. Only steps on that dataset count, and until there are that many no loss is too high.
-    config.max_loss_ratio = 0.0
-    config.loss_window_steps = 100
-    # A run that diverges goes back to its last checkpoint and leaves out the batches since, this many times in all;
-    # then, or with 0, it ends.
-    config.max_rollbacks = 0
-    config.compilation_cache = True  # keep programs in WORKDIR/compilation_cache: a restart does not compile again
-    config.profile_steps = (0, 0)  # trace from this step to before that one, for TensorBoard's profile page; equal: off
-    config.write_compiled = False  # the program and the memory of each kind of step, to WORKDIR/compiled
-
-    # "interleave": one dataset a step, drawn in exact proportion to the datasets' weights (weighted task sampling, as
-    # in PolyViT, arXiv 2111.12993). "joint": every dataset in every step. The paper does not say which it used.
-    config.plan = "interleave"
-
-    # Go on from a checkpoint whose mix was another: other datasets, weights or plan. Each dataset goes on with its next
-    # batch, new ones begin, with new heads, and the heads of those that left are dropped.
-    config.allow_changed_mix = False
-
-    config.datasets = ConfigDict()  # name -> dataset(); one classification head each, in the order of their names
-    config.model = model()
-    config.optimizer = optimizer()
-    config.mesh = mesh()
-    config.input = input_pipeline()
-    config.timeouts = timeouts()
-    return config
-
-
-def dataset() -> ml_collections.ConfigDict:
-    """One dataset of the mix and its head. All values here are this project's choice."""
-    config = ConfigDict()
-    config.builder = ""  # TFDS builder, "name" or "name/config"
-    config.train_split = "train"
-    config.eval_split = "validation"  # "": this dataset is not evaluated
-    config.num_classes = 0  # refused if the prepared data says otherwise; 0: take what the prepared data says
-    config.frames_feature = "frames"  # the feature that holds the JPEG bytes: of each frame, or of the one image
-    config.num_frames = 16  # frames a clip; 1 for images
-    config.sample_fps = 0.0  # frames a second, at a random start; 0: one from each of num_frames equal segments
-    # Each clip's frames in an order of its own, in training and evaluation: what is learnt then needs no order.
-    config.shuffle_frames = False
-    config.canvas_px = (256, 456)  # height, width that frames are padded to on the host; larger ones are shrunk
-    # Bring each clip's levels to mean 0 and deviation 1, all its frames and colours together, in place of
-    # model.pixel_mean and pixel_std. For clips in the dark beside others by day.
-    config.standardize = False
-
-    config.weight = 1.0  # plan "interleave": share of the steps, relative to the other datasets'
-    config.loss_weight = 1.0  # factor on this dataset's loss
-    config.batch_size = 64  # examples a step, over all devices; a multiple of them, times grad_accum_steps
-    config.repeats = 1  # rows that an example gives, read once, each augmented anew (arXiv 1901.09335)
-    config.label_smoothing = 0.0
-
-    config.eval_batch_size = 64  # examples, over all devices; each is eval_clips x eval_crops views
-    config.eval_clips = 1  # temporal views
-    config.eval_crops = 1  # spatial views along the longer side: 1 (centre) or 3
-    config.augment = augment()
-    return config
+    flip = Key(
+        True,
+        SWITCH,
+        """
+        Mirror half of the clips. Labels follow: a mirrored 'turn left' is trained as 'turn right' (also clockwise and
+        anticlockwise); a class that names a side and has no opposite is never mirrored. Set it to False where classes
+        mean sides in other words, or where a mirrored picture is another class, such as a digit.""",
+    )
+    crop = Key(
+        "area",
+        one_of("area", "scale", "none"),
+        """
+        'area': a part of random area and aspect ratio. 'scale': a random zoom, then a square at a random place. 'none':
+        the whole frame.""",
+    )
+    crop_range = Key(
+        (0.3, 1.0),
+        RANGE,
+        """
+        For 'area': the part's share of the frame's area. For 'scale': the frame's shorter side, in units of
+        model.size_px.""",
+    )
+    crop_aspect = Key((0.75, 4 / 3), RANGE, "For 'area': width / height of the part.")
+    color_prob = Key(0.0, SHARE, "Share of clips whose colours are changed.")
+    color_strength = Key(0.4, SHARE, "Largest relative change of brightness, contrast and saturation.")
+    randaugment_layers = Key(
+        0,
+        Rule(lambda n: 0 <= n <= 14, "from 0 to 14: each is compiled"),
+        """
+        Operations of RandAugment per clip (arXiv 1909.13719); 0: off.""",
+    )
+    randaugment_magnitude = Key(10, between(0, 30), "Magnitude of RandAugment's operations, out of 30.")
+    mixup_alpha = Key(0.0, NOT_NEGATIVE, "a of mixup's Beta(a, a) (arXiv 1710.09412); 0: off.")
+    cutmix_alpha = Key(
+        0.0,
+        NOT_NEGATIVE,
+        """
+        a of cutmix's Beta(a, a) (arXiv 1905.04899); 0: off. With mixup and cutmix on, each gets half of the
+        examples.""",
+    )
+    erase_prob = Key(0.0, SHARE, "Share of clips with one rectangle erased (arXiv 1708.04896).")
 
 
-def augment() -> ml_collections.ConfigDict:
-    """What one training example goes through on the device: one draw a clip, the same for all its frames."""
-    config = ConfigDict()
-    # Mirror half of the clips. Classes that differ by the words left and right (or clockwise) then swap, and one
-    # without its opposite is never mirrored. False where classes mean sides in other words, or a mirrored 2 is no 2.
-    config.flip = True
-    config.crop = "area"  # "area": random area and aspect; "scale": random zoom, then a square anywhere; "none": whole
-    config.crop_range = (0.3, 1.0)  # "area": share of the frame; "scale": shorter side, in units of the model's size_px
-    config.crop_aspect = (0.75, 4 / 3)  # "area": width / height
-    config.color_prob = 0.0  # share of clips whose colour is jittered
-    config.color_strength = 0.4  # largest relative change of brightness, contrast and saturation
-    config.randaugment_layers = 0  # operations a clip (RandAugment, arXiv 1909.13719); 0: off
-    config.randaugment_magnitude = 10  # of 30
-    config.mixup_alpha = 0.0  # Beta(a, a) of mixup (arXiv 1710.09412); 0: off
-    config.cutmix_alpha = 0.0  # Beta(a, a) of cutmix (arXiv 1905.04899); 0: off. With both on, half the examples each
-    config.erase_prob = 0.0  # share of clips with one rectangle erased (arXiv 1708.04896)
-    return config
+class Dataset(Group):
+    """One dataset of the mix, and its head. All values here are this project's choice."""
+
+    builder = Key(
+        "",
+        Rule(lambda text: re.fullmatch(r"[a-z0-9_]+(/[\w.\-]+)?", text), "'name' or 'name/config'"),
+        """
+        TFDS builder of the prepared dataset.""",
+    )
+    train_split = Key("train", Rule(bool, "the name of a split"), "Split to train on.")
+    eval_split = Key("validation", TEXT, "Split to evaluate on; '': this dataset is not evaluated.")
+    num_classes = Key(
+        0,
+        NOT_NEGATIVE,
+        """
+        Number of classes. A run is refused if the prepared data has another number; 0: as many as the prepared data
+        has.""",
+    )
+    frames_feature = Key(
+        "frames",
+        Rule(bool, "the name of a feature"),
+        """
+        Feature with the JPEG bytes: of each frame, or of the one image.""",
+    )
+    num_frames = Key(16, POSITIVE, "Frames per clip; 1 for images.")
+    sample_fps = Key(
+        0.0,
+        NOT_NEGATIVE,
+        """
+        Frames per second, from a random start. 0: the clip is cut into num_frames equal segments, and one frame is
+        taken from each.""",
+    )
+    shuffle_frames = Key(
+        False,
+        SWITCH,
+        """
+        Shuffle the frames of each clip, in training and in evaluation: what is learnt then cannot depend on their
+        order.""",
+    )
+    canvas_px = Key(
+        (256, 456),
+        Rule(lambda size: len(size) == 2 and min(size) > 0, "height, width, both greater than 0"),
+        """
+        Height, width that frames are padded to on the host; larger frames are shrunk.""",
+    )
+    standardize = Key(
+        False,
+        SWITCH,
+        """
+        Bring the levels of each clip, over all its frames and colours, to mean 0 and standard deviation 1, in place of
+        model.pixel_mean and model.pixel_std. For dark clips beside bright ones.""",
+    )
+
+    weight = Key(1.0, POSITIVE, "Plan 'interleave': share of the steps, relative to the weights of the other datasets.")
+    loss_weight = Key(1.0, POSITIVE, "Factor on this dataset's loss.")
+    batch_size = Key(
+        64,
+        POSITIVE,
+        """
+        Examples per step, over all devices. A multiple of the devices that share a batch, times
+        optimizer.grad_accum_steps.""",
+    )
+    repeats = Key(
+        1,
+        POSITIVE,
+        """
+        Repeated augmentation (arXiv 1901.09335): decode an example once, put this many different augmentations of it in
+        the batch.""",
+    )
+    label_smoothing = Key(0.0, BELOW_ONE, "Share of the label that is spread over all classes.")
+
+    eval_batch_size = Key(
+        64,
+        POSITIVE,
+        """
+        Examples per evaluation step, over all devices; each is eval_clips x eval_crops views.""",
+    )
+    eval_clips = Key(1, POSITIVE, "Temporal views per example.")
+    eval_crops = Key(
+        1,
+        Rule(lambda n: n in (1, 3), "1 or 3"),
+        """
+        Spatial views per example, along the longer side: 1 (the centre) or 3.""",
+    )
+    augment = Augment
 
 
-def model() -> ml_collections.ConfigDict:
-    """TimeSformer with divided space-time attention (arXiv 2102.05095), one head a dataset."""
-    config = ConfigDict()
-    config.variant = "B/16"  # SIZE/PATCH; sizes and their sources: cover_jax/models/variants.py
-    config.size_px = 224  # side of the square that the model sees
-    config.num_frames = 16  # length of the time embedding; clips of another length have it interpolated
-    # First values, where WORKDIR has no checkpoint yet. "": random. Else weights that others trained, their kind told
-    # by their tensors' names: a file or folder, local or gs://, or hf://ORG/REPO[@REVISION][/FILE]. Or the workdir of
-    # another run: its newest checkpoint.
-    config.init_from = ""
-    # From another run: keep its heads, with their class names, beside those of the datasets. They are not trained, and
-    # not changed as long as the backbone is frozen (optimizer.frozen). The model must be that run's.
-    config.keep_heads = False
-    config.head = "linear"  # "linear", or "mlp": one hidden tanh layer of the model's width before it
-    config.drop_path = 0.0  # rate of the last block, rising linearly from 0 in the first (arXiv 1603.09382)
-    config.temporal_init = "zeros"  # of temporal_fc: "zeros" (from an image model), "xavier" (from scratch)
-    config.time_embed_std = 0.0  # of the time embedding's initial values; 0 from an image model
-    # Both as TimeSformer and timm have them. google-research's ViT was trained with "tanh"; files of Hugging Face's ViT
-    # mostly say 1e-12. Where the weights of init_from had others, the run says so: with theirs, it equals their code.
-    config.gelu = "exact"  # of the MLPs; "tanh": its approximation
-    config.layer_norm_eps = 1e-6  # added to the variance
-    config.dtype = "bfloat16"  # of activations and matrix products; parameters are float32
-    # Recompute in the backward pass: "full" (every block), "attention" (all but what attention returns: faster, for
-    # twice the clip's tokens in memory per block), "none".
-    config.remat = "full"
-    config.attention = "auto"  # "einsum"; "fused" (a kernel for TPU or GPU); "auto": fused where it is faster
-    config.pixel_mean = (0.5, 0.5, 0.5)  # subtracted after scaling to 0..1 (AugReg ViTs use .5/.5, arXiv 2106.10270)
-    config.pixel_std = (0.5, 0.5, 0.5)
-    return config
+_WEIGHTS = Rule(
+    lambda text: re.fullmatch(r"(?!\w+://).*|gs://.+|hf://[^/]+/.+", text),
+    "'', a path, 'gs://...' or 'hf://ORG/REPO[@REVISION][/FILE]'",
+)
 
 
-def optimizer() -> ml_collections.ConfigDict:
-    """optax chain: clip, SGD momentum or AdamW, decay, per-layer rates, cosine. This project's choice (see cover_l)."""
-    config = ConfigDict()
-    config.name = "sgd"  # "sgd" or "adamw"
-    config.learning_rate = 0.1  # at the peak
-    config.warmup_steps = 0  # linear, from 0
-    config.final_learning_rate = 0.0  # where the cosine ends, at the last step
-    config.momentum = 0.9  # sgd
-    config.b1 = 0.9  # adamw
-    config.b2 = 0.999  # adamw
-    config.weight_decay = 0.0  # times the learning rate; decoupled, for both optimizers
-    config.no_decay = r".*(bias|scale|cls_token|pos_embed|time_embed)$"  # full match on a parameter's path: no decay
-    config.clip_norm = 1.0  # global norm of the gradient; 0: off
-    config.layer_decay = 1.0  # rate of each block relative to the next one up; heads and time_embed have 1
-    config.frozen = ""  # full match on a parameter's path: never changes
-    config.ema_decay = 0.0  # moving average of the parameters, used in evaluation; 0: off
-    config.grad_accum_steps = 1  # pieces that a batch is cut into, one after another, to save memory
-    return config
+class Model(Group):
+    """TimeSformer with divided space-time attention (arXiv 2102.05095), with one head per dataset."""
+
+    variant = Key(
+        "B/16",
+        described("SIZE/PATCH"),
+        "Size and patch of the model. Sizes and their sources: cover_jax/models/variants.py.",
+    )
+    size_px = Key(224, POSITIVE, "Side of the square that the model sees, a multiple of the patch.")
+    num_frames = Key(16, POSITIVE, "Length of the time embedding. For clips of another length it is interpolated.")
+    init_from = Key(
+        "",
+        _WEIGHTS,
+        """
+        First values of the parameters, if WORKDIR has no checkpoint yet. '': random. A file or folder with published
+        weights, local, gs:// or hf://; the names of its tensors say which kind it is. Or the workdir of another run:
+        its newest checkpoint.""",
+    )
+    keep_heads = Key(
+        False,
+        SWITCH,
+        """
+        From another run, keep its heads with their class names, beside the heads of the datasets. They are not trained.
+        Their predictions stay identical as long as the backbone is frozen (optimizer.frozen). The model must be that
+        run's.""",
+    )
+    head = Key(
+        "linear",
+        one_of("linear", "mlp"),
+        """
+        'linear', or 'mlp': one hidden tanh layer of the model's width before it.""",
+    )
+    drop_path = Key(
+        0.0,
+        BELOW_ONE,
+        """
+        Rate of stochastic depth in the last block; it rises linearly from 0 in the first block (arXiv 1603.09382).""",
+    )
+    temporal_init = Key(
+        "zeros",
+        one_of("zeros", "xavier"),
+        """
+        First values of temporal_fc: 'zeros' from an image model, 'xavier' from scratch.""",
+    )
+    time_embed_std = Key(
+        0.0,
+        NOT_NEGATIVE,
+        """
+        Standard deviation of the time embedding's first values; 0 from an image model.""",
+    )
+    gelu = Key(
+        "exact",
+        one_of("exact", "tanh"),
+        """
+        GELU of the MLPs; 'tanh' is an approximation. Defaults of gelu and layer_norm_eps follow TimeSformer and timm.
+        google-research's ViT was trained with 'tanh'. If the weights of init_from had other values, the run says so;
+        with theirs, its outputs equal their code's.""",
+    )
+    layer_norm_eps = Key(1e-6, POSITIVE, "Added to the variance. Files of Hugging Face's ViT mostly have 1e-12.")
+    dtype = Key(
+        "bfloat16",
+        one_of("bfloat16", "float32"),
+        """
+        Type of activations and matrix products; parameters are float32.""",
+    )
+    remat = Key(
+        "full",
+        one_of("full", "attention", "none"),
+        """
+        What the backward pass recomputes: 'full', every block; 'attention', all but the output of attention (faster,
+        for twice the clip's tokens in memory per block); 'none'.""",
+    )
+    attention = Key(
+        "auto",
+        one_of("auto", "einsum", "fused"),
+        """
+        'einsum'; 'fused', a kernel for TPU or GPU; 'auto', 'fused' where it is faster.""",
+    )
+    pixel_mean = Key(
+        (0.5, 0.5, 0.5),
+        RGB,
+        """
+        Subtracted after scaling to 0..1, for red, green and blue. AugReg ViTs use 0.5 (arXiv 2106.10270).""",
+    )
+    pixel_std = Key(
+        (0.5, 0.5, 0.5),
+        Rule(lambda rgb: len(rgb) == 3 and min(rgb) > 0, "three numbers greater than 0"),
+        """
+        Divisor after pixel_mean, for red, green and blue.""",
+    )
 
 
-def mesh() -> ml_collections.ConfigDict:
-    """Devices along each axis; -1 once: all that are left."""
-    config = ConfigDict()
-    config.data = -1  # copies of the model
-    config.fsdp = 1  # shards of parameters and optimizer state; batches are split over data and fsdp
-    config.tensor = 1  # shards of heads and MLP
-    return config
+class Optimizer(Group):
+    """optax chain: clip, SGD momentum or AdamW, decay, rates per layer, cosine. This project's choice (see cover_l)."""
+
+    name = Key("sgd", one_of("sgd", "adamw"), "Which optimizer.")
+    learning_rate = Key(0.1, POSITIVE, "Learning rate at its peak, after the warm-up.")
+    warmup_steps = Key(
+        0,
+        NOT_NEGATIVE,
+        """
+        Steps in which the learning rate rises linearly from 0. Less than config.steps.""",
+    )
+    final_learning_rate = Key(0.0, NOT_NEGATIVE, "Learning rate at the last step, where the cosine ends.")
+    momentum = Key(0.9, BELOW_ONE, "For 'sgd'.")
+    b1 = Key(0.9, BELOW_ONE, "For 'adamw'.")
+    b2 = Key(0.999, BELOW_ONE, "For 'adamw'.")
+    weight_decay = Key(0.0, NOT_NEGATIVE, "Times the learning rate; decoupled, for both optimizers.")
+    no_decay = Key(
+        r".*(bias|scale|cls_token|pos_embed|time_embed)$",
+        REGEX,
+        """
+        Parameters whose whole path it matches have no weight decay.""",
+    )
+    clip_norm = Key(1.0, NOT_NEGATIVE, "Largest global norm of the gradient; 0: off.")
+    layer_decay = Key(
+        1.0,
+        Rule(lambda rate: 0 < rate <= 1, "greater than 0, at most 1"),
+        """
+        Learning rate of each block relative to the block above it; heads and time_embed have the full rate.""",
+    )
+    frozen = Key("", REGEX, "Parameters whose whole path it matches never change.")
+    ema_decay = Key(
+        0.0,
+        BELOW_ONE,
+        """
+        Decay of the parameters' moving average, which is evaluated in their place; 0: off.""",
+    )
+    grad_accum_steps = Key(1, POSITIVE, "Pieces that a batch is cut into, computed one after another, to save memory.")
 
 
-def input_pipeline() -> ml_collections.ConfigDict:
-    """How hard the host works."""
-    config = ConfigDict()
-    config.threads = 0  # of each dataset's tf.data pool; 0: one a core
-    config.prefetch_batches = 2  # ready ahead of the step, for each dataset
-    # Training examples that another dataset is validated on: "exclude" them, "report" them, or "ignore": no search.
-    config.leaks = "exclude"
-    # Share of a dataset's training examples that may be undecodable: they weigh nothing. More of them end the run.
-    config.max_bad_share = 0.01
-    return config
+_AXIS = Rule(lambda size: size == -1 or size > 0, "-1 or greater than 0")
 
 
-def timeouts() -> ml_collections.ConfigDict:
-    """Seconds after which a host gives up, with the stacks of all its threads and exit code 48. Our choice."""
-    config = ConfigDict()
-    config.connect_s = 300  # until all hosts have found each other
-    config.start_s = 3600  # opening data, restoring or downloading weights: until the first step
-    config.compile_s = 3600  # a step on datasets that have not been together in one before
-    config.step_s = 600  # any other step, with its input
-    config.evaluation_s = 3600  # from one dataset's evaluation to the next one's
-    # Waiting for a checkpoint. After a third of it a save whose part one host has not written has failed.
-    config.save_s = 900
-    config.exit_s = 300  # from the last step to the end of the process
-    return config
+class Mesh(Group):
+    """Number of devices along each axis. One axis may be -1: all devices that are left."""
+
+    data = Key(-1, _AXIS, "Copies of the model. Batches are split over data and fsdp.")
+    fsdp = Key(1, _AXIS, "Shards of the parameters and of the optimizer's state.")
+    tensor = Key(1, _AXIS, "Shards of attention heads and MLPs. It must divide the number of heads.")
+
+
+class InputPipeline(Group):
+    """Input pipeline settings (host CPU)."""
+
+    threads = Key(0, NOT_NEGATIVE, "Threads of each dataset's tf.data pool; 0: one per core.")
+    prefetch_batches = Key(2, POSITIVE, "Batches of each dataset that are ready ahead of the step.")
+    leaks = Key(
+        "exclude",
+        one_of("exclude", "report", "ignore"),
+        """
+        Training examples that another dataset of the run is validated on: 'exclude' them, 'report' them, or 'ignore':
+        do not search.""",
+    )
+    max_bad_share = Key(
+        0.01,
+        SHARE,
+        """
+        Largest share of a dataset's training examples that may be undecodable; their weight is 0. A larger share ends
+        the run.""",
+    )
+
+
+class Timeouts(Group):
+    """Seconds after which a host gives up, with the stacks of all threads and exit code 48. This project's choice."""
+
+    connect_s = Key(300, POSITIVE, "Until all hosts have found each other.")
+    start_s = Key(3600, POSITIVE, "Until the first step: opening data, restoring or downloading weights.")
+    compile_s = Key(3600, POSITIVE, "A step with a set of datasets that no step had before: it is compiled.")
+    step_s = Key(600, POSITIVE, "Any other step, with its input.")
+    evaluation_s = Key(3600, POSITIVE, "The evaluation of one dataset.")
+    save_s = Key(
+        900,
+        POSITIVE,
+        """
+        Waiting for a checkpoint. After a third of it, a save has failed if one host has not written its part.""",
+    )
+    exit_s = Key(300, POSITIVE, "From the last step to the end of the process.")
+
+
+class Run(Group):
+    """One run: how long, how often, and what happens if something goes wrong."""
+
+    seed = Key(
+        0,
+        Rule(lambda seed: 0 <= seed < 2**32, "from 0 to 2**32 - 1"),
+        """
+        The only source of randomness: initialisation, data order, augmentation, stochastic depth.""",
+    )
+    data_dir = Key("", TEXT, "Folder of the prepared datasets, local or gs://; '': TFDS's own default.")
+    steps = Key(1000, POSITIVE, "Optimizer steps of the whole run.")
+    log_every_steps = Key(100, POSITIVE, "Steps from one line of the log to the next.")
+    eval_every_steps = Key(
+        1000,
+        POSITIVE,
+        """
+        Steps from one evaluation to the next. There is always one after the last step.""",
+    )
+    checkpoint_every_steps = Key(
+        1000,
+        POSITIVE,
+        """
+        Steps from one checkpoint to the next. There is also one at every evaluation and after the last step.""",
+    )
+    keep_checkpoints = Key(
+        2,
+        Rule(lambda n: n >= 2, "2 or greater: one to go back to where the newest is damaged"),
+        """
+        How many checkpoints to keep: the N newest and, in addition, the N best. At least 2.""",
+    )
+    best_metric = Key(
+        "mean_top1",
+        described("'mean_top1', 'DATASET/top1', 'DATASET/top5' or 'DATASET/mean_class'"),
+        """
+        The best checkpoint is the one with the highest value of this metric.""",
+    )
+    compare_with = Key("", TEXT, "Workdir of another run; the last table shows its accuracies beside this run's.")
+    early_stop_evals = Key(
+        0,
+        NOT_NEGATIVE,
+        """
+        End after this many evaluations in a row without a new best value of best_metric; 0: off.""",
+    )
+    max_nonfinite_steps = Key(
+        1,
+        POSITIVE,
+        """
+        End the run after this many steps in a row with a NaN or Inf loss or gradient.""",
+    )
+    max_loss_ratio = Key(
+        0.0,
+        Rule(lambda ratio: ratio == 0 or ratio > 1, "0 or greater than 1"),
+        """
+        A run also diverges when a loss is more than this many times the median of the last loss_window_steps losses of
+        its dataset; 0: off. The check starts after loss_window_steps steps on that dataset.""",
+    )
+    loss_window_steps = Key(100, POSITIVE, "Steps on a dataset whose losses max_loss_ratio looks at.")
+    max_rollbacks = Key(
+        0,
+        NOT_NEGATIVE,
+        """
+        How often, in all, a run that diverges goes back to its last checkpoint and leaves out the batches since. After
+        that, or with 0, it ends.""",
+    )
+    compilation_cache = Key(
+        True,
+        SWITCH,
+        """
+        Keep compiled programs in WORKDIR/compilation_cache, so that a restart does not compile again.""",
+    )
+    profile_steps = Key(
+        (0, 0),
+        Rule(lambda steps: len(steps) == 2 and 0 <= steps[0] <= steps[1], "two steps, 0 <= first <= second"),
+        """
+        Trace from the first step to before the second, for TensorBoard's profile page; equal: off.""",
+    )
+    write_compiled = Key(False, SWITCH, "Write the program and the memory of each kind of step to WORKDIR/compiled.")
+    plan = Key(
+        "interleave",
+        one_of("interleave", "joint"),
+        """
+        'interleave': one dataset per step, drawn in exact proportion to the weights of the datasets (weighted task
+        sampling, as in PolyViT, arXiv 2111.12993). 'joint': all datasets in every step. The paper does not say which it
+        used.""",
+    )
+    allow_changed_mix = Key(
+        False,
+        SWITCH,
+        """
+        Continue from a checkpoint of another mix: other datasets, weights or plan. Each dataset continues with its next
+        batch; new datasets begin, with new heads; the heads of datasets that left are dropped.""",
+    )
+    datasets = Each(Dataset, "The datasets by name, each with one classification head, in the order of their names.")
+    model = Model
+    optimizer = Optimizer
+    mesh = Mesh
+    input = InputPipeline
+    timeouts = Timeouts
+
+
+# fmt: on
+# What configs call: new defaults each time, as an ml_collections.ConfigDict. The first one names no dataset: every
+# config that can be run adds at least one.
+get_config = Run.config
+dataset, augment = Dataset.config, Augment.config
+model, optimizer, mesh = Model.config, Optimizer.config, Mesh.config
+input_pipeline, timeouts = InputPipeline.config, Timeouts.config

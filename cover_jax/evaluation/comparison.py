@@ -4,7 +4,8 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from cover_jax.errors import ConfigError
-from cover_jax.evaluation import metrics, saved_predictions, tables
+from cover_jax.evaluation import metrics, saved_predictions
+from data_pipelines import text_tables
 
 _OF_ERROR = "±: one standard error, as if other examples validated these two runs; another seed may change more"
 
@@ -49,7 +50,7 @@ def table(workdir: epath.Path, other: str, names: list[str]) -> str:
             left_out.append(f"{name} is not compared: {other} was evaluated on other examples")
         else:
             rows.append(_row(name, here, there))
-    compared = [tables.table(f"compared with {other}", rows), _OF_ERROR] if rows else []
+    compared = [text_tables.text_table(f"compared with {other}", rows), _OF_ERROR] if rows else []
     return "\n".join(compared + left_out)
 
 

@@ -68,3 +68,13 @@ class Predictions:
         matrix = np.zeros((num_classes, num_classes), np.int64)
         np.add.at(matrix, (self.label, self.top1), 1)
         return matrix
+
+
+def accuracy_row(name: str, num_classes: int, predictions: Predictions) -> dict[str, str]:
+    """One dataset's row of the table of accuracies."""
+    found = predictions.accuracies
+    return {
+        "dataset": name, "classes": str(num_classes), "examples": str(len(predictions.index)),
+        "chance": f"{1 / num_classes:.1%}", "top-1": f"{found['top1']:.1%}", "top-5": f"{found['top5']:.1%}",
+        "mean class": f"{found['mean_class']:.1%}",
+    }  # fmt: skip

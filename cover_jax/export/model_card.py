@@ -8,6 +8,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from ml_collections import ConfigDict
 
 from cover_jax.checkpoint import metadata
+from data_pipelines.text_tables import markdown_code, markdown_table, markdown_text
 
 FILE = "README.md"
 _FOLDERS = ("data_dir", "compare_with")  # config keys
@@ -98,8 +99,8 @@ def text(trained: metadata.TrainedModel, head: str, model_format: str) -> str:
         "Data": _data(trained),
         "Limits": _limits(config.model, trained.dataset(head), len(names)),
         "Config": _config(config),
-        "Classes": "\n".join(f"{i}. {_escape(name)}" for i, name in enumerate(names)),
-        "Versions": _table(("package", "version"), trained.meta["versions"].items()),
+        "Classes": "\n".join(f"{i}. {markdown_text(name)}" for i, name in enumerate(names)),
+        "Versions": _escaped_table(("package", "version"), trained.meta["versions"].items()),
     }
     front = f"---\n{_front_matter(trained, head)}\n---\n\n" if model_format == "hugging_face" else ""
     body = "\n".join(f"## {title}\n\n{content}\n" for title, content in sections.items())
@@ -129,7 +130,7 @@ def _accuracy(trained: metadata.TrainedModel, head: str) -> str:
     rows = [(title, f"{value:.1%}") for title, value in found.items()]
     chance = ("chance", f"{1 / len(trained.class_names[head]):.1%}")
     seen = f"the mean of {views} views of each" if views > 1 else "one view of each"
-    return f"On {where}, {seen}:\n\n{_table(('measure', 'value'), [*rows, chance])}"
+    return f"On {where}, {seen}:\n\n{_escaped_table(('measure', 'value'), [*rows, chance])}"
 
 
 def _values(trained: metadata.TrainedModel, head: str) -> dict[str, float]:
@@ -165,9 +166,9 @@ def _frames(dataset: ConfigDict, num_frames: int) -> str:
 
 
 def _data(trained: metadata.TrainedModel) -> str:
-    table = _table(metadata.DATA_COLUMNS, metadata.data_rows(trained.meta))
+    table = _escaped_table(metadata.DATA_COLUMNS, metadata.data_rows(trained.meta))
     lines = metadata.leak_lines(trained.meta, trained.config)
-    return f"{table}\n\n" + "\n".join(f"- {_escape(line)}" for line in lines)
+    return f"{table}\n\n" + "\n".join(f"- {markdown_text(line)}" for line in lines)
 
 
 def _limits(model: ConfigDict, dataset: ConfigDict, num_classes: int) -> str:
@@ -184,8 +185,8 @@ def _limits(model: ConfigDict, dataset: ConfigDict, num_classes: int) -> str:
 
 def _config(config: ConfigDict) -> str:
     """What differs from the defaults, but for the folders of whoever trained it, which nobody else needs."""
-    rows = [[_code(cell) for cell in row] for row in metadata.config_rows(config) if row[0] not in _FOLDERS]
-    return f"What differs from the defaults:\n\n{_lines(metadata.CONFIG_COLUMNS, rows)}"
+    rows = [[markdown_code(cell) for cell in row] for row in metadata.config_rows(config) if row[0] not in _FOLDERS]
+    return f"What differs from the defaults:\n\n{markdown_table(metadata.CONFIG_COLUMNS, rows)}"
 
 
 def _front_matter(trained: metadata.TrainedModel, head: str) -> str:
@@ -206,23 +207,8 @@ def _front_matter(trained: metadata.TrainedModel, head: str) -> str:
     ).to_yaml()  # fmt: skip
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence]) -> str:
-    return _lines(columns, ([_escape(cell) for cell in row] for row in rows))
-
-
-def _lines(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table whose cells are Markdown."""
-    return "\n".join(f"| {' | '.join(line)} |" for line in [columns, ["---"] * len(columns), *rows])
-
-
-def _escape(value) -> str:
-    """A value as Markdown that is nothing but its text, on one line of a table or list."""
-    one_line = " ".join(str(value).split())
-    return re.sub(r"([\\`*\[\]<>&|]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))", r"\\\1", one_line)
-
-
-def _code(text: str) -> str:
-    return f"`{text}`".replace("|", "\\|") if text and "`" not in text else _escape(text)
+def _escaped_table(columns: Sequence[str], rows: Iterable[Sequence]) -> str:
+    return markdown_table(columns, [[markdown_text(cell) for cell in row] for row in rows])
 
 
 def _numbers(values: Sequence[float]) -> str:

@@ -5,6 +5,7 @@ import dataclasses
 from ml_collections import ConfigDict
 
 from cover_jax.plan import topologies
+from data_pipelines import text_tables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,8 +78,7 @@ def table(plans: list[Plan]) -> str:
     """All plans as one Markdown table, a row each."""
     head = ("topology", "mesh", "a chip", "parameters", "optimizer", "activations", "peak", "matmuls", "kernels",
             "elementwise", "collectives", "step", "MFU", "examples/s", "days")  # fmt: skip
-    lines = [head, ("---",) * len(head), *(_row(plan) for plan in plans)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return text_tables.markdown_table(head, [_row(plan) for plan in plans], left=2)
 
 
 def _row(plan: Plan) -> tuple[str, ...]:

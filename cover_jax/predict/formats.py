@@ -5,7 +5,7 @@ import io
 import json
 from typing import TYPE_CHECKING
 
-from cover_jax.evaluation import tables
+from data_pipelines import text_tables
 
 if TYPE_CHECKING:
     from cover_jax.predict.predictor import HeadPredictions
@@ -35,7 +35,7 @@ def as_table(rows: list[dict]) -> str:
             "probability": f"{row['probability']:.1%}",
         })  # fmt: skip
         before = path, head
-    return tables.table("", shown).lstrip()
+    return text_tables.text_table("", shown).lstrip()
 
 
 def as_csv(rows: list[dict]) -> str:

@@ -6,7 +6,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from cover_jax.checkpoint import metadata, restore
-from cover_jax.evaluation import saved_predictions, tables
+from cover_jax.evaluation import metrics, saved_predictions
 from cover_jax.report import about, chart, classes, curves, examples
 from data_pipelines import html
 from data_pipelines.html import escape
@@ -70,7 +70,7 @@ def _accuracies(of_datasets: dict[str, _Dataset], step: int) -> str:
     """A card for each dataset; and which were not evaluated."""
     evaluated = {name: one.found for name, one in of_datasets.items() if one.found}
     cards = "".join(
-        _card(tables.accuracy_row(name, len(of_datasets[name].class_names), found.predictions), found.step)
+        _card(metrics.accuracy_row(name, len(of_datasets[name].class_names), found.predictions), found.step)
         for name, found in evaluated.items()
     )
     missing = [name for name, one in of_datasets.items() if one.config.eval_split and not one.found]

@@ -15,6 +15,7 @@ from scipy import stats
 
 from cover_jax.errors import ConfigError
 from cover_jax.evaluation import metrics
+from data_pipelines import text_tables
 
 CONFIDENCE = 0.95
 LEAST_REPLICATES = 3  # for a difference to be called clear
@@ -158,26 +159,12 @@ def markdown(study: ConfigDict, of_datasets: dict[str, list[Row]], examples: Map
         ]
         parts += [
             f"{name}, {examples[name]} validation examples:",
-            _table(["setting", "runs", f"{name} top-1"], accuracies, words=1),
+            text_tables.markdown_table(["setting", "runs", f"{name} top-1"], accuracies, left=1),
         ]
         if differences:
-            parts.append(_table(["setting", "minus", "replicates", f"{name} top-1"], differences, words=2))
+            columns = ["setting", "minus", "replicates", f"{name} top-1"]
+            parts.append(text_tables.markdown_table(columns, differences, left=2))
     return "\n\n".join(parts)
-
-
-def _table(titles: list[str], rows: list[list[str]], words: int) -> str:
-    """The first `words` columns to the left, the others, numbers, to the right."""
-    cells = [titles, ["---"] * words + ["---:"] * (len(titles) - words), *rows]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(titles))]
-    return "\n".join(_line(line, widths, words) for line in cells)
-
-
-def _line(cells: list[str], widths: list[int], words: int) -> str:
-    padded = [
-        cell.ljust(width) if i < words else cell.rjust(width)
-        for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
-    ]
-    return "| " + " | ".join(padded) + " |"
 
 
 def _percent(of: Mean) -> str:

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from cover_jax import errors
 from cover_jax.checkpoint import layout
 from cover_jax.checkpoint.saver import Saver
-from cover_jax.evaluation import saved_predictions, tables
+from cover_jax.evaluation import metrics, saved_predictions
 from cover_jax.fault_tolerance import process, tolerant_io
 from cover_jax.parallel import chips, sharding
 from cover_jax.parallel.hosts import print_on_host0
@@ -20,6 +20,7 @@ from cover_jax.training import health, inputs, profiling, progress, run_history
 from cover_jax.training.run import Run
 from cover_jax.training.run_history import RunHistory
 from cover_jax.training.train_step import TrainState
+from data_pipelines import text_tables
 from data_pipelines.doctor import manifest
 from data_pipelines.stream import pipeline
 
@@ -285,7 +286,7 @@ def _evaluate(run: Run, state, step: int, writer) -> dict[str, float]:
     for name, predictions in run.evaluator(state.eval_params).items():
         accuracies |= {f"{name}/{kind}": value for kind, value in predictions.accuracies.items()}
         accuracies[f"{name}/examples"] = len(predictions.index)
-        rows.append(tables.accuracy_row(name, run.setup.num_classes[name], predictions))
+        rows.append(metrics.accuracy_row(name, run.setup.num_classes[name], predictions))
         writer.write_images(
             step, {f"confusion/{name}": progress.heat_map(predictions.confusion(run.setup.num_classes[name]))}
         )
@@ -297,7 +298,7 @@ def _evaluate(run: Run, state, step: int, writer) -> dict[str, float]:
         return {}
     accuracies["mean_top1"] = float(np.mean([accuracies[f"{name}/top1"] for name in run.eval_splits]))
     writer.write_scalars(step, {f"validation/{kind}": value for kind, value in accuracies.items()})
-    print_on_host0(tables.table(f"validation after {step} steps", rows))
+    print_on_host0(text_tables.text_table(f"validation after {step} steps", rows))
     for name, of_splits in run.manifests.items():
         print_on_host0(f"{name}: {manifest.summary_line(of_splits)}" + progress.leaks_left_out(run.train_splits[name]))
     return accuracies

@@ -110,7 +110,7 @@ def _assert_runs(head, model_format, exported, workdir, black):
 
 
 def test_what_the_card_says(exported):
-    said = (exported("motion", "jax") / model_card.FILE).read_text()
+    said = re.sub(" +", " ", (exported("motion", "jax") / model_card.FILE).read_text())  # tables are aligned
     assert said.startswith("# motion: CoVeR mu/8\n")
     assert "for 7 steps on motion, together with dark, images" in said and "with 3 classes" in said
     assert "On `validation` of digits/motion, 40 examples, the mean of 2 views of each:" in said

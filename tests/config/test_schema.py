@@ -1,0 +1,91 @@
+"""Each key is declared once: its default, its rule and its text; checks, the list of keys and the page follow."""
+
+import json
+import pathlib
+
+import pytest
+from ml_collections import ConfigDict
+
+from configs import common
+from cover_jax.config import __main__ as command
+from cover_jax.config import checks, keys, reference, schema
+from cover_jax.errors import ConfigError
+from cover_jax.models import attention, heads, timesformer
+from data_pipelines.leaks import search
+from data_pipelines.stream import mixture
+
+ROOT = pathlib.Path(__file__).parents[2]
+DEFAULTS = json.loads((ROOT / "tests/config/defaults.json").read_text())  # as 0.1.0 had them
+KEYS = {f"{prefix}.{name}".lstrip("."): entry for prefix, group in keys.walk(schema.Run)
+        for name, entry in group.keys().items() if isinstance(entry, keys.Key)}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_the_defaults_are_those_that_they_were(name):
+    config = getattr(common, name)()
+    assert isinstance(config, ConfigDict) and json.loads(config.to_json()) == DEFAULTS[name]
+    assert getattr(common, name)() is not config  # new ones each time
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_key_says_what_it_does_and_its_default_is_allowed(key):
+    text, rule = KEYS[key].description(), KEYS[key].rule
+    assert text.endswith(".") and "  " not in text and rule.text and not rule.text.endswith(".")
+    assert rule.holds(KEYS[key].default) or key == "datasets.NAME.builder"
+    assert not rule.choices or set(rule.choices) == {one for one in rule.choices if rule.holds(one)}
+    assert (rule is keys.SWITCH) == isinstance(KEYS[key].default, bool)
+
+
+@pytest.mark.parametrize(
+    ("key", "code"),
+    [
+        ("plan", mixture.PLANS),
+        ("input.leaks", search.MODES),
+        ("model.head", heads.HEADS),
+        ("model.attention", attention.FORMS),
+        ("model.remat", timesformer.REMATS),
+        ("model.gelu", timesformer.GELUS),
+        ("model.temporal_init", timesformer.TEMPORAL_INITS),
+    ],
+)
+def test_allowed_values_are_those_of_the_code(key, code):
+    """The schema loads neither JAX nor TensorFlow, so it cannot take them from there."""
+    assert set(KEYS[key].rule.choices) == set(code)
+
+
+def test_a_key_is_found_by_its_path():
+    assert keys.find(schema.Run, "datasets.any_name.augment.flip") is schema.Augment.flip
+    assert keys.find(schema.Run, "optimizer.learning_rate").default == 0.1
+    for path in ("optimizer", "datasets", "datasets.a", "no_such", "steps.more"):
+        assert keys.find(schema.Run, path) is None
+
+
+def test_a_value_that_is_left_to_the_user_says_what_it_may_be():
+    config = common.get_config()
+    with config.ignore_type():
+        config.model.init_from = None
+    with pytest.raises(ConfigError, match=r"^config.model.init_from: must be given, .*; it must be '', a path, 'gs://"):
+        checks.validate(config)
+
+
+def test_the_page_of_all_keys_is_fresh():
+    page = (ROOT / "configs/KEYS.md").read_text()
+    assert page == reference.as_markdown().rstrip() + "\n", "python -m cover_jax.config --format=markdown --out=..."
+
+
+def test_the_command_lists_keys(tmp_path, capsys):
+    command.main([])
+    printed = capsys.readouterr().out
+    assert all(
+        f"config.{key} = {entry.default!r}  (must be {entry.rule.text})" in printed for key, entry in KEYS.items()
+    )
+    command.main(["Learning_Rate", f"--json={tmp_path / 'keys.json'}"])
+    lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]
+    assert [line.split()[0] for line in lines] == [
+        "config.optimizer.learning_rate",
+        "config.optimizer.final_learning_rate",
+    ]
+    rows = json.loads((tmp_path / "keys.json").read_text())
+    assert [row["key"] for row in rows] == list(KEYS)
+    with pytest.raises(SystemExit, match="'no_such': no key has this word"):
+        command.main(["no_such"])
