@@ -17,7 +17,7 @@ import select
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import logging
 from etils import epath
@@ -89,7 +89,7 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, max_help_position=32, width=min(shutil.get_terminal_size().columns - 2, 118))
 
     def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
-        return {int: "N", float: "X"}.get(action.type, "TEXT")
+        return "N" if action.type is int else "X" if action.type is float else "TEXT"
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         return action.option_strings[0] if isinstance(action, Switch) else super()._format_action_invocation(action)
@@ -120,13 +120,13 @@ class Parser(argparse.ArgumentParser):
         """`old` is the former name of the flag `new`; it goes on working, and the help leaves it out."""
         self._option_string_actions[old] = self._option_string_actions[new]
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         namespace, unknown = self.parse_known_args(args, namespace)
         if unknown:
             raise UsageError(self.describe_unknown(unknown[0]))
         return namespace
 
-    def parse_known_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         self._given = [self._written_out(arg) for arg in (sys.argv[1:] if args is None else args)]
         return super().parse_known_args(self._given, namespace)
 
@@ -215,8 +215,9 @@ def exit_code(error: Exception, user_errors: tuple[type[Exception], ...] = ()) -
 
 def one_line(error: Exception) -> str:
     """What an error says, on one line; the file first."""
-    named = isinstance(error, OSError) and error.filename and error.strerror
-    text = f"{os.fspath(error.filename)}: {error.strerror}" if named else str(error)
+    text = str(error)
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        text = f"{os.fsdecode(error.filename)}: {error.strerror}"
     return " ".join(text.split()) or type(error).__name__
 
 
@@ -275,7 +276,7 @@ def list_commands(package: pathlib.Path) -> dict[str, str]:
 
 
 def _summary(path: pathlib.Path) -> str:
-    return ast.get_docstring(ast.parse(path.read_text())).splitlines()[0]
+    return (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
 
 
 def print_commands(package: pathlib.Path, doc: str, arguments: Sequence[str]) -> None:

@@ -8,6 +8,8 @@ It prints a line for each checkpoint. Exit code 46: one of them is damaged.
 import argparse
 import sys
 
+from etils import epath
+
 from cover_jax import errors
 from data_pipelines import command_line
 from data_pipelines.command_line import UsageError
@@ -36,7 +38,7 @@ def verify(workdir: str) -> dict[str, list[str]]:
     return problems
 
 
-def _soundness(folder) -> str:
+def _soundness(folder: epath.Path) -> str:
     from cover_jax.checkpoint import integrity
 
     meta, _ = integrity.read_meta(folder)

@@ -7,6 +7,7 @@ import difflib
 import math
 import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -78,7 +79,7 @@ def differences(config: ConfigDict) -> list[tuple[str, object, object]]:
     return [(key, value, default) for key, value, default in rows if _plain(value) != _plain(default)]
 
 
-def _plain(value):
+def _plain(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -113,9 +114,9 @@ def did_you_mean(key: str, known: Sequence[str], prefix: str) -> str:
     closeness = {one: _closeness(key, one) for one in known}
     meant = [one for one in known if one.rpartition(".")[2] == last]
     if not meant:
-        nearest = max(known, key=closeness.get, default="")
+        nearest = max(known, key=lambda one: closeness[one], default="")
         meant = [nearest] if nearest and max(closeness[nearest]) >= _CLOSE else []
-    meant = sorted(meant, key=closeness.get, reverse=True)[:_SHOWN_KEYS]
+    meant = sorted(meant, key=lambda one: closeness[one], reverse=True)[:_SHOWN_KEYS]
     return f"; did you mean {' or '.join(prefix + one for one in meant)}?" if meant else ""
 
 
@@ -128,22 +129,23 @@ def _closeness(key: str, known: str) -> tuple[float, float]:
     return max(whole, last), whole
 
 
-def like(default, kind: type) -> str:
+def like(default: object, kind: type) -> str:
     """What a value of a key must be, by the type of its default; a placeholder has none."""
     if isinstance(default, ConfigDict):
         return f"a group of keys: {', '.join(default)}"
     return f"of type {kind.__name__}" + ("" if default is None else f", as in {default!r}")
 
 
-def _type_errors(key: str, value, default) -> Iterator[str]:
+def _type_errors(key: str, value: Any, default: Any) -> Iterator[str]:
     numbers = isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool)
     if value is None:  # `config_dict.placeholder`: left to whoever starts the run
         declared = keys.find(schema.Run, key.removeprefix("config."))
-        yield f"{key}: must be given, as in --{key}=VALUE; it must be {declared.rule.text}"
+        right = f"; it must be {declared.rule.text}" if declared else ""
+        yield f"{key}: must be given, as in --{key}=VALUE{right}"
     elif isinstance(default, tuple):
         if not isinstance(value, tuple) or any([*_type_errors(key, one, default[0])] for one in value):
-            numbers = "integers" if isinstance(default[0], int) else "finite numbers"
-            yield f"{key}={value!r}: must be a tuple of {numbers}, as in {default!r}"
+            elements = "integers" if isinstance(default[0], int) else "finite numbers"
+            yield f"{key}={value!r}: must be a tuple of {elements}, as in {default!r}"
     elif type(value) is not type(default) and not numbers:
         yield f"{key}={value!r}: must be {like(default, type(default))}"
     elif isinstance(default, float) and not abs(value) <= _FLOAT32_MAX:  # a NaN is not

@@ -31,6 +31,7 @@ def parse(parser: command_line.Parser, arguments: Sequence[str]) -> argparse.Nam
         UsageError: a flag, a file or a key that does not exist, or a value of another type than its key's.
     """
     arguments = flags.FLAGS.read_flags_from_files(arguments)
+    args: argparse.Namespace
     args, rest = parser.parse_known_args(arguments)
     args.config = load(args.config)
     rest = override(args.config, rest)
@@ -48,7 +49,7 @@ def load(file: str) -> ConfigDict:
     """
     if not pathlib.Path(file.partition(":")[0]).is_file():
         raise UsageError(f"--config={file}: no such file")
-    values = flags.FlagValues()
+    values = flags.FlagValues()  # type: ignore[no-untyped-call]
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=[])
     try:
         values(["", f"--config={file}"])
@@ -76,7 +77,7 @@ def override(config: ConfigDict, arguments: Sequence[str]) -> list[str]:
     for argument in arguments:
         if given := _OVERRIDE.fullmatch(argument):
             _check_key(config, given[1])
-    values = flags.FlagValues()
+    values = flags.FlagValues()  # type: ignore[no-untyped-call]
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=list(arguments))
         return values(["", *arguments], known_only=True)[1:]

@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -21,7 +22,7 @@ class Rule:
         choices: the allowed values, where they are a list of names.
     """
 
-    holds: Callable[[object], object]
+    holds: Callable[[Any], object]  # of the type of its key's default
     text: str
     choices: tuple[str, ...] = ()
 
@@ -64,7 +65,7 @@ TEXT = described("any text")
 class Key:
     """One key: its default, what it may be, and what it does, in plain sentences with the unit."""
 
-    default: bool | int | float | str | tuple
+    default: bool | int | float | str | tuple[int | float, ...]
     rule: Rule
     text: str
 
@@ -92,7 +93,7 @@ class Group:
     @classmethod
     def description(cls) -> str:
         """What the keys are for, on one line."""
-        return " ".join(inspect.getdoc(cls).split())
+        return " ".join((inspect.getdoc(cls) or "").split())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,14 +110,14 @@ class Each:
 
 def find(group: type[Group], path: str) -> Key | None:
     """The key at a path such as "model.size_px" or, in an `Each`, "datasets.NAME.weight"; None: there is none."""
-    entry: object = group
+    entry: Key | type[Group] | Each | None = group
     for name in path.split("."):
         if isinstance(entry, Each):
             entry = entry.group  # whatever the name
-        elif isinstance(entry, type):
-            entry = entry.keys().get(name)
-        else:
+        elif entry is None or isinstance(entry, Key):
             return None
+        else:
+            entry = entry.keys().get(name)
     return entry if isinstance(entry, Key) else None
 
 

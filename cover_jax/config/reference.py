@@ -1,6 +1,7 @@
 """All keys of a run's config as text: for the terminal, and as the page configs/KEYS.md."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from cover_jax.config import keys, schema
 from data_pipelines import text_tables
@@ -30,7 +31,7 @@ def as_markdown() -> str:
     return "\n".join([_PAGE, *(_section(path, group) for path, group in keys.walk(schema.Run))])
 
 
-def as_json() -> list[dict]:
+def as_json() -> list[dict[str, Any]]:
     """A row for each key: key, default, must_be, choices (None: they are no list), text."""
     return [
         {

@@ -27,138 +27,77 @@ from cover_jax.config.keys import (
     one_of,
 )
 
+# A key's default and rule stand in one line, its text below.
+# fmt: off
 
-# fmt: off - a key's default and rule stand in one line, its text below
+
 class Augment(Group):
     """What a training example goes through on the device: one random draw per clip, the same for all its frames."""
 
-    flip = Key(
-        True,
-        SWITCH,
-        """
+    flip = Key(True, SWITCH, """
         Mirror half of the clips. Labels follow: a mirrored 'turn left' is trained as 'turn right' (also clockwise and
         anticlockwise); a class that names a side and has no opposite is never mirrored. Set it to False where classes
-        mean sides in other words, or where a mirrored picture is another class, such as a digit.""",
-    )
-    crop = Key(
-        "area",
-        one_of("area", "scale", "none"),
-        """
+        mean sides in other words, or where a mirrored picture is another class, such as a digit.""")
+    crop = Key("area", one_of("area", "scale", "none"), """
         'area': a part of random area and aspect ratio. 'scale': a random zoom, then a square at a random place. 'none':
-        the whole frame.""",
-    )
-    crop_range = Key(
-        (0.3, 1.0),
-        RANGE,
-        """
+        the whole frame.""")
+    crop_range = Key((0.3, 1.0), RANGE, """
         For 'area': the part's share of the frame's area. For 'scale': the frame's shorter side, in units of
-        model.size_px.""",
-    )
+        model.size_px.""")
     crop_aspect = Key((0.75, 4 / 3), RANGE, "For 'area': width / height of the part.")
     color_prob = Key(0.0, SHARE, "Share of clips whose colours are changed.")
     color_strength = Key(0.4, SHARE, "Largest relative change of brightness, contrast and saturation.")
-    randaugment_layers = Key(
-        0,
-        Rule(lambda n: 0 <= n <= 14, "from 0 to 14: each is compiled"),
-        """
-        Operations of RandAugment per clip (arXiv 1909.13719); 0: off.""",
-    )
+    randaugment_layers = Key(0, Rule(lambda n: 0 <= n <= 14, "from 0 to 14: each is compiled"), """
+        Operations of RandAugment per clip (arXiv 1909.13719); 0: off.""")
     randaugment_magnitude = Key(10, between(0, 30), "Magnitude of RandAugment's operations, out of 30.")
     mixup_alpha = Key(0.0, NOT_NEGATIVE, "a of mixup's Beta(a, a) (arXiv 1710.09412); 0: off.")
-    cutmix_alpha = Key(
-        0.0,
-        NOT_NEGATIVE,
-        """
+    cutmix_alpha = Key(0.0, NOT_NEGATIVE, """
         a of cutmix's Beta(a, a) (arXiv 1905.04899); 0: off. With mixup and cutmix on, each gets half of the
-        examples.""",
-    )
+        examples.""")
     erase_prob = Key(0.0, SHARE, "Share of clips with one rectangle erased (arXiv 1708.04896).")
 
 
 class Dataset(Group):
     """One dataset of the mix, and its head. All values here are this project's choice."""
 
-    builder = Key(
-        "",
-        Rule(lambda text: re.fullmatch(r"[a-z0-9_]+(/[\w.\-]+)?", text), "'name' or 'name/config'"),
-        """
-        TFDS builder of the prepared dataset.""",
-    )
+    builder = Key("", Rule(lambda text: re.fullmatch(r"[a-z0-9_]+(/[\w.\-]+)?", text), "'name' or 'name/config'"), """
+        TFDS builder of the prepared dataset.""")
     train_split = Key("train", Rule(bool, "the name of a split"), "Split to train on.")
     eval_split = Key("validation", TEXT, "Split to evaluate on; '': this dataset is not evaluated.")
-    num_classes = Key(
-        0,
-        NOT_NEGATIVE,
-        """
+    num_classes = Key(0, NOT_NEGATIVE, """
         Number of classes. A run is refused if the prepared data has another number; 0: as many as the prepared data
-        has.""",
-    )
-    frames_feature = Key(
-        "frames",
-        Rule(bool, "the name of a feature"),
-        """
-        Feature with the JPEG bytes: of each frame, or of the one image.""",
-    )
+        has.""")
+    frames_feature = Key("frames", Rule(bool, "the name of a feature"), """
+        Feature with the JPEG bytes: of each frame, or of the one image.""")
     num_frames = Key(16, POSITIVE, "Frames per clip; 1 for images.")
-    sample_fps = Key(
-        0.0,
-        NOT_NEGATIVE,
-        """
+    sample_fps = Key(0.0, NOT_NEGATIVE, """
         Frames per second, from a random start. 0: the clip is cut into num_frames equal segments, and one frame is
-        taken from each.""",
-    )
-    shuffle_frames = Key(
-        False,
-        SWITCH,
-        """
+        taken from each.""")
+    shuffle_frames = Key(False, SWITCH, """
         Shuffle the frames of each clip, in training and in evaluation: what is learnt then cannot depend on their
-        order.""",
-    )
-    canvas_px = Key(
-        (256, 456),
-        Rule(lambda size: len(size) == 2 and min(size) > 0, "height, width, both greater than 0"),
-        """
-        Height, width that frames are padded to on the host; larger frames are shrunk.""",
-    )
-    standardize = Key(
-        False,
-        SWITCH,
-        """
+        order.""")
+    canvas_px = Key((256, 456),
+        Rule(lambda size: len(size) == 2 and min(size) > 0, "height, width, both greater than 0"), """
+        Height, width that frames are padded to on the host; larger frames are shrunk.""")
+    standardize = Key(False, SWITCH, """
         Bring the levels of each clip, over all its frames and colours, to mean 0 and standard deviation 1, in place of
-        model.pixel_mean and model.pixel_std. For dark clips beside bright ones.""",
-    )
+        model.pixel_mean and model.pixel_std. For dark clips beside bright ones.""")
 
     weight = Key(1.0, POSITIVE, "Plan 'interleave': share of the steps, relative to the weights of the other datasets.")
     loss_weight = Key(1.0, POSITIVE, "Factor on this dataset's loss.")
-    batch_size = Key(
-        64,
-        POSITIVE,
-        """
+    batch_size = Key(64, POSITIVE, """
         Examples per step, over all devices. A multiple of the devices that share a batch, times
-        optimizer.grad_accum_steps.""",
-    )
-    repeats = Key(
-        1,
-        POSITIVE,
-        """
+        optimizer.grad_accum_steps.""")
+    repeats = Key(1, POSITIVE, """
         Repeated augmentation (arXiv 1901.09335): decode an example once, put this many different augmentations of it in
-        the batch.""",
-    )
+        the batch.""")
     label_smoothing = Key(0.0, BELOW_ONE, "Share of the label that is spread over all classes.")
 
-    eval_batch_size = Key(
-        64,
-        POSITIVE,
-        """
-        Examples per evaluation step, over all devices; each is eval_clips x eval_crops views.""",
-    )
+    eval_batch_size = Key(64, POSITIVE, """
+        Examples per evaluation step, over all devices; each is eval_clips x eval_crops views.""")
     eval_clips = Key(1, POSITIVE, "Temporal views per example.")
-    eval_crops = Key(
-        1,
-        Rule(lambda n: n in (1, 3), "1 or 3"),
-        """
-        Spatial views per example, along the longer side: 1 (the centre) or 3.""",
-    )
+    eval_crops = Key(1, Rule(lambda n: n in (1, 3), "1 or 3"), """
+        Spatial views per example, along the longer side: 1 (the centre) or 3.""")
     augment = Augment
 
 
@@ -171,93 +110,43 @@ _WEIGHTS = Rule(
 class Model(Group):
     """TimeSformer with divided space-time attention (arXiv 2102.05095), with one head per dataset."""
 
-    variant = Key(
-        "B/16",
-        described("SIZE/PATCH"),
-        "Size and patch of the model. Sizes and their sources: cover_jax/models/variants.py.",
-    )
+    variant = Key("B/16", described("SIZE/PATCH"), """
+        Size and patch of the model. Sizes and their sources: cover_jax/models/variants.py.""")
     size_px = Key(224, POSITIVE, "Side of the square that the model sees, a multiple of the patch.")
     num_frames = Key(16, POSITIVE, "Length of the time embedding. For clips of another length it is interpolated.")
-    init_from = Key(
-        "",
-        _WEIGHTS,
-        """
+    init_from = Key("", _WEIGHTS, """
         First values of the parameters, if WORKDIR has no checkpoint yet. '': random. A file or folder with published
         weights, local, gs:// or hf://; the names of its tensors say which kind it is. Or the workdir of another run:
-        its newest checkpoint.""",
-    )
-    keep_heads = Key(
-        False,
-        SWITCH,
-        """
+        its newest checkpoint.""")
+    keep_heads = Key(False, SWITCH, """
         From another run, keep its heads with their class names, beside the heads of the datasets. They are not trained.
         Their predictions stay identical as long as the backbone is frozen (optimizer.frozen). The model must be that
-        run's.""",
-    )
-    head = Key(
-        "linear",
-        one_of("linear", "mlp"),
-        """
-        'linear', or 'mlp': one hidden tanh layer of the model's width before it.""",
-    )
-    drop_path = Key(
-        0.0,
-        BELOW_ONE,
-        """
-        Rate of stochastic depth in the last block; it rises linearly from 0 in the first block (arXiv 1603.09382).""",
-    )
-    temporal_init = Key(
-        "zeros",
-        one_of("zeros", "xavier"),
-        """
-        First values of temporal_fc: 'zeros' from an image model, 'xavier' from scratch.""",
-    )
-    time_embed_std = Key(
-        0.0,
-        NOT_NEGATIVE,
-        """
-        Standard deviation of the time embedding's first values; 0 from an image model.""",
-    )
-    gelu = Key(
-        "exact",
-        one_of("exact", "tanh"),
-        """
+        run's.""")
+    head = Key("linear", one_of("linear", "mlp"), """
+        'linear', or 'mlp': one hidden tanh layer of the model's width before it.""")
+    drop_path = Key(0.0, BELOW_ONE, """
+        Rate of stochastic depth in the last block; it rises linearly from 0 in the first block (arXiv 1603.09382).""")
+    temporal_init = Key("zeros", one_of("zeros", "xavier"), """
+        First values of temporal_fc: 'zeros' from an image model, 'xavier' from scratch.""")
+    time_embed_std = Key(0.0, NOT_NEGATIVE, """
+        Standard deviation of the time embedding's first values; 0 from an image model.""")
+    gelu = Key("exact", one_of("exact", "tanh"), """
         GELU of the MLPs; 'tanh' is an approximation. Defaults of gelu and layer_norm_eps follow TimeSformer and timm.
         google-research's ViT was trained with 'tanh'. If the weights of init_from had other values, the run says so;
-        with theirs, its outputs equal their code's.""",
-    )
+        with theirs, its outputs equal their code's.""")
     layer_norm_eps = Key(1e-6, POSITIVE, "Added to the variance. Files of Hugging Face's ViT mostly have 1e-12.")
-    dtype = Key(
-        "bfloat16",
-        one_of("bfloat16", "float32"),
-        """
-        Type of activations and matrix products; parameters are float32.""",
-    )
-    remat = Key(
-        "full",
-        one_of("full", "attention", "none"),
-        """
+    dtype = Key("bfloat16", one_of("bfloat16", "float32"), """
+        Type of activations and matrix products; parameters are float32.""")
+    remat = Key("full", one_of("full", "attention", "none"), """
         What the backward pass recomputes: 'full', every block; 'attention', all but the output of attention (faster,
-        for twice the clip's tokens in memory per block); 'none'.""",
-    )
-    attention = Key(
-        "auto",
-        one_of("auto", "einsum", "fused"),
-        """
-        'einsum'; 'fused', a kernel for TPU or GPU; 'auto', 'fused' where it is faster.""",
-    )
-    pixel_mean = Key(
-        (0.5, 0.5, 0.5),
-        RGB,
-        """
-        Subtracted after scaling to 0..1, for red, green and blue. AugReg ViTs use 0.5 (arXiv 2106.10270).""",
-    )
-    pixel_std = Key(
-        (0.5, 0.5, 0.5),
-        Rule(lambda rgb: len(rgb) == 3 and min(rgb) > 0, "three numbers greater than 0"),
-        """
-        Divisor after pixel_mean, for red, green and blue.""",
-    )
+        for twice the clip's tokens in memory per block); 'none'.""")
+    attention = Key("auto", one_of("auto", "einsum", "fused"), """
+        'einsum'; 'fused', a kernel for TPU or GPU; 'auto', 'fused' where it is faster.""")
+    pixel_mean = Key((0.5, 0.5, 0.5), RGB, """
+        Subtracted after scaling to 0..1, for red, green and blue. AugReg ViTs use 0.5 (arXiv 2106.10270).""")
+    pixel_std = Key((0.5, 0.5, 0.5),
+        Rule(lambda rgb: len(rgb) == 3 and min(rgb) > 0, "three numbers greater than 0"), """
+        Divisor after pixel_mean, for red, green and blue.""")
 
 
 class Optimizer(Group):
@@ -265,37 +154,21 @@ class Optimizer(Group):
 
     name = Key("sgd", one_of("sgd", "adamw"), "Which optimizer.")
     learning_rate = Key(0.1, POSITIVE, "Learning rate at its peak, after the warm-up.")
-    warmup_steps = Key(
-        0,
-        NOT_NEGATIVE,
-        """
-        Steps in which the learning rate rises linearly from 0. Less than config.steps.""",
-    )
+    warmup_steps = Key(0, NOT_NEGATIVE, """
+        Steps in which the learning rate rises linearly from 0. Less than config.steps.""")
     final_learning_rate = Key(0.0, NOT_NEGATIVE, "Learning rate at the last step, where the cosine ends.")
     momentum = Key(0.9, BELOW_ONE, "For 'sgd'.")
     b1 = Key(0.9, BELOW_ONE, "For 'adamw'.")
     b2 = Key(0.999, BELOW_ONE, "For 'adamw'.")
     weight_decay = Key(0.0, NOT_NEGATIVE, "Times the learning rate; decoupled, for both optimizers.")
-    no_decay = Key(
-        r".*(bias|scale|cls_token|pos_embed|time_embed)$",
-        REGEX,
-        """
-        Parameters whose whole path it matches have no weight decay.""",
-    )
+    no_decay = Key(r".*(bias|scale|cls_token|pos_embed|time_embed)$", REGEX, """
+        Parameters whose whole path it matches have no weight decay.""")
     clip_norm = Key(1.0, NOT_NEGATIVE, "Largest global norm of the gradient; 0: off.")
-    layer_decay = Key(
-        1.0,
-        Rule(lambda rate: 0 < rate <= 1, "greater than 0, at most 1"),
-        """
-        Learning rate of each block relative to the block above it; heads and time_embed have the full rate.""",
-    )
+    layer_decay = Key(1.0, Rule(lambda rate: 0 < rate <= 1, "greater than 0, at most 1"), """
+        Learning rate of each block relative to the block above it; heads and time_embed have the full rate.""")
     frozen = Key("", REGEX, "Parameters whose whole path it matches never change.")
-    ema_decay = Key(
-        0.0,
-        BELOW_ONE,
-        """
-        Decay of the parameters' moving average, which is evaluated in their place; 0: off.""",
-    )
+    ema_decay = Key(0.0, BELOW_ONE, """
+        Decay of the parameters' moving average, which is evaluated in their place; 0: off.""")
     grad_accum_steps = Key(1, POSITIVE, "Pieces that a batch is cut into, computed one after another, to save memory.")
 
 
@@ -315,20 +188,12 @@ class InputPipeline(Group):
 
     threads = Key(0, NOT_NEGATIVE, "Threads of each dataset's tf.data pool; 0: one per core.")
     prefetch_batches = Key(2, POSITIVE, "Batches of each dataset that are ready ahead of the step.")
-    leaks = Key(
-        "exclude",
-        one_of("exclude", "report", "ignore"),
-        """
+    leaks = Key("exclude", one_of("exclude", "report", "ignore"), """
         Training examples that another dataset of the run is validated on: 'exclude' them, 'report' them, or 'ignore':
-        do not search.""",
-    )
-    max_bad_share = Key(
-        0.01,
-        SHARE,
-        """
+        do not search.""")
+    max_bad_share = Key(0.01, SHARE, """
         Largest share of a dataset's training examples that may be undecodable; their weight is 0. A larger share ends
-        the run.""",
-    )
+        the run.""")
 
 
 class Timeouts(Group):
@@ -339,107 +204,52 @@ class Timeouts(Group):
     compile_s = Key(3600, POSITIVE, "A step with a set of datasets that no step had before: it is compiled.")
     step_s = Key(600, POSITIVE, "Any other step, with its input.")
     evaluation_s = Key(3600, POSITIVE, "The evaluation of one dataset.")
-    save_s = Key(
-        900,
-        POSITIVE,
-        """
-        Waiting for a checkpoint. After a third of it, a save has failed if one host has not written its part.""",
-    )
+    save_s = Key(900, POSITIVE, """
+        Waiting for a checkpoint. After a third of it, a save has failed if one host has not written its part.""")
     exit_s = Key(300, POSITIVE, "From the last step to the end of the process.")
 
 
 class Run(Group):
     """One run: how long, how often, and what happens if something goes wrong."""
 
-    seed = Key(
-        0,
-        Rule(lambda seed: 0 <= seed < 2**32, "from 0 to 2**32 - 1"),
-        """
-        The only source of randomness: initialisation, data order, augmentation, stochastic depth.""",
-    )
+    seed = Key(0, Rule(lambda seed: 0 <= seed < 2**32, "from 0 to 2**32 - 1"), """
+        The only source of randomness: initialisation, data order, augmentation, stochastic depth.""")
     data_dir = Key("", TEXT, "Folder of the prepared datasets, local or gs://; '': TFDS's own default.")
     steps = Key(1000, POSITIVE, "Optimizer steps of the whole run.")
     log_every_steps = Key(100, POSITIVE, "Steps from one line of the log to the next.")
-    eval_every_steps = Key(
-        1000,
-        POSITIVE,
-        """
-        Steps from one evaluation to the next. There is always one after the last step.""",
-    )
-    checkpoint_every_steps = Key(
-        1000,
-        POSITIVE,
-        """
-        Steps from one checkpoint to the next. There is also one at every evaluation and after the last step.""",
-    )
-    keep_checkpoints = Key(
-        2,
-        Rule(lambda n: n >= 2, "2 or greater: one to go back to where the newest is damaged"),
-        """
-        How many checkpoints to keep: the N newest and, in addition, the N best. At least 2.""",
-    )
-    best_metric = Key(
-        "mean_top1",
-        described("'mean_top1', 'DATASET/top1', 'DATASET/top5' or 'DATASET/mean_class'"),
-        """
-        The best checkpoint is the one with the highest value of this metric.""",
-    )
+    eval_every_steps = Key(1000, POSITIVE, """
+        Steps from one evaluation to the next. There is always one after the last step.""")
+    checkpoint_every_steps = Key(1000, POSITIVE, """
+        Steps from one checkpoint to the next. There is also one at every evaluation and after the last step.""")
+    keep_checkpoints = Key(2, Rule(lambda n: n >= 2, "2 or greater: one to go back to where the newest is damaged"), """
+        How many checkpoints to keep: the N newest and, in addition, the N best. At least 2.""")
+    best_metric = Key("mean_top1", described("'mean_top1', 'DATASET/top1', 'DATASET/top5' or 'DATASET/mean_class'"), """
+        The best checkpoint is the one with the highest value of this metric.""")
     compare_with = Key("", TEXT, "Workdir of another run; the last table shows its accuracies beside this run's.")
-    early_stop_evals = Key(
-        0,
-        NOT_NEGATIVE,
-        """
-        End after this many evaluations in a row without a new best value of best_metric; 0: off.""",
-    )
-    max_nonfinite_steps = Key(
-        1,
-        POSITIVE,
-        """
-        End the run after this many steps in a row with a NaN or Inf loss or gradient.""",
-    )
-    max_loss_ratio = Key(
-        0.0,
-        Rule(lambda ratio: ratio == 0 or ratio > 1, "0 or greater than 1"),
-        """
+    early_stop_evals = Key(0, NOT_NEGATIVE, """
+        End after this many evaluations in a row without a new best value of best_metric; 0: off.""")
+    max_nonfinite_steps = Key(1, POSITIVE, """
+        End the run after this many steps in a row with a NaN or Inf loss or gradient.""")
+    max_loss_ratio = Key(0.0, Rule(lambda ratio: ratio == 0 or ratio > 1, "0 or greater than 1"), """
         A run also diverges when a loss is more than this many times the median of the last loss_window_steps losses of
-        its dataset; 0: off. The check starts after loss_window_steps steps on that dataset.""",
-    )
+        its dataset; 0: off. The check starts after loss_window_steps steps on that dataset.""")
     loss_window_steps = Key(100, POSITIVE, "Steps on a dataset whose losses max_loss_ratio looks at.")
-    max_rollbacks = Key(
-        0,
-        NOT_NEGATIVE,
-        """
+    max_rollbacks = Key(0, NOT_NEGATIVE, """
         How often, in all, a run that diverges goes back to its last checkpoint and leaves out the batches since. After
-        that, or with 0, it ends.""",
-    )
-    compilation_cache = Key(
-        True,
-        SWITCH,
-        """
-        Keep compiled programs in WORKDIR/compilation_cache, so that a restart does not compile again.""",
-    )
-    profile_steps = Key(
-        (0, 0),
-        Rule(lambda steps: len(steps) == 2 and 0 <= steps[0] <= steps[1], "two steps, 0 <= first <= second"),
-        """
-        Trace from the first step to before the second, for TensorBoard's profile page; equal: off.""",
-    )
+        that, or with 0, it ends.""")
+    compilation_cache = Key(True, SWITCH, """
+        Keep compiled programs in WORKDIR/compilation_cache, so that a restart does not compile again.""")
+    profile_steps = Key((0, 0),
+        Rule(lambda steps: len(steps) == 2 and 0 <= steps[0] <= steps[1], "two steps, 0 <= first <= second"), """
+        Trace from the first step to before the second, for TensorBoard's profile page; equal: off.""")
     write_compiled = Key(False, SWITCH, "Write the program and the memory of each kind of step to WORKDIR/compiled.")
-    plan = Key(
-        "interleave",
-        one_of("interleave", "joint"),
-        """
+    plan = Key("interleave", one_of("interleave", "joint"), """
         'interleave': one dataset per step, drawn in exact proportion to the weights of the datasets (weighted task
         sampling, as in PolyViT, arXiv 2111.12993). 'joint': all datasets in every step. The paper does not say which it
-        used.""",
-    )
-    allow_changed_mix = Key(
-        False,
-        SWITCH,
-        """
+        used.""")
+    allow_changed_mix = Key(False, SWITCH, """
         Continue from a checkpoint of another mix: other datasets, weights or plan. Each dataset continues with its next
-        batch; new datasets begin, with new heads; the heads of datasets that left are dropped.""",
-    )
+        batch; new datasets begin, with new heads; the heads of datasets that left are dropped.""")
     datasets = Each(Dataset, "The datasets by name, each with one classification head, in the order of their names.")
     model = Model
     optimizer = Optimizer

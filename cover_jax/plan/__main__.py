@@ -29,22 +29,23 @@ if TYPE_CHECKING:
 
 def _parser() -> command_line.Parser:
     parser = command_line.Parser("cover_jax.plan", __doc__)
-    several = {"type": command_line.split_list, "default": []}
     cover_flags.add_config(parser)
     parser.add_argument(
         "--topology", action="append", required=True, help="TPU slice, such as v5e:16x16; may be given several times"
     )
     parser.add_argument(
-        "--clips_per_chip", metavar="N,...", **several,
+        "--clips_per_chip", type=command_line.split_list, default=[], metavar="N,...",
         help="clips per chip of the dataset with the longest clips, such as 1,2,4; other batches keep their ratio "
         "(the config's batch sizes)",
     )  # fmt: skip
     parser.add_argument(
-        "--mesh", metavar="DATAxFSDPxTENSOR,...", **several, help="such as -1x8x1,-1x1x1 (the config's mesh)"
-    )
+        "--mesh", type=command_line.split_list, default=[], metavar="DATAxFSDPxTENSOR,...",
+        help="such as -1x8x1,-1x1x1 (the config's mesh)",
+    )  # fmt: skip
     parser.add_argument(
-        "--datasets", metavar="NAME,...", **several, help="only the steps on these of the config's datasets (all)"
-    )
+        "--datasets", type=command_line.split_list, default=[], metavar="NAME,...",
+        help="only the steps on these of the config's datasets (all)",
+    )  # fmt: skip
     parser.add_argument("--evaluation", action=command_line.Switch, help="compile the evaluation steps, too")
     parser.add_shared("json")
     return parser

@@ -49,7 +49,7 @@ def as_csv(rows: list[dict]) -> str:
 
 def as_json(rows: list[dict]) -> str:
     """{path: {head: [{class, probability}, ...]}}, the likeliest class first."""
-    nested = {}
+    nested: dict[str, dict[str, list]] = {}
     for row in rows:
         guesses = nested.setdefault(row["path"], {}).setdefault(row["head"], [])
         guesses.append({"class": row["class"], "probability": row["probability"]})

@@ -14,23 +14,26 @@ from data_pipelines.prepare import base, folder, listing, publisher
 def make_parser(asked: list[str], doc: str = "") -> command_line.Parser:
     """The flags of this project's builders, and of TFDS's if it is `asked` for. `doc` is the command's docstring."""
     parser = command_line.Parser("data_pipelines.prepare", doc)
-    builders = parser.add_subparsers(dest="builder", required=True, metavar="BUILDER", parser_class=_builder_parser)
-    for name in catalog.builder_names():
-        cls = catalog.builder_class(name)
-        text = inspect.getdoc(inspect.getmodule(cls))
+    builders = parser.add_subparsers(dest="builder", required=True, metavar="BUILDER", parser_class=_BuilderParser)
+    ours = {name: cls for name in catalog.builder_names() if (cls := catalog.builder_class(name))}
+    for name, cls in ours.items():
+        text = inspect.getdoc(inspect.getmodule(cls)) or name
         configs = [f"{name}/{config}" for config in cls.builder_configs]
         _add_flags(builders.add_parser(name, help=_summary(text, configs), description=_doc(text, name, cls)), cls)
         for full_name in configs:
             _add_flags(builders.add_parser(full_name, description=_doc(text, full_name, cls)), cls)
     for full_name in asked:
-        cls = None if catalog.builder_class(full_name.partition("/")[0]) else tfds_class(full_name.partition("/")[0])
-        if cls:
-            _add_flags(builders.add_parser(full_name, description=_doc(full_name, full_name, cls)), cls)
+        name = full_name.partition("/")[0]
+        if name not in ours and (other := tfds_class(name)):
+            _add_flags(builders.add_parser(full_name, description=_doc(full_name, full_name, other)), other)
     return parser
 
 
-def _builder_parser(prog: str, description: str) -> command_line.Parser:
-    return command_line.Parser(prog.removeprefix("python -m "), description)
+class _BuilderParser(command_line.Parser):
+    """The flags of one builder."""
+
+    def __init__(self, prog: str, description: str):
+        super().__init__(prog.removeprefix("python -m "), description)
 
 
 def _summary(text: str, configs: list[str]) -> str:
@@ -86,7 +89,7 @@ def _add_folder_flags(command: command_line.Parser) -> None:
     command.add_argument("--source", required=True, help="the folder with the files")
     for field in dataclasses.fields(listing.Layout):
         several = isinstance(field.default, tuple)
-        shown = ",".join(field.default) if several else repr(field.default)
+        shown = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else repr(field.default)
         command.add_argument(
             f"--{field.name}",
             type=_words if several else type(field.default),
