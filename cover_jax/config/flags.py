@@ -80,7 +80,8 @@ def override(config: ConfigDict, arguments: Sequence[str]) -> list[str]:
     values = flags.FlagValues()  # type: ignore[no-untyped-call]
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=list(arguments))
-        return values(["", *arguments], known_only=True)[1:]
+        rest: list[str] = values(["", *arguments], known_only=True)[1:]
+        return rest
     except (flags.Error, TypeError, ValueError) as error:
         raise UsageError(_wrong_value(config, error)) from error
 

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import tensorflow_datasets as tfds
 from absl import logging
@@ -17,9 +18,10 @@ from data_pipelines.prepare import flags as prepare_flags
 
 def prepare_if_self_contained(builder: str, data_dir: str) -> None:
     """Prepares `builder` ("name/config") if it is missing and needs no files; leaves any other as it is."""
-    if catalog.is_self_contained(builder) and not catalog.is_prepared(builder, data_dir):
+    cls = catalog.builder_class(builder)
+    if cls and catalog.is_self_contained(builder) and not catalog.is_prepared(builder, data_dir):
         _, _, config = builder.partition("/")
-        build_records(catalog.builder_class(builder)(config=config, data_dir=str(catalog.root_dir(data_dir))))
+        build_records(cls(config=config, data_dir=str(catalog.root_dir(data_dir))))
 
 
 def wait_if_self_contained(builder: str, data_dir: str) -> None:
@@ -97,14 +99,15 @@ def builders(args: argparse.Namespace) -> Iterator[tfds.core.DatasetBuilder]:
     """The builders that are asked for: of one config, of all of them, or the one of a folder."""
     name, _, config = args.builder.partition("/")
     cls = catalog.builder_class(name) or prepare_flags.tfds_class(name)
-    common = {"data_dir": str(catalog.root_dir(args.data_dir))}
+    assert cls is not None  # the flags know no other
+    common: dict[str, Any] = {"data_dir": str(catalog.root_dir(args.data_dir))}
     if issubclass(cls, base.MediaBuilder):
         common["options"] = {option: vars(args)[option] for option in cls.OPTIONS}
         common["workers"] = args.workers
     if issubclass(cls, publisher.PublisherBuilder):
         common["splits"] = args.splits
     if issubclass(cls, folder.FolderBuilder):
-        configs = [_folder_config(args)]
+        configs: list[Any] = [_folder_config(args)]
     else:
         configs = [config] if config else list(cls.builder_configs) or [None]
     return (cls(config=config, **common) for config in configs)

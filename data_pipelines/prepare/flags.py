@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import inspect
 import re
+from typing import Any
 
 import tensorflow_datasets as tfds
 
