@@ -1,4 +1,4 @@
-"""Installs cover_jax with its configs and data pipelines: `pip install -e .`"""
+"""Installs cover_jax with its configs and data pipelines: `pip install .`, or `pip install -e .` to change them."""
 
 import pathlib
 import re

@@ -1,4 +1,4 @@
-"""Fine-tuning on folders of your own clips and images, each prepared first, from a model that is there already:
+"""Fine-tuning on folders of your own clips and images, each prepared first, from a model that is there already.
 
     python -m data_pipelines.prepare video_folder --name=mine --source=/data/mine --validation_pattern='_v[0-9]+'
     python -m cover_jax.main --config=configs/finetune.py:video_folder/mine --workdir=/tmp/mine \\

@@ -1,4 +1,4 @@
-"""Co-training on folders of your own clips and images, any number of them, each prepared first:
+"""Co-training on folders of your own clips and images, any number of them, each prepared first.
 
     python -m data_pipelines.prepare video_folder --name=ucf101 --source=/data/ucf101 --validation_pattern='_g0[1-7]_'
     python -m data_pipelines.prepare image_folder --name=cifar10 --source=/data/cifar10 --validation_folder=test

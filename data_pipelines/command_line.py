@@ -79,6 +79,7 @@ class Switch(argparse.Action):
         super().__init__([*option_strings, *self.off], dest, nargs=0, default=default, help=help)
 
     def __call__(self, parser, namespace, values, option_string=None) -> None:
+        """As argparse has it."""
         setattr(namespace, self.dest, option_string not in self.off)
 
 
@@ -139,6 +140,7 @@ class Parser(argparse.ArgumentParser):
         return f"{flag}: unknown flag" + (f"; did you mean {nearest}?" if nearest else f" (see {self.prog} --help)")
 
     def error(self, message: str) -> NoReturn:
+        """Raises what argparse would print, as a UsageError."""
         if message.startswith("the following arguments are required"):
             self._refuse_misspelt()
         for form, better in _REWORDED.items():

@@ -1,0 +1,1 @@
+"""Parts of the mix of cover_l.py, to measure what each dataset adds: see mix.py."""

@@ -1,0 +1,1 @@
+"""Studies: `python -m cover_jax.study` trains and compares their settings."""

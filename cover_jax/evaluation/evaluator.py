@@ -28,6 +28,7 @@ class Evaluator:
         self._config, self._steps, self._splits, self._mesh = config, steps, splits, mesh
 
     def __call__(self, params) -> dict[str, metrics.Predictions]:
+        """Dataset -> what the model with these parameters predicts for its validation examples."""
         return {name: self._evaluate(params, name) for name in self._splits}
 
     def _evaluate(self, params, name: str) -> metrics.Predictions:

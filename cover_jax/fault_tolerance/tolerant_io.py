@@ -28,12 +28,14 @@ class TolerantStream:
         self._stream = stream
 
     def write(self, text: str) -> int:
+        """As that of the stream, without its errors."""
         if self._stream is not None:
             with contextlib.suppress(OSError):
                 self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
+        """As that of the stream, without its errors."""
         if self._stream is not None:
             with contextlib.suppress(OSError):
                 self._stream.flush()

@@ -33,6 +33,7 @@ class Chip:
 
     @property
     def clock_hz(self) -> float:
+        """Of the matrix units: a multiply-add per cycle in each of their cells."""
         return self.peak_tflops * 1e12 / (2 * self.mxu_macs)
 
     @property

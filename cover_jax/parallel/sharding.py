@@ -71,6 +71,7 @@ def _grid(shape: dict[str, int], devices: Sequence[jax.Device]) -> np.ndarray:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
+    """All of an array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
@@ -80,6 +81,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def num_batch_shards(mesh: Mesh) -> int:
+    """Into how many parts a batch is split."""
     return math.prod(mesh.shape[axis] for axis in BATCH)
 
 

@@ -42,6 +42,7 @@ class Program:
 
     @property
     def compute_ms(self) -> float:
+        """The time of everything but collectives."""
         return self.matmuls_ms + self.kernels_ms + self.elementwise_ms
 
 

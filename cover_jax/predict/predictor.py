@@ -71,7 +71,8 @@ class Predictor:
     """
 
     def __init__(self, trained: metadata.TrainedModel, heads: Sequence[str] = (), **storage):
-        """
+        """Makes a predictor of a model in memory.
+
         Args:
             trained: the model.
             heads: their names; none: all.

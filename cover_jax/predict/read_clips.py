@@ -58,6 +58,7 @@ def to_batch(clips: Sequence[np.ndarray], view: View, batch_size: int) -> dict[s
 
 
 def view_of_dataset(dataset: ConfigDict, storage: dict) -> View:
+    """The view of a dataset, stored as `storage` says and by its builder's defaults otherwise."""
     builder = catalog.builder_class(dataset.builder)
     own = getattr(builder, "OPTIONS", {})
     options = {name: own[name][0] for name in STORAGE if name in own}
@@ -75,6 +76,7 @@ def view_of_dataset(dataset: ConfigDict, storage: dict) -> View:
 
 
 def read_file(path: str, short_side_px: int, fps: float) -> media_file.Media:
+    """A video or an image, as its dataset would store it; which of them it is, its content says."""
     return (
         media_file.read_image(path, short_side_px)
         if _is_still(path)

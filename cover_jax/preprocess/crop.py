@@ -59,6 +59,7 @@ def _true_size(shape_px):
 
 
 def draw_crop_box(key, shape_px, augment: ConfigDict, size_px: int) -> Box:
+    """A random part of a frame, in the way that `augment.crop` names."""
     height, width = _true_size(shape_px)
     match augment.crop:
         case "area":

@@ -57,17 +57,21 @@ class Scale:
         self._values = min(low, self._ticks[0]), max(high, self._ticks[-1])
 
     def x(self, step: float) -> float:
+        """Where a step stands, in px from the left."""
         first, last = self._steps
         return LEFT + (step - first) / (last - first) * (WIDTH - LEFT - RIGHT)
 
     def y(self, value: float) -> float:
+        """Where a value stands, in px from the top."""
         low, high = self._values
         return HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - BOTTOM - TOP)
 
     def text(self, value: float) -> str:
+        """A value as the axis shows it."""
         return f"{100 * value:.3g}%" if self._percent else short(value)
 
     def axes(self) -> str:
+        """Both axes with their grid, as SVG."""
         lines = "".join(
             f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{self.y(v):.1f}" y2="{self.y(v):.1f}"/>'
             f'<text x="{LEFT - 6}" y="{self.y(v) + 4:.1f}" text-anchor="end">{self.text(v)}</text>'

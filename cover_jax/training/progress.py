@@ -137,6 +137,7 @@ def print_comparison(run: Run) -> None:
 
 
 def leaks_left_out(split: records.Split) -> str:
+    """What a line on a dataset ends with if some of its examples are left out; else ""."""
     return f"; {split.num_excluded} training examples left out as leaks" if split.num_excluded else ""
 
 
@@ -182,6 +183,7 @@ class MetricWriter:
         self._writer = metric_writers.SummaryWriter(self._folder) if first else metric_writers.MultiWriter([])
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Writes a value for each name."""
         with tolerant_io.tolerate_storage_errors(self._folder):
             self._writer.write_scalars(step, scalars)
 

@@ -47,6 +47,7 @@ class Leaks:
 
     @property
     def pairs(self) -> np.ndarray:
+        """Of all kinds: int64 [n, 2]."""
         return np.concatenate(list(self.by.values()))
 
     def summary(self) -> dict:

@@ -142,6 +142,7 @@ def _manual(builder: tfds.core.DatasetBuilder, manual_dir: str) -> epath.Path:
 
 
 def builder_name(builder: tfds.core.DatasetBuilder) -> str:
+    """What the dataset is called: "name" or "name/config"."""
     config = builder.builder_config_name
     return f"{builder.name}/{config}" if config else builder.name
 

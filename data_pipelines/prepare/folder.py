@@ -26,6 +26,7 @@ class FolderBuilder(base.MediaBuilder, skip_registration=True):
     """Base of the folder builders."""
 
     def origin(self):
+        """The folder, and how its files are assigned to splits and classes."""
         config = self.builder_config
         layout = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(config.layout).items()}
         return {"source": os.fspath(epath.Path(config.source).resolve()), **layout, **super().origin()}

@@ -37,6 +37,7 @@ class PublisherBuilder(base.MediaBuilder, skip_registration=True):
         super().__init__(**kwargs)
 
     def origin(self):
+        """The splits that are prepared."""
         return {"splits": list(self._splits), **super().origin()}
 
     def _find(self, dl_manager):
