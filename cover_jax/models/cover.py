@@ -103,7 +103,7 @@ def functional(
     return Functional(init, features, apply, axes)
 
 
-def make_backbone(model: ConfigDict, attend: attention.Attend) -> Part:
+def make_backbone(model: ConfigDict, attend: attention.AttentionForm) -> Part:
     """The backbone of a config, with a form of attention.
 
     Raises:

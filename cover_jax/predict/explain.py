@@ -5,6 +5,8 @@ average; MLPs and projections are left out. What the CLS token is made of is fol
 first: how much of it comes from each patch of each frame. All heads share CLS, so it is the same for all.
 """
 
+from typing import Any
+
 import av
 import jax
 import jax.numpy as jnp
@@ -64,7 +66,7 @@ def trace(backbone: dict, model: ConfigDict, frames_BTHWC: jax.Array) -> tuple[j
         frames_BTHWC: normalised.
     """
     recorder = _Recorder(variants.parse(model.variant).num_heads)
-    module = cover.make_backbone(model, recorder).bind(backbone)
+    module: Any = cover.make_backbone(model, recorder).bind(backbone)  # a TimeSformer
 
     def step(tokens, block):
         return block(*tokens, jnp.zeros(()), None), recorder.take()

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,6 +24,7 @@ from cover_jax.training.train_step import TrainState
 from data_pipelines import text_tables
 from data_pipelines.doctor import manifest
 from data_pipelines.stream import pipeline
+from data_pipelines.stream.batch import Batch
 
 
 class PreemptedError(RuntimeError):
@@ -51,6 +53,7 @@ class Due:
 
     @property
     def anything(self) -> bool:
+        """Whether there is more to do after the step than to take the next one."""
         return self.log or self.evaluate or self.save or self.leave
 
     @classmethod
@@ -198,7 +201,7 @@ class _Steps:
         self._pending = step, measured
         return state
 
-    def _next_batches(self, names: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
+    def _next_batches(self, names: Sequence[str]) -> dict[str, Batch]:
         start = time.perf_counter()
         batches = {name: next(self._streams[name]) for name in names}
         self._report.waited(
@@ -243,6 +246,7 @@ def evaluate_checkpoint(config: ConfigDict, workdir: str) -> None:
         raise FileNotFoundError(f"{workdir}/checkpoints: no checkpoint to evaluate; train first (--mode=train)")
     run = Run(config, workdir)
     state, _ = run.restore(set_aside=False)
+    assert state is not None  # there is a checkpoint; where none is sound, `restore` has raised
     with progress.MetricWriter(run.workdir) as writer:
         _evaluate(run, state, int(state.step), writer)
     progress.print_comparison(run)
@@ -250,7 +254,8 @@ def evaluate_checkpoint(config: ConfigDict, workdir: str) -> None:
 
 def _write_compiled(run: Run, state: TrainState, on_device: dict) -> None:
     """Writes the compiled program of the step on these datasets; with the compilation cache it is compiled once."""
-    compiled = run.setup.train_step.lower(state, on_device).compile()
+    train_step: Any = run.setup.train_step  # jitted
+    compiled = train_step.lower(state, on_device).compile()
     print_on_host0(profiling.write_compiled(compiled, run.workdir / "compiled", "+".join(on_device)))
 
 
@@ -282,7 +287,8 @@ def _evaluate(run: Run, state, step: int, writer) -> dict[str, float]:
 
     Returns all accuracies and, as DATASET/examples, of how many examples.
     """
-    accuracies, rows = {}, []
+    accuracies: dict[str, float] = {}
+    rows = []
     for name, predictions in run.evaluator(state.eval_params).items():
         accuracies |= {f"{name}/{kind}": value for kind, value in predictions.accuracies.items()}
         accuracies[f"{name}/examples"] = len(predictions.index)

@@ -162,7 +162,8 @@ def describe_run(run: Run, state) -> None:
 
 def preview_input(run: Run, name: str, batch: Batch) -> np.ndarray:
     """Up to four clips as the model sees them, but for normalisation: frames side by side, clips below each other."""
-    few = {key: value[:4] for key, value in batch.items() if key != "index"}
+    arrays: dict[str, Any] = {**batch}
+    few = {key: value[:4] for key, value in arrays.items() if key != "index"}
     settings = model_input.TrainInput.of(run.config.model, run.config.datasets[name], run.setup.class_names[name])
     seen = model_input.train(few, dataclasses.replace(settings, normalization=model_input.SHARES, repeats=1))
     return rearrange(np.clip(seen["frames"], 0, 1), "b t h w c -> (b h) (t w) c")

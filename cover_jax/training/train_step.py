@@ -104,7 +104,8 @@ def _make_loss(config: ConfigDict, model: Functional) -> Callable:
 
     def loss_fn(params, pieces, counts, key):
         params = optimizer.stop_frozen(params, config.optimizer.frozen)
-        total, measured = 0.0, {}
+        total = 0.0
+        measured: Metrics = {}
         for name, piece in pieces.items():
             own_key = jax.random.fold_in(key, names.index(name))  # drop-path differs between the datasets of one step
             logits_BC = model.apply(params, piece["frames"], name, key=own_key)

@@ -31,3 +31,10 @@ class DatasetConfig(Protocol):
     repeats: int
     eval_batch_size: int
     eval_clips: int
+
+
+class InputConfig(Protocol):
+    """How the host reads, as far as streams depend on it: `input_pipeline` in configs/common.py."""
+
+    threads: int
+    prefetch_batches: int

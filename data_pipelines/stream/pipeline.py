@@ -17,7 +17,7 @@ import numpy as np
 from absl import logging
 
 from data_pipelines.stream import order, records, sampling
-from data_pipelines.stream.batch import Batch, DatasetConfig
+from data_pipelines.stream.batch import Batch, DatasetConfig, InputConfig
 from data_pipelines.stream.examples import PADDING_INDEX, ExampleReader, one_line
 from data_pipelines.stream.host_tf import plain, tf
 
@@ -42,7 +42,7 @@ class ReadOptions:
     prefetch_batches: int = 2
 
     @classmethod
-    def of(cls, input_config, host_index: int, host_count: int) -> "ReadOptions":
+    def of(cls, input_config: InputConfig, host_index: int, host_count: int) -> "ReadOptions":
         """As `input` in a config asks for it (`input_pipeline` of configs/common.py)."""
         return cls(host_index, host_count, input_config.threads, input_config.prefetch_batches)
 
