@@ -10,6 +10,7 @@ import safetensors.numpy
 from etils import epath
 from flax import traverse_util
 from jax import export as jax_export
+from jax.typing import DTypeLike
 from ml_collections import ConfigDict
 
 from cover_jax.checkpoint import metadata
@@ -82,7 +83,7 @@ def _logits(trained: metadata.TrainedModel, head: str) -> Callable[[dict, jax.Ar
     return lambda flat, frames_BTHWC: apply(traverse_util.unflatten_dict(flat, sep="/"), frames_BTHWC, head)
 
 
-def _program(logits: Callable, flat: dict, model: ConfigDict, dtype: jnp.dtype) -> jax_export.Exported:
+def _program(logits: Callable, flat: dict, model: ConfigDict, dtype: DTypeLike) -> jax_export.Exported:
     """(flat parameters, frames of `dtype`) -> logits, for a number of clips that is open."""
     (batch,) = jax_export.symbolic_shape("batch")
     shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), flat)

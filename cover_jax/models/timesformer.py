@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange, repeat
 from flax import nnx
+from jax.typing import DTypeLike
 
 from cover_jax.models.attention import OUTPUT_NAME, AttentionForm
 from cover_jax.models.kernels.divided_attention import Axis
@@ -75,7 +76,7 @@ def linear(
     axes: tuple[str, str],
     sizes: tuple[int, int],
     *,
-    dtype: jnp.dtype,
+    dtype: DTypeLike,
     rngs: nnx.Rngs,
     kernel_init: nnx.Initializer = XAVIER,
     precision: jax.lax.Precision | None = None,
