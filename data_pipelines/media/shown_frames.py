@@ -117,7 +117,7 @@ class Mpeg4:
     """MPEG-4 part 2: a frame that is not coded says that the one before goes on, and the decoder gives none for it."""
 
     def __init__(self, extradata: bytes):
-        self._time_bits = None
+        self._time_bits: int | None = None
         self._read_layer(extradata)
 
     def count(self, packet: bytes) -> int:
