@@ -122,12 +122,14 @@ class Parser(argparse.ArgumentParser):
         self._option_string_actions[old] = self._option_string_actions[new]
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse has it, but what is wrong raises a UsageError."""
         namespace, unknown = self.parse_known_args(args, namespace)
         if unknown:
             raise UsageError(self.describe_unknown(unknown[0]))
         return namespace
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse has it, for arguments in the forms that absl has, too."""
         self._given = [self._written_out(arg) for arg in (sys.argv[1:] if args is None else args)]
         return super().parse_known_args(self._given, namespace)
 

@@ -49,7 +49,7 @@ def load(file: str) -> ConfigDict:
     """
     if not pathlib.Path(file.partition(":")[0]).is_file():
         raise UsageError(f"--config={file}: no such file")
-    values = flags.FlagValues()  # type: ignore[no-untyped-call]
+    values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=[])
     try:
         values(["", f"--config={file}"])
@@ -77,7 +77,7 @@ def override(config: ConfigDict, arguments: Sequence[str]) -> list[str]:
     for argument in arguments:
         if given := _OVERRIDE.fullmatch(argument):
             _check_key(config, given[1])
-    values = flags.FlagValues()  # type: ignore[no-untyped-call]
+    values = flags.FlagValues()
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=list(arguments))
         rest: list[str] = values(["", *arguments], known_only=True)[1:]

@@ -4,7 +4,6 @@ import argparse
 import dataclasses
 import inspect
 import re
-from typing import Any
 
 import tensorflow_datasets as tfds
 
