@@ -289,3 +289,15 @@ def test_json_is_written_where_it_is_asked_for(tmp_path):
     command_line.write_json("", [1])
     command_line.write_json(str(tmp_path / "a.json"), {"a": [1.5]})
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": [1.5]} and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.filterwarnings(r"ignore:the load_module\(\) method is deprecated:DeprecationWarning")
+def test_a_config_of_the_package_is_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert list(config_flags.load("configs/demo.py:motion").datasets) == ["motion"]
+    with pytest.raises(UsageError, match="configs/nothing.py: no such file"):
+        config_flags.load("configs/nothing.py")
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "demo.py").write_text("def get_config():\n    raise ValueError('the one that is here')")
+    with pytest.raises(UsageError, match="the one that is here"):
+        config_flags.load("configs/demo.py")

@@ -1,6 +1,7 @@
 """--config=FILE[:ARGUMENT] and --config.KEY=VALUE, for the commands that take a config."""
 
 import argparse
+import importlib.util
 import pathlib
 import re
 from collections.abc import Sequence
@@ -44,18 +45,31 @@ def parse(parser: command_line.Parser, arguments: Sequence[str]) -> argparse.Nam
 def load(file: str) -> ConfigDict:
     """The config of "FILE" or "FILE:ARGUMENT", locked: it takes no other keys.
 
+    A file of configs/ that is not in the current folder is taken from the installed package `configs`.
+
     Raises:
         UsageError: there is no such file, or it refuses its argument.
     """
-    if not pathlib.Path(file.partition(":")[0]).is_file():
+    name, colon, argument = file.partition(":")
+    path = _find(name)
+    if path is None:
         raise UsageError(f"--config={file}: no such file")
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=[])
     try:
-        values(["", f"--config={file}"])
+        values(["", f"--config={path}{colon}{argument}"])
     except flags.Error as error:
         raise UsageError(f"--config={_reason(file, str(error))}") from error
     return values.config
+
+
+def _find(name: str) -> pathlib.Path | None:
+    """The file of that name, here or, if it is in configs/, in the package of that name."""
+    first, *rest = pathlib.Path(name).parts or ("",)
+    package = importlib.util.find_spec("configs") if first == "configs" else None
+    folders = (package.submodule_search_locations or []) if package else []
+    paths = [pathlib.Path(name), *(pathlib.Path(folder, *rest) for folder in folders)]
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _reason(file: str, error: str) -> str:
