@@ -122,7 +122,7 @@ def test_stopped_anywhere_it_ends_at_the_same_step(data_dir, undisturbed, evalua
     del evaluated[:]
     steps = itertools.count(1)
     with monkeypatch.context() as patch:
-        patch.setattr(loop.preemption, "reached", lambda: next(steps) in stops)
+        patch.setattr(loop.process, "preemption_is_reached", lambda: next(steps) in stops)
         for step in stops:
             with pytest.raises(loop.PreemptedError, match=f"step {step} is saved"):
                 loop.train(config(data_dir), str(tmp_path))
