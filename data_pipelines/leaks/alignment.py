@@ -1,9 +1,9 @@
-"""Whether two clips show the same footage: placed over each other in time and in space, and compared.
+"""Whether two clips show the same footage: the clips are aligned in time and in space, and then compared.
 
-A re-encoded copy differs in size, quality, brightness, frame rate, in a cut-off border and in where it starts. Another
-clip of the same scene has the same background, but its motion differs; a copy agrees in both.
+A re-encoded copy can differ in size, quality, brightness, frame rate, a cropped border and its start time. Another clip
+of the same scene has the same background but different motion. A copy has the same background and the same motion.
 
-# T, U frames of the two clips, K of them that are placed over each other, S side of a thumbnail, P its pixels.
+# T, U frames of the two clips, K frames that are aligned, S side of a thumbnail, P its pixels.
 """
 
 import dataclasses
@@ -13,26 +13,26 @@ from einops import rearrange
 from scipy import ndimage
 
 SIDE_PX = 32  # of thumbnails, whatever the clip's own shape
-MIN_OVERLAP = 0.7  # of the shorter clip
-STEP_S = 0.04  # of the search for the offset in time
-SLACK_S = 0.12  # by which single frames may be off: copies at another rate repeat and leave out frames
+MIN_OVERLAP = 0.7  # share of the shorter clip
+STEP_S = 0.04  # step size of the search for the time offset
+SLACK_S = 0.12  # tolerance per frame: copies at another rate repeat or drop frames
 REGISTERED_FRAMES = 8
 BLURS_PX = (2.0, 1.0, 0.7)  # of the registration, coarse to fine
 NEWTON_STEPS = 5
-MAX_ZOOM, MAX_SHIFT = 1.25, 0.25  # a border of a tenth on each side, cut off or added
+MAX_ZOOM, MAX_SHIFT = 1.25, 0.25  # a border of 10 % on each side, cropped or added
 
-# Measured on UCF101, ARID and re-encoded copies of them; README.md has the shares on both sides.
+# Measured on UCF101, ARID and re-encoded copies of them; README.md lists the results for copies and for other clips.
 MIN_STILL = 0.88  # correlation of the pictures
-MIN_MOTION = 0.60  # correlation of what changes in them
-MAX_ELSEWHERE = 1.02  # difference at the same moment, relative to the smallest at any other
-MIN_STILL_ALONE = 0.985  # where nothing moves, and for images
-LITTLE_MOTION = 0.02  # relative to the picture's contrast: below, noise of the encoding
-ELSEWHERE_S = 0.4  # from the same moment on, another one
+MIN_MOTION = 0.60  # correlation of their changes
+MAX_ELSEWHERE = 1.02  # difference at the same moment, relative to the smallest at any other moment
+MIN_STILL_ALONE = 0.985  # for clips without motion, and for images
+LITTLE_MOTION = 0.02  # relative to the picture's contrast; changes below it are encoding noise
+ELSEWHERE_S = 0.4  # frames that are further apart in time count as other moments
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Clip:
-    """Grey thumbnails of all of a clip's frames, float32 [T, S, S], and their rate; an image is one frame at rate 0."""
+    """Grey thumbnails of all frames of a clip, float32 [T, S, S], and their rate. An image is one frame at rate 0."""
 
     thumbs: np.ndarray
     fps: float
@@ -40,15 +40,15 @@ class Clip:
 
 @dataclasses.dataclass(frozen=True)
 class Agreement:
-    """How well one clip fits over another.
+    """How well two aligned clips agree.
 
     Attributes:
         still: correlation of the pictures, -1 to 1.
         motion: correlation of their changes, -1 to 1.
         moving: size of the changes, relative to the picture's contrast.
-        elsewhere: how different frames of the same moment are, relative to the most similar ones of other moments:
-            about 1 or more in another take of a repeated movement.
-        offset_s: where the first clip's beginning stands in the second.
+        elsewhere: difference of frames of the same moment, relative to the most similar frames of other moments.
+            It is about 1 or more in another take of a repeated movement.
+        offset_s: the time in the second clip at which the first clip starts.
     """
 
     still: float
@@ -69,11 +69,11 @@ NOTHING_IN_COMMON = Agreement(0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def compare(first: Clip, second: Clip) -> Agreement:
-    """Places `first` over `second` as well as it fits, by at least MIN_OVERLAP of the shorter, and compares them."""
+    """Aligns two clips, with an overlap of at least MIN_OVERLAP of the shorter one, and compares them."""
     if len(first.thumbs) == 1 or len(second.thumbs) == 1:
         return _compare_pictures(first.thumbs[:1], second.thumbs[:1])
     placed = second
-    for _ in range(2):  # the offset in time is found again once the pictures lie over each other
+    for _ in range(2):  # the time offset is estimated again after the pictures are aligned
         offset_s = _offset(first, placed)
         a_KSS, b_KSS = _placed_over(first, second, offset_s)
         if len(a_KSS) < 2:
@@ -90,7 +90,7 @@ def _compare_pictures(a_1SS: np.ndarray, b_1SS: np.ndarray) -> Agreement:
 
 
 def _offset(first: Clip, second: Clip) -> float:
-    """The offset in time at which pictures and changes agree best."""
+    """The time offset, in seconds, at which pictures and changes agree best."""
     a_TP, b_UP = (_centred(rearrange(clip.thumbs, "t h w -> t (h w)")) for clip in (first, second))
     pictures_TU = _unit(a_TP) @ _unit(b_UP).T
     changes_TU = _unit(a_TP - a_TP.mean(0)) @ _unit(b_UP - b_UP.mean(0)).T
@@ -102,27 +102,27 @@ def _offset(first: Clip, second: Clip) -> float:
 
 
 def _offsets(first: Clip, second: Clip) -> np.ndarray:
-    """All offsets at which enough of the shorter clip lies inside the other: float64 [offsets], in seconds."""
+    """All offsets at which enough of the shorter clip overlaps the other clip: float64 [offsets], in seconds."""
     lasts_s = [len(clip.thumbs) / clip.fps for clip in (first, second)]
     room_s = MIN_OVERLAP * min(lasts_s)
     return np.arange(room_s - lasts_s[0], lasts_s[1] - room_s + STEP_S, STEP_S)
 
 
 def _nearest(first: Clip, second: Clip, offsets_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each frame of the first, the nearest of the second, and whether there is one: [offsets, T] each."""
+    """For each frame of `first`: the nearest frame of `second`, and whether there is one. Both are [offsets, T]."""
     times_s = np.arange(len(first.thumbs)) / first.fps
     at = np.round((times_s + offsets_s[:, None]) * second.fps).astype(int)
     return np.clip(at, 0, len(second.thumbs) - 1), (at >= 0) & (at < len(second.thumbs))
 
 
 def _placed_over(first: Clip, second: Clip, offset_s: float) -> tuple[np.ndarray, np.ndarray]:
-    """The frames of both that stand at the same time: [K, S, S] each."""
+    """The frames of both clips that are shown at the same time: [K, S, S] each."""
     at, inside = _nearest(first, second, np.array([offset_s]))
     return first.thumbs[inside[0]], second.thumbs[at[0, inside[0]]]
 
 
 def _agreement(first: Clip, second: Clip, mask_SS: np.ndarray, offset_s: float) -> Agreement:
-    """Compares clips that are placed over each other in space, and nearly so in time."""
+    """Compares clips that are aligned in space, and nearly aligned in time."""
     dense = _resample(second, STEP_S)
     a_TP, b_UP = _centred(first.thumbs[:, mask_SS]), _centred(dense.thumbs[:, mask_SS])
     at, inside = _nearest(first, dense, np.array([offset_s]))
@@ -137,14 +137,14 @@ def _agreement(first: Clip, second: Clip, mask_SS: np.ndarray, offset_s: float) 
 
 
 def _distances(a_KP: np.ndarray, b_UP: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Squared distances of all pairs of frames [K, U], once contrast is the same."""
+    """Squared distances of all pairs of frames [K, U], after their contrast is made equal."""
     aligned_KP = b_UP[at]
     gain = (a_KP * aligned_KP).sum() / ((aligned_KP**2).sum() + 1e-6)
     return (a_KP**2).sum(1)[:, None] + gain**2 * (b_UP**2).sum(1) - 2 * gain * a_KP @ b_UP.T
 
 
 def _at_moments(a_KP, b_UP, distances_KU, at: np.ndarray, offset_s: float) -> Agreement:
-    """Compares each frame with the most similar of those close to moment `at` [K], and with those far from it."""
+    """Compares each frame with the most similar frame close to moment `at` [K], and with the frames far from it."""
     slack, last = round(SLACK_S / STEP_S), len(b_UP) - 1
     near = np.clip(at[:, None] + np.arange(-slack, slack + 1), 0, last)
     nearest = np.take_along_axis(distances_KU, near, axis=1)
@@ -163,7 +163,7 @@ def _at_moments(a_KP, b_UP, distances_KU, at: np.ndarray, offset_s: float) -> Ag
 
 
 def _resample(clip: Clip, step_s: float) -> Clip:
-    """The clip at another rate, by linear interpolation between frames."""
+    """Resamples a clip to another rate, by linear interpolation between frames."""
     times = np.arange(0, (len(clip.thumbs) - 1) / clip.fps + 1e-6, step_s) * clip.fps
     before = np.minimum(times.astype(int), len(clip.thumbs) - 2)
     share = (times - before).astype(np.float32)[:, None, None]
@@ -171,7 +171,7 @@ def _resample(clip: Clip, step_s: float) -> Clip:
 
 
 def _register(a_KSS: np.ndarray, b_KSS: np.ndarray) -> np.ndarray:
-    """Zoom and shift of y, then of x, that place `b` over `a`: Gauss-Newton, coarse to fine, in halves of the side."""
+    """Zoom and shift of y, then of x, that align `b` with `a`: Gauss-Newton, coarse to fine. Unit: half a side."""
     placement = np.array([1.0, 0.0, 1.0, 0.0])
     for blur_px in BLURS_PX:
         a, b = (ndimage.gaussian_filter(x, (0, blur_px, blur_px)) for x in (a_KSS, b_KSS))
@@ -196,14 +196,14 @@ def _newton_step(a_KSS: np.ndarray, b_KSS: np.ndarray, placement: np.ndarray) ->
 
 
 def _warp(thumbs: np.ndarray, placement: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Thumbnails zoomed and shifted, and which pixels [S, S] come from inside of them."""
+    """Zooms and shifts thumbnails. Also returns which pixels [S, S] come from inside of them."""
     rows, rows_inside = _interpolation(*placement[:2])
     columns, columns_inside = _interpolation(*placement[2:])
     return rows @ thumbs @ columns.T, rows_inside[:, None] & columns_inside
 
 
 def _interpolation(zoom: float, shift: float) -> tuple[np.ndarray, np.ndarray]:
-    """The matrix [S, S] that samples one axis at zoom * x + shift, and which samples lie inside."""
+    """The matrix [S, S] that samples one axis at zoom * x + shift, and which samples are inside."""
     at = (np.linspace(-1, 1, SIDE_PX) * zoom + shift + 1) * (SIDE_PX - 1) / 2
     inside = (at > -0.5) & (at < SIDE_PX - 0.5)
     at = np.clip(at, 0, SIDE_PX - 1)

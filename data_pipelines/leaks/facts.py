@@ -1,8 +1,9 @@
-"""What the doctor and the search for leaks know of each record, measured once and kept beside the shards.
+"""The facts about each record that the doctor and the leak search use, measured once and stored beside the shards.
 
-`<dataset>/facts/<shard>.npz` has, for each record of a shard: where it stands, its label, size, frames, rate and
-origin, the reason if it cannot be read, and the perceptual hashes of a few frames a second. Shards are measured one
-after another, records of one in parallel; what is broken off goes on with the first shard that has no file.
+`<dataset>/facts/<shard>.npz` has, for each record of a shard: its offset, label, size, frames, rate and origin, the
+reason if it cannot be read, and the perceptual hashes of a few frames per second. Shards are measured one after
+another, and the records of a shard in parallel. An interrupted measurement continues with the first shard that has no
+file.
 
 # T stored frames, S side of a thumbnail.
 """
@@ -27,22 +28,22 @@ from data_pipelines.stream import records
 from data_pipelines.stream.host_tf import plain, tf
 
 FOLDER = "facts"
-VERSION = 1  # of what is measured: files of another are made again
+VERSION = 1  # of the format of the facts; files of another version are measured again
 HASHES_PER_S = 4
-MAX_HASHED = 64  # frames a clip
-MIN_SIDE_PX = 32  # frames that are smaller all look alike: they are not compared by content
-QUICK_BYTES = 256 << 20  # of shards: measured at once, without asking
+MAX_HASHED = 64  # frames per clip
+MIN_SIDE_PX = 32  # smaller frames all look alike, so they are not compared by content
+QUICK_BYTES = 256 << 20  # total size of shards that are measured immediately, even if `measure` is False
 BATCH = 64
-# A wrong checksum; an undecodable frame; whatever else Python raises over a video file.
+# A wrong checksum; an undecodable frame; any other error in Python that a video file causes.
 DAMAGE = (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.UnknownError)
 
-# Name -> type. Texts are UTF-8; "S" is as long as it has to be.
+# Name -> type. Texts are UTF-8; "S" is as long as the longest text.
 COLUMNS: dict[str, type | str] = {
     "offset": np.int64, "bytes": np.int64, "label": np.int32, "num_frames": np.int32, "num_source_frames": np.int64,
     "fps": np.float32, "height_px": np.int32, "width_px": np.int32, "source": "S", "source_sha256": "S",
     "source_id": "S", "source_start_s": np.float32, "source_end_s": np.float32, "reason": "S", "num_hashes": np.int32,
 }  # fmt: skip
-_STORED = {  # features of a record that are facts as they stand -> what a record without them has
+_STORED = {  # features that are stored as facts without change -> the default for a record without the feature
     "label": tf.io.FixedLenFeature((), tf.int64, -1),
     "fps": tf.io.FixedLenFeature((), tf.float32, 0.0),
     "num_source_frames": tf.io.FixedLenFeature((), tf.int64, 0),
@@ -60,7 +61,7 @@ class Facts:
 
     Attributes:
         columns: name (see COLUMNS) -> array [N].
-        hashes: of the frames of all records, with the index of their record.
+        hashes: hashes of the frames of all records, with the index of their record.
     """
 
     columns: dict[str, np.ndarray]
@@ -82,12 +83,13 @@ def load_facts(split: records.Split, frames_feature: str = "frames", measure: Li
 @overload
 def load_facts(split: records.Split, frames_feature: str, measure: bool) -> Facts | None: ...
 def load_facts(split: records.Split, frames_feature: str = "frames", measure: bool = True) -> Facts | None:
-    """The facts of a split; what is not measured yet is measured and kept.
+    """The facts of a split. Shards that are not measured yet are measured, and the result is stored.
 
     Args:
         split: the split.
         frames_feature: the feature that holds its JPEG bytes.
-        measure: False: only if that takes seconds; else None.
+        measure: whether to measure however long it takes. If False, it measures only what takes seconds; otherwise it
+            returns None.
     """
     frames_feature = records.media_feature(split, frames_feature)
     known = {i: found for i, path in enumerate(split.paths) if (found := _load(_facts_path(path), path)) is not None}
@@ -102,7 +104,7 @@ def load_facts(split: records.Split, frames_feature: str = "frames", measure: bo
 
 
 def pictures_feature(features: Sequence[str]) -> str | None:
-    """Of a record's features the one that holds its pictures, by its usual names; None if there is none of them."""
+    """The feature that holds a record's pictures, found by its usual names; None if there is no such feature."""
     return next((name for name in ("frames", "image", records.VIDEO_FEATURE) if name in features), None)
 
 
@@ -118,9 +120,10 @@ def read_thumbs(split: records.Split, index: int, frames_feature: str = "frames"
 
 
 def some_frames(split: records.Split, index: int, frames_feature: str, count: int) -> tuple[list[bytes], str]:
-    """Some frames of a record, and the path of its source, "" if that is not known.
+    """Some frames of a record, and the path of its source ("" if it is not known).
 
-    The frames are JPEGs, `count` of them or, if it has fewer, all: the middle of each of so many equal parts.
+    The frames are JPEGs: the record is divided into `count` equal parts, and the middle frame of each is taken. A
+    record with fewer frames gives all of them.
 
     Raises:
         One of DAMAGE: it cannot be read.
@@ -131,12 +134,12 @@ def some_frames(split: records.Split, index: int, frames_feature: str, count: in
 
 
 def keep(path: epath.Path, data: bytes) -> None:
-    """Writes a file of findings beside the shards; where that is not permitted, they are found anew at each start."""
+    """Writes a file of results beside the shards. If writing is not permitted, each start computes them again."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write_whole(path, data)
     except (PermissionError, tf.errors.PermissionDeniedError) as error:
-        logging.warning("%s cannot be kept, and is made anew at each start: %s", path, error)
+        logging.warning("%s cannot be stored, so each start computes it again: %s", path, error)
 
 
 def _facts_path(shard: str) -> epath.Path:
@@ -145,12 +148,12 @@ def _facts_path(shard: str) -> epath.Path:
 
 
 def _measure_shard(path: str, media_feature: str) -> dict[str, np.ndarray]:
-    """Facts of all records of a shard, its hashes as `hashes`."""
+    """Facts of all records of a shard, and their hashes under the key `hashes`."""
     offsets = records.scan(epath.Path(path))
     look = _look_function(media_feature)
     try:
         rows = list(_rows(path, look, len(offsets) - 1))
-    except DAMAGE:  # one by one, to find out which and why
+    except DAMAGE:  # read one by one to find out which record is damaged, and why
         rows = [_row_or_reason(path, offset, look) for offset in offsets[:-1]]
     for row, offset, end in zip(rows, offsets[:-1], offsets[1:], strict=True):
         row |= {"offset": offset, "bytes": end - offset, "hashes": perceptual.frame_hashes(row.pop("thumbs"))}
@@ -160,7 +163,7 @@ def _measure_shard(path: str, media_feature: str) -> dict[str, np.ndarray]:
 
 
 def _rows(path: str, look: Callable, num_records: int) -> Iterator[dict]:
-    """Facts of a shard's records in order, looked at in parallel."""
+    """Facts of a shard's records in order; the records are read in parallel."""
     looked_at = tf.data.TFRecordDataset(path).map(look, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     for batch in looked_at.padded_batch(min(BATCH, num_records)).prefetch(2).as_numpy_iterator():
         thumbs, sizes = batch.pop("thumbs"), batch.pop("num_thumbs")
@@ -169,7 +172,7 @@ def _rows(path: str, look: Callable, num_records: int) -> Iterator[dict]:
 
 
 def _row_or_reason(path: str, offset: int, look: Callable) -> dict:
-    """Facts of one record, or the reason why there are none."""
+    """Facts of one record, or the reason why it cannot be read."""
     try:
         found = {name: value.numpy() for name, value in look(_read(path, offset)).items()}
     except DAMAGE as error:
@@ -188,7 +191,7 @@ def _read(path, offset):
 
 @functools.cache
 def _thumbs_function(media_feature: str) -> Callable:
-    """(shard, offset) -> thumbnails of all frames of a record, and their rate; traced once for all."""
+    """(shard, offset) -> thumbnails of all frames of a record, and their rate. Traced only once."""
 
     @functools.partial(tf.function, input_signature=_read.input_signature, autograph=False)
     def thumbs_at(path, offset):
@@ -200,7 +203,7 @@ def _thumbs_function(media_feature: str) -> Callable:
 
 @functools.cache
 def _some_function(media_feature: str, count: int) -> Callable:
-    """A record -> the JPEGs in the middle of each of `count` equal parts, and its source; traced once for all."""
+    """A record -> the JPEGs in the middle of each of `count` equal parts, and its source. Traced only once."""
 
     @functools.partial(tf.function, input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
     def some(record):
@@ -212,7 +215,7 @@ def _some_function(media_feature: str, count: int) -> Callable:
 
 
 def _middles(size, parts):
-    """The place in the middle of each of so many equal parts, int32 [parts]."""
+    """The index in the middle of each of `parts` equal parts, int32 [parts]."""
     return (2 * tf.range(parts) + 1) * size // (2 * tf.maximum(parts, 1))
 
 
@@ -222,7 +225,7 @@ def _reason(error: tf.errors.OpError) -> str:
 
 
 def _parse(record, media_feature: str) -> dict:
-    """The facts that stand in a record, and its frames as `jpegs`: those of a video file are decoded for it."""
+    """The facts that a record states, and its frames as `jpegs`. The frames of a video file are decoded for this."""
     pictures = {media_feature: tf.io.FixedLenSequenceFeature((), tf.string, allow_missing=True)}
     parsed = tf.io.parse_single_example(record, _STORED | pictures)
     stored = parsed.pop(media_feature)
@@ -254,7 +257,7 @@ def _look(record, media_feature: str) -> dict:
 
 
 def _num_hashed(num_frames, fps):
-    """Of a clip's frames: HASHES_PER_S, at least one; all where the rate is not known."""
+    """How many frames of a clip are hashed: HASHES_PER_S per second, at least one; all if the rate is not known."""
     fps = tf.where(fps > 0, fps, HASHES_PER_S)
     by_time = tf.cast(tf.math.ceil(tf.cast(num_frames, tf.float32) * HASHES_PER_S / fps), tf.int32)
     return tf.minimum(tf.minimum(by_time, num_frames), MAX_HASHED)
@@ -265,7 +268,7 @@ def _thumbs(jpegs):
 
 
 def _thumb(jpeg):
-    """A frame's thumbnail, in grey; JPEG decodes at a fraction of its size for a fraction of the time."""
+    """The grey thumbnail of a frame. Decoding a JPEG at a fraction of its size takes a fraction of the time."""
     height_px, width_px = tf.unstack(tf.io.extract_jpeg_shape(jpeg)[:2])
     side_px = tf.minimum(height_px, width_px)
     decode = [plain(lambda r=r: tf.io.decode_jpeg(jpeg, channels=1, ratio=r)) for r in (8, 4, 2, 1)]
@@ -282,7 +285,7 @@ def _save(path: epath.Path, columns: dict[str, np.ndarray], shard: str) -> None:
 
 
 def _load(path: epath.Path, shard: str) -> dict[str, np.ndarray] | None:
-    """The facts of a shard, or None if there are none of this version and of this shard."""
+    """The facts of a shard; None if there is no file of this version for this shard."""
     if not path.exists():
         return None
     try:
@@ -294,7 +297,7 @@ def _load(path: epath.Path, shard: str) -> dict[str, np.ndarray] | None:
 
 
 def _of_records(split: records.Split, parts: list[dict[str, np.ndarray]]) -> Facts:
-    """Picks the split's records from the facts of whole shards."""
+    """Selects the split's records from the facts of whole shards."""
     columns, values, clips = [], [], []
     for shard, part in enumerate(parts):
         members = np.flatnonzero(split.shards == shard)

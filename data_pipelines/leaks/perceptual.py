@@ -1,9 +1,9 @@
-"""Perceptual hashes of frames, and the pairs of clips that share frames with nearly equal ones, in near-linear time.
+"""Perceptual hashes of frames, and a near-linear search for pairs of clips whose frames have nearly equal hashes.
 
-A frame's hash are the signs of the 63 lowest frequencies (a DCT) of its 32 x 32 grey thumbnail: encoding, size and
-brightness move a few of the 63 bits, another picture about half of them.
+A frame's hash consists of the signs of the 63 lowest frequencies (a DCT) of its 32 x 32 grey thumbnail. Another
+encoding, size or brightness changes a few of the 63 bits; another picture changes about half of them.
 
-# T frames, S side of a thumbnail, Q and N hashes that are looked up and looked in, B bits of a band.
+# T frames, S side of a thumbnail, Q query hashes, N stored hashes, B bits of a band.
 """
 
 import dataclasses
@@ -12,25 +12,25 @@ import numpy as np
 from scipy import fft
 
 LOW = 8  # frequencies on each axis
-FLAT_CONTRAST = 1.5  # grey levels: a frame with less shows nothing that could be recognised
+FLAT_CONTRAST = 1.5  # grey levels; a frame with less contrast shows nothing recognisable
 NUM_BANDS, BAND_BITS = 3, 21  # of the 63 bits
 MAX_DISTANCE = 12  # bits of 63
-CROWD = 1000  # hashes in one bucket: black screens and title cards, which say nothing about a clip
-BLOCK_HASHES = 1 << 22  # of those looked in: bounds the memory to about 200 MB
-LONG_CLIP, MIN_FRAMES = 8, 2  # two clips of so many hashes each must meet more than once: one is often chance
-MAX_PARTNERS = 50  # clips that are looked at more closely for each clip: those with the most frames in common
+CROWD = 1000  # hashes per bucket; fuller buckets are black screens and title cards, which do not identify a clip
+BLOCK_HASHES = 1 << 22  # stored hashes per block: limits the memory to about 200 MB
+LONG_CLIP, MIN_FRAMES = 8, 2  # two clips with LONG_CLIP hashes each need MIN_FRAMES equal frames: one is often chance
+MAX_PARTNERS = 50  # candidates per clip that are compared in detail: those with the most frames in common
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Hashes:
-    """Hashes of many clips: `values` uint64 [N], and of each the clip that it belongs to, `clips` int64 [N]."""
+    """Hashes of many clips: `values` uint64 [N], and the index of the clip of each hash, `clips` int64 [N]."""
 
     values: np.ndarray
     clips: np.ndarray
 
 
 def frame_hashes(thumbs_TSS: np.ndarray) -> np.ndarray:
-    """Hashes of the frames that show something, uint64 [at most T]."""
+    """Hashes of the frames that are not flat, uint64 [at most T]."""
     thumbs_TSS = thumbs_TSS[thumbs_TSS.std(axis=(1, 2)) >= FLAT_CONTRAST].astype(np.float32)
     frequencies = fft.dctn(thumbs_TSS, axes=(1, 2))[:, :LOW, :LOW].reshape(len(thumbs_TSS), LOW * LOW)[:, 1:]
     return (frequencies > 0) @ (np.uint64(1) << np.arange(LOW * LOW - 1, dtype=np.uint64))
@@ -39,8 +39,8 @@ def frame_hashes(thumbs_TSS: np.ndarray) -> np.ndarray:
 def similar_clips(wanted: Hashes, stored: Hashes) -> np.ndarray:
     """Pairs (clip of `wanted`, clip of `stored`) that have frames at most MAX_DISTANCE bits apart: int64 [pairs, 2].
 
-    A pair of frames is found if one of three bands of 21 bits differs in at most one bit, which is sure up to 5
-    bits in all; clips have many frames to be found by.
+    A pair of frames is found if one of three bands of 21 bits differs in at most one bit. This is certain for up to 5
+    different bits in total. A clip has many frames, so it can be found by any of them.
     """
     counts = [
         _count_pairs(wanted, Hashes(stored.values[start : start + BLOCK_HASHES], stored.clips[start:][:BLOCK_HASHES]))
@@ -57,14 +57,14 @@ def similar_clips(wanted: Hashes, stored: Hashes) -> np.ndarray:
 
 
 def _without_chance(pairs: np.ndarray, frames: np.ndarray, wanted: Hashes, stored: Hashes):
-    """Leaves out pairs of long clips that met only once."""
+    """Drops pairs of long clips that have only one pair of frames in common."""
     sizes = [np.bincount(side.clips)[pairs[:, i]] for i, side in enumerate((wanted, stored))]
     kept = (frames >= MIN_FRAMES) | (np.minimum(*sizes) < LONG_CLIP)
     return pairs[kept], frames[kept]
 
 
 def _count_pairs(wanted: Hashes, stored: Hashes) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of clips [pairs, 2], and in how many pairs of frames each was found [pairs]."""
+    """Pairs of clips [pairs, 2], and the number of matching frame pairs of each [pairs]."""
     found = [np.zeros((0, 2), np.int64)]
     for band in range(NUM_BANDS):
         shift, mask = np.uint64(band * BAND_BITS), np.uint64((1 << BAND_BITS) - 1)
@@ -83,7 +83,7 @@ def _count_pairs(wanted: Hashes, stored: Hashes) -> tuple[np.ndarray, np.ndarray
 
 
 def expand(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For every place in the ranges starts..ends: which range it is of, and the place."""
+    """For every position in the ranges starts..ends: the index of its range, and the position."""
     sizes = ends - starts
     asking = np.repeat(np.arange(len(starts)), sizes)
     within = np.arange(len(asking)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
@@ -91,6 +91,6 @@ def expand(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def _merge(pairs: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Equal pairs become one, with the sum of their counts."""
+    """Merges equal pairs into one, with the sum of their counts."""
     unique, inverse = np.unique(pairs, axis=0, return_inverse=True)
     return unique, np.bincount(inverse.ravel(), counts, len(unique)).astype(np.int64)

@@ -1,8 +1,8 @@
-"""Leaks of a mix: validation examples of one dataset that stand in the training set of another.
+"""Leaks of a mix: validation examples of one dataset that are also in the training set of another.
 
-Found by origin (a YouTube id and overlapping times), by the source file (its hash), and by content (perceptual hashes
-of frames, then a comparison of the clips themselves). The result of each pair of splits is kept beside the training
-dataset, so that a run that starts again does not search again.
+They are found by origin (a YouTube id and overlapping times), by the source file (its hash), and by content (perceptual
+hashes of frames, then a comparison of the clips themselves). The result for each pair of splits is stored beside the
+training dataset, so that a run that starts again does not repeat the search.
 """
 
 import concurrent.futures
@@ -21,22 +21,22 @@ from data_pipelines.leaks import alignment, facts, perceptual
 from data_pipelines.leaks.facts import Facts
 from data_pipelines.stream import records
 
-VERSION = 1  # of the search: results of another are not used
-KINDS = ("origin", "file", "content")  # of finding a pair, the surest first
+VERSION = 1  # of the search; results of another version are not used
+KINDS = ("origin", "file", "content")  # how a pair was found; the most reliable kind comes first
 MODES = ("exclude", "report", "ignore")
-CLIPS_IN_MEMORY = 256  # thumbnails of clips that are compared; some 400 KB each
+CLIPS_IN_MEMORY = 256  # clips whose thumbnails are kept for the comparison; about 400 KB each
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Leaks:
-    """What one dataset's validation and another's training set have in common.
+    """The examples that one dataset's validation set and another's training set have in common.
 
     Attributes:
         validation, training: names of the two datasets.
-        by: "origin", "file" or "content" -> pairs (validation index, training index), int64 [n, 2]; each pair stands
-            under the first of the three that finds it.
-        other_moments: pairs that are cut from one original at different times: related, but no leaks.
-        unchecked: what could not be compared and why; "" if all was.
+        by: "origin", "file" or "content" -> pairs (validation index, training index), int64 [n, 2]; each pair is
+            listed only under the first of the three that finds it.
+        other_moments: number of pairs that are cut from one original at different times: related, but no leaks.
+        unchecked: what could not be compared, and why; "" if everything was compared.
     """
 
     validation: str
@@ -47,7 +47,7 @@ class Leaks:
 
     @property
     def pairs(self) -> np.ndarray:
-        """Of all kinds: int64 [n, 2]."""
+        """Pairs of all kinds: int64 [n, 2]."""
         return np.concatenate(list(self.by.values()))
 
     def summary(self) -> dict:
@@ -71,7 +71,7 @@ def find_leaks(
     Args:
         training, validation: dataset name -> opened split.
         frames_features: dataset name -> the feature that holds its pictures.
-        measure: whether to measure splits that are not measured yet, however long it takes.
+        measure: whether to measure splits that are not measured yet, however long this takes.
     """
     measured = functools.cache(lambda split, feature: facts.load_facts(split, feature, measure))
     found = []
@@ -85,7 +85,7 @@ def find_leaks(
 
 
 def report_lines(found: Sequence[dict]) -> list[str]:
-    """Lines for the reader, of `Leaks.summary` of each pair: what leaks, and what was not compared."""
+    """Lines to print, made from the `Leaks.summary` of each pair: what leaks, and what was not compared."""
     lines = [line for summary in found if (line := _line(summary))]
     unchecked = dict.fromkeys(summary["unchecked"] for summary in found if summary["unchecked"])
     if found and not lines:
@@ -94,25 +94,26 @@ def report_lines(found: Sequence[dict]) -> list[str]:
 
 
 def _line(summary: dict) -> str:
-    """What one pair has in common; "" if nothing."""
+    """What one pair of datasets has in common; "" if nothing."""
     counts = {kind: summary[f"by_{kind}"] for kind in KINDS}
     kinds = ", ".join(f"{count} by {kind}" for kind, count in counts.items() if count)
-    validation, training, said = summary["validation"], summary["training"], []
+    validation, training, parts = summary["validation"], summary["training"], []
     if kinds:
-        said.append(
+        parts.append(
             f"{summary['validation_examples']} validation examples of {validation} stand in the training set of "
             f"{training} as {summary['training_examples']} ({kinds})"
         )
     if summary["other_moments"]:
-        said.append(f"{summary['other_moments']} pairs of {validation} and {training} show other moments of one source")
-    return "; ".join(said)
+        other = summary["other_moments"]
+        parts.append(f"{other} pairs of {validation} and {training} show other moments of one source")
+    return "; ".join(parts)
 
 
 def exclude(training: Mapping, found: Sequence[Leaks]) -> dict[str, records.Split]:
     """The training splits without the examples that are validation examples of another dataset.
 
     Raises:
-        ValueError: nothing would be left of one.
+        ValueError: all examples of a training split would be excluded.
     """
     none = np.zeros(0, np.int64)
     return {
@@ -131,7 +132,7 @@ class _Side:
 
     @property
     def known(self) -> Facts:
-        """The facts of a side that was measured."""
+        """The facts of this side; it must have been measured."""
         assert self.facts is not None
         return self.facts
 
@@ -162,7 +163,7 @@ def _search(val: _Side, train: _Side) -> tuple[dict[str, np.ndarray], int]:
 
 
 def _equal(wanted: np.ndarray, stored: np.ndarray) -> np.ndarray:
-    """Pairs of places at which two columns have the same text, other than "": int64 [n, 2]."""
+    """Pairs of indices at which two columns have the same text, other than "": int64 [n, 2]."""
     order = np.argsort(stored, kind="stable")
     starts, ends = (np.searchsorted(stored[order], wanted, side) for side in ("left", "right"))
     ends = np.where(wanted == b"", starts, ends)
@@ -171,14 +172,14 @@ def _equal(wanted: np.ndarray, stored: np.ndarray) -> np.ndarray:
 
 
 def _overlap(val: Facts, train: Facts, pairs: np.ndarray) -> np.ndarray:
-    """Whether the times of two clips of one original overlap, bool [n]; without times they may, and count."""
+    """Whether the times of two clips of one original overlap, bool [n]. Clips without times count as overlapping."""
     starts = np.stack([val["source_start_s"][pairs[:, 0]], train["source_start_s"][pairs[:, 1]]])
     ends = np.stack([val["source_end_s"][pairs[:, 0]], train["source_end_s"][pairs[:, 1]]])
     return (starts.max(0) < ends.min(0)) | (ends <= starts).any(0)
 
 
 def _each_pair_once(by: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Leaves out pairs that stand under an earlier kind."""
+    """Drops pairs that are already listed under an earlier kind."""
     seen: set[tuple[int, ...]] = set()
     result = {}
     for kind, pairs in by.items():
@@ -197,7 +198,7 @@ def _by_content(val: _Side, train: _Side) -> np.ndarray:
         try:
             return alignment.Clip(*facts.read_thumbs(side.split, index, side.frames_feature))
         except facts.DAMAGE:
-            return None  # damaged: it is not trained on either
+            return None  # damaged, so it is not used for training either
 
     def same(pair) -> bool:
         one, other = clip(val, int(pair[0])), clip(train, int(pair[1]))

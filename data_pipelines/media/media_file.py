@@ -13,13 +13,13 @@ from PIL import Image, ImageOps
 from data_pipelines.media import frames_of_video, opening, picture, source_file, video
 from data_pipelines.media.source_file import MediaError
 
-FORMS = ("frames", "video")  # JPEG frames, quick to read; or a video file, several times smaller
+FORMS = ("frames", "video")  # JPEG frames, fast to read; or a video file, several times smaller
 JPEG_QUALITY = 95  # about 40 dB, like ffmpeg's -q:v 2
 EXIF_ORIENTATION = 0x0112  # the tag; 1 is upright
-DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # grey of 16 bits
-H264_OPTIONS = {"crf": "18"}  # of files that are encoded anew: hardly to be told from their source
-STEADY = Fraction(3, 2)  # longest over shortest gap between frames; stamps in ms make 33 and 34 of 29.97 fps
-MAX_STORED_BYTES = 1 << 28  # 256 MiB, some 20 minutes at 10 frames a second: a record is read as a whole
+DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # 16-bit grey
+H264_OPTIONS = {"crf": "18"}  # of re-encoded files; hardly distinguishable from their source
+STEADY = Fraction(3, 2)  # longest gap between frames over the shortest: at 29.97 fps, stamps in ms differ by 33 or 34
+MAX_STORED_BYTES = 1 << 28  # 256 MiB, about 20 minutes at 10 frames per second: a record is read as a whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Media:
     """What is stored of a file.
 
     Attributes:
-        frames: JPEG bytes, in order of time; one for an image. Or, of form "video", the bytes of one video file.
-        fps: of these frames, on average; 0 for an image.
-        num_source_frames: that the file has; of form "video", that the stored one has.
-        sha256: of the file.
+        frames: JPEG bytes, in order of time; one for an image. In the form "video", the bytes of one video file.
+        fps: average rate of these frames; 0 for an image.
+        num_source_frames: number of frames in the file; in the form "video", in the stored file.
+        sha256: hash of the file.
         form: one of FORMS.
     """
 
@@ -42,19 +42,19 @@ class Media:
 
 
 def read_video(path: str, short_side_px: int, fps: float, form: str = "frames") -> Media:
-    """Decodes a video, keeps `fps` of its frames a second, and shrinks them; README.md says what becomes of which file.
+    """Decodes a video, keeps `fps` of its frames per second, and shrinks them. README.md explains each kind of file.
 
     Args:
         path: the file.
-        short_side_px: of the stored frames; smaller ones are not enlarged.
-        fps: frames a second to keep, by time stamp; all are kept if the file has fewer, and none twice.
-        form: one of FORMS. With "video" a file is stored as it is if its frames come at a steady rate and are no larger
-            than `short_side_px`, else encoded anew as H.264, with `fps` and `short_side_px`. It is decoded to its end
-            in either case: what is damaged is refused.
+        short_side_px: shorter side of the stored frames; smaller frames are not enlarged.
+        fps: frames per second to keep, by time stamp. If the file has fewer, all are kept; no frame is stored twice.
+        form: one of FORMS. With "video" a file is stored unchanged if its frame rate is steady and its frames are no
+            larger than `short_side_px`. Otherwise it is re-encoded as H.264, with `fps` and `short_side_px`. In both
+            cases it is decoded to its end, and a damaged file is refused.
 
     Raises:
-        MediaError: no video, no frames, fewer frames than there should be, damaged ones, or too much of it.
-        Exception: whatever else FFmpeg makes of a file that it cannot open.
+        MediaError: no video, no frames, too few frames, damaged frames, or a video that is too large.
+        Exception: any other error of FFmpeg for a file that it cannot open.
     """
     if form == "video":
         return _read_as_file(path, short_side_px, fps)
@@ -65,7 +65,7 @@ def read_video(path: str, short_side_px: int, fps: float, form: str = "frames") 
             if not ticks.take(time):
                 continue
             size_px = size_px or picture.shrunk(*picture.displayed_size(frame, clip.pixel_aspect), short_side_px)
-            jpegs.append(encode_jpeg(converter.to_rgb(frame, *size_px), subsampling="4:2:0"))  # as videos have it
+            jpegs.append(encode_jpeg(converter.to_rgb(frame, *size_px), subsampling="4:2:0"))  # as in videos
             stored_bytes += len(jpegs[-1])
             if stored_bytes > MAX_STORED_BYTES:
                 raise MediaError(
@@ -77,7 +77,7 @@ def read_video(path: str, short_side_px: int, fps: float, form: str = "frames") 
 
 
 def _read_as_file(path: str, short_side_px: int, fps: float) -> Media:
-    """`read_video` of form "video"."""
+    """`read_video` for the form "video"."""
     times, sizes_px = [], set()
     with video.open_video(path) as clip:
         for time, frame in clip.frames():
@@ -96,7 +96,7 @@ def _read_as_file(path: str, short_side_px: int, fps: float) -> Media:
 
 
 def _steady_rate(times: list[Fraction]) -> float | None:
-    """Frames a second; None if they do not come evenly, or there is one alone."""
+    """Frames per second; None if the rate is not steady, or if there is only one frame."""
     gaps = [after - before for before, after in itertools.pairwise(times)]
     if not gaps or max(gaps) > STEADY * min(gaps):
         return None
@@ -104,7 +104,7 @@ def _steady_rate(times: list[Fraction]) -> float | None:
 
 
 def _has_frames(data: bytes, num_frames: int) -> bool:
-    """Whether a file, read as training reads it, has so many frames and no more."""
+    """Whether a file, read the way training reads it, has exactly `num_frames` frames."""
     try:
         frames_of_video.frames_at(data, [0, num_frames - 1])
         frames_of_video.frames_at(data, [num_frames])
@@ -114,7 +114,7 @@ def _has_frames(data: bytes, num_frames: int) -> bool:
 
 
 def _encode_h264(path: str, size_px: tuple[int, int], short_side_px: int, fps: float) -> tuple[bytes, float, int]:
-    """A video as an mp4 file that can be read from any second on: its bytes, rate and number of frames."""
+    """Encodes a video as an mp4 file that can be read from any second: its bytes, rate and number of frames."""
     height_px, width_px = (max(2, side_px // 2 * 2) for side_px in picture.shrunk(*size_px, short_side_px))
     buffer, ticks, converter, num_frames = io.BytesIO(), _Ticks(fps), picture.Converter(), 0
     with av.open(buffer, "w", format="mp4") as container, video.open_video(path) as clip:
@@ -131,13 +131,13 @@ def _encode_h264(path: str, size_px: tuple[int, int], short_side_px: int, fps: f
 
 
 def read_image(path: str, short_side_px: int) -> Media:
-    """Decodes an image and shrinks it; a JPEG that needs no change is stored as it is.
+    """Decodes an image and shrinks it. A JPEG that needs no change is stored unchanged.
 
-    Arguments as in `read_video`. Of several pictures in a file, the first is taken.
+    Arguments as in `read_video`. If a file has several pictures, the first is taken.
 
     Raises:
-        MediaError: it is empty, no file, or too large.
-        Exception: whatever Pillow makes of a file that it cannot decode.
+        MediaError: the image is empty, not a file, or too large.
+        Exception: any error of Pillow for a file that it cannot decode.
     """
     with source_file.open_regular(path) as file, opening.open_image(file) as image:
         image.load()
@@ -154,16 +154,16 @@ def read_image(path: str, short_side_px: int) -> Media:
 
 
 def encode_jpeg(frame: np.ndarray, subsampling: str = "4:4:4") -> bytes:
-    """A frame, uint8 [H, W, 3], as JPEG with the given resolution of colour."""
+    """Encodes a frame, uint8 [H, W, 3], as JPEG with the given chroma subsampling."""
     buffer = io.BytesIO()
     Image.fromarray(frame).save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=subsampling)
     return buffer.getvalue()
 
 
 class _Ticks:
-    """Chooses frames by their time: a clock ticks `fps` times a second, and each tick takes the frame nearest to it.
+    """Chooses frames by their time: a clock ticks `fps` times per second, and each tick takes the nearest frame.
 
-    Where no frame comes for longer, none is taken twice: the clock waits and is set by the next one.
+    In a longer gap no frame is taken twice: the clock waits, and the next frame sets it again.
     """
 
     def __init__(self, fps: float):
@@ -173,10 +173,10 @@ class _Ticks:
         self._waited = Fraction(0)
 
     def take(self, time: Fraction) -> bool:
-        """Whether to keep the frame at `time`, in seconds; frames come in order."""
+        """Whether to keep the frame at `time`, in seconds. Must be called in order of time."""
         if not self._num_seen:
             self._next_tick = self._first = self._last = time
-        # The frame after this one is expected as far off as the one before: then this is the nearer to the tick.
+        # The next frame is expected at the same distance as the previous one. Then this frame is nearer to the tick.
         gap, self._last = min(time - self._last, self._tick_lasts), time
         self._num_seen += 1
         if time + gap / 2 < self._next_tick:
@@ -191,11 +191,11 @@ class _Ticks:
 
     @property
     def seconds(self) -> float:
-        """From the first frame to the last."""
+        """Seconds from the first frame to the last."""
         return float(self._last - self._first)
 
     def rate(self) -> float:
-        """Frames taken a second: the clock's rate, or less where it waited or the frames come more slowly."""
+        """Frames taken per second: the clock's rate, or less if the clock waited or the frames are further apart."""
         intervals = self._num_taken - 1
         rates: list[Fraction | float] = [1 / self._tick_lasts]
         if intervals:

@@ -1,7 +1,7 @@
-"""Opens videos and images for reading, so that a hostile file can open nothing else and ends within a time limit.
+"""Opens videos and images so that a hostile file cannot open anything else and cannot exceed a time limit.
 
-All media are opened here: `tests/data_pipelines/media/test_opening.py` has the list of places. Formats that name other
-files or addresses (playlists, descriptions of streams) and formats that start other programs are not on the lists.
+All media are opened here: `tests/data_pipelines/media/test_opening.py` lists the callers. Formats that name other
+files or addresses (playlists, stream descriptions) and formats that start other programs are not on the lists.
 """
 
 import time
@@ -14,9 +14,9 @@ from PIL import Image
 from data_pipelines.media import source_file
 from data_pipelines.media.source_file import MediaError
 
-MAX_DECODE_S = 3600  # of one file, all that is done with its frames included: this project's choice
+MAX_DECODE_S = 3600  # per file, including all processing of its frames; this project's choice
 
-# FFmpeg's names of the formats that hold a video of their own (libavformat/allformats.c).
+# FFmpeg's names of the formats that contain the video itself (libavformat/allformats.c).
 CONTAINERS = (
     "3dostr", "4xm", "amv", "anm", "apng", "apv", "argo_brp", "asf", "asf_o", "av1", "avi", "avs", "avs2", "avs3",
     "bethsoftvid", "bfi", "bink", "bmv", "c93", "cavsvideo", "cdg", "cdxl", "cine", "derf", "dfa", "dhav", "dirac",
@@ -29,13 +29,13 @@ CONTAINERS = (
     "tmv", "ty", "usm", "vc1", "vc1test", "vividas", "vivo", "vmd", "vvc", "wc3movie", "webp", "wsvqa", "wtv", "xmv",
     "yop", "yuv4mpegpipe",
 )  # fmt: skip
-# Sound, text and single pictures: they hold no video, and their names say so in the reason.
+# Sound, text and single pictures. They contain no video; they are opened so that the error message can name the format.
 NO_CONTAINERS = ("aac", "ac3", "aiff", "flac", "mp3", "tty", "wav")
 PICTURES = tuple(sorted(name for name in av.formats_available if name.endswith("_pipe") and name != "image2pipe"))
 FORMATS = ",".join(CONTAINERS + NO_CONTAINERS + PICTURES)
-APNG_FPS = "10"  # of animated PNGs whose frames have no delay, as browsers show them
-NOT_LISTED = "Format not on whitelist"  # FFmpeg's word for a file of another format
-# Pillow's names. Left out: EPS, for which it starts Ghostscript, and formats that it knows by name alone.
+APNG_FPS = "10"  # for animated PNGs whose frames have no delay, as in browsers
+NOT_LISTED = "Format not on whitelist"  # FFmpeg's message for a file of another format
+# Pillow's names. Not included: EPS, because Pillow starts Ghostscript for it, and formats that Pillow cannot decode.
 IMAGES = (
     "AVIF", "BLP", "BMP", "CUR", "DCX", "DDS", "DIB", "FITS", "FLI", "FTEX", "GBR", "GIF", "ICNS", "ICO", "IM", "IMT",
     "IPTC", "JPEG", "JPEG2000", "MCIDAS", "MSP", "PCD", "PCX", "PIXAR", "PNG", "PPM", "PSD", "QOI", "SGI", "SPIDER",
@@ -44,14 +44,14 @@ IMAGES = (
 
 
 class Deadline:
-    """A time limit that begins now."""
+    """A time limit that starts when the object is made."""
 
     def __init__(self, limit_s: float | None = None):
         self._limit_s = MAX_DECODE_S if limit_s is None else limit_s
         self._ends = time.monotonic() + self._limit_s
 
     def check(self, what: str = "it") -> None:
-        """Raises MediaError if the time is over."""
+        """Raises MediaError if the deadline has passed."""
         if time.monotonic() > self._ends:
             raise MediaError(f"{what} took longer than {self._limit_s} s to decode")
 
@@ -63,7 +63,7 @@ class _TimedFile:
         self._file, self._deadline, self.name = file, deadline, name
 
     def read(self, size: int = -1) -> bytes:
-        """As that of the file."""
+        """Like the `read` of the file, but raises MediaError after the deadline."""
         self._deadline.check()
         return self._file.read(size)
 
@@ -72,17 +72,17 @@ class _TimedFile:
 
 
 def open_container(file: BinaryIO, deadline: Deadline, name: str = "", **options: str) -> av.container.InputContainer:
-    """Opens a video. No other file is read and nothing is fetched, whatever it says.
+    """Opens a video. No other file is read and nothing is downloaded, whatever the file contains.
 
     Args:
-        file: opened to read bytes.
-        deadline: reading is an error after it.
-        name: FFmpeg guesses by its ending where the content leaves it open.
-        **options: of FFmpeg's format or of its decoders.
+        file: a file that is open for reading bytes.
+        deadline: reading after it raises an error.
+        name: FFmpeg guesses the format by the ending of this name if the content does not decide it.
+        **options: options of FFmpeg's format or of its decoders.
 
     Raises:
-        MediaError: the time is over.
-        av.error.FFmpegError: FFmpeg does not know what it is, or its format is none of `FORMATS`.
+        MediaError: the deadline has passed.
+        av.error.FFmpegError: FFmpeg does not recognise the file, or its format is not in `FORMATS`.
     """
     return av.open(
         _TimedFile(file, deadline, name),
@@ -97,11 +97,11 @@ def open_image(file: BinaryIO) -> Image.Image:
     """Opens an image; its pixels are not yet decoded.
 
     Raises:
-        MediaError: it is too large, or, later, takes too long to decode.
-        PIL.UnidentifiedImageError: it is none of `IMAGES`.
+        MediaError: the image is too large, or (later) decoding it takes too long.
+        PIL.UnidentifiedImageError: its format is not in `IMAGES`.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)  # Pillow's limit; ours is below it
+        warnings.simplefilter("error", Image.DecompressionBombWarning)  # Pillow's limit; this project's limit is lower
         image = Image.open(_TimedFile(file, Deadline()), formats=IMAGES)
     source_file.check_pixels(*image.size)
     return image

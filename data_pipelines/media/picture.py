@@ -1,4 +1,4 @@
-"""A decoded frame -> the picture that a player shows: upright, in its true shape, 8-bit RGB, smaller if need be.
+"""A decoded frame -> the picture that a player shows: upright, in its true shape, 8-bit RGB, shrunk if necessary.
 
 # H, W, C height, width, channels.
 """
@@ -15,43 +15,43 @@ from einops import rearrange
 
 from data_pipelines.media.source_file import MediaError
 
-BACKGROUND = 255  # behind what is transparent: white, as on a page
-MAX_PIXEL_ASPECT = 4  # either way; no camera or disc has more, damaged headers do
+BACKGROUND = 255  # white behind transparent pixels, as on a web page
+MAX_PIXEL_ASPECT = 4  # in either direction; only damaged headers state more, no camera or disc does
 
-# Matrices of ITU-T H.273, table 4, that swscale does not know by their number, or that the file leaves open.
+# Matrices of ITU-T H.273, table 4, whose number swscale does not know, or that the file does not state.
 UNSPECIFIED_MATRIX = (2, 3)
-MATRICES = {5: Colorspace.ITU601, 10: Colorspace.BT2020}  # 10 has constant luminance: taken for the usual kind
+MATRICES = {5: Colorspace.ITU601, 10: Colorspace.BT2020}  # 10 has constant luminance; it is treated as the usual kind
 KNOWN_MATRICES = (0, 1, 4, 5, 6, 7, 9, 10)
-SD_MAX_PX = (1279, 576)  # larger video is HD, and of HD's matrix where it says nothing: as players guess
+SD_MAX_PX = (1279, 576)  # larger video without a stated matrix gets the one of HD, as in players
 HDR_CURVES = (ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67)
 BT709 = (ColorTrc.BT709, ColorPrimaries.BT709)
-MAP_PX = 256  # sides of the pictures whose colours are mapped
+MAP_PX = 256  # side of the square pictures in which colours are mapped
 WIDE_PRIMARIES = (ColorPrimaries.BT2020, ColorPrimaries.SMPTE431, ColorPrimaries.SMPTE432)
 
-_mappers: dict[tuple[int, int], VideoReformatter] = {}  # curve, primaries -> what keeps the tables, for all files
+_mappers: dict[tuple[int, int], VideoReformatter] = {}  # (curve, primaries) -> owner of the tables, for all files
 _mappers_lock = threading.Lock()
 
 
 def _unnamed_side_data(cls: type[sidedata.Type], value: int) -> sidedata.Type:
-    """A member for a kind of side data that FFmpeg gives and PyAV has no name for."""
+    """An enum member for a kind of side data that FFmpeg returns but PyAV does not know."""
     member = object.__new__(cls)
     member._name_ = f"UNNAMED_{value}"
     member._value_ = value  # type: ignore[assignment]  # PyAV's stub takes a value for a member
     return member
 
 
-# PyAV reads all side data of a frame or none: one kind that it cannot name would refuse the file.
+# PyAV reads either all side data of a frame or none. One kind that it does not know would make the file unreadable.
 sidedata.Type._missing_ = classmethod(_unnamed_side_data)  # type: ignore[method-assign, assignment]  # no other way
 
 
 def shrunk(height_px: int, width_px: int, short_side_px: int) -> tuple[int, int]:
-    """The size of the same shape whose shorter side is at most `short_side_px`."""
+    """Height and width of the same shape, shrunk so that the shorter side is at most `short_side_px`."""
     scale = min(1, short_side_px / min(height_px, width_px))
     return max(1, round(height_px * scale)), max(1, round(width_px * scale))
 
 
 def displayed_size(frame: av.VideoFrame, pixel_aspect: Fraction) -> tuple[int, int]:
-    """Height and width in square pixels, upright; other pixels are made square by shrinking their longer side."""
+    """Height and width in square pixels, upright. Pixels that are not square are shrunk along their longer side."""
     height_px, width_px = frame.height, frame.width
     if not Fraction(1, MAX_PIXEL_ASPECT) <= pixel_aspect <= MAX_PIXEL_ASPECT:
         pixel_aspect = Fraction(1)
@@ -66,17 +66,17 @@ class Converter:
     """Converts frames of one video."""
 
     def __init__(self):
-        self._scale = VideoReformatter()  # it keeps tables of what it did last
+        self._scale = VideoReformatter()  # it caches the tables of the last conversion
 
     def to_rgb(self, frame: av.VideoFrame, height_px: int, width_px: int) -> np.ndarray:
         """The frame upright at the given size, uint8 [H, W, 3].
 
-        Colours are converted by the matrix and the range of the file. HDR and wide gamuts are mapped to BT.709:
-        diffuse white (203 cd/m2, ITU-R BT.2408) becomes 255, what is brighter or more saturated is cut off. What the
-        file says of the display that it was made on changes nothing.
+        Colours are converted with the matrix and the range that the file states. HDR and wide gamuts are mapped to
+        BT.709: diffuse white (203 cd/m2, ITU-R BT.2408) becomes 255, and brighter or more saturated colours are
+        clipped. The file's data about its mastering display are ignored.
 
         Raises:
-            MediaError: its colours are of a kind that swscale does not convert.
+            MediaError: swscale cannot convert this kind of colours.
         """
         transposed, mirrored_y, mirrored_x = _turn(frame)
         stored_px = (height_px, width_px) if transposed else (width_px, height_px)
@@ -87,7 +87,7 @@ class Converter:
 
     def _convert(self, frame: av.VideoFrame, width_px: int, height_px: int) -> np.ndarray:
         mapped = frame.color_trc in HDR_CURVES or frame.color_primaries in WIDE_PRIMARIES
-        depth = "rgb48le" if mapped else "rgb24"  # 8 bits are too few before the curve of HDR is undone
+        depth = "rgb48le" if mapped else "rgb24"  # 8 bits are too few before the HDR curve is removed
         rgb = self._scale.reformat(
             frame, width_px, height_px, depth, src_colorspace=_matrix(frame), interpolation="AREA", threads=1
         )
@@ -96,10 +96,10 @@ class Converter:
 
 
 def _to_bt709(rgb_HWC: np.ndarray, curve: int, primaries: int) -> np.ndarray:
-    """Maps colours, uint16 [H, W, 3], of a curve and of primaries of ITU-T H.273 to BT.709: uint8 [H, W, 3].
+    """Maps colours, uint16 [H, W, 3], with a curve and primaries of ITU-T H.273, to BT.709: uint8 [H, W, 3].
 
-    swscale makes tables for that, which takes seconds, for each size of a picture and for each display that a file was
-    made on. So all pixels go through pictures of one size, which say nothing of a display.
+    swscale computes tables for this, which takes seconds, once per picture size and mastering display. So all pixels
+    are packed into pictures of one size that have no data about a display.
     """
     num_pixels = rgb_HWC.shape[0] * rgb_HWC.shape[1]
     tiles = np.zeros((-(-num_pixels // MAP_PX**2), MAP_PX, MAP_PX, 3), np.uint16)
@@ -118,17 +118,17 @@ def _map_tile(mapper: VideoReformatter, tile_HWC: np.ndarray, curve: int, primar
 
 
 def over_background(rgba_HWC: np.ndarray) -> np.ndarray:
-    """Lays a picture with alpha, uint8 [H, W, 4], over the background: uint8 [H, W, 3]."""
+    """Blends a picture with alpha, uint8 [H, W, 4], over the background: uint8 [H, W, 3]."""
     alpha = rgba_HWC[..., 3:].astype(np.uint32)
     return ((rgba_HWC[..., :3] * alpha + BACKGROUND * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
 def _turn(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
-    """Whether to transpose the stored frame, then mirror it top to bottom, and left to right: the nearest such turn."""
+    """Whether to transpose the stored frame, then flip it vertically, then horizontally: the nearest such rotation."""
     matrix: Any = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return False, False, False
-    # Rows are where the stored x and y axes go on the display (libavutil/display.h).
+    # The rows are the directions of the stored x and y axes on the display (libavutil/display.h).
     (xx, xy), (yx, yy) = np.frombuffer(matrix, np.int32).reshape(3, 3)[:2, :2].tolist()
     transposed = abs(xy) + abs(yx) > abs(xx) + abs(yy)
     to_x, to_y = (yx, xy) if transposed else (xx, yy)
@@ -136,7 +136,7 @@ def _turn(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
 
 
 def _opaque(frame: av.VideoFrame) -> av.VideoFrame:
-    """The frame over the background, before it is shrunk: what is hidden must not mix with its neighbours."""
+    """Blends the frame over the background, before it is shrunk: hidden pixels must not mix with their neighbours."""
     if not any(component.is_alpha for component in frame.format.components):
         return frame
     rgba_HWC = frame.reformat(format="rgba", src_colorspace=_matrix(frame)).to_ndarray()
@@ -144,7 +144,7 @@ def _opaque(frame: av.VideoFrame) -> av.VideoFrame:
 
 
 def _matrix(frame: av.VideoFrame) -> Colorspace | None:
-    """From which matrix to convert; None: the frame's own."""
+    """The matrix to convert from; None: the frame's own."""
     if frame.format.is_rgb:
         return None
     if frame.colorspace in UNSPECIFIED_MATRIX:

@@ -1,21 +1,21 @@
-"""How many frames of a packet are shown: VP8, VP9 and AV1 have hidden ones, which only other frames refer to.
+"""How many frames of a packet are shown: VP8, VP9 and AV1 have hidden frames, which only other frames refer to.
 
-Most files keep a hidden frame in one packet with a shown one. Some give it a packet of its own, and some packets show a
-frame that was decoded before. In MPEG-4 a packet may say that the frame before goes on.
+Most files store a hidden frame in one packet with a shown frame. Some files store it in a packet of its own, and some
+packets show a frame that was decoded before. In MPEG-4 a packet may say that the previous frame stays on display.
 """
 
 import dataclasses
 import re
 from collections.abc import Iterator
 
-VP8_SHOWN = 0x10  # in a frame's first byte: RFC 6386, section 9.1
+VP8_SHOWN = 0x10  # bit in a frame's first byte: RFC 6386, section 9.1
 VP9_MARKER = 0b10  # the first two bits of a frame: VP9 bitstream specification 0.6, section 6.2
-VP9_SUPERFRAME = 0b110  # the first three bits of a superframe's last byte: the same, annex B
+VP9_SUPERFRAME = 0b110  # the first three bits of a superframe's last byte: same specification, annex B
 # Types of AV1's units, and the bits of their first byte: AV1 bitstream specification, sections 5.3.2 and 6.2.2.
 OBU_SEQUENCE_HEADER, OBU_FRAME_HEADER, OBU_FRAME = 1, 3, 6
 OBU_HAS_EXTENSION, OBU_HAS_SIZE = 0x04, 0x02
-AV1_CONFIG_BYTES = 4  # of mp4 and Matroska, before the units that describe the stream: AV1 in ISOBMFF, section 2.3
-LEB128_BYTES = 8  # at most
+AV1_CONFIG_BYTES = 4  # in mp4 and Matroska, before the units that describe the stream: AV1 in ISOBMFF, section 2.3
+LEB128_BYTES = 8  # maximum length
 # Start codes of MPEG-4: ISO/IEC 14496-2, table 6-3.
 MPEG4_LAYER, MPEG4_VOP = re.compile(rb"\0\0\x01[\x20-\x2f]"), re.compile(rb"\0\0\x01\xb6")
 MPEG4_EXTENDED_ASPECT = 15
@@ -27,7 +27,7 @@ def counter(codec_context) -> "Vp8 | Vp9 | Av1 | Mpeg4 | OnePerPacket":
     name = codec_context.codec.canonical_name
     if name == "av1":
         return Av1(codec_context.extradata or b"")
-    if name == "mpeg4" and not codec_context.has_b_frames:  # else FFmpeg gives a frame for each packet
+    if name == "mpeg4" and not codec_context.has_b_frames:  # with B-frames FFmpeg outputs a frame for each packet
         return Mpeg4(codec_context.extradata or b"")
     if name == "vp9":
         return Vp9()
@@ -54,12 +54,12 @@ class Vp9:
     """VP9: a packet is a frame, or a superframe of up to eight."""
 
     def count(self, packet: bytes) -> int:
-        """Frames that the packet shows; 1 for what is no VP9, so that the decoder's word counts."""
+        """Frames that the packet shows; 1 for data that is not VP9, so that the decoder decides."""
         return sum(_is_vp9_shown(packet[start:end]) for start, end in _vp9_frames(packet))
 
 
 def _vp9_frames(packet: bytes) -> Iterator[tuple[int, int]]:
-    """Where the frames of a packet start and end."""
+    """The first byte and the end of each frame of a packet."""
     last = packet[-1]
     size_bytes, num_frames = (last >> 3 & 3) + 1, (last & 7) + 1
     index_start = len(packet) - 2 - size_bytes * num_frames
@@ -87,7 +87,7 @@ def _is_vp9_shown(frame: bytes) -> bool:
 
 
 class Av1:
-    """AV1: a packet holds units, and some of them begin a frame."""
+    """AV1: a packet holds units, and some units start a frame."""
 
     def __init__(self, extradata: bytes):
         self._all_are_shown = False  # the stream has the short header of still pictures
@@ -95,7 +95,7 @@ class Av1:
             self.count(extradata[AV1_CONFIG_BYTES:])
 
     def count(self, packet: bytes) -> int:
-        """Frames that the packet shows; of spatial layers, which are shown as one picture, the lowest counts."""
+        """Frames that the packet shows. Spatial layers are shown as one picture: only the lowest layer is counted."""
         num_shown = 0
         for unit in _av1_units(packet):
             bits = _Bits(unit.payload)
@@ -114,7 +114,7 @@ class Av1:
 
 
 class Mpeg4:
-    """MPEG-4 part 2: a frame that is not coded says that the one before goes on, and the decoder gives none for it."""
+    """MPEG-4 part 2: a frame that is not coded repeats the previous frame, and the decoder outputs no frame for it."""
 
     def __init__(self, extradata: bytes):
         self._time_bits: int | None = None
@@ -127,7 +127,7 @@ class Mpeg4:
         return 1 if len(frames) != 1 or self._is_coded(frames[0]) else 0
 
     def _is_coded(self, vop: bytes) -> bool:
-        """ISO/IEC 14496-2, section 6.2.5."""
+        """Whether a frame is coded: ISO/IEC 14496-2, section 6.2.5."""
         if self._time_bits is None:
             return True
         bits = _Bits(vop)
@@ -138,7 +138,7 @@ class Mpeg4:
         return bool(bits.read(1))
 
     def _read_layer(self, data: bytes) -> None:
-        """Finds out how many bits the time of a frame has: ISO/IEC 14496-2, section 6.2.3."""
+        """Reads how many bits the time of a frame has: ISO/IEC 14496-2, section 6.2.3."""
         layer = MPEG4_LAYER.search(data)
         if layer is None:
             return
@@ -164,7 +164,7 @@ class _Av1Unit:
 
 
 def _av1_units(packet: bytes) -> Iterator[_Av1Unit]:
-    """The units of a packet; ends early where one is damaged."""
+    """The units of a packet, up to the first damaged one."""
     position = 0
     while position < len(packet):
         header = packet[position]
@@ -191,7 +191,7 @@ def _leb128(data: bytes, position: int) -> tuple[int, int]:
 
 
 class _Bits:
-    """Reads bits from the first on; behind the end they are 0."""
+    """Reads bits in order, starting at the first. Bits after the end are 0."""
 
     def __init__(self, data: bytes):
         self._data, self._position = data, 0

@@ -1,23 +1,23 @@
-"""The file that a video or an image is read from: opened if it can be one, measured against the limits, hashed."""
+"""The file that a video or an image is read from: checks that it is a regular file, checks size limits, hashes it."""
 
 import hashlib
 import os
 import stat
 from typing import BinaryIO
 
-MAX_PIXELS = 1 << 26  # of one picture, 8192 x 8192: beyond it a small file can claim all of a host's memory
+MAX_PIXELS = 1 << 26  # per picture, 8192 x 8192: with more, a small file could take all of a host's memory
 
 
 class MediaError(Exception):
-    """A file that is not stored, and why."""
+    """A file cannot be stored. The message is the reason."""
 
 
 def open_regular(path: str) -> BinaryIO:
     """Opens a file to read its bytes.
 
     Raises:
-        MediaError: it is empty, or something else than a file, such as a folder or a pipe, which may never answer.
-        OSError: it is missing or may not be read.
+        MediaError: the file is empty, or not a regular file: a folder, or a pipe, whose reading may never end.
+        OSError: the file is missing, or reading it is not permitted.
     """
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):

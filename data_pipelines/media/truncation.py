@@ -1,6 +1,6 @@
-"""Whether a file is whole as far as its format says, where FFmpeg does not check that.
+"""Whether a file is complete, for the formats in which FFmpeg does not check this.
 
-A file that was cut off, or lost a part, there decodes without an error, as if it had been shorter.
+In these formats a file that is cut off, or that lost a part, decodes without an error, as if it were shorter.
 """
 
 import itertools
@@ -11,7 +11,7 @@ from typing import BinaryIO
 from data_pipelines.media.source_file import MediaError
 
 GIF_IMAGE, GIF_EXTENSION, GIF_TRAILER = b",", b"!", b";"  # GIF89a, sections 20, 23 and 27
-GIF_SCREEN_BYTES, GIF_IMAGE_BYTES = 13, 10  # with the header before; both may be followed by colours
+GIF_SCREEN_BYTES, GIF_IMAGE_BYTES = 13, 10  # including the header; a colour table may follow both
 FLV_TAG_HEADER_BYTES = 11  # Adobe Flash Video File Format 10.1, annex E.4.1
 OGG_MAGIC = b"OggS"
 OGG_PAGE = struct.Struct("<4sBBqIIIB")  # RFC 3533, section 6; magic, version, flags, position, stream, ...
@@ -19,41 +19,41 @@ OGG_LAST_PAGE = 0x04  # flag: the last page of a stream
 TS_PACKET_BYTES = (188, 192, 204)  # ISO/IEC 13818-1; with the time code of Blu-ray; with error correction
 TS_SYNC = b"G"
 TS_PACKETS_AT_ONCE = 1 << 14
-MP4_BOXES = (  # of a whole file: ISO/IEC 14496-12, table 1; `wide` is of QuickTime
+MP4_BOXES = (  # top-level boxes of a file: ISO/IEC 14496-12, table 1; `wide` is from QuickTime
     b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"imda", b"mfra", b"sidx", b"ssix", b"prft", b"emsg", b"meta", b"meco",
     b"pdin", b"free", b"skip", b"wide", b"uuid",
 )  # fmt: skip
-BARE_ZEROS = 16  # at the end of a stream of H.264 or its heirs: no encoder puts them there
+BARE_ZEROS = 16  # at the end of a stream of H.264 or its successors; no encoder writes them there
 ASF_HEADER_BYTES = 1 << 16
 ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # Advanced Systems Format, section 3.2
 IVF_HEADER_BYTES = 32  # https://wiki.multimedia.cx/index.php/Duck_IVF
 IVF_FRAME = struct.Struct("<IQ")  # bytes, time stamp
-IVF_UNKNOWN = 0xFFFFFFFF  # FFmpeg writes it first, and the number at the end
-IVF_LAST_FRAME = 1.5  # so many times the longest other one, at most: twice as long would be a frame that is missing
-ASF_BROADCAST = 0x01  # flag: written while it was sent, so its size was not known
+IVF_UNKNOWN = 0xFFFFFFFF  # FFmpeg writes this first, and replaces it by the number at the end
+IVF_LAST_FRAME = 1.5  # maximum duration, relative to the longest other frame; twice as long would mean a missing frame
+ASF_BROADCAST = 0x01  # flag: written during the broadcast, so the size was not known
 
 
 def check(file: BinaryIO, format_name: str) -> None:
-    """Compares a file's end with what its format puts there.
+    """Checks that a file ends as its format requires.
 
     Args:
-        file: opened to read bytes.
-        format_name: of the container, as FFmpeg calls it.
+        file: a file that is open for reading bytes.
+        format_name: FFmpeg's name of the container format.
 
     Raises:
-        MediaError: it was cut off, or something in it does not let its end be found.
+        MediaError: the file is cut off, or damage in it prevents finding its end.
     """
     if format_name in CHECKS:
         CHECKS[format_name](file, file.seek(0, os.SEEK_END))
 
 
 def _check_gif(file: BinaryIO, size: int) -> None:
-    """Walks over all blocks: where one is damaged, FFmpeg takes all that follows for a part of it."""
+    """Checks all blocks: FFmpeg treats everything after a damaged block as part of that block."""
     position = GIF_SCREEN_BYTES + _gif_table_bytes(_bytes_at(file, GIF_SCREEN_BYTES - 3, 1))
     while (kind := _bytes_at(file, position, 1)) != GIF_TRAILER:
         if kind == GIF_IMAGE:
             position += GIF_IMAGE_BYTES + _gif_table_bytes(_bytes_at(file, position + GIF_IMAGE_BYTES - 1, 1))
-            position += 1  # how many bits its codes have
+            position += 1  # the byte with the number of bits per code
         elif kind == GIF_EXTENSION:
             position += 2
         else:
@@ -65,7 +65,7 @@ def _check_gif(file: BinaryIO, size: int) -> None:
 
 
 def _gif_table_bytes(flags: bytes) -> int:
-    """Of the colours that follow, if the flags have bit 7."""
+    """Size of the colour table that follows; 0 if bit 7 of the flags is not set."""
     return 3 << (flags[0] & 7) + 1 if flags and flags[0] & 0x80 else 0
 
 
@@ -88,7 +88,7 @@ def _check_flv(file: BinaryIO, size: int) -> None:
 
 
 def _check_ogg(file: BinaryIO, size: int) -> None:
-    """Walks over all pages: FFmpeg says nothing of one that is lost, or that it does not know as one."""
+    """Checks all pages: FFmpeg does not report a page that is lost or that it does not recognise."""
     position, flags = 0, 0
     next_of: dict[int, int] = {}  # stream -> number of its next page
     while position < size:
@@ -107,7 +107,7 @@ def _check_ogg(file: BinaryIO, size: int) -> None:
 
 
 def _check_ts(file: BinaryIO, size: int) -> None:
-    """Looks at the first byte of each packet: FFmpeg skips what is none, and of zeros it says nothing."""
+    """Checks the first byte of each packet: FFmpeg skips data that is not a packet, and does not report zeros."""
     packet_bytes, first = _ts_packets(_bytes_at(file, 0, 16 * max(TS_PACKET_BYTES)))
     position = file.seek(first)
     while syncs := file.read(packet_bytes * TS_PACKETS_AT_ONCE)[::packet_bytes]:
@@ -120,13 +120,13 @@ def _check_ts(file: BinaryIO, size: int) -> None:
 
 
 def _ts_packets(head: bytes) -> tuple[int, int]:
-    """How long packets are, and where the first begins: as fits best."""
+    """The length of the packets and the position of the first one that fit best."""
     candidates = [(length, first) for length in TS_PACKET_BYTES for first in range(length)]
     return max(candidates, key=lambda at: head[at[1] :: at[0]].count(TS_SYNC) * at[0])
 
 
 def _check_mp4(file: BinaryIO, size: int) -> None:
-    """Walks over the boxes of a fragmented file, which has no index: where one is damaged, FFmpeg stops."""
+    """Checks the boxes of a fragmented file, which has no index: FFmpeg stops at a damaged box."""
     position, is_fragmented = 0, False
     while position < size:
         length, kind = _mp4_box(_bytes_at(file, position, 16), size - position)
@@ -137,7 +137,7 @@ def _check_mp4(file: BinaryIO, size: int) -> None:
 
 
 def _mp4_box(header: bytes, left: int) -> tuple[int, bytes]:
-    """Length and type of a box; what is none goes to the end of the file."""
+    """Length and type of a box. Data that is not a box extends to the end of the file."""
     length = int.from_bytes(header[:4], "big")
     if length == 1:
         length = int.from_bytes(header[8:], "big")
@@ -159,9 +159,9 @@ def _check_asf(file: BinaryIO, size: int) -> None:
 
 
 def _check_ivf(file: BinaryIO, size: int) -> None:
-    """Walks over all frames: the header counts them or says how long they last, by who wrote it; FFmpeg takes either.
+    """Checks all frames against the number in the header, which is 0 or all ones if it was not known.
 
-    0 or all ones stand for a number that was not known.
+    The number is either the count or the duration of the frames, depending on the writer; FFmpeg reads both.
     """
     header_bytes, announced = struct.unpack_from(
         "<6xH16xI", _bytes_at(file, 0, IVF_HEADER_BYTES).ljust(IVF_HEADER_BYTES)
@@ -177,11 +177,11 @@ def _check_ivf(file: BinaryIO, size: int) -> None:
     if position > size:
         raise MediaError(f"it stops after {len(stamps) - 1} frames, inside the next one")
     if announced not in (0, IVF_UNKNOWN) and len(stamps) < announced and not _lasts(sorted(stamps), announced):
-        raise MediaError(f"it stops after {len(stamps)} frames, and announces {announced} or so many units of time")
+        raise MediaError(f"it stops after {len(stamps)} frames, but announces {announced} frames or units of time")
 
 
 def _lasts(stamps: list[int], announced: int) -> bool:
-    """Whether frames shown then last so long together, the last one about as long as the others at most."""
+    """Whether the frames can last `announced` units in total, with a last frame about as long as the others at most."""
     gaps = [after - before for before, after in itertools.pairwise(stamps)]
     span = sum(gaps)
     return span <= announced <= span + IVF_LAST_FRAME * max(gaps, default=0)

@@ -1,7 +1,7 @@
-"""A video file -> its frames and when they are shown; whatever is wrong with it is an error, never fewer frames.
+"""A video file -> its frames and the times at which they are shown. Any damage is an error, never just fewer frames.
 
-FFmpeg goes on after most damage. What it notices reaches us in four ways, and each alone refuses the file: exceptions,
-flags of packets and frames, its log (much is said only there), and fewer frames than packets.
+FFmpeg continues after most damage. It reports damage in four ways, and each of them alone is enough to refuse the file:
+exceptions, flags of packets and frames, its log (many faults are reported only there), and fewer frames than packets.
 """
 
 import collections
@@ -20,22 +20,22 @@ from data_pipelines.media.source_file import MediaError
 
 IVF = "ivf"
 MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
-NOT_VIDEO = ("tty", "image2")  # FFmpeg plays text as if on a terminal, and reads pictures by numbered names
-PICTURE_ENDING = "_pipe"  # what FFmpeg's formats of single pictures end with
-# Said of damage, but not as errors. A packet that is split later loses its flag, and is not known by it.
+NOT_VIDEO = ("tty", "image2")  # FFmpeg plays text as in a terminal, and reads pictures with numbered names
+PICTURE_ENDING = "_pipe"  # the end of the names of FFmpeg's formats for single pictures
+# Messages about damage that are not logged as errors. The flag of a damaged packet is lost when the packet is split.
 CORRUPT_PACKET = "Packet corrupt (stream = {},"
-INCOMPLETE_FRAME = "freeing incomplete packet"  # of ASF
-FALLBACK_RATE = Fraction(25)  # FFmpeg's own for streams that tell no rate
-ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own decoders leave the alpha of WebM out
-# These put no long run of zeros into a packet, except before a start code (00 00 01) or at its end: a decoder takes one
-# for data, and shows what follows from it.
+INCOMPLETE_FRAME = "freeing incomplete packet"  # in ASF
+FALLBACK_RATE = Fraction(25)  # FFmpeg's own default for streams that state no rate
+ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own decoders drop the alpha of WebM
+# In these codecs a packet has no long run of zeros, except before a start code (00 00 01) or at its end. A decoder
+# would treat other zeros as data and show a wrong picture.
 CODECS_WITHOUT_ZEROS = ("h264", "hevc", "vvc", "mpeg1video", "mpeg2video", "mpeg4")
 ZEROED = re.compile(rb"\0{16}\0*[^\0\1]")
-STILL_S = Fraction(1, 2000)  # no frame is shown for less
+STILL_S = Fraction(1, 2000)  # no frame is shown for a shorter time
 ANIMATIONS = ("apng", "gif")
-# Shorter delays of animated pictures are taken for none: Chromium's and Firefox's rule.
+# In animated pictures a shorter delay counts as no delay: the rule of Chromium and Firefox.
 SHORT_DELAY, SHORT_DELAY_LASTS = Fraction(1, 100), Fraction(1, 10)
-MAX_STILL_FRAMES = 3  # in a row: more of them and the time stamps are damaged
+MAX_STILL_FRAMES = 3  # consecutive frames with one time stamp; if there are more, the time stamps are damaged
 
 _listeners_lock = threading.Lock()
 _num_listeners = 0
@@ -45,8 +45,8 @@ class Video:
     """An open video.
 
     Attributes:
-        pixel_aspect: width over height of its pixels.
-        num_decoded: frames given out so far.
+        pixel_aspect: width over height of a pixel.
+        num_decoded: number of frames decoded so far.
     """
 
     def __init__(self, file, container, deadline: opening.Deadline, log: list, at_opening: list):
@@ -58,7 +58,7 @@ class Video:
         self.num_decoded = 0
 
     def frames(self) -> Iterator[tuple[Fraction, av.VideoFrame]]:
-        """All frames with their times in seconds, in order; times never decrease.
+        """All frames with their times in seconds, in order. Times never decrease.
 
         Raises:
             MediaError: something is damaged or missing.
@@ -72,14 +72,14 @@ class Video:
             clock.note(packet, num_shown)
             for frame in self._checked(_decoded(decoder, packet)):
                 self.num_decoded += 1
-                packets.seen += 1 + frame.interlaced_frame  # its two fields may have been a packet each
+                packets.seen += 1 + frame.interlaced_frame  # its two fields may have been two packets
                 if frame.is_corrupt:
                     raise MediaError(f"frame {self.num_decoded} is damaged")
                 yield clock.time(frame), frame
         self._check_complete(packets)
 
     def _checked(self, steps) -> Iterator:
-        """Passes on what FFmpeg gives, and raises what it logs; not for ever."""
+        """Passes on the frames from FFmpeg, and raises the damage that it logs. Enforces the time limit."""
         try:
             for step in steps:
                 self._raise_logged()
@@ -102,9 +102,9 @@ class Video:
 
     def _check_complete(self, packets: "_Packets") -> None:
         listed = len(self._stream.index_entries)
-        if self._container.format.name == IVF:  # its header counts frames or says how long they last
+        if self._container.format.name == IVF:  # its header states the number or the duration of its frames
             listed = 0
-        elif not self._index_at_start:  # then it grew with what was read, and only the header knows better
+        elif not self._index_at_start:  # the index grew while packets were read, so only the header states the number
             listed = max(listed, self._stream.frames)
         elif listed < self._stream.frames and self._container.format.name == MP4:
             listed += max(0, self._stream.frames - _num_indexed(self._file, self._stream.index))
@@ -118,32 +118,32 @@ class Video:
 
 @contextlib.contextmanager
 def open_video(path: str) -> Iterator[Video]:
-    """Opens a video file, whatever its name; no other file is read and nothing is fetched.
+    """Opens a video file, whatever its name is. No other file is read and nothing is downloaded.
 
     Raises:
-        MediaError: it is no video, is larger than `source_file` allows, or takes longer than `opening` allows.
-        av.error.FFmpegError: FFmpeg does not know what it is.
+        MediaError: it is not a video, is larger than `source_file` allows, or takes longer than `opening` allows.
+        av.error.FFmpegError: FFmpeg does not recognise the file.
     """
     with source_file.open_regular(path) as file, _logged() as log:
         deadline = opening.Deadline()
         with _opened(file, deadline, path, log) as container:
-            # Decoders say again what they said while FFmpeg looked at all streams and guessed; the demuxer does not.
+            # The decoders repeat what they logged while FFmpeg probed the streams. The demuxer does not repeat it.
             at_opening = [entry for entry in log if entry[1] == container.format.name]
             log.clear()
-            # Its guesses where time stamps are missing are out of order.
+            # FFmpeg's guesses for missing time stamps are not in order.
             container.flags &= ~Flags.gen_pts.value  # type: ignore[operator]  # PyAV's stub takes a value for a member
             yield Video(file, container, deadline, log, at_opening)
 
 
 def _num_indexed(file, stream_index: int) -> int:
-    """Frames that the tables of an mp4 file lead to, those that an edit list hides among them."""
+    """Number of frames in the tables of an mp4 file, including those that an edit list hides."""
     file.seek(0)
     with opening.open_container(file, opening.Deadline(), ignore_editlist="1") as container:
         return len(container.streams[stream_index].index_entries)
 
 
 def _opened(file, deadline: opening.Deadline, path: str, log: list) -> av.container.InputContainer:
-    """A file under a plain name: FFmpeg takes "%03d" and "concat:" for more than a name, but guesses by endings."""
+    """Opens a file under a neutral name: FFmpeg interprets "%03d" and "concat:". It keeps the ending, for guessing."""
     try:
         return opening.open_container(file, deadline, re.sub(r"[^\w./ -]", "_", path))
     except av.error.ArgumentError as error:
@@ -154,7 +154,7 @@ def _opened(file, deadline: opening.Deadline, path: str, log: list) -> av.contai
 
 @contextlib.contextmanager
 def _logged() -> Iterator[list]:
-    """A list that fills up with (level, source, message) of what FFmpeg says in this thread."""
+    """A list that collects FFmpeg's messages in this thread, as (level, source, message)."""
     _count_listeners(1)
     try:
         with av.logging.Capture() as log:
@@ -164,16 +164,16 @@ def _logged() -> Iterator[list]:
 
 
 def _count_listeners(change: int) -> None:
-    """Turns PyAV's log on for the first listener and off after the last: it is one for all threads."""
+    """Turns PyAV's log on for the first listener and off after the last. All threads share one log."""
     global _num_listeners
     with _listeners_lock:
         _num_listeners += change
         av.logging.set_level(av.logging.INFO if _num_listeners else None)
-        av.logging.set_skip_repeated(not _num_listeners)  # the same message in the next file is another one
+        av.logging.set_skip_repeated(not _num_listeners)  # an equal message for the next file must not be suppressed
 
 
 def _choose_stream(container) -> av.VideoStream:
-    """The stream that FFmpeg calls the best, cover pictures aside."""
+    """The stream that FFmpeg considers best, except for cover pictures."""
     format_name = container.format.name
     if format_name in NOT_VIDEO or format_name.endswith(PICTURE_ENDING):
         raise MediaError(f"it is not a video but {format_name.removesuffix(PICTURE_ENDING)}")
@@ -189,28 +189,28 @@ def _choose_stream(container) -> av.VideoStream:
 
 
 def _decoder(stream) -> av.VideoCodecContext:
-    """The stream's decoder, or the one that also knows its alpha."""
+    """The stream's decoder, or the decoder that also decodes its alpha."""
     context = stream.codec_context
     metadata = {key.lower(): value for key, value in stream.metadata.items()}
     if metadata.get("alpha_mode") == "1" and context.name in ALPHA_DECODERS:
         context = av.CodecContext.create(ALPHA_DECODERS[context.name], "r")
-    context.thread_type, context.thread_count = "NONE", 1  # files are decoded side by side instead
+    context.thread_type, context.thread_count = "NONE", 1  # several files are decoded in parallel instead
     context.options = {"max_pixels": str(source_file.MAX_PIXELS)}  # a stream may grow on the way
     return context
 
 
 def _decoded(decoder, packet) -> Iterator[av.VideoFrame]:
-    # A decoder of our own takes no packet for the end, where the stream's takes an empty one.
+    # A separate decoder treats None as the end of the stream, while the stream's own decoder treats an empty packet so.
     yield from decoder.decode(packet if packet.size else None)
 
 
 class _Packets:
-    """Counts packets, to compare with what should be there.
+    """Counts packets, to compare with the expected number of frames.
 
     Attributes:
-        total: all that hold a frame.
-        due: frames that must come out of them.
-        seen: frames that were decoded.
+        total: number of packets that hold a frame.
+        due: number of frames that must be decoded from them.
+        seen: number of frames that were decoded.
     """
 
     def __init__(self, stream):
@@ -220,10 +220,10 @@ class _Packets:
         self.total = self.due = self.seen = 0
 
     def count(self, packet) -> int | None:
-        """Counts a packet, and the frames that it shows; None if it is not to be decoded."""
+        """Counts a packet and returns the number of frames that it shows; None if it must not be decoded."""
         if not packet.size:
             at_end = packet.dts is None
-            self.total += not at_end  # an empty one says that the frame before goes on
+            self.total += not at_end  # an empty packet repeats the previous frame
             return 0 if at_end else None
         if packet.is_corrupt or self._has_no_zeros and ZEROED.search(packet):
             raise MediaError(f"the packet of frame {self.total + 1} is damaged")
@@ -236,7 +236,7 @@ class _Packets:
     def _is_left_out(self, packet) -> bool:
         if self._first_key_pts is None and packet.is_keyframe:
             self._first_key_pts = packet.pts
-        # Frames shown before the first key frame may need some that were cut away.
+        # Frames that are shown before the first key frame may need frames that were cut off.
         leading = None not in (packet.pts, self._first_key_pts) and packet.pts < self._first_key_pts
         return leading or packet.is_discard  # an edit list discards what it does not show
 
@@ -246,7 +246,7 @@ def _clock(container, stream) -> "_Clock | _AnimationClock":
 
 
 class _AnimationClock:
-    """When the frames of an animated picture are shown: each after the delays of those before, as browsers do."""
+    """Display times of the frames of an animated picture: the sum of the delays of earlier frames, as in browsers."""
 
     def __init__(self, container, stream):
         self._time_base = stream.time_base
@@ -266,7 +266,7 @@ class _AnimationClock:
 
 
 class _Clock:
-    """When frames are shown: by their time stamps, else by their packets', else by the nominal rate."""
+    """Display times of frames: from their time stamps, else from their packets' stamps, else from the nominal rate."""
 
     def __init__(self, container, stream):
         self._has_stamps = not container.format.flags & av.format.Flags.no_timestamps.value
@@ -286,7 +286,7 @@ class _Clock:
         """When the next frame is shown, in seconds.
 
         Raises:
-            MediaError: the stamps of several frames are one.
+            MediaError: too many frames have one time stamp.
         """
         step, stamp, before = self._step(), self._stamp(frame), self._time
         if before is None:
@@ -294,7 +294,7 @@ class _Clock:
         elif stamp is None:
             now = before + step
         else:
-            if stamp + self._shift < before:  # the stamps start anew, as where files were joined
+            if stamp + self._shift < before:  # the stamps start from 0 again, as in joined files
                 self._shift = before + step - stamp
             now = stamp + self._shift
         self._time = now
@@ -305,15 +305,15 @@ class _Clock:
         stands_still = before is not None and now - before < STILL_S
         self._num_still = self._num_still + 1 if stands_still else 0
         if self._num_still > MAX_STILL_FRAMES:
-            raise MediaError(f"its time stands still at {float(now):.3f} s, while frames go on")
+            raise MediaError(f"its time stamps do not advance after {float(now):.3f} s, while frames follow")
 
     def _stamp(self, frame) -> Fraction | None:
         return frame.pts * self._time_base if self._has_stamps and frame.pts is not None else None
 
     def _step(self) -> Fraction:
-        """How long the frame before lasts if the stamps do not tell."""
+        """Duration of the previous frame if the stamps do not state it."""
         before, now = self._dts, self._waiting_dts.popleft() if self._waiting_dts else None
         self._dts = now
         if self._has_stamps and before is not None and now is not None and now > before:
-            return (now - before) * self._time_base  # in the order of decoding, but as many and as far apart
+            return (now - before) * self._time_base  # in decoding order, but the same number and the same distance
         return self._frame_lasts

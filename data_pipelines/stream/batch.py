@@ -1,6 +1,6 @@
-"""What a stream gives, and what of a dataset's config it depends on.
+"""The batches that a stream yields, and the config keys that a stream reads.
 
-# B examples of this host, T frames (clips * frames a clip in evaluation), H, W canvas.
+# B examples of this host, T frames (clips * frames per clip in evaluation), H, W canvas.
 """
 
 from typing import Protocol, TypedDict
@@ -9,18 +9,18 @@ import numpy as np
 
 
 class Batch(TypedDict):
-    """Examples of one dataset, as NumPy arrays that must not be written to."""
+    """Examples of one dataset, as NumPy arrays. They are read-only: do not write to them."""
 
-    frames: np.ndarray  # uint8 [B, T, H, W, 3]; a picture is in the top left corner of the canvas, zeros around it
+    frames: np.ndarray  # uint8 [B, T, H, W, 3]; each picture is at the top left of the canvas, the rest is zeros
     size_px: np.ndarray  # int32 [B, 2]: height and width of the picture in its canvas
     label: np.ndarray  # int32 [B]
-    weight: np.ndarray  # float32 [B]: 0 for padding and for what cannot be decoded, else 1
-    index: np.ndarray  # int64 [B]: which example of the split; -1: padding
+    weight: np.ndarray  # float32 [B]: 0 for padding and for undecodable examples, else 1
+    index: np.ndarray  # int64 [B]: index of the example in the split; -1: padding
     seed: np.ndarray  # uint32 [B]: for all randomness of the example
 
 
 class DatasetConfig(Protocol):
-    """A dataset's entry in the config, as far as streams read it: `dataset` in configs/common.py explains each key."""
+    """The keys of a dataset's config entry that streams read. `dataset` in configs/common.py explains each key."""
 
     frames_feature: str
     canvas_px: tuple[int, int]
@@ -34,7 +34,7 @@ class DatasetConfig(Protocol):
 
 
 class InputConfig(Protocol):
-    """How the host reads, as far as streams depend on it: `input_pipeline` in configs/common.py."""
+    """The keys of the host's input settings that streams read: `input_pipeline` in configs/common.py."""
 
     threads: int
     prefetch_batches: int

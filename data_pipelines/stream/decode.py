@@ -13,7 +13,7 @@ def decode_frames(jpegs_T: tf.Tensor, canvas_px: tuple[int, int]) -> tf.Tensor:
     """Decodes frames, and shrinks those that are larger than the canvas until they fit.
 
     Args:
-        jpegs_T: the encoded frames, string [T], T known beforehand; grey ones become RGB.
+        jpegs_T: the encoded frames, string [T]. T is static. Grey frames become RGB.
         canvas_px: height and width.
 
     Returns:
@@ -22,22 +22,24 @@ def decode_frames(jpegs_T: tf.Tensor, canvas_px: tuple[int, int]) -> tf.Tensor:
     Raises:
         tf.errors.InvalidArgumentError: a frame cannot be decoded, or the frames differ in size.
     """
-    # One op a frame, written out: a loop over them costs as much as a tenth of the decoding.
+    # The graph has one op per frame: a loop over the frames would add up to a tenth of the decoding time.
     jpegs = tf.unstack(without_gifs(jpegs_T))
     return _shrink_to_fit(tf.stack([_decode_one(jpeg) for jpeg in jpegs]), canvas_px)
 
 
 def without_gifs(jpegs_T: tf.Tensor) -> tf.Tensor:
-    """The same strings, with an empty one, which cannot be decoded, for each GIF.
+    """Replaces each GIF by an empty string, which cannot be decoded.
 
-    TensorFlow's JPEG decoder also takes a GIF, and decodes all its frames before it refuses them: a small file can
-    claim all of a host's memory.
+    TensorFlow's JPEG decoder also accepts a GIF and decodes all its frames before it refuses it. So a small file could
+    take all of a host's memory.
     """
     return tf.where(tf.strings.substr(jpegs_T, 0, len(GIF_MAGIC)) == GIF_MAGIC, "", jpegs_T)
 
 
 def decode_video(video: tf.Tensor, indices_T: tf.Tensor, canvas_px: tuple[int, int]) -> tf.Tensor:
-    """Decodes frames of a video file, in Python; slower than JPEGs, and one at a time in a process where Python runs.
+    """Decodes frames of a video file, in Python.
+
+    This is slower than JPEGs, and a Python process decodes one video at a time.
 
     Args:
         video: the file's bytes, a string scalar.
@@ -48,19 +50,19 @@ def decode_video(video: tf.Tensor, indices_T: tf.Tensor, canvas_px: tuple[int, i
         As `decode_frames`.
 
     Raises:
-        tf.errors.OpError: it cannot be decoded, or has no such frame.
+        tf.errors.OpError: the video cannot be decoded, or has no such frame.
     """
     frames = tf.numpy_function(frames_of_video.frames_at, [video, indices_T], tf.uint8, stateful=False)
     return _shrink_to_fit(tf.ensure_shape(frames, (indices_T.shape[0], None, None, 3)), canvas_px)
 
 
 def _decode_one(jpeg: tf.Tensor) -> tf.Tensor:
-    # The default DCT is a faster, less exact one that differs between builds of libjpeg.
+    # The default DCT is faster but less exact, and it differs between builds of libjpeg.
     return tf.io.decode_jpeg(jpeg, channels=3, dct_method="INTEGER_ACCURATE")
 
 
 def _shrink_to_fit(frames_Thw3: tf.Tensor, canvas_px: tuple[int, int]) -> tf.Tensor:
-    """The frames themselves if they fit; else shrunk to the largest size of the same shape that does."""
+    """Shrinks frames to the largest size that fits and keeps their shape; frames that fit stay unchanged."""
     size_px = tf.shape(frames_Thw3)[1:3]
     return tf.cond(
         tf.reduce_all(size_px <= canvas_px),

@@ -1,14 +1,15 @@
-"""TensorFlow as this package uses it: a reader on the host's CPU that never touches the accelerators."""
+"""Imports TensorFlow for this package: it reads data on the host's CPU and never uses the accelerators."""
 
 from data_pipelines import environment
 
-with environment.tensorflow_defaults():  # TensorFlow reads them now, and never again
+with environment.tensorflow_defaults():  # TensorFlow reads them only once, during import
     import tensorflow as tf
 
 for _kind in ("GPU", "TPU"):
     tf.config.set_visible_devices([], _kind)
 
-# Marks a function given to tf.data as TensorFlow ops only, not to be rewritten: tracing it is several times quicker.
+# Marks a function for tf.data that has only TensorFlow ops. AutoGraph does not rewrite it, which makes tracing several
+# times faster.
 plain = tf.autograph.experimental.do_not_convert
 
 __all__ = ["plain", "tf"]

@@ -1,10 +1,10 @@
-"""step -> which datasets it trains on, and the how-many-eth batch of each: a pure function of (weights, plan, seed).
+"""step -> the datasets it trains on, and the index of the batch within each: a pure function of (weights, plan, seed).
 
-`interleave` deals the steps out in blocks. A block holds the datasets in proportion to their weights, shuffled by
-Philox keyed by (seed, block). If the weights are small whole numbers, or decimals that reduce to such, a block is
-exactly one set of them (2 : 1 : 1 makes blocks of 4). Otherwise its length is fixed, and whole numbers of steps are
-apportioned by largest remainder to everything up to each block's end, in exact arithmetic: the shares never drift, and
-at a block's end each dataset is less than one step from its exact share, even at step 1e9.
+`interleave` divides the steps into blocks. A block holds the datasets in proportion to their weights, shuffled by
+Philox keyed by (seed, block). If the weights are small whole numbers, or decimals that reduce to small whole numbers,
+a block is exactly one set of them (2 : 1 : 1 makes blocks of 4). Otherwise the block length is fixed. The largest
+remainder method then gives each dataset a whole number of steps up to the end of each block, in exact arithmetic. So
+the shares never drift: at the end of a block each dataset is less than one step from its exact share, even at step 1e9.
 """
 
 import collections
@@ -17,7 +17,7 @@ from fractions import Fraction
 import numpy as np
 
 PLANS = ("interleave", "joint")
-LONG_BLOCK_STEPS = 1000  # of weights that do not fit a shorter one; more only for datasets rarer than that
+LONG_BLOCK_STEPS = 1000  # for weights that do not fit a shorter block; a dataset that is rarer needs a longer block
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Mixture:
     """The step plan of a run.
 
     Attributes:
-        weights: dataset name -> share of the steps, relative to the others; unused by "joint", but still checked.
-        plan: "interleave", one dataset a step, or "joint", every dataset in every step.
+        weights: dataset name -> share of the steps, relative to the others. They are checked, but "joint" ignores them.
+        plan: "interleave" (one dataset per step) or "joint" (every dataset in every step).
         seed: the run's seed.
     """
 
@@ -44,12 +44,12 @@ class Mixture:
                 raise ValueError(f"weight {weight!r} of dataset {name!r} must be above 0; leave a dataset out instead")
 
     def at(self, step: int) -> dict[str, int]:
-        """Dataset name -> ordinal of the batch of it that `step` consumes, for each dataset that it consumes."""
+        """Dataset name -> index of the batch that `step` consumes, for each dataset of that step."""
         before = self.counts(step)
         return {name: before[name] for name in self._consumed(step)}
 
     def counts(self, step: int) -> dict[str, int]:
-        """Dataset name -> number of its batches that the steps before `step` consume."""
+        """Dataset name -> number of its batches that are consumed before `step`."""
         if self.plan == "joint":
             return dict.fromkeys(self.weights, step)
         block, offset = divmod(step, self._block_steps)
@@ -66,7 +66,7 @@ class Mixture:
 
     @property
     def _shares(self) -> list[int]:
-        """The weights as whole numbers without a common factor, exactly as their decimals read."""
+        """The weights as whole numbers without a common factor, exactly equal to their decimal notation."""
         exact = [Fraction(repr(float(weight))) for weight in self.weights.values()]
         scale = math.lcm(*(weight.denominator for weight in exact))
         whole = [int(weight * scale) for weight in exact]
@@ -74,7 +74,7 @@ class Mixture:
 
     @property
     def _block_steps(self) -> int:
-        """Length of a block: each dataset comes up at least once in it."""
+        """Length of a block. Each dataset has at least one step in it."""
         total = sum(self._shares)
         return min(total, max(LONG_BLOCK_STEPS, math.ceil(total / min(self._shares))))
 
@@ -83,7 +83,7 @@ class Mixture:
         start = _apportion(block * self._block_steps, self._shares)
         end = _apportion((block + 1) * self._block_steps, self._shares)
         steps = np.repeat(np.arange(len(self.weights)), np.subtract(end, start))
-        # The raw words of Philox and a stable sort are the same in every NumPy; Generator.permutation need not be.
+        # Raw Philox words and a stable sort give the same result in every NumPy version; Generator.permutation may not.
         words = np.random.Philox(key=[self.seed % 2**64, block]).random_raw(len(steps))
         shuffled: list[int] = steps[np.argsort(words, kind="stable")].tolist()
         return shuffled
@@ -91,16 +91,16 @@ class Mixture:
 
 @dataclasses.dataclass(frozen=True)
 class BatchSchedule:
-    """Which batches a run's steps consume from one of its steps on: its plan, entered at any place.
+    """Which batches the steps of a run consume, from a given step on: where the run stands in its step plan.
 
-    A run that never left its plan is at `step` of it, and at `mix.counts(step)`. One that left batches out is further
-    on; one whose mix was changed goes on with the batches that each dataset had come to.
+    A run that never departed from its plan is at plan step `step`, with the batches `mix.counts(step)`. A run that
+    skipped batches is further along in the plan. A run whose mix was changed continues with each dataset's next batch.
 
     Attributes:
         mix: the step plan.
-        step: of the run.
-        plan_step: which step of the plan that one follows.
-        ordinals: dataset name -> ordinal of its next batch there.
+        step: a step of the run.
+        plan_step: the step of the plan that belongs to `step`.
+        ordinals: dataset name -> index of its next batch at `step`.
     """
 
     mix: Mixture
@@ -109,15 +109,15 @@ class BatchSchedule:
     ordinals: Mapping[str, int]
 
     def plan_step_at(self, step: int) -> int:
-        """Which step of the plan `step` of the run follows."""
+        """The step of the plan that belongs to `step` of the run."""
         return self.plan_step + step - self.step
 
     def at(self, step: int) -> dict[str, int]:
-        """Dataset name -> ordinal of the batch of it that `step` of the run consumes."""
+        """Dataset name -> index of the batch that `step` of the run consumes."""
         return self._shifted(self.mix.at(self.plan_step_at(step)))
 
     def counts(self, step: int) -> dict[str, int]:
-        """Dataset name -> ordinal of its next batch before `step` of the run."""
+        """Dataset name -> index of its next batch just before `step` of the run."""
         return self._shifted(self.mix.counts(self.plan_step_at(step)))
 
     def _shifted(self, counts: dict[str, int]) -> dict[str, int]:
@@ -129,7 +129,7 @@ class BatchSchedule:
 
 
 def _apportion(steps: int, shares: list[int]) -> list[int]:
-    """Whole numbers that sum to `steps`, in proportion to `shares`: largest remainder, the first wins a tie."""
+    """Whole numbers that sum to `steps`, in proportion to `shares`: largest remainder, and the first wins a tie."""
     total = sum(shares)
     counts = [steps * share // total for share in shares]
     by_remainder = sorted(range(len(shares)), key=lambda i: -(steps * shares[i] % total))

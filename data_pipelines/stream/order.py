@@ -1,8 +1,8 @@
 """Position in a dataset's endless training stream -> epoch, example, and the example's seed. TF ops on scalars.
 
-Every epoch is one permutation of the examples, evaluated at a point in O(1): nothing is stored, and any position is as
-quick to reach as the first. Both functions are stateless and specified bit by bit, so that a run resumed under another
-version of TensorFlow goes on with the same batches.
+Every epoch is one permutation of the examples. One point of it is computed in O(1): nothing is stored, and any position
+is reached as fast as the first. Both functions are stateless and specified bit by bit, so that a run that is resumed
+under another version of TensorFlow continues with the same batches.
 """
 
 import hashlib
@@ -19,10 +19,10 @@ def stream_key(seed: int, name: str) -> tuple[int, int]:
 
 
 def locate(position: tf.Tensor, num_examples: int, key: tuple[int, int]) -> tuple[tf.Tensor, tf.Tensor]:
-    """The epoch and the example that stand at `position` (int64 scalar): each example once an epoch."""
+    """The epoch and the example at `position` (int64 scalar). Each example comes once per epoch."""
     epoch = position // num_examples
     seed = tf.stack([tf.constant(key[0], tf.uint32), tf.constant(key[1], tf.uint32), tf.cast(epoch, tf.uint32)])
-    # The raw op with three words: tf.random.experimental.index_shuffle pads a seed of two wrongly when batched.
+    # The raw op with three words: tf.random.experimental.index_shuffle pads a two-word seed wrongly when batched.
     index = tf.raw_ops.RandomIndexShuffle(
         index=position % num_examples, seed=seed, max_index=tf.constant(num_examples - 1, tf.int64), rounds=4
     )
@@ -30,11 +30,11 @@ def locate(position: tf.Tensor, num_examples: int, key: tuple[int, int]) -> tupl
 
 
 def example_seed(epoch: tf.Tensor, index: tf.Tensor, key: tuple[int, int], repeat: int = 0) -> tf.Tensor:
-    """uint32 scalar for all randomness of one row: of the repeat-th that an example gives in one epoch.
+    """The seed for all randomness of one row, a uint32 scalar; `repeat` counts the rows of one example in one epoch.
 
-    Philox with `key`, counter (epoch, index and repeat).
+    Computed by Philox with `key` and counter (epoch, index and repeat).
     """
-    index += repeat << 48  # above the index of any example
+    index += repeat << 48  # bits above the index of any example
     return tf.raw_ops.StatelessRandomUniformFullIntV2(
         shape=(),
         key=tf.constant([key[0] | key[1] << 32], tf.uint64),

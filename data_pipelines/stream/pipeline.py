@@ -1,9 +1,9 @@
-"""One dataset's stream of batches, for training from any batch on, or for one pass of evaluation.
+"""The stream of batches of one dataset: for training, starting at any batch, or for one pass of evaluation.
 
-All randomness is a function of position (see `order`), so that the state of a stream is the number of its next batch,
-and each of several hosts reads just its rows of the same global batch.
+All randomness is a function of position (see `order`). So the state of a stream is the index of its next batch, and
+each of several hosts reads only its own rows of the same global batch.
 
-# B examples of this host, T frames (clips * frames a clip in evaluation), H, W canvas.
+# B examples of this host, T frames (clips * frames per clip in evaluation), H, W canvas.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from data_pipelines.stream.examples import PADDING_INDEX, ExampleReader, one_lin
 from data_pipelines.stream.host_tf import plain, tf
 
 RETRY_WAITS_S = (1, 2, 4)
-CHUNK_BYTES = 1 << 20  # of decoded frames that one thread reads in one go
+CHUNK_BYTES = 1 << 20  # of decoded frames, which one thread reads as one unit of work
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,10 +30,10 @@ class ReadOptions:
     """What this host reads of each batch, and how.
 
     Attributes:
-        host_index: which rows of a global batch: the host_index-th of host_count equal parts.
+        host_index: which part of the global batch this host reads; the batch has host_count equal parts.
         host_count: number of hosts.
-        threads: of the reading; 0: one per core.
-        prefetch_batches: ready ahead.
+        threads: number of reader threads; 0: one per core.
+        prefetch_batches: how many batches are kept ready.
     """
 
     host_index: int = 0
@@ -43,33 +43,33 @@ class ReadOptions:
 
     @classmethod
     def of(cls, input_config: InputConfig, host_index: int, host_count: int) -> "ReadOptions":
-        """As `input` in a config asks for it (`input_pipeline` of configs/common.py)."""
+        """The options that `input` in a config sets (`input_pipeline` of configs/common.py)."""
         return cls(host_index, host_count, input_config.threads, input_config.prefetch_batches)
 
 
 ONE_HOST = ReadOptions()
 
-# Number of an example that this host reads -> (index of the example in its split, seeds of its rows).
+# Position in this host's sequence of examples -> (index of the example in its split, seeds of its rows).
 Locate = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
 class ShardLostError(OSError):
-    """Records that were there when the run started cannot be read any more. The message names the file."""
+    """Records that existed when the run started can no longer be read. The message names the file."""
 
 
 class Stream(Iterator[Batch]):
-    """Batches (see `Batch`); close it, or use it in a `with`.
+    """An iterator of batches (see `Batch`). Close it, or use it in a `with` statement.
 
-    A batch that cannot be read at all, because storage is away or a shard is gone, is tried again after each of
-    RETRY_WAITS_S; then `ShardLostError` is raised.
+    If a batch cannot be read because storage is unavailable or a shard is gone, it is tried again after each of
+    RETRY_WAITS_S. Then `ShardLostError` is raised.
     """
 
     def __init__(self, batches_from: Callable[[int], tf.data.Dataset], reader: ExampleReader):
-        """Starts to read.
+        """Starts reading.
 
         Args:
-            batches_from: number of a batch -> a tf.data dataset of it and those after it.
-            reader: what they are read with.
+            batches_from: index of a batch -> a tf.data dataset of that batch and all later ones.
+            reader: reads the examples.
         """
         self._batches_from, self._reader = batches_from, reader
         self._batches: Iterator[Batch] | None = batches_from(0).as_numpy_iterator()
@@ -80,7 +80,7 @@ class Stream(Iterator[Batch]):
             try:
                 return self._next()
             except tf.errors.OpError as error:
-                logging.warning("reading goes on in %s s: %s", wait_s, error.message)
+                logging.warning("reading failed and is tried again in %s s: %s", wait_s, error.message)
                 time.sleep(wait_s)
                 self._batches = self._batches_from(self._given).as_numpy_iterator()
         try:
@@ -97,11 +97,11 @@ class Stream(Iterator[Batch]):
         return batch
 
     def why_undecodable(self, index: int, seed: int) -> str:
-        """Why the example at `index` weighs nothing, and in which file it stands; reads it again."""
+        """Why the example at `index` has weight 0, and which file it is in. Reads the example again."""
         return self._reader.why_undecodable(index, seed)
 
     def close(self) -> None:
-        """Stops the reading ahead and frees its buffers."""
+        """Stops prefetching and frees the buffers."""
         self._batches = None
 
     def __enter__(self) -> Self:
@@ -120,16 +120,16 @@ def train_stream(
     first_batch: int,
     options: ReadOptions = ONE_HOST,
 ) -> Stream:
-    """Endless training batches; each example comes once an epoch, and batches run on over the ends of epochs.
+    """Endless training batches. Each example comes once per epoch, and a batch may span the end of an epoch.
 
-    With `repeats` in the dataset's config, that many rows beside each other are one example, read and decoded once.
+    With `repeats` in the dataset's config, that many neighbouring rows are one example, which is decoded once.
 
     Args:
         split: what to read.
         dataset: its entry in the config (`configs/common.py`).
-        name: its name there, which with `seed` decides order and augmentation.
+        name: its name in the config. Name and `seed` determine order and augmentation.
         seed: the run's seed.
-        first_batch: number of the first batch wanted; far ones take no longer.
+        first_batch: index of the first batch; a large index takes no longer.
         options: what this host reads.
 
     Raises:
@@ -156,7 +156,7 @@ def train_stream(
 
 
 def batch_indices(split: records.Split, dataset: DatasetConfig, *, name: str, seed: int, batch: int) -> list[int]:
-    """Which examples the batch-th training batch has, over all hosts, in the order of their rows.
+    """Indices of the examples in the training batch with index `batch`, over all hosts, in the order of the rows.
 
     Arguments as in `train_stream`.
     """
@@ -166,10 +166,10 @@ def batch_indices(split: records.Split, dataset: DatasetConfig, *, name: str, se
 
 
 def eval_stream(split: records.Split, dataset: DatasetConfig, options: ReadOptions = ONE_HOST) -> Stream:
-    """Each example of a split once, in order; the last batch is filled up with index -1 and weight 0.
+    """Each example of a split once, in order. The last batch is padded with index -1 and weight 0.
 
-    Arguments and errors as in `train_stream`. `frames` hold `eval_clips` clips one after another; `seed` is
-    the place in the split, of which only `shuffle_frames` makes use. All hosts have the same number of batches.
+    Arguments and errors as in `train_stream`. `frames` hold `eval_clips` clips one after another. `seed` is the
+    position in the split; only `shuffle_frames` uses it. All hosts have the same number of batches.
     """
     rows = _rows("eval_batch_size", dataset.eval_batch_size, options)
     num_batches = -(-split.num_examples // dataset.eval_batch_size)
@@ -189,12 +189,12 @@ def eval_stream(split: records.Split, dataset: DatasetConfig, options: ReadOptio
 
 
 def _in_order(indices: tf.Tensor, dataset: DatasetConfig, seed: tf.Tensor) -> tf.Tensor:
-    """The frames of each clip in the order in which the config asks for them."""
+    """The frames of each clip in the order that the config sets."""
     return sampling.shuffle(indices, dataset.num_frames, seed) if dataset.shuffle_frames else indices
 
 
 def _batch_examples(dataset: DatasetConfig) -> int:
-    """Examples of a global training batch."""
+    """Number of examples in a global training batch."""
     examples, odd = divmod(dataset.batch_size, dataset.repeats)
     if odd:
         raise ValueError(f"batch_size {dataset.batch_size} must be a multiple of repeats, {dataset.repeats}")
@@ -210,7 +210,7 @@ def _rows(key: str, batch_size: int, options: ReadOptions) -> range:
 
 
 def _position(ordinal: tf.Tensor, rows: range, batch_size: int) -> tf.Tensor:
-    """Position in the global stream of the ordinal-th example that this host reads."""
+    """Position in the global stream of this host's example number `ordinal`."""
     return ordinal // len(rows) * batch_size + rows.start + ordinal % len(rows)
 
 
@@ -226,7 +226,7 @@ def _stream(
 def _batches(
     ordinals: range, locate: Locate, reader: ExampleReader, batch_examples: int, options: ReadOptions
 ) -> tf.data.Dataset:
-    """A tf.data dataset of batches, read in chunks of several examples where these are small."""
+    """A tf.data dataset of batches. Small examples are read several at a time, in chunks."""
     threads = options.threads or os.cpu_count() or 1
     size = _chunk_examples(batch_examples, int(np.prod(reader.frames_shape)))
     firsts = tf.data.Dataset.range(ordinals.start, ordinals.stop, size)
@@ -237,7 +237,7 @@ def _batches(
         return reader.read_chunk(tf.data.Dataset.range(first, first + size).map(plain(locate)), size)
 
     examples = firsts.map(plain(read), num_parallel_calls=threads, deterministic=True)
-    if size == 1:  # padded only here: padding and batching are a copy each, which large clips are spared
+    if size == 1:  # padded only here: padding and batching copy the data once each, which large clips avoid
         batches = reader.pad(examples, batch_examples)
     else:
         batches = examples.rebatch(batch_examples, drop_remainder=True)
@@ -250,6 +250,9 @@ def _batches(
 
 
 def _chunk_examples(batch_size: int, example_bytes: int) -> int:
-    """The largest part of a batch that keeps within CHUNK_BYTES: handing work to threads costs more than an image."""
+    """Examples per chunk: the largest part of a batch within CHUNK_BYTES.
+
+    Passing work to a thread costs more than an image.
+    """
     most = max(1, CHUNK_BYTES // example_bytes)
     return max(size for size in range(1, min(most, batch_size) + 1) if batch_size % size == 0)

@@ -1,8 +1,8 @@
-"""One split of a prepared dataset, opened for random access: where each record stands, and a read that checks it.
+"""One split of a prepared dataset, opened for random access: the offset of each record, and a read that checks it.
 
 Each TFRecord shard has an offset index beside it, `<shard>.index.npy`: int64 [n + 1], the first byte of each record
-and the size of the file, and after the array its CRC-32. It is made when the dataset is prepared, and again when it is
-missing, damaged, or of another size.
+and the size of the file. The CRC-32 of the array follows it. The index is made when the dataset is prepared, and again
+when it is missing, damaged, or of another size.
 """
 
 import concurrent.futures
@@ -39,14 +39,14 @@ class Split:
         builder: "name" or "name/config".
         split: its name, or a TFDS expression such as "train[:10%]".
         paths: its shards.
-        shards: of each record, the position of its shard in `paths`: int32 [N].
-        offsets: of each record, its first byte in its shard: int64 [N].
-        class_names: in the order of the labels; () if the dataset does not name them.
+        shards: int32 [N], for each record the position of its shard in `paths`.
+        offsets: int64 [N], for each record its first byte in its shard.
+        class_names: in the order of the labels; () if the dataset has no class names.
         features: names of the features that a record has.
         modality: "video" or "image".
-        fingerprint: sha256 of features, class names, and names, sizes and record offsets of the shards, and of what is
-            left out.
-        num_excluded: records that are left out.
+        fingerprint: sha256 of features, class names, and names, sizes and record offsets of the shards, and of the
+            excluded records.
+        num_excluded: number of excluded records.
     """
 
     builder: str
@@ -62,20 +62,20 @@ class Split:
 
     @property
     def num_examples(self) -> int:
-        """N."""
+        """N, the number of records in the split."""
         return len(self.offsets)
 
 
 def open_split(builder: str, split: str, data_dir: str) -> Split:
-    """Opens a split and checks that all of its shards are there, whole.
+    """Opens a split and checks that all of its shards exist and are complete.
 
     Args:
         builder: "name" or "name/config".
         split: a split, or a TFDS expression such as "train[:10%]".
-        data_dir: where prepared datasets stand; "": TFDS's default.
+        data_dir: the folder of prepared datasets; "": TFDS's default.
 
     Raises:
-        DatasetNotPreparedError: with the command that prepares it.
+        DatasetNotPreparedError: it is not prepared; the message has the command that prepares it.
         ValueError: no such split, no examples in it, or a format other than TFRecord.
         FileNotFoundError: a shard is missing.
         IOError: a shard is shorter than it was, or its framing is broken.
@@ -100,16 +100,16 @@ def open_split(builder: str, split: str, data_dir: str) -> Split:
 
 
 def media_feature(split: Split, frames_feature: str) -> str:
-    """The feature that holds a record's pictures: `frames_feature`, or, in a dataset of video files, VIDEO_FEATURE."""
+    """The feature that holds a record's pictures: `frames_feature`, or VIDEO_FEATURE in a dataset of video files."""
     holds_files = frames_feature not in split.features and VIDEO_FEATURE in split.features
     return VIDEO_FEATURE if holds_files else frames_feature
 
 
 def exclude(split: Split, indices: Sequence[int] | np.ndarray) -> Split:
-    """The split without the records at `indices`, and with a fingerprint of its own; itself if there are none.
+    """The split without the records at `indices`, with a fingerprint of its own; the same split if `indices` is empty.
 
     Raises:
-        ValueError: nothing would be left.
+        ValueError: `indices` are all records of the split.
     """
     excluded = np.unique(np.asarray(indices, np.int64))
     if not len(excluded):
@@ -128,17 +128,17 @@ def exclude(split: Split, indices: Sequence[int] | np.ndarray) -> Split:
 
 def locator(split: Split) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
     """A TF function: index of an example (int64 scalar) -> (path of its shard, its byte offset there)."""
-    # Tensors made here are handed to tf.data once; NumPy arrays used inside would be copied into its graphs.
+    # Tensors that are made here are passed to tf.data once. NumPy arrays would be copied into each of its graphs.
     paths, shards, offsets = tf.constant(split.paths), tf.constant(split.shards), tf.constant(split.offsets)
     return lambda index: (paths[shards[index]], offsets[index])
 
 
 def read_from(path: tf.Tensor, offset: tf.Tensor) -> tf.data.Dataset:
-    """The records of a shard from a byte offset on (scalar tensors): a dataset of strings.
+    """The records of a shard, starting at a byte offset (scalar tensors): a dataset of strings.
 
     TensorFlow verifies both checksums of each record in C++. Its iterator raises
-      tf.errors.DataLossError: one is wrong;
-      tf.errors.NotFoundError: the shard is gone.
+      tf.errors.DataLossError: a checksum is wrong;
+      tf.errors.NotFoundError: the shard is missing.
     """
     variant = tf.raw_ops.TFRecordDatasetV2(
         filenames=path[None], compression_type="", buffer_size=READ_BUFFER_BYTES, byte_offsets=offset[None]
@@ -157,7 +157,7 @@ def scan(path: epath.Path) -> np.ndarray:
     """The offset index of a shard, from its framing: int64 [n + 1].
 
     Raises:
-        IOError: the framing is broken or the last record is cut off.
+        IOError: the framing is broken or the last record is incomplete.
     """
     offsets, end, size = [], 0, path.stat().length
     with path.open("rb") as file:
@@ -171,12 +171,12 @@ def scan(path: epath.Path) -> np.ndarray:
 
 
 def _pieces(builder: str, split: str, info: tfds.core.DatasetInfo) -> list[Any]:
-    """What to read of which shard, as TFDS's FileInstructions."""
+    """Which records to read from which shard, as TFDS's FileInstructions."""
     if info.file_format != tfds.core.FileFormat.TFRECORD:
         raise ValueError(f"dataset {builder!r} is stored as {info.file_format.value}; prepare it as tfrecord")
     try:
         pieces: list[Any] = info.splits[split].file_instructions
-    except (KeyError, ValueError) as error:  # TFDS raises either for an expression that it cannot resolve
+    except (KeyError, ValueError) as error:  # TFDS raises one of them for an expression that it cannot resolve
         names = ", ".join(sorted(info.splits))
         raise ValueError(f"dataset {builder!r} has no split {split!r}; it has {names}") from error
     if not sum(piece.take for piece in pieces):
@@ -185,7 +185,7 @@ def _pieces(builder: str, split: str, info: tfds.core.DatasetInfo) -> list[Any]:
 
 
 def _load_indices(paths: Sequence[str], expected_records: Sequence[int]) -> list[np.ndarray]:
-    with concurrent.futures.ThreadPoolExecutor(max_workers=16) as pool:  # waits for storage, not for the CPU
+    with concurrent.futures.ThreadPoolExecutor(max_workers=16) as pool:  # they wait for storage, not for the CPU
         return list(pool.map(_load_index, paths, expected_records))
 
 
@@ -205,13 +205,13 @@ def _load_index(shard: str, expected_records: int) -> np.ndarray:
 
 
 def _parse_index(data: bytes, shard_bytes: int) -> np.ndarray | None:
-    """The offset index in a file's bytes; None if it is damaged or of another shard."""
+    """The offset index in a file's bytes; None if it is damaged or belongs to another shard."""
     stream = io.BytesIO(data)
     try:
         index = np.load(stream)
-    except Exception:  # of damaged bytes NumPy raises whatever it meets
+    except Exception:  # NumPy raises many types for damaged bytes
         return None
-    checksum = data[stream.tell() :]  # indices of before have none
+    checksum = data[stream.tell() :]  # indices written by earlier versions have no checksum
     if checksum not in (b"", _checksum(data[: stream.tell()])):
         return None
     if not isinstance(index, np.ndarray) or index.dtype != np.int64 or index.ndim != 1 or not len(index):
@@ -225,14 +225,14 @@ def _checksum(data: bytes) -> bytes:
 
 
 def _save_index(path: epath.Path, index: np.ndarray) -> None:
-    """Writes the index beside its shard, whole or not at all: several hosts may do so at once."""
+    """Writes the index beside its shard, atomically: several hosts may write it at the same time."""
     buffer = io.BytesIO()
     np.save(buffer, index)
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         temporary.write_bytes(buffer.getvalue() + _checksum(buffer.getvalue()))
     except (PermissionError, tf.errors.PermissionDeniedError) as error:
-        logging.warning("The offset index of %s cannot be kept, and is made anew at each start: %s", path, error)
+        logging.warning("The offset index of %s cannot be stored, so each start computes it again: %s", path, error)
     else:
         temporary.replace(path.with_name(path.name + INDEX_SUFFIX))
 
@@ -274,7 +274,7 @@ def _class_names(info: tfds.core.DatasetInfo) -> tuple[str, ...]:
 
 
 def _modality(info: tfds.core.DatasetInfo) -> str:
-    """As the dataset's metadata says; else "image" if a feature is a single image."""
+    """The modality in the dataset's metadata. Without it: "image" if a feature is a single image, else "video"."""
     if info.metadata is not None and "modality" in info.metadata:
         return str(info.metadata["modality"])
     single = any(isinstance(feature, tfds.features.Image) for feature in info.features.values())

@@ -1,9 +1,9 @@
 """Which stored frames a clip consists of. TF ops on scalars; the results are int64 [T], or [clips * T].
 
-With `sample_fps` 0 the whole clip is cut into T equal segments and each gives one frame (TSN, arXiv 1608.00859): at
-random in training, in the middle in evaluation. With a rate, frames are 1 / sample_fps seconds apart, each the nearest
-stored one, from a random start in training and from evenly spread starts in evaluation; a clip that is too short
-repeats its last frame.
+With `sample_fps` 0 the whole clip is divided into T equal segments, and one frame is taken from each (TSN, arXiv
+1608.00859): a random one in training, the middle one in evaluation. With a rate, frames are 1 / sample_fps seconds
+apart; the nearest stored frame is taken. The start is random in training; in evaluation the starts are evenly spaced. A
+clip that is too short repeats its last frame.
 """
 
 import numpy as np
@@ -17,10 +17,10 @@ def train_indices(
     """One random clip.
 
     Args:
-        num_stored: frames there are, an integer scalar.
+        num_stored: number of stored frames, an integer scalar.
         stored_fps: their rate, a float scalar; unused when `sample_fps` is 0.
         num_frames: T.
-        sample_fps: frames a second; 0: one from each of T segments.
+        sample_fps: frames per second; 0: one frame from each of T segments.
         seed: uint32 scalar.
     """
     seed = tf.stack([tf.cast(seed, tf.int64), 0])
@@ -40,7 +40,7 @@ def eval_indices(
 ) -> tf.Tensor:
     """`clips` fixed clips, one after another; arguments as in `train_indices`."""
     if sample_fps == 0:
-        # Point c of a segment is at (2c + 1) / (2 clips) of it: whole numbers, so that no rounding moves a frame.
+        # Clip c takes the point at (2c + 1) / (2 clips) of a segment. Whole numbers: no rounding error moves a frame.
         c, i = np.divmod(np.arange(clips * num_frames, dtype=np.int64), num_frames)
         return (2 * clips * i + 2 * c + 1) * tf.cast(num_stored, tf.int64) // (2 * clips * num_frames)
     offsets = _dense_offsets(stored_fps, num_frames, sample_fps)
@@ -50,8 +50,8 @@ def eval_indices(
 
 
 def shuffle(indices: tf.Tensor, num_frames: int, seed: tf.Tensor) -> tf.Tensor:
-    """The indices of one or several clips of T, the frames of each in the same random order, which the seed decides."""
-    # Another stream than that of `train_indices`, which has counter 0.
+    """Shuffles the frames of one or more clips of T frames. All clips get the same order, which depends on the seed."""
+    # Counter 1 gives random numbers that are independent of those of `train_indices`, which has counter 0.
     draws = tf.random.stateless_uniform([num_frames], tf.stack([tf.cast(seed, tf.int64), 1]), alg="philox")
     clips = tf.reshape(indices, [-1, num_frames])
     return tf.reshape(tf.gather(clips, tf.argsort(draws), axis=1), indices.shape)
@@ -59,12 +59,12 @@ def shuffle(indices: tf.Tensor, num_frames: int, seed: tf.Tensor) -> tf.Tensor:
 
 def _dense_offsets(stored_fps: tf.Tensor, num_frames: int, sample_fps: float) -> tf.Tensor:
     """Distances from a clip's first frame, in stored frames: float64 [T]."""
-    # Multiplied first: 3 x 10 / 3 is 10, where 3 x (10 / 3) can be a little more, and a start be lost.
+    # Multiply first: 3 x 10 / 3 is 10, but 3 x (10 / 3) can be slightly more, and then a valid start is lost.
     return np.arange(num_frames) * tf.cast(stored_fps, tf.float64) / sample_fps
 
 
 def _last_start(num_stored: tf.Tensor, offsets: tf.Tensor) -> tf.Tensor:
-    """The last frame at which a clip can start and still end inside; 0 if the clip does not fit."""
+    """The last frame at which a clip can start and still end within the video; 0 if the clip does not fit."""
     last = tf.cast(num_stored, tf.float64) - 1
     return tf.maximum(tf.floor(last - offsets[-1]), 0)
 
