@@ -1,1 +1,1 @@
-"""TFDS builders: `<name>.py` defines `Builder`, whose name in TFDS is `<name>`. All store the record of `schema`."""
+"""TFDS builders: `<name>.py` defines `Builder`, whose TFDS name is `<name>`. All store records as in `schema`."""

@@ -1,12 +1,12 @@
 """Moving digits: three small datasets made from scikit-learn's 1,797 real handwritten digits, offline, in seconds.
 
-- `appearance`: videos, labelled by which digit moves. It drifts, turns and changes size at random.
-- `motion`: videos, labelled by how the digit moves: through the middle of the canvas, of its angles or of its sizes.
-  Classes come in pairs, each the other's time reversal: both show the same frames, and only their order tells which.
-  Left and right, and clockwise and anticlockwise, are also each other's mirror image.
+- `appearance`: videos, labelled by the digit that moves. It drifts, turns and changes its size at random.
+- `motion`: videos, labelled by the kind of motion: across the middle of the canvas, of the angles or of the sizes.
+  Classes come in pairs that are each other's time reversal. Both show the same frames; only the order differs. Left
+  and right, and clockwise and anticlockwise, are also each other's mirror image.
 - `images`: single frames, labelled by the digit.
 
-The digits are divided once, for all three: no digit image is in a training and a validation split.
+All three datasets use the same division of the digits: no digit image is in both a training and a validation split.
 """
 
 import hashlib
@@ -21,8 +21,8 @@ from data_pipelines.prepare import schema
 SEED = 0
 CANVAS_PX = 16  # two digit widths: room to move, and few enough pixels to train on a CPU
 DIGIT_PX = 8  # as scikit-learn has them
-NUM_FRAMES = 8  # twice what the demo samples, so that which frames matters
-FPS = 8.0  # a clip lasts a second
+NUM_FRAMES = 8  # twice as many as the demo samples, so that frame sampling matters
+FPS = 8.0  # a clip lasts one second
 VALIDATION_SHARE = 0.2  # of the digit images of each class
 CLIPS = {
     "appearance": {"train": 600, "validation": 300},
@@ -30,10 +30,10 @@ CLIPS = {
     "images": {"train": 6000, "validation": 500},
 }
 
-# A pose is (y, x, angle, log2 size): centre in pixels from the canvas's, radians anticlockwise, octaves.
-DRIFT_RANGE = np.array([CANVAS_PX / 16, CANVAS_PX / 16, np.deg2rad(5), 0.05])  # what is random stays inside these
+# A pose is (y, x, angle, log2 size): offset from the centre of the canvas in pixels, radians anticlockwise, octaves.
+DRIFT_RANGE = np.array([CANVAS_PX / 16, CANVAS_PX / 16, np.deg2rad(5), 0.05])  # limits of the random part of a pose
 FULL_MOTION = np.array([CANVAS_PX, CANVAS_PX, np.deg2rad(180), 2.0])
-TRAVEL = (0.4, 0.8)  # of a full motion, from the first to the last frame of a clip
+TRAVEL = (0.4, 0.8)  # share of a full motion between the first and the last frame of a clip
 MOTIONS = {
     "left": (0, -1, 0, 0),
     "right": (0, 1, 0, 0),
@@ -84,8 +84,8 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
 
 
 def digit_images(split: str) -> tuple[np.ndarray, np.ndarray]:
-    """The digits of one split: intensities 0..1, float64 [N, 8, 8], and which digit each is, int64 [N]."""
-    from sklearn.datasets import load_digits  # a second to import: only when digits are made
+    """The digit images of one split: intensities 0..1, float64 [N, 8, 8], and their digits, int64 [N]."""
+    from sklearn.datasets import load_digits  # takes a second to import, so only when digits are made
 
     images, labels = load_digits(return_X_y=True)
     held_out = np.zeros(len(labels), bool)
@@ -98,7 +98,7 @@ def digit_images(split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw(config: str, i: int, digit: int, rng: np.random.Generator) -> tuple[str, np.ndarray]:
-    """The class name of the i-th clip of a dataset, and its poses [T, 4]."""
+    """The class name of clip number i of a dataset, and its poses [T, 4]."""
     if config == "motion":
         name = list(MOTIONS)[i % len(MOTIONS)]
         return name, moving_poses(name, rng)
@@ -106,7 +106,7 @@ def draw(config: str, i: int, digit: int, rng: np.random.Generator) -> tuple[str
 
 
 def moving_poses(name: str, rng: np.random.Generator) -> np.ndarray:
-    """Poses [T, 4] of one motion at constant speed; its middle, half of the time in, is drawn at random."""
+    """Poses [T, 4] of one motion at constant speed. The pose at half of the time is drawn at random."""
     middle = rng.uniform(-DRIFT_RANGE, DRIFT_RANGE)
     travel = rng.uniform(*TRAVEL) * FULL_MOTION * MOTIONS[name]
     return middle + np.linspace(-0.5, 0.5, NUM_FRAMES)[:, None] * travel
@@ -119,7 +119,7 @@ def drifting_poses(num_frames: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def render(digit: np.ndarray, poses: np.ndarray) -> np.ndarray:
-    """A digit [8, 8] at each of the poses [T, 4], white on black, cut off at the canvas's edges: uint8 [T, H, W, 3]."""
+    """Draws a digit [8, 8] at each of the poses [T, 4], white on black, cropped to the canvas: uint8 [T, H, W, 3]."""
     y, x, angle, octaves = poses.T[:, :, None, None]
     rows, cols = np.mgrid[:CANVAS_PX, :CANVAS_PX] + (1 - CANVAS_PX) / 2
     rows, cols = rows - y, cols - x
@@ -131,7 +131,7 @@ def render(digit: np.ndarray, poses: np.ndarray) -> np.ndarray:
 
 
 def _bilinear(image: np.ndarray, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
-    """Values of a digit at fractional places, 0 outside."""
+    """Values of a digit at fractional positions; 0 outside of it."""
     padded = np.pad(image, 1)
     rows, cols = (np.clip(at + 1, 0, DIGIT_PX + 1 - 1e-9) for at in (rows, cols))
     top, left = rows.astype(int), cols.astype(int)

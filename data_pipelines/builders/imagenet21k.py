@@ -1,16 +1,18 @@
-"""ImageNet-21k (image-net.org: winter21 with 19,167 synsets, fall11 with 21,841), as it is given out or unpacked.
+"""ImageNet-21k (image-net.org: winter21 with 19,167 synsets, fall11 with 21,841), as distributed or unpacked.
 
-Read are `winter21_whole.tar.gz` and `imagenet21k_resized.tar.gz` themselves, `nXXXXXXXX.tar` as they come out of the
-first, and `nXXXXXXXX/` folders; in the source folder, or in several folders of it. All that is found is taken.
+The builder reads `winter21_whole.tar.gz` and `imagenet21k_resized.tar.gz` without unpacking them, the `nXXXXXXXX.tar`
+files from the first, and `nXXXXXXXX/` folders. They may be in the source folder or in several folders of it. All that
+are found are used.
 
-A label is a synset's place in their sorted names. A class is called by its wnid. With `words.txt` of image-net.org, or
-another file of wnids and words, in the source folder it is called by both: "n02084071 dog, domestic dog".
+A label is the index of a synset in the sorted names of all synsets. The name of a class is its wnid. If the source
+folder has `words.txt` of image-net.org, or another file of wnids and words, the name consists of both: "n02084071 dog,
+domestic dog".
 
 The processed release (github.com/Alibaba-MIIL/ImageNet21K, dataset_preprocessing/processing_script.sh) has the folders
-`imagenet21k_train`, `imagenet21k_val` and `imagenet21k_small_classes`. Where there is a folder whose name ends in "val"
-its images are the validation split, and all others are for training: for the 10,450 classes of ImageNet-21K-P move
-`imagenet21k_small_classes` away. Otherwise the validation split is one image in a hundred, chosen by a hash of its file
-name, so that it is the same from tars and folders, now and in any later preparation.
+`imagenet21k_train`, `imagenet21k_val` and `imagenet21k_small_classes`. If there is a folder whose name ends in "val",
+its images are the validation split and all others are the training split. For the 10,450 classes of ImageNet-21K-P,
+move `imagenet21k_small_classes` away. Otherwise the validation split is one image in a hundred, chosen by a hash of the
+file name, so that tars and folders give the same split, now and in any later preparation.
 """
 
 import concurrent.futures
@@ -34,7 +36,7 @@ VALIDATION_FOLDER = re.compile(r"(.*[-_])?val(id|idation)?", re.IGNORECASE)
 WORDS = r"words\.txt|LOC_synset_mapping\.txt|synset_words\.txt"
 MAX_DEPTH = 3  # of folders in the source folder, down to the synsets
 VALIDATION_ONE_IN = 100  # this project's choice
-LISTING_THREADS = 16  # wait for the disk, not for the CPU
+LISTING_THREADS = 16  # they wait for the disk, not for the CPU
 
 
 class Builder(base.ImageFiles, publisher.PublisherBuilder, skip_registration=True):
@@ -53,8 +55,8 @@ def find(source: epath.Path, splits: tuple[str, ...]) -> Listing:
     """Finds the synsets and their images.
 
     Raises:
-        FileNotFoundError: there are none.
-        ValueError: there is no such split, or a synset is there twice.
+        FileNotFoundError: there are no synsets.
+        ValueError: there is no such split, or a synset is present twice.
         DamagedArchiveError: a tar is cut off.
     """
     if "test" in splits:
@@ -80,12 +82,12 @@ def find(source: epath.Path, splits: tuple[str, ...]) -> Listing:
 
 
 def is_validation(path: str) -> bool:
-    """Whether an image is in the validation split, where the publisher has none."""
+    """Whether an image is in the validation split, if the publisher provides no such split."""
     return zlib.crc32(path.rpartition("/")[2].encode(errors="surrogateescape")) % VALIDATION_ONE_IN == 0
 
 
 def _holders(source: epath.Path) -> tuple[list[str], list[str]]:
-    """What holds images, synsets' folders and tars and whole archives, relative to the source; and all other files."""
+    """The folders, tars and whole archives that hold images, relative to the source; and all other files."""
     holders, others, folders = [], [], [source]
     for depth in range(MAX_DEPTH + 1):
         inside = sorted(path for folder in folders for path in folder.iterdir() if not path.name.startswith("."))
@@ -115,7 +117,7 @@ def _images(source: epath.Path, holder: str) -> Iterator[Item]:
 
 
 def _by_split(items: list[Item]) -> dict[str, list[Item]]:
-    """The items of each split: those of the publisher's validation folder, if there is one; else by a hash."""
+    """The items of each split: by the publisher's validation folder if there is one, else by a hash."""
     places = _places(item.path for item in items)
     _check_distinct(places)
     folders = dict.fromkeys(folder for folder, _ in places)
@@ -130,13 +132,13 @@ def _by_split(items: list[Item]) -> dict[str, list[Item]]:
 
 
 def _places(paths: Iterable[str]) -> dict[tuple[str, str], str]:
-    """The folder that synsets stand in, and what holds a synset there -> that synset; of paths of images."""
+    """From paths of images: (folder of synsets, path that holds a synset) -> that synset."""
     found = (IN_SYNSET.fullmatch(path) for path in paths)
     return {(match["folder"], match["holder"]): match["synset"] for match in found if match}
 
 
 def _folder_of(path: str) -> str:
-    """The folder that an image's synset stands in."""
+    """The folder that contains an image's synset."""
     found = IN_SYNSET.fullmatch(path)
     return found["folder"] if found else ""
 
@@ -146,7 +148,7 @@ def _is_of_validation(folder: str) -> bool:
 
 
 def _check_distinct(places: dict[tuple[str, str], str]) -> None:
-    """Refuses a synset that is there twice: in the folders of training, or in those of validation."""
+    """Refuses a synset that is present twice in the training folders, or twice in the validation folders."""
     seen: dict[tuple[str, bool], str] = {}
     for (folder, holder), synset in places.items():
         other = seen.setdefault((synset, _is_of_validation(folder)), holder)
@@ -159,7 +161,7 @@ def _check_distinct(places: dict[tuple[str, str], str]) -> None:
 
 
 def _names(source: epath.Path, items: list[Item], others: list[str]) -> dict[str, str]:
-    """Synset -> the name of its class, in the order of the labels: its wnid, with words where they are there."""
+    """Synset -> the name of its class, in the order of the labels: its wnid, and its words if there are any."""
     synsets = sorted({item.label for item in items})
     found = publisher.named(others, WORDS)
     if not found:

@@ -1,9 +1,9 @@
 """Kinetics-400, 600 and 700 (arXiv 1705.06950, 1808.01340, 1907.06987): DeepMind's csv files and any mirror's clips.
 
-The csv files say which clip has which label; clips are found by their names, wherever in the folder they stand:
+The csv files state the label of each clip. Clips are found by their names, anywhere in the folder:
 YOUTUBEID_START_END.mp4 with six digits each, as the ActivityNet crawler and CVDF name them, or YOUTUBEID.mp4. So class
-folders, split folders, flat ones and `replacement_for_corrupted_k400` (preferred where it has a clip) are all the same.
-A label is a class's place in the sorted names of train.csv: the order of DeepMind's own lists.
+folders, split folders, flat folders and `replacement_for_corrupted_k400` (preferred if it has a clip) all work. A label
+is the index of a class in the sorted names of train.csv, which is the order of DeepMind's own lists.
 """
 
 import collections
@@ -23,7 +23,7 @@ CLASSES = {"400": 400, "600": 600, "700": 700}
 CSV_NAMES = {"train": ("train",), "validation": ("validate", "val", "validation"), "test": ("test",)}
 COLUMNS = ("youtube_id", "time_start", "time_end")
 FILE_NAME = re.compile(r"(?P<id>[\w-]{11})(_(?P<start>\d+)_(?P<end>\d+))?")
-REPLACEMENT = "replacement"  # part of the name of the folder with clips for those that came damaged
+REPLACEMENT = "replacement"  # part of the name of the folder with replacements for damaged clips
 
 Clip = tuple[str, int, int]  # YouTube id, start and end in seconds
 
@@ -46,7 +46,7 @@ def find(source: epath.Path, splits: tuple[str, ...], num_classes: int) -> Listi
 
     Raises:
         FileNotFoundError: a csv file is missing.
-        ValueError: there are two for a split, one does not read, or they are those of another Kinetics.
+        ValueError: a split has two csv files, one cannot be parsed, or they are from another Kinetics dataset.
     """
     paths = list(files.walk(source))
     lists = {split: _read_csv(source, paths, split) for split in dict.fromkeys(("train", *splits))}
@@ -65,14 +65,14 @@ def find(source: epath.Path, splits: tuple[str, ...], num_classes: int) -> Listi
 
 
 class _Clips:
-    """Where the clips are: in files, or in archives that are read in place."""
+    """The paths of the clips: files, or members of archives that are read without unpacking."""
 
     def __init__(self, source: epath.Path, paths: list[str], listed: list[Clip]):
         self._source, self._clips = source, publisher.Clips(paths)
         self._clips_of = collections.Counter(youtube_id for youtube_id, _, _ in set(listed))
 
     def find(self, wanted: dict[str, Iterable[Clip]]) -> dict[str, dict[Clip, str | None]]:
-        """Split -> clip -> its path, None if it is not there; archives are looked into where files do not have all."""
+        """Split -> clip -> its path, or None if it is missing. Archives are searched only if files are missing."""
         found = self._find(wanted)
         lacking = any(path is None for paths in found.values() for path in paths.values())
         return self._find(wanted) if lacking and self._clips.add_archives(self._source) else found
@@ -90,13 +90,13 @@ class _Clips:
         return {split: {clip: self._path(named, split, clip) for clip in clips} for split, clips in wanted.items()}
 
     def _path(self, named: dict[tuple, list[str]], split: str, clip: Clip) -> str | None:
-        """The file of a clip; one named by the id alone counts if only one clip was cut from that video."""
+        """The file of a clip. A file named only by the id is used if only one clip was cut from that video."""
         paths = named.get(clip) or (named.get(clip[:1]) if self._clips_of[clip[0]] == 1 else None)
         return min(paths, key=lambda path: (path in self._clips.members, _rank(path, split))) if paths else None
 
 
 def _rank(path: str, split: str) -> tuple:
-    """Orders files of one name: replacements, then those in the split's folder, then the others."""
+    """Sort key for files of one name: replacements first, then files in the split's folder, then the others."""
     folders = path.split("/")[:-1]
     replaces = any(REPLACEMENT in folder for folder in folders)
     in_split = any(folder.startswith(CSV_NAMES[split]) for folder in folders)
@@ -104,7 +104,7 @@ def _rank(path: str, split: str) -> tuple:
 
 
 def _read_csv(source: epath.Path, paths: list[str], split: str) -> publisher.ListedFiles:
-    """Clip -> label, "" where the publisher keeps it, in the order of the split's csv file."""
+    """Clip -> label ("" if it is not published), in the order of the split's csv file."""
     name = rf"({'|'.join(CSV_NAMES[split])})\.csv"
     # kinetics_train.csv, if there is no train.csv
     found = publisher.named(paths, name) or publisher.named(paths, rf".*[_-]{name}")

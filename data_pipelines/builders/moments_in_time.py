@@ -1,8 +1,9 @@
 """Moments in Time (arXiv 1801.03150): the publisher's csv files, category file and clips.
 
-One folder with trainingSet.csv and validationSet.csv (lines FILE,CLASS,AGREE,DISAGREE), moments_categories.txt (lines
-CLASS,INDEX: the label) and the clips, `training/FILE` and `validation/FILE`. Other files do not matter, so that the raw
-and the 256 x 256 release are read alike. Clips called yt-YOUTUBEID_SECOND are three seconds of that video.
+The source is one folder with trainingSet.csv and validationSet.csv (lines FILE,CLASS,AGREE,DISAGREE),
+moments_categories.txt (lines CLASS,INDEX, where INDEX is the label) and the clips, `training/FILE` and
+`validation/FILE`. Other files are ignored, so the raw and the 256 x 256 release are read in the same way. Clips named
+yt-YOUTUBEID_SECOND are three seconds of that video.
 """
 
 import re
@@ -39,7 +40,7 @@ def find(source: epath.Path, splits: tuple[str, ...]) -> Listing:
 
     Raises:
         FileNotFoundError: a list is missing.
-        ValueError: a split is not published, a list does not read, or a class is none of the categories.
+        ValueError: a split is not published, a list cannot be parsed, or a class is not one of the categories.
     """
     unpublished = sorted(set(splits) - set(LISTS))
     if unpublished:
@@ -58,7 +59,7 @@ def find(source: epath.Path, splits: tuple[str, ...]) -> Listing:
 
 
 def _read_list(folder: epath.Path, split: str, prefix: str, names_found: tuple[str, ...]) -> Iterator[Item]:
-    """The files that a split's list has."""
+    """The files in a split's list."""
     name, inside = LISTS[split]
     path = folder / name
     if not path.exists():

@@ -1,10 +1,10 @@
 """Something-Something v2 (arXiv 1706.04261): the publisher's json label files and its ID.webm clips.
 
-The label files stand in `labels/`, the clips in `20bn-something-something-v2/`; other folders, the older names
-`something-something-v2-train.json`, ... and clips that a mirror made mp4 are found as well. A clip's class is its
-`template` without the brackets around its placeholders ("Holding [something]" is "Holding something"); its place in
-labels.json is the label, and what the brackets stand for ("a cup") is stored as `placeholders`: of the test split it is
-not published. That one's labels come from test-answers.csv, where that is there.
+The label files are in `labels/`, the clips in `20bn-something-something-v2/`. Other folders, the older names
+`something-something-v2-train.json`, ... and clips that a mirror converted to mp4 are found as well. A clip's class is
+its `template` without the brackets around its placeholders ("Holding [something]" is "Holding something"). The label is
+the index of the class in labels.json. The texts for the brackets ("a cup") are stored as `placeholders`; for the test
+split they are not published. The labels of the test split come from test-answers.csv, if that file exists.
 """
 
 import re
@@ -24,12 +24,12 @@ ANSWERS = "test-answers.csv"
 
 
 class Builder(base.VideoFiles, publisher.PublisherBuilder, skip_registration=True):
-    """Something-Something: people do things with objects; what is done shows in the order of frames."""
+    """Something-Something: people do things with objects; the order of the frames shows what is done."""
 
     name = "something_something"
     BUILDER_CONFIGS = [tfds.core.BuilderConfig(name="v2")]
     HAS_PLACEHOLDERS = True
-    OPTIONS = base.VideoFiles.OPTIONS | {"fps": (12.0, "frames stored a second; 12 is the publisher's own rate")}
+    OPTIONS = base.VideoFiles.OPTIONS | {"fps": (12.0, "frames stored per second; 12 is the publisher's own rate")}
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         "labels/ (train.json, validation.json, test.json, labels.json, test-answers.csv) and "
         "20bn-something-something-v2/ (ID.webm)"
@@ -44,7 +44,7 @@ def find(source: epath.Path, splits: tuple[str, ...], num_classes: int) -> Listi
 
     Raises:
         FileNotFoundError: a label file is missing.
-        ValueError: there are two of one, one does not read, or a template is none of the classes.
+        ValueError: a label file exists twice or cannot be parsed, or a template is not one of the classes.
     """
     paths = list(files.walk(source))
     names_found = publisher.read_class_names(_file(source, paths, LABELS), '"CLASS": "INDEX"')
@@ -65,12 +65,12 @@ def find(source: epath.Path, splits: tuple[str, ...], num_classes: int) -> Listi
 
 
 def _numbered(paths: list[str]) -> dict[str, str]:
-    """The number of a clip -> its path."""
+    """Clip number -> its path."""
     return {stem: path for stem, path in publisher.videos(paths) if stem.isdecimal()}
 
 
 def _entries(source: epath.Path, paths: list[str], split: str, names_found: tuple[str, ...]) -> dict[str, tuple]:
-    """Clip -> class, "" where it is not published, and placeholders, in the order of the split's label file."""
+    """Clip -> class ("" if it is not published) and placeholders, in the order of the split's label file."""
     path = _file(source, paths, f"{split}.json")
     answers = _answers(source, paths) if split == "test" else {}
     listed = publisher.ListedFiles(path, split)
@@ -90,7 +90,9 @@ def _parse(path: epath.Path, number: int, entry: object) -> tuple[str, str, tupl
     template, placeholders = entry.get("template", ""), entry.get("placeholders", [])
     texts = [template, *placeholders] if isinstance(placeholders, list) else [None]
     if not all(isinstance(text, str) for text in texts):
-        raise ValueError(f"{escape(path)}, entry {number}: template or placeholders are no text; as in {wanted}")
+        raise ValueError(
+            f"{escape(path)}, entry {number}: template or placeholders are not text; it must be as in {wanted}"
+        )
     return str(entry["id"]), class_names.normalize(re.sub(r"[\[\]]", "", template)), tuple(placeholders)
 
 
@@ -100,7 +102,7 @@ def _item(found: publisher.Clips, path: str, entry: tuple[str, tuple[str, ...]])
 
 
 def _answers(source: epath.Path, paths: list[str]) -> dict[str, str]:
-    """Clip -> class of the test split; empty where the publisher's file is not there."""
+    """Clip -> class of the test split; empty if the publisher's file is missing."""
     found = publisher.named(paths, re.escape(ANSWERS))
     if not found:
         return {}
@@ -114,6 +116,6 @@ def _answers(source: epath.Path, paths: list[str]) -> dict[str, str]:
 
 
 def _file(source: epath.Path, paths: list[str], name: str) -> epath.Path:
-    """The label file of that name, or of its older one."""
+    """The label file with this name or with its older name."""
     found = publisher.named(paths, rf"(something-something-v2-)?{re.escape(name)}")
     return source / publisher.the_one(found, name, source, "it is one of the label files that come with the clips")

@@ -1,7 +1,7 @@
 """UCF101 (arXiv 1212.0402): the publisher's UCF-101/ folder of clips and its ucfTrainTestlist/ of three splits.
 
-`ucf101/1` takes trainlist01.txt as train and testlist01.txt as validation. A label is a class's number in classInd.txt,
-less one. Clips are found by name, so that a mirror's mp4 serves as well.
+`ucf101/1` uses trainlist01.txt for train and testlist01.txt for validation. A label is a class's number in classInd.txt
+minus one. Clips are found by name, so the mp4 files of a mirror work as well.
 """
 
 import re
@@ -36,7 +36,7 @@ def find(source: epath.Path, splits: tuple[str, ...], number: int) -> Listing:
 
     Raises:
         FileNotFoundError: a list is missing.
-        ValueError: a split is not published, there are two lists of one name, or one does not read.
+        ValueError: a split is not published, there are two lists with one name, or a list cannot be parsed.
     """
     unpublished = sorted(set(splits) - set(LISTS))
     if unpublished:
@@ -59,7 +59,7 @@ def _file(source: epath.Path, paths: list[str], name: str) -> epath.Path:
 
 
 def _read_list(path: epath.Path, split: str, names_found: tuple[str, ...]) -> Iterator[tuple[str, Item]]:
-    """The clips of a list, with lines CLASS/NAME.avi or CLASS/NAME.avi NUMBER: name and item of each."""
+    """Name and item of each clip of a list, whose lines are CLASS/NAME.avi or CLASS/NAME.avi NUMBER."""
     listed = publisher.ListedFiles(path, split)
     for number, line in tables.read_lines(path):
         match = re.fullmatch(r"(?P<path>(?P<label>\w+)[/\\](?P<stem>\S+)\.avi)(\s+\d+)?", line)

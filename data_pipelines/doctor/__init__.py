@@ -1,1 +1,1 @@
-"""Compares what a dataset has with what it should have: `python -m data_pipelines.doctor`."""
+"""Checks whether a dataset has everything that it should have: `python -m data_pipelines.doctor`."""

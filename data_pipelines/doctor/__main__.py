@@ -1,11 +1,11 @@
-"""Compares datasets with what they should be, before and after they are prepared.
+"""Checks datasets for missing, damaged and leaked examples, before and after they are prepared.
 
     python -m data_pipelines.doctor video_folder/ucf101 kinetics/400 --data_dir=/data/prepared
     python -m data_pipelines.doctor --raw video_folder --name=ucf101 --source=/data/ucf101
 
-Of prepared datasets it also finds the leaks between them. After --raw come the builder and the flags of
-`python -m data_pipelines.prepare`: the files are examined that a dataset would be prepared from. Beside what is printed
-it writes a manifest (JSON) and a page (HTML): in a prepared dataset's folder, or where --out says.
+For prepared datasets it also finds the leaks between them. After --raw come the builder and the flags of
+`python -m data_pipelines.prepare`: then it examines the files from which the dataset would be prepared. It prints a
+summary and writes a manifest (JSON) and a page (HTML) to the prepared dataset's folder, or to --out.
 """
 
 import sys
@@ -19,7 +19,7 @@ def _parser() -> command_line.Parser:
     parser.add_argument(
         "datasets", nargs="*", metavar="DATASET", help="prepared datasets, NAME or NAME/CONFIG; after --raw a builder"
     )
-    parser.add_argument("--raw", action="store_true", help="look at the files that a dataset would be prepared from")
+    parser.add_argument("--raw", action="store_true", help="examine the files from which a dataset would be prepared")
     parser.add_shared("data_dir")
     parser.add_shared("out", default="", metavar="DIR", help="folder for manifest.json and doctor.html")
     parser.add_old("--output", "--out")
@@ -31,14 +31,14 @@ def _parser() -> command_line.Parser:
 
 @command_line.command(ValueError)
 def main(arguments: list[str]) -> None:
-    """The command."""
+    """Runs the command."""
     parser = _parser()
     args, rest = parser.parse_known_args(arguments)
     if rest and not args.raw:
         raise UsageError(parser.describe_unknown(rest[0]))
     if not args.raw and not args.datasets:
         raise UsageError(f"which datasets? (see {parser.prog} --help)")
-    from data_pipelines.doctor import examine  # TensorFlow: not before the arguments are known to be right
+    from data_pipelines.doctor import examine  # imports TensorFlow, so only after the arguments are checked
 
     if args.raw:
         examine.examine_sources([*args.datasets, *rest], args.out)

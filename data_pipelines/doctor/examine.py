@@ -1,4 +1,4 @@
-"""Compares what a dataset has with what its source lists: prepared records, or files before they are prepared."""
+"""Compares a dataset with the list of its source: prepared records, or files before they are prepared."""
 
 import dataclasses
 import functools
@@ -18,16 +18,16 @@ from data_pipelines.prepare import base, build, listing, worker_pool
 PAGE = "doctor.html"
 SHOWN_UNUSABLE = 5
 SHOWN_CLASSES = 5
-NUM_SAMPLES = 12  # pictures a split, on the page
-AHEAD = 8  # files a process, handed out before they are asked for
+NUM_SAMPLES = 12  # pictures per split on the page
+AHEAD = 8  # files per process that are submitted in advance
 FILE_COLUMNS: dict[str, type | str] = {
     "label": int, "num_frames": int, "fps": float, "height_px": int, "width_px": int, "bytes": int, "reason": "S",
 }  # fmt: skip
 
 
 def examine_prepared(names: list[str], data_dir: str, output: str, frames_feature: str) -> None:
-    """Looks at every record of prepared datasets, and at what they have in common."""
-    from data_pipelines.leaks import search  # TensorFlow: slow to import
+    """Examines every record of prepared datasets, and finds the leaks between the datasets."""
+    from data_pipelines.leaks import search  # imports TensorFlow, which is slow
     from data_pipelines.stream import records
 
     features: dict[str, str] = {}
@@ -60,7 +60,7 @@ def _pictures_feature(features: tuple[str, ...]) -> str:
 
 
 def _of_records(name: str, where: epath.Path, splits: dict, frames_feature: str) -> tuple[dict, dict]:
-    """The manifest of a prepared dataset, and split -> (class, JPEG) of some of its records."""
+    """The manifest of a prepared dataset, and for each split (class, JPEG) of some of its records."""
     from data_pipelines.leaks import facts
 
     refused, described = manifest.read_refused(where), {}
@@ -87,9 +87,9 @@ def _class_name(names: tuple[str, ...], label: int) -> str:
 
 
 def examine_sources(prepare_arguments: list[str], output: str) -> None:
-    """Decodes every file that a dataset would be prepared from."""
+    """Decodes every file from which a dataset would be prepared."""
     for name, modality, reader, found in build.sources(prepare_arguments):
-        if "form" in reader.options:  # the frames are looked at, in whatever form they would be stored
+        if "form" in reader.options:  # frames are examined, whatever the form in which they would be stored
             reader = dataclasses.replace(reader, options=reader.options | {"form": "frames"})
         examined = {role: _of_files(reader, found, role) for role in found.splits}
         where = escaping.escape(reader.source)
@@ -119,7 +119,7 @@ def _refusal(item: listing.Item, reason: str) -> dict[str, str]:
 
 
 def _look(reader: worker_pool.Reader, item: listing.Item) -> tuple[dict, bytes] | str:
-    """What one file holds, and its middle frame; or the reason why it cannot be used."""
+    """The facts of one file, and its middle frame; or the reason why it cannot be used."""
     media = reader.read_one(item)
     if isinstance(media, str):
         return media
@@ -136,7 +136,7 @@ def _look(reader: worker_pool.Reader, item: listing.Item) -> tuple[dict, bytes] 
 
 
 def _in_parallel(look: Callable, items: list, role: str) -> Iterator[tuple]:
-    """Each item and what `look` makes of it, by all cores; few results wait at a time."""
+    """Each item with its result of `look`, computed on all cores. The number of waiting results is limited."""
     workers = os.cpu_count() or 1
     ahead = AHEAD * workers
     with (
@@ -151,7 +151,7 @@ def _in_parallel(look: Callable, items: list, role: str) -> Iterator[tuple]:
 
 
 def _publish(found: dict, samples: dict, folder: epath.Path) -> None:
-    """Prints a manifest, and writes it and the page."""
+    """Prints a manifest, and writes the manifest and the page to files."""
     _print(found)
     folder.mkdir(parents=True, exist_ok=True)
     files.write_whole(folder / manifest.FILE, json.dumps(found, indent=1).encode())
@@ -164,7 +164,7 @@ def _print(found: dict) -> None:
     for role, split in found["splits"].items():
         print(f"  {manifest.summary_line({role: split})}; {split['bytes'] / 1e9:.2f} GB")
         if found["modality"] == "video":
-            print(f"    seconds {_span(split['seconds'])}; frames a second {_span(split['fps'])}")
+            print(f"    seconds {_span(split['seconds'])}; frames per second {_span(split['fps'])}")
         print(f"    height {_span(split['height_px'])} px, width {_span(split['width_px'])} px")
         for line in _about_classes(split["classes"]):
             print(escaping.escape_text(f"    {line}"))
@@ -180,7 +180,7 @@ def _span(figures: dict[str, float]) -> str:
 
 
 def _about_classes(classes: dict[str, list[int]]) -> Iterator[str]:
-    """Balance, empty classes, and those that lack the most."""
+    """Lines about the balance of the classes, empty classes, and classes with the most missing files."""
     counts = sorted(found for _, found in classes.values())
     if not counts:
         return

@@ -1,6 +1,6 @@
-"""What there is of a dataset against what its source lists: counts per split and class, faults with reasons, figures.
+"""What a dataset has, compared with its source's list: counts per split and class, faults with reasons, statistics.
 
-The same for a prepared dataset and for the files that one would be prepared from. As JSON, written by the doctor:
+The format is the same for a prepared dataset and for the files before they are prepared. The doctor writes it as JSON:
 
     dataset, where, modality, origin
     splits: split -> listed, found, missing, refused, damaged, bytes, classes {class: [listed, found]},
@@ -20,14 +20,14 @@ from data_pipelines import catalog, escaping
 from data_pipelines.prepare import base
 
 FILE = "manifest.json"
-BARS = 16  # of a histogram
+BARS = 16  # bars per histogram
 COUNTS = ("listed", "found", "missing", "refused", "damaged")
 
 
 def summary(builder: str, data_dir: str) -> dict[str, dict[str, int]]:
-    """Counts of each split of a prepared dataset, by COUNTS; quick: reads no records.
+    """Counts of each split of a prepared dataset, by COUNTS. Fast: reads no records.
 
-    `damaged` are those that the doctor has found, if it has looked.
+    `damaged` is the number that the doctor found, if the doctor was run.
     """
     where = catalog.dataset_dir(builder, data_dir)
     written = where / FILE
@@ -40,12 +40,12 @@ def summary(builder: str, data_dir: str) -> dict[str, dict[str, int]]:
 
 
 def summary_line(of_splits: dict[str, dict[str, int]]) -> str:
-    """A summary in words: "train 180 of 182 listed (1 missing, 1 refused), validation 70 of 70"."""
+    """A summary as text: "train 180 of 182 listed (1 missing, 1 refused), validation 70 of 70"."""
     return ", ".join(_in_words(split, counts) for split, counts in of_splits.items())
 
 
 def read_refused(where: epath.Path) -> dict[str, list[dict[str, str]]]:
-    """Split -> what is listed but not in a prepared dataset: `path`, `reason` and, if it is known, `label`."""
+    """Split -> files that are listed but not in a prepared dataset: `path`, `reason` and, if it is known, `label`."""
     path, refused = where / base.REFUSED_FILE, collections.defaultdict(list)
     for row in csv.DictReader(path.read_text().splitlines()) if path.exists() else ():
         label = escaping.unescape(row.get("label", ""))
@@ -60,10 +60,10 @@ def describe_split(
 
     Args:
         class_names: in the order of the labels.
-        columns: `label`, `num_frames`, `fps`, `height_px`, `width_px`, `bytes` and `reason` of what was found; a reason
-            other than b"" says why it cannot be read.
-        paths: where each came from.
-        refused: what is listed but was not found or could not be used.
+        columns: `label`, `num_frames`, `fps`, `height_px`, `width_px`, `bytes` and `reason` of each record or file that
+            was found; a reason other than b"" states why it cannot be read.
+        paths: the source of each record or file.
+        refused: files that are listed but were not found or could not be used.
     """
     good = columns["reason"] == b""
     damaged = [{"path": paths[i], "label": "", "reason": columns["reason"][i].decode()} for i in np.flatnonzero(~good)]
@@ -96,7 +96,7 @@ def _in_words(split: str, counts: dict[str, int]) -> str:
 
 
 def _histogram(values: np.ndarray) -> list[list[float]]:
-    """[from, to, count] of each bar: single values where there are few, else equal steps."""
+    """[from, to, count] of each bar: one bar per value if there are few values, else equal steps."""
     unique, counts = np.unique(values, return_counts=True)
     if len(unique) <= BARS:
         return [[round(float(value), 3)] * 2 + [int(count)] for value, count in zip(unique, counts, strict=True)]
@@ -105,7 +105,7 @@ def _histogram(values: np.ndarray) -> list[list[float]]:
 
 
 def _figures(values: np.ndarray) -> dict[str, float]:
-    """Smallest, median, largest and mean; {} of nothing."""
+    """Smallest, median, largest and mean value; {} for an empty array."""
     if not len(values):
         return {}
     found = {"min": values.min(), "median": np.median(values), "max": values.max(), "mean": values.mean()}

@@ -1,1 +1,1 @@
-"""From a publisher's files or a folder to records: `python -m data_pipelines.prepare`."""
+"""Turns a publisher's files or a folder into records: `python -m data_pipelines.prepare`."""

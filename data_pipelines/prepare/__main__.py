@@ -1,11 +1,11 @@
-"""Prepares a dataset: files as they were published or collected become records.
+"""Prepares a dataset: converts files, as they were published or collected, to records.
 
     python -m data_pipelines.prepare video_folder --name=mine --source=/data/mine --validation_share=0.2
     python -m data_pipelines.prepare kinetics/400 --manual_dir=/data/k400 --data_dir=/data/prepared
 
-BUILDER is one of this project's, or any other that TFDS has (its own command, `tfds build`, needs Apache Beam);
-`python -m data_pipelines.prepare BUILDER --help` has its flags. Running the command again on a dataset that is prepared
-does nothing; on one whose preparation was broken off, it goes on.
+BUILDER is one of this project's builders, or any other builder of TFDS (whose own command, `tfds build`, needs Apache
+Beam). `python -m data_pipelines.prepare BUILDER --help` lists its flags. If the dataset is already prepared, running
+the command again does nothing. If its preparation was interrupted, the command continues it.
 """
 
 import collections
@@ -22,9 +22,9 @@ from data_pipelines.prepare import flags as prepare_flags
 SHOWN_REFUSED = 5
 
 
-@command_line.command(ValueError, RuntimeError, AssertionError)  # the last where TFDS misses files
+@command_line.command(ValueError, RuntimeError, AssertionError)  # TFDS raises the last one if files are missing
 def main(arguments: list[str]) -> None:
-    """The command: prepares what the arguments ask for and says what there is now."""
+    """The command: prepares the datasets that the arguments name, and prints a summary."""
     args = prepare_flags.make_parser(arguments[:1], __doc__).parse_args(arguments)
     names = []
     for builder in build.builders(args):
@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _measure(name: str, data_dir: str) -> None:
-    """Measures a dataset for the doctor and the search for leaks, which at the start of a run would take too long."""
+    """Measures a dataset for the doctor and the leak search. At the start of a run this would take too long."""
     from data_pipelines.leaks import facts
     from data_pipelines.stream import records
 
@@ -59,9 +59,9 @@ def _print_summary(name: str, where: epath.Path) -> None:
     table = where / base.REFUSED_FILE
     if missing:
         counts = ", ".join(f"{split} {count}" for split, count in missing.items())
-        print(f"  {missing.total()} listed files are missing ({counts}), and stand in {table}")
+        print(f"  {missing.total()} listed files are missing ({counts}). They are listed in {table}")
     if unusable:
-        print(f"  {len(unusable)} files were refused, and stand with their reasons in {table}:")
+        print(f"  {len(unusable)} files were refused. They are listed with their reasons in {table}:")
     for row in unusable[:SHOWN_REFUSED]:
         print(escaping.escape_text(f"    {row['split']} {row['path']}: {row['reason']}"))
 

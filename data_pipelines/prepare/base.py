@@ -1,4 +1,4 @@
-"""What all builders of media share: files in, records out; missing and unusable files are written down, by name."""
+"""The base of all media builders: reads files, writes records, and lists missing and unusable files by name."""
 
 import csv
 import inspect
@@ -19,7 +19,7 @@ from data_pipelines.prepare import listing, on_beam, schema, worker_pool
 
 REFUSED_FILE = "refused.csv"
 REFUSED_COLUMNS = ("split", "path", "reason", "label")
-MISSING = "missing"  # the reason for what the publisher lists, but the source folder does not have
+MISSING = "missing"  # the reason for a file that the publisher lists but that is not in the source folder
 SHOWN_REASONS = 3
 
 
@@ -27,13 +27,13 @@ class VideoFiles:
     """How a builder reads videos."""
 
     MODALITY = "video"
-    OPTIONS = {  # of the reader -> (default, what it is): flags of `data_pipelines.prepare`
+    OPTIONS = {  # option of the reader -> (default, description); also flags of `data_pipelines.prepare`
         "short_side_px": (256, "shorter side of the stored frames; smaller ones are not enlarged"),
-        "fps": (10.0, "frames stored a second; all, if the file has fewer"),
-        "form": ("frames", "frames: JPEGs, quick to read; video: files, a few times smaller and several times slower"),
+        "fps": (10.0, "frames stored per second; if the file has fewer, all are stored"),
+        "form": ("frames", "frames: JPEGs, fast to read; video: files, a few times smaller and several times slower"),
     }
     READ = staticmethod(media_file.read_video)
-    CHUNK_FILES = 32  # read together, see `chunks`: what a killed preparation may lose of each worker
+    CHUNK_FILES = 32  # files per chunk (see `worker_pool`); a killed preparation can lose this much work per worker
 
 
 class ImageFiles:
@@ -46,25 +46,25 @@ class ImageFiles:
 
 
 class MediaBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]  # TFDS's
-    """Base of the builders that read files: lists them, reads them in parallel, goes on where it was broken off.
+    """Base of the builders that read files: lists and reads them in parallel, and continues after an interruption.
 
-    Each builder is one of `VideoFiles` and `ImageFiles` as well.
+    Each builder also inherits from `VideoFiles` or `ImageFiles`.
     """
 
     VERSION = tfds.core.Version("1.0.0")
     SELF_CONTAINED = False
-    HAS_PLACEHOLDERS = False  # whether its items have some
+    HAS_PLACEHOLDERS = False  # whether its items have placeholders
 
     def __init_subclass__(cls, skip_registration: bool = False, **kwargs: Any) -> None:
-        """As TFDS, which has no types, defines it."""
+        """The same as in TFDS, which has no types."""
         super().__init_subclass__(skip_registration=skip_registration, **kwargs)
 
     def __init__(self, *, options: dict | None = None, workers: int = 0, **kwargs):
-        """Makes a builder; see `tfds.core.DatasetBuilder` for the other arguments.
+        """Makes a builder. See `tfds.core.DatasetBuilder` for the other arguments.
 
         Args:
-            options: arguments for the reader, where they differ from OPTIONS.
-            workers: processes that decode; 0: one a core.
+            options: arguments for the reader that differ from OPTIONS.
+            workers: number of processes that decode; 0: one per core.
         """
         self._options = {name: default for name, (default, _) in self.OPTIONS.items()} | (options or {})
         if self._form not in media_file.FORMS:
@@ -79,15 +79,15 @@ class MediaBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
         return self._options.get("form", "frames")
 
     def origin(self) -> dict:
-        """What decides the records, as JSON: kept beside the data, so that another origin is noticed."""
+        """All settings that determine the records, as JSON. Stored beside the data, so that a change is detected."""
         return self._options
 
     def discard_work(self) -> None:
-        """Deletes what a preparation keeps to go on from; it is of no more use when there is a dataset."""
+        """Deletes the intermediate results of a preparation; they are useless after the dataset is complete."""
         self._work_dir.rmtree(missing_ok=True)
 
     def sources(self, manual_dir: epath.Path) -> tuple[worker_pool.Reader, listing.Listing]:
-        """What a preparation would read, and how."""
+        """The reader that a preparation would use, and the files that it would read."""
         source, found = self._find(types.SimpleNamespace(manual_dir=manual_dir))
         return self._reader(source), found
 
@@ -95,7 +95,7 @@ class MediaBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
         return worker_pool.Reader(type(self).READ, self._options, os.fspath(source), os.fspath(self._work_dir))
 
     def _find(self, dl_manager) -> tuple[epath.Path, listing.Listing]:
-        """The source folder and what it holds."""
+        """The source folder and its listing."""
         raise NotImplementedError
 
     def _info(self):
@@ -105,7 +105,7 @@ class MediaBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
     def _download_and_prepare(self, dl_manager, download_config):
         self._on_beam = bool(download_config.beam_options or download_config.beam_runner)
         with worker_pool.work_folder(self._work_dir):
-            if not files.is_remote(self.data_path):  # where there is no lock, another process may be at it
+            if not files.is_remote(self.data_path):  # a remote folder has no lock, so another process may be writing
                 self._discard_incomplete()
             super()._download_and_prepare(dl_manager, download_config)
             self._write_refused()
@@ -125,7 +125,7 @@ class MediaBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
         self._refused += [(split, item.path, MISSING, item.label) for item in missing]
         if not items:
             raise ValueError(
-                f"none of the {len(missing)} files that are listed for the {split} split stand in {source} "
+                f"none of the {len(missing)} files that are listed for the {split} split are in {source} "
                 f"(the first: {escaping.escape(missing[0].path)})" + archives.how_to_unpack(sorted(files.walk(source)))
             )
         reader = self._reader(source)
@@ -135,7 +135,7 @@ class MediaBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
         return self._read_here(split, reader, parts, len(items))
 
     def _read_here(self, split: str, reader: worker_pool.Reader, parts, num_items: int) -> Iterator[tuple[str, dict]]:
-        """The split's examples, read by processes of this machine, with a progress bar."""
+        """The split's examples, read by processes on this machine, with a progress bar."""
         reasons = []
         with tqdm(desc=f"{self.info.full_name} {split}", total=num_items, unit=self.MODALITY, mininterval=1) as bar:
             for outcomes in worker_pool.read_all(reader, parts, self._workers):
@@ -158,7 +158,7 @@ class MediaBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
         return self._work_dir / f"{split}.{REFUSED_FILE}"
 
     def _discard_incomplete(self) -> None:
-        """Deletes what killed preparations of this dataset left."""
+        """Deletes incomplete files that killed preparations of this dataset left."""
         for folder in self.data_path.parent.glob(f"incomplete.*_{self.version}"):
             if folder != self.data_path:
                 folder.rmtree(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Builds datasets: which builder, from which source, and the records with their offset indices."""
+"""Builds datasets: chooses the builder and the source, and writes the records with their offset indices."""
 
 import argparse
 import dataclasses
@@ -17,7 +17,7 @@ from data_pipelines.prepare import flags as prepare_flags
 
 
 def prepare_if_self_contained(builder: str, data_dir: str) -> None:
-    """Prepares `builder` ("name/config") if it is missing and needs no files; leaves any other as it is."""
+    """Prepares `builder` ("name/config") if it is missing and needs no files. Otherwise does nothing."""
     cls = catalog.builder_class(builder)
     if cls and catalog.is_self_contained(builder) and not catalog.is_prepared(builder, data_dir):
         _, _, config = builder.partition("/")
@@ -25,23 +25,25 @@ def prepare_if_self_contained(builder: str, data_dir: str) -> None:
 
 
 def wait_if_self_contained(builder: str, data_dir: str) -> None:
-    """Returns when another process has made `builder`, if it is one that `prepare_if_self_contained` makes."""
+    """Waits until another process has prepared `builder`, if `prepare_if_self_contained` can prepare it."""
     while catalog.is_self_contained(builder) and not catalog.is_prepared(builder, data_dir):
         time.sleep(0.5)
 
 
 def prepare(builder: tfds.core.DatasetBuilder, manual_dir: str = "", beam_pipeline_options: str = "") -> None:
-    """Prepares a dataset that is made from files, unless it is; one of this project's goes on where it was broken off.
+    """Prepares a dataset from files, unless it is already prepared.
+
+    The preparation of one of this project's datasets continues where it was interrupted.
 
     Args:
         builder: its builder.
-        manual_dir: where the publisher's files stand; "": TFDS's default, DATA_DIR/downloads/manual.
-        beam_pipeline_options: comma-separated options of Apache Beam, without their dashes; "": this machine alone.
+        manual_dir: the folder of the publisher's files; "": TFDS's default, DATA_DIR/downloads/manual.
+        beam_pipeline_options: comma-separated options of Apache Beam, without their dashes; "": only this machine.
 
     Raises:
-        ValueError: a dataset of that name was prepared from something else, or the source is not as it should be.
+        ValueError: a dataset of that name was prepared from another source, or the source has errors.
         FileNotFoundError: a part of the source is missing.
-        RuntimeError: another process is at it, or one that reads died.
+        RuntimeError: another process is preparing it, or a reader process died.
     """
     if builder.is_prepared():
         if isinstance(builder, base.MediaBuilder):
@@ -52,10 +54,10 @@ def prepare(builder: tfds.core.DatasetBuilder, manual_dir: str = "", beam_pipeli
 
 
 def sources(arguments: list[str]) -> Iterator[tuple[str, str, worker_pool.Reader, listing.Listing]]:
-    """What the command with these arguments would read: of each dataset its name, modality, reader and listing.
+    """What the command with these arguments would read: name, modality, reader and listing of each dataset.
 
     Raises:
-        ValueError: it is not made from files, or the source is not as it should be.
+        ValueError: the dataset is not made from files, or the source has errors.
         FileNotFoundError: a part of the source is missing.
     """
     args = prepare_flags.make_parser(arguments[:1]).parse_args(arguments)
@@ -67,20 +69,20 @@ def sources(arguments: list[str]) -> Iterator[tuple[str, str, worker_pool.Reader
 
 
 def build_records(builder: tfds.core.DatasetBuilder, **download_config) -> None:
-    """Writes a builder's records and their offset indices; all of the dataset appears at once, at the end.
+    """Writes a builder's records and their offset indices. The dataset appears only when all of it is complete.
 
     Args:
-        builder: what to build.
-        **download_config: more of `tfds.download.DownloadConfig`.
+        builder: the builder.
+        **download_config: further arguments of `tfds.download.DownloadConfig`.
 
     Raises:
         FileNotFoundError: a part of the source is missing.
     """
-    from data_pipelines.stream import records  # TensorFlow: slow to import, and only needed from here on
+    from data_pipelines.stream import records  # TensorFlow is slow to import and only needed from here
     from data_pipelines.stream.host_tf import tf
 
     if catalog.builder_class(builder.name):
-        tfds.disable_progress_bar()  # ours knows how much there is to do
+        tfds.disable_progress_bar()  # this project's progress bar knows the total
     try:
         builder.download_and_prepare(
             file_format="tfrecord",
@@ -89,17 +91,17 @@ def build_records(builder: tfds.core.DatasetBuilder, **download_config) -> None:
     except OSError:
         if not builder.data_path.exists():
             raise
-        logging.info("%s was prepared by another process meanwhile.", builder.data_path)
-    except tf.errors.NotFoundError as error:  # of TFDS's own builders, that open what they do not find
+        logging.info("In the meantime another process prepared %s.", builder.data_path)
+    except tf.errors.NotFoundError as error:  # from TFDS's own builders, for a missing file
         raise FileNotFoundError(error.message) from error
     records.write_indices(builder.data_path)
 
 
 def builders(args: argparse.Namespace) -> Iterator[tfds.core.DatasetBuilder]:
-    """The builders that are asked for: of one config, of all of them, or the one of a folder."""
+    """The builders that the flags name: of one config, of all configs, or of a folder."""
     name, _, config = args.builder.partition("/")
     cls = catalog.builder_class(name) or prepare_flags.tfds_class(name)
-    assert cls is not None  # the flags know no other
+    assert cls is not None  # the flags accept no other name
     common: dict[str, Any] = {"data_dir": str(catalog.root_dir(args.data_dir))}
     if issubclass(cls, base.MediaBuilder):
         common["options"] = {option: vars(args)[option] for option in cls.OPTIONS}
@@ -120,7 +122,7 @@ def _folder_config(args: argparse.Namespace) -> folder.FolderConfig:
 
 
 def _beam_options(text: str):
-    """Apache Beam's options, or None: no Beam."""
+    """Apache Beam's options; None without Beam."""
     if not text:
         return None
     try:
@@ -135,14 +137,14 @@ def _manual(builder: tfds.core.DatasetBuilder, manual_dir: str) -> epath.Path:
     manual = epath.Path(manual_dir).expanduser() if manual_dir else builder.data_dir_root / "downloads" / "manual"
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not manual.is_dir():
         raise FileNotFoundError(
-            f"there is no folder {manual}; name another by --manual_dir. It must hold "
+            f"there is no folder {manual}; name another one with --manual_dir. It must hold "
             + " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
         )
     return manual
 
 
 def builder_name(builder: tfds.core.DatasetBuilder) -> str:
-    """What the dataset is called: "name" or "name/config"."""
+    """The name of the dataset: "name" or "name/config"."""
     config = builder.builder_config_name
     return f"{builder.name}/{config}" if config else builder.name
 

@@ -1,4 +1,4 @@
-"""The flags of `python -m data_pipelines.prepare`: which a builder has, and what they may be."""
+"""The flags of `python -m data_pipelines.prepare`: which flags each builder has, and their values."""
 
 import argparse
 import dataclasses
@@ -12,7 +12,7 @@ from data_pipelines.prepare import base, folder, listing, publisher
 
 
 def make_parser(asked: list[str], doc: str = "") -> command_line.Parser:
-    """The flags of this project's builders, and of TFDS's if it is `asked` for. `doc` is the command's docstring."""
+    """The flags of this project's builders, and of a TFDS builder if `asked` names one. `doc` is the command's help."""
     parser = command_line.Parser("data_pipelines.prepare", doc)
     builders = parser.add_subparsers(dest="builder", required=True, metavar="BUILDER", parser_class=_BuilderParser)
     ours = {name: cls for name in catalog.builder_names() if (cls := catalog.builder_class(name))}
@@ -41,7 +41,7 @@ def _summary(text: str, configs: list[str]) -> str:
 
 
 def _doc(text: str, full_name: str, cls: type[tfds.core.DatasetBuilder]) -> str:
-    """What a builder's --help says: `text`, and an example."""
+    """The text of a builder's --help: `text` and an example."""
     needed = " --name=mine --source=/data/mine" if issubclass(cls, folder.FolderBuilder) else ""
     if cls.MANUAL_DOWNLOAD_INSTRUCTIONS:
         needed = f" --manual_dir=/data/{full_name.replace('/', '_')}"
@@ -52,7 +52,7 @@ def tfds_class(name: str) -> type[tfds.core.DatasetBuilder] | None:
     """TFDS's own builder of that name, or None."""
     try:
         return tfds.builder_cls(name)
-    except (tfds.core.DatasetNotFoundError, ValueError):  # the latter for what is no name
+    except (tfds.core.DatasetNotFoundError, ValueError):  # ValueError for text that is not a name
         return None
 
 
@@ -65,7 +65,7 @@ def _add_flags(command: command_line.Parser, cls: type[tfds.core.DatasetBuilder]
         )  # fmt: skip
     if issubclass(cls, publisher.PublisherBuilder):
         command.add_argument(
-            "--splits", type=_words, default=("train", "validation"), help="which to prepare (train,validation)"
+            "--splits", type=_words, default=("train", "validation"), help="the splits to prepare (train,validation)"
         )
     if issubclass(cls, folder.FolderBuilder):
         _add_folder_flags(command)
@@ -74,7 +74,7 @@ def _add_flags(command: command_line.Parser, cls: type[tfds.core.DatasetBuilder]
 
 
 def _add_media_flags(command: command_line.Parser, cls: type[base.MediaBuilder]) -> None:
-    command.add_argument("--workers", type=int, default=0, help="processes that decode (0: one a core)")
+    command.add_argument("--workers", type=int, default=0, help="number of processes that decode (0: one per core)")
     command.add_argument(
         "--beam_pipeline_options",
         default="",
@@ -85,7 +85,7 @@ def _add_media_flags(command: command_line.Parser, cls: type[base.MediaBuilder])
 
 
 def _add_folder_flags(command: command_line.Parser) -> None:
-    command.add_argument("--name", type=_dataset_name, required=True, help="what to call the dataset")
+    command.add_argument("--name", type=_dataset_name, required=True, help="name of the dataset")
     command.add_argument("--source", required=True, help="the folder with the files")
     for field in dataclasses.fields(listing.Layout):
         several = isinstance(field.default, tuple)
@@ -100,7 +100,9 @@ def _add_folder_flags(command: command_line.Parser) -> None:
 
 def _dataset_name(text: str) -> str:
     if not re.fullmatch(r"[\w-]+", text):
-        raise argparse.ArgumentTypeError(f"{text!r}: only letters, digits, _ and -; it stands in paths and config keys")
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: only letters, digits, _ and -; it is part of paths and config keys"
+        )
     return text
 
 

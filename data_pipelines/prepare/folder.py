@@ -1,4 +1,4 @@
-"""What `video_folder` and `image_folder` share: any folder, with its own layout."""
+"""The common part of `video_folder` and `image_folder`, which read any folder with a layout of its own."""
 
 import dataclasses
 import os
@@ -11,7 +11,7 @@ from data_pipelines.prepare import base, listing
 
 @dataclasses.dataclass(eq=False)
 class FolderConfig(tfds.core.BuilderConfig):
-    """A dataset made from a folder; its `name` is the dataset's.
+    """A dataset made from a folder; `name` is the name of the dataset.
 
     Attributes:
         source: the folder, local or a URL.

@@ -1,4 +1,4 @@
-"""A folder of media -> which files are in which split, and their classes."""
+"""A folder of media -> the files of each split, and their classes."""
 
 import dataclasses
 import difflib
@@ -21,25 +21,25 @@ def _flag(default, help: str):
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How the files are divided and labelled: the flags of `data_pipelines.prepare`, with what each means."""
+    """How the files are divided and labelled: the flags of `data_pipelines.prepare` and their help texts."""
 
-    train_folder: str = _flag("train", "holds the training files, as CLASS/FILE")
-    validation_folder: str = _flag("validation", "holds the validation files, as CLASS/FILE; empty: there are none")
+    train_folder: str = _flag("train", "folder of the training files, as CLASS/FILE")
+    validation_folder: str = _flag("validation", "folder of the validation files, as CLASS/FILE; empty: there are none")
     validation_pattern: str = _flag(
-        "", "regular expression: files of the source's CLASS/FILE whose path it matches somewhere are validation"
+        "", "regular expression: files of the source's CLASS/FILE are validation if it matches a part of their path"
     )
     validation_share: float = _flag(
-        0.0, "share of each class of the source's CLASS/FILE that is validation: the last by name, so that neighbours, "
-        "often cut from one recording, stay together"
+        0.0, "share of each class of the source's CLASS/FILE that is validation: the last files by name, so that "
+        "neighbours, which are often cut from one recording, stay together"
     )  # fmt: skip
     train_list: str = _flag("", "file in the source that lists the training files, instead of all in --train_folder")
     validation_list: str = _flag("", "file in the source that lists the validation files")
     list_columns: tuple[str, ...] = _flag(
         ("path", "label"),
         "columns of the lists; path: in the split's folder if there is one, else in the source; "
-        "label: a class, or its number in --class_names (no such column: the file's folder); others are ignored",
+        "label: a class, or its number in --class_names (without this column: the file's folder); others are ignored",
     )
-    class_names: str = _flag("", "file in the source with a class, or its number and name, a line; else: those found")
+    class_names: str = _flag("", "file in the source, per line a class, or its number and name; else: those found")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)  # there may be millions
@@ -47,14 +47,14 @@ class Item:
     """A source file.
 
     Attributes:
-        path: relative to the source folder; of a member of a tar, TAR/MEMBER.
-        label: the name of its class; "" where the publisher keeps it.
-        source_id: what it was cut from, a YouTube id; "" where that is not known.
-        start_s: where in that it begins, in seconds.
-        end_s: and ends.
+        path: relative to the source folder; TAR/MEMBER for a member of a tar.
+        label: the name of its class; "" if the publisher does not publish it.
+        source_id: the original that it was cut from, a YouTube id; "" if it is not known.
+        start_s: its start in the original, in seconds.
+        end_s: its end in the original, in seconds.
         archive: the tar that holds it, relative to the source folder; "" for a file.
-        span: its first byte in the tar, and how many there are.
-        placeholders: what the brackets of its class's template stand for; None where classes have none.
+        span: its first byte in the tar, and its number of bytes.
+        placeholders: the texts for the brackets of its class's template; None if classes have no brackets.
     """
 
     path: str
@@ -69,12 +69,12 @@ class Item:
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """What a source folder holds.
+    """The contents of a source folder.
 
     Attributes:
         splits: split -> its files.
         class_names: in the order of the labels.
-        missing: split -> what the publisher lists, but the folder does not have; `path` is what it would be called.
+        missing: split -> files that the publisher lists but that are not in the folder; `path` is the expected path.
     """
 
     splits: dict[str, list[Item]]
@@ -90,8 +90,8 @@ def find(source: str, layout: Layout) -> Listing:
 
     Raises:
         FileNotFoundError: the folder, one of its parts, or a list is missing.
-        ValueError: a list does not read, a file is listed twice, a class is unknown, or folders that are no classes
-            stand where the classes should.
+        ValueError: a list cannot be parsed, a file is listed twice, a class is unknown, or there are other folders in
+            the place of the class folders.
     """
     root = epath.Path(source)
     known = class_names.read_class_names(root / layout.class_names) if layout.class_names else None
@@ -110,9 +110,9 @@ class _Found:
     """The files of a split, before their classes are known.
 
     Attributes:
-        files: path relative to the source, and what its class is called, of each.
-        list_path: the list that they are from; None: a folder.
-        lines: of each, its line in the list.
+        files: for each file its path relative to the source, and the name of its class.
+        list_path: the list that names the files; None: a folder.
+        lines: for each file its line in the list.
     """
 
     files: list[tuple[str, str]]
@@ -120,7 +120,7 @@ class _Found:
     lines: Sequence[int] = ()
 
     def where(self, i: int) -> str:
-        """The begin of a message on one of the files."""
+        """The start of a message about one of the files."""
         return f"{tables.at(self.list_path, self.lines[i])}: " if self.list_path else ""
 
 
@@ -140,7 +140,7 @@ def _by_share(root: epath.Path, share: float, checked: bool) -> dict[str, _Found
         pairs = list(group)
         if len(pairs) < 2:
             raise ValueError(
-                f"--validation_share={share}: class {quote(label)} has one file alone, in {root}; it needs two"
+                f"--validation_share={share}: class {quote(label)} has only one file, in {root}; it needs two"
             )
         num_train = min(max(round(len(pairs) * (1 - share)), 1), len(pairs) - 1)
         splits["train"] += pairs[:num_train]
@@ -178,7 +178,7 @@ def _split_folder(root: epath.Path, split: str, folder: str, checked: bool) -> _
 
 
 def _class_tree(folder: epath.Path, root: epath.Path, flag: str, checked: bool) -> list[tuple[str, str]]:
-    """Path and class of all files of folder/CLASS/, at any depth, hidden ones aside, in order of their names."""
+    """Path and class of all files of folder/CLASS/, at any depth, except hidden ones, sorted by name."""
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {escape(folder)}")
     paths = sorted(files.walk(folder))
@@ -203,7 +203,7 @@ def _read_list(root: epath.Path, folder: str, name: str, columns: tuple[str, ...
 
 
 def _label(path: epath.Path, entry: file_lists.Entry, place: str) -> str:
-    """What a list calls the class of a file; where it has no such column, the file's folder."""
+    """The class of a file as a list names it; if the list has no such column, the file's folder."""
     if entry.label is not None:
         return entry.label
     folder = place.rpartition("/")[0].rpartition("/")[2]
@@ -214,7 +214,7 @@ def _label(path: epath.Path, entry: file_lists.Entry, place: str) -> str:
 
 
 def _names_found(train: _Found) -> class_names.ClassNames:
-    """The classes of the training files, in order of their names; in a list of numbers, in the order of these."""
+    """The classes of the training files, sorted by name. If they are numbers, they are sorted by number."""
     found = {label for _, label in train.files}
     numbers = train.list_path is not None and all(label.isdecimal() for label in found)
     ordered = tuple(sorted(found, key=lambda label: (int(label), label) if numbers else label))
@@ -243,7 +243,7 @@ def _unknown_class(label: str, known: tuple[str, ...]) -> str:
 
 
 def _check_distinct(splits: dict[str, _Found]) -> None:
-    seen: dict[str, tuple[str, int]] = {}  # path -> split, place in it
+    seen: dict[str, tuple[str, int]] = {}  # path -> (split, index in it)
     for split, found in splits.items():
         for i, (path, _) in enumerate(found.files):
             if path in seen:

@@ -1,4 +1,4 @@
-"""The same reading as an Apache Beam pipeline, for clusters; needs the extra `beam`."""
+"""Reads the files in an Apache Beam pipeline, for clusters. Needs the extra `beam`."""
 
 import functools
 import json
@@ -15,19 +15,19 @@ from data_pipelines.prepare.listing import Item
 def examples(
     split: str, reader: worker_pool.Reader, parts: Iterable[list[Item]], example: Callable, refused: epath.Path
 ):
-    """A beam.PTransform: nothing -> (key, example) of each file of a split that can be used.
+    """A beam.PTransform: nothing -> (key, example) of each usable file of a split.
 
-    The list of files goes through a file of the work folder: the millions of a split do not fit into a job's
-    description. Workers must see the source and the work folder, and keep there what they have read.
+    The list of files is passed in a file of the work folder, because the millions of files of a split do not fit into a
+    job description. Workers need access to the source and to the work folder, in which they store their results.
 
     Args:
         split: its name.
-        reader: how to read.
+        reader: how files are read.
         parts: the chunks.
         example: (item, media) -> record.
-        refused: where the files that cannot be used, and their reasons, are written to.
+        refused: the file to which unusable files and their reasons are written.
     """
-    import apache_beam as beam  # slow to import, and only installed where it is used
+    import apache_beam as beam  # slow to import, and an optional dependency
 
     lines = epath.Path(reader.work_dir) / f"{split}.chunks.jsonl"
     with lines.open("w") as file:

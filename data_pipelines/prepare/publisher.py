@@ -1,4 +1,4 @@
-"""What the builders of published datasets share: each reads what its publisher distributes, from `manual_dir`."""
+"""The common part of the builders of published datasets: each reads its publisher's files from `manual_dir`."""
 
 import concurrent.futures
 import dataclasses
@@ -18,17 +18,17 @@ from data_pipelines.sources import class_names as class_names_files
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".flv", ".3gp")
 SPLITS = ("train", "validation", "test")
-SHOWN = 3  # faults in a message
+SHOWN = 3  # faults per message
 
 
 class PublisherBuilder(base.MediaBuilder, skip_registration=True):
     """Base of the builders of published datasets."""
 
     def __init__(self, *, splits: tuple[str, ...] = ("train", "validation"), **kwargs):
-        """Makes a builder; see `base.MediaBuilder` for the other arguments.
+        """Makes a builder. See `base.MediaBuilder` for the other arguments.
 
         Args:
-            splits: which of the publisher's to prepare.
+            splits: which of the publisher's splits to prepare.
         """
         unknown = sorted(set(splits) - set(SPLITS))
         if unknown or not splits:
@@ -50,18 +50,18 @@ class PublisherBuilder(base.MediaBuilder, skip_registration=True):
 
 
 def source_folder(manual_dir: epath.Path, name: str, config: str | None) -> epath.Path:
-    """The folder of one dataset: MANUAL/NAME/CONFIG, MANUAL/CONFIG or MANUAL/NAME, if there is one, else MANUAL."""
+    """The folder of one dataset: the first of MANUAL/NAME/CONFIG, MANUAL/CONFIG, MANUAL/NAME and MANUAL that exists."""
     inside = [f"{name}/{config}", config, name] if config else [name]
     return next((manual_dir / path for path in inside if (manual_dir / path).is_dir()), manual_dir)
 
 
 def named(paths: Iterable[str], pattern: str) -> list[str]:
-    """The files whose whole name a regular expression matches, whatever their folders."""
+    """The files whose whole name matches a regular expression, in any folder."""
     return [path for path in paths if re.fullmatch(pattern, path.rpartition("/")[2])]
 
 
 def videos(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """The name without ending, and the path, of each file that is a video by its ending."""
+    """The name without ending, and the path, of each file with the ending of a video."""
     for path in paths:
         stem, dot, suffix = path.rpartition("/")[2].rpartition(".")
         if dot + suffix.lower() in VIDEO_SUFFIXES:
@@ -73,18 +73,18 @@ class Clips:
     """The videos of a source folder: its files, and the members of the archives in it.
 
     Attributes:
-        paths: of the files, and of members as ARCHIVE/MEMBER.
-        members: path of a member -> its archive, and its place in it.
+        paths: paths of the files; ARCHIVE/MEMBER for members.
+        members: path of a member -> its archive, and its position in the archive.
     """
 
     paths: list[str]
     members: dict[str, tuple[str, tuple[int, int]]] = dataclasses.field(default_factory=dict)
 
     def add_archives(self, source: epath.Path) -> bool:
-        """Adds what is in the archives, compressed ones read to their ends; False if there are none.
+        """Adds the members of the archives; returns False if there are none. Compressed archives are read to the end.
 
         Raises:
-            DamagedArchiveError: one is cut off.
+            DamagedArchiveError: an archive is cut off.
         """
         found = sorted(path for path in self.paths if archives.is_archive(path))
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -101,7 +101,7 @@ class Clips:
 
 
 def in_order(items: list[listing.Item]) -> list[listing.Item]:
-    """Files as they are, then members in the order of their archives: compressed ones are read in one pass."""
+    """Files first, then members in the order of their archives, so that compressed archives are read in one pass."""
     return sorted(items, key=lambda item: (item.archive, item.span or (0, 0)))
 
 
@@ -109,42 +109,42 @@ def the_one(paths: list[str], name: str, source: epath.Path, what: str) -> str:
     """The only one of the paths.
 
     Args:
-        paths: those that were found.
-        name: what was looked for.
-        source: where.
-        what: a hint on where to get it.
+        paths: the paths that were found.
+        name: the file name that was searched.
+        source: the folder that was searched.
+        what: a hint where to get the file.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: there are several.
+        FileNotFoundError: there is no path.
+        ValueError: there are several paths.
     """
     if not paths:
         unpack = archives.how_to_unpack(sorted(files.walk(source)))
         raise FileNotFoundError(f"there is no {name} in {escape(source)}, at any depth: {what}{unpack}")
     if len(paths) > 1:
-        raise ValueError(f"there are several {name} in {source}: {', '.join(sorted(paths))}; leave one of them there")
+        raise ValueError(f"there are several {name} in {source}: {', '.join(sorted(paths))}; keep one of them there")
     return paths[0]
 
 
 def check_num_classes(names, expected: int, where: str) -> None:
-    """Refuses the lists of another dataset.
+    """Refuses the lists of another dataset, by their number of classes.
 
     Raises:
         ValueError: the number of classes is wrong.
     """
     if len(names) != expected:
-        raise ValueError(f"{where} has {len(names)} classes instead of {expected}: is it that of another dataset?")
+        raise ValueError(f"{where} has {len(names)} classes instead of {expected}: is it from another dataset?")
 
 
 @dataclasses.dataclass
 class ListedFiles:
-    """What the list of a split has: each file once.
+    """The entries of the list of a split, each file once.
 
     Attributes:
         path: the list.
         split: its split.
-        values: what stands beside each file, by what names the file.
-        places: where in the list each file stands, such as "line 3".
+        values: file -> the value that the list gives for it, such as its class.
+        places: file -> its place in the list, such as "line 3".
     """
 
     path: epath.Path
@@ -153,10 +153,10 @@ class ListedFiles:
     places: dict = dataclasses.field(default_factory=dict)
 
     def add(self, file, value, place: str) -> None:
-        """Adds a file. One that is there already is named in the log, if the same stands beside it.
+        """Adds a file. A file that is already listed with the same value is reported in the log.
 
         Raises:
-            ValueError: something else stands beside it.
+            ValueError: the file is already listed with another value.
         """
         if file not in self.values:
             self.values[file], self.places[file] = value, place
@@ -167,10 +167,10 @@ class ListedFiles:
         logging.warning("%s; it counts once.", twice)
 
     def check_classes(self, label_of: Callable[[Any], str], class_names: tuple[str, ...]) -> None:
-        """Refuses labels that are no classes; those of the test split may be "", kept by the publisher.
+        """Refuses labels that are not classes. Labels of the test split may be "", if they are not published.
 
         Raises:
-            ValueError: with some of them, and where they stand.
+            ValueError: there are unknown labels; the message names some of them and their places.
         """
         known = {*class_names, ""} if self.split == "test" else set(class_names)
         unknown: dict[str, str] = {}
@@ -191,7 +191,7 @@ def read_class_names(path: epath.Path, wanted: str, first: int = 0) -> tuple[str
         first: the index of the first class.
 
     Raises:
-        ValueError: it does not read, or the indices are not `first`, `first` + 1, ..., each once.
+        ValueError: the file cannot be parsed, or the indices are not `first`, `first` + 1, ..., each once.
     """
     found = class_names_files.read_class_names(path)
     if not found.are_numbered:

@@ -1,4 +1,4 @@
-"""The one record that videos and images, made and real ones, are stored as."""
+"""The record format in which all videos and images are stored, generated and real ones."""
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -13,15 +13,15 @@ def info(
     has_placeholders: bool = False,
     **metadata,
 ) -> tfds.core.DatasetInfo:
-    """What a builder's `_info` returns.
+    """The `DatasetInfo` that a builder's `_info` returns.
 
     Args:
         builder: the builder.
-        class_names: in the order of the labels; None if they are not known yet, to be set when the source is listed.
+        class_names: in the order of the labels; None if they are set later, when the source is listed.
         modality: "video" or "image".
         description: one sentence for `dataset_info.json`.
         media, has_placeholders: as in `features`.
-        **metadata: JSON values kept beside the data: where it came from.
+        **metadata: JSON values about the data's origin, stored beside the data.
     """
     return tfds.core.DatasetInfo(
         builder=builder,
@@ -32,17 +32,17 @@ def info(
 
 
 def features(class_names, media: str = "frames", has_placeholders: bool = False) -> tfds.features.FeaturesDict:
-    """The TFDS features of a record, of one of two forms.
+    """The TFDS features of a record, in one of two forms.
 
-    With "frames" a record has JPEG frames, quick to read. With "video" it has the bytes of a video file instead, a few
-    times smaller and several times slower to read; its frames count as stored, at the file's own rate.
+    With "frames" a record has JPEG frames, which are fast to read. With "video" it has the bytes of a video file, which
+    is a few times smaller and several times slower to read; all of its frames, at its own rate, are the stored frames.
 
-    Where classes are templates, `placeholders` are what a clip has in their brackets.
+    If classes are templates, `placeholders` are a clip's texts for the brackets of its template.
     """
     jpeg = tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg")
     forms = {
         "frames": tfds.features.Sequence(jpeg),  # in order of time; one for an image
-        "video": tfds.features.Text(),  # mp4, or another format that FFmpeg knows
+        "video": tfds.features.Text(),  # mp4, or another format that FFmpeg can read
     }
     placeholders = {"placeholders": tfds.features.Sequence(tfds.features.Text())} if has_placeholders else {}
     return tfds.features.FeaturesDict(
@@ -50,15 +50,15 @@ def features(class_names, media: str = "frames", has_placeholders: bool = False)
             media: forms[media],
             **placeholders,
             "label": tfds.features.ClassLabel(names=None if class_names is None else list(class_names)),
-            "source": tfds.features.Text(),  # where it came from: a path inside the source folder, or a description
-            "source_sha256": tfds.features.Text(),  # of the source's bytes: equal media in two datasets can be found
-            # The original that the source was cut from, where the publisher names it: a YouTube id, or "". Clips of
-            # one original in two datasets can be found by it. Datasets that were prepared before do not have it.
+            "source": tfds.features.Text(),  # its origin: a path inside the source folder, or a description
+            "source_sha256": tfds.features.Text(),  # hash of the source's bytes, to find equal media in two datasets
+            # The original that the source was cut from, if the publisher names it: a YouTube id, or "". It is used to
+            # find clips of one original in two datasets. Datasets prepared by earlier versions do not have it.
             "source_id": tfds.features.Text(),
-            "source_start_s": tfds.features.Scalar(np.float32),  # where in the original the clip begins
-            "source_end_s": tfds.features.Scalar(np.float32),  # and ends; both 0 where there is no source_id
-            "fps": tfds.features.Scalar(np.float32),  # of the stored frames; 0 for an image
-            "num_source_frames": tfds.features.Scalar(np.int64),  # before frames were left out; in a file: all it has
+            "source_start_s": tfds.features.Scalar(np.float32),  # start of the clip in the original
+            "source_end_s": tfds.features.Scalar(np.float32),  # end of the clip; both are 0 without source_id
+            "fps": tfds.features.Scalar(np.float32),  # rate of the stored frames; 0 for an image
+            "num_source_frames": tfds.features.Scalar(np.int64),  # before frames were dropped; in a file: all
         }
     )
 
@@ -75,9 +75,9 @@ def example(
     source_end_s: float = 0.0,
     placeholders=None,
 ) -> dict:
-    """One record; `label` is a class name or its index, -1 where it is not published.
+    """One record. `label` is a class name or its index; -1 if it is not published.
 
-    `frames` are a sequence of JPEGs, or the bytes of a video file; `placeholders` are None where the dataset has none.
+    `frames` are a sequence of JPEGs, or the bytes of a video file. `placeholders` are None if the dataset has none.
     """
     return {
         **({"video": frames} if isinstance(frames, bytes) else {"frames": list(frames)}),

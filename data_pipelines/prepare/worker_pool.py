@@ -1,8 +1,9 @@
-"""Reads source files some at a time, in parallel, and keeps the results, so that a broken-off preparation goes on.
+"""Reads source files in chunks, in parallel, and stores the results, so that an interrupted preparation can continue.
 
-A chunk is some files of a split. What was read of them, or why it could not be, is kept in one file of the dataset's
-work folder, named by a hash of all that decides it. A chunk that is found there is not read again, except for the files
-in it that were refused: somebody may have put them right. The work folder is deleted when the dataset is prepared.
+A chunk is a group of files of a split. The result of each file, or the reason why it could not be read, is stored in
+one file per chunk in the dataset's work folder. The name of that file is a hash of everything that determines the
+result. A stored chunk is not read again, except for its refused files: somebody may have repaired them. The work folder
+is deleted when the dataset is prepared.
 
 No TensorFlow here: worker processes import this and little else.
 """
@@ -25,11 +26,11 @@ from data_pipelines import files, processes
 from data_pipelines.media.media_file import Media
 from data_pipelines.prepare.listing import Item
 
-AHEAD = 4  # chunks a worker, read before they are asked for
+AHEAD = 4  # chunks per worker that are read in advance
 HEADER = struct.Struct("<Q")  # number of bytes of the JSON that follows
 
 _One = TypeVar("_One")
-Outcome = Media | str  # what is stored of a file, or the reason why nothing is
+Outcome = Media | str  # the media to store, or the reason why a file was refused
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Reader:
         read: (path, **options) -> Media.
         options: its arguments.
         source: the folder of the files, local or a URL.
-        work_dir: where results are kept.
+        work_dir: the folder in which results are stored.
     """
 
     read: Callable[..., Media]
@@ -49,7 +50,7 @@ class Reader:
     work_dir: str
 
     def outcomes(self, items: list[Item]) -> list[Outcome]:
-        """Reads a chunk, except for what an earlier run has read of it."""
+        """Reads a chunk, except for files that an earlier run has read."""
         path = self._kept(items)
         earlier = _load(path) or [""] * len(items)
         outcomes = [
@@ -61,7 +62,7 @@ class Reader:
         return outcomes
 
     def complete(self, items: list[Item]) -> None:
-        """Makes sure that the results of a chunk are kept."""
+        """Makes sure that the results of a chunk are stored."""
         if not _is_complete(self._kept(items)):
             self.outcomes(items)
 
@@ -72,11 +73,11 @@ class Reader:
         return outcomes
 
     def read_one(self, item: Item) -> Outcome:
-        """What is stored of one file, or why nothing is; keeps nothing."""
+        """Reads one file: its media, or the reason why it is refused. Does not store the result."""
         try:
             with files.local(epath.Path(self.source) / (item.archive or item.path), item.path, item.span) as path:
                 return self.read(path, **self.options)
-        except Exception as error:  # decoders raise whatever they meet: each file's reason is written down instead
+        except Exception as error:  # decoders raise many types; the error becomes the file's reason
             return f"{type(error).__name__}: {error}"
 
     def _kept(self, items: list[Item]) -> epath.Path:
@@ -86,7 +87,7 @@ class Reader:
 
 
 def cut(items: Iterable[_One], size: int) -> Iterator[list[_One]]:
-    """Files in chunks of `size`; the last may be shorter."""
+    """Divides files into chunks of `size`; the last chunk may be shorter."""
     rest = iter(items)
     return iter(lambda: list(itertools.islice(rest, size)), [])
 
@@ -103,12 +104,12 @@ def from_json(line: str) -> list[Item]:
 
 
 def _with_tuples(row: list[Any]) -> list[Any]:
-    """JSON's lists as the tuples that they were."""
+    """Converts lists from JSON back to tuples."""
     return [tuple(value) if isinstance(value, list) else value for value in row]
 
 
 def read_all(reader: Reader, chunks: Iterable[list[Item]], workers: int) -> Iterator[list[tuple[Item, Outcome]]]:
-    """Each chunk's files with their outcomes, in order; `workers` processes read ahead.
+    """Each chunk's files with their outcomes, in order; `workers` processes read in advance.
 
     Raises:
         RuntimeError: a worker process died.
@@ -120,13 +121,13 @@ def read_all(reader: Reader, chunks: Iterable[list[Item]], workers: int) -> Iter
 
 @contextlib.contextmanager
 def work_folder(path: epath.Path) -> Iterator[None]:
-    """Holds a dataset's work folder for this process alone.
+    """Locks a dataset's work folder for this process.
 
     Raises:
-        RuntimeError: another process on this machine holds it.
+        RuntimeError: another process on this machine has locked it.
     """
     path.mkdir(parents=True, exist_ok=True)
-    if files.is_remote(path):  # buckets have no locks; whoever finishes first wins
+    if files.is_remote(path):  # buckets have no locks; the process that finishes first wins
         yield
         return
     with open(path / "lock", "w") as lock:
@@ -138,7 +139,7 @@ def work_folder(path: epath.Path) -> Iterator[None]:
 
 
 def _parallel_map(function: Callable, jobs: Iterable, workers: int) -> Iterator:
-    """map over processes, in order, with a bounded number of results waiting."""
+    """Parallel `map` over processes, in order, with a limited number of waiting results."""
     upcoming = iter(jobs)
     waiting: collections.deque[concurrent.futures.Future] = collections.deque()
     with processes.pool(workers) as pool:
@@ -152,13 +153,13 @@ def _parallel_map(function: Callable, jobs: Iterable, workers: int) -> Iterator:
             except concurrent.futures.process.BrokenProcessPool as error:
                 raise RuntimeError(
                     "a process that decodes died: memory ran out, or a decoder crashed on a file. Run the same command "
-                    "again: it goes on where it stopped; with --workers=1 the last file that is opened is the cause"
+                    "again: it continues where it stopped; with --workers=1 the last file that is opened is the cause"
                 ) from error
             yield result
 
 
 def _pack(outcomes: list[Outcome]) -> bytes:
-    """JSON of all but the frames, then the frames."""
+    """Serialises outcomes: JSON of everything except the frames, then the frames."""
     described: list[dict[str, Any] | str] = []
     frames: list[bytes] = []
     for outcome in outcomes:
@@ -172,14 +173,14 @@ def _pack(outcomes: list[Outcome]) -> bytes:
 
 
 def _describe(path: epath.Path) -> tuple[list, int] | None:
-    """The JSON in a file, and where the frames begin; None if there is no such file, or it is not whole."""
+    """The JSON in a file, and the first byte of the frames; None if the file is missing or incomplete."""
     if not path.exists():
         return None
     size = path.stat().length
     with path.open("rb") as file:
         header_bytes = HEADER.unpack(file.read(HEADER.size))[0] if size >= HEADER.size else size
         start = HEADER.size + header_bytes
-        if start > size:  # cut off, as a machine that lost its power leaves it
+        if start > size:  # cut off, for example by a power failure
             return None
         described = json.loads(file.read(header_bytes))
     frames = sum(sum(entry["frames"]) for entry in described if isinstance(entry, dict))
@@ -187,7 +188,7 @@ def _describe(path: epath.Path) -> tuple[list, int] | None:
 
 
 def _load(path: epath.Path) -> list[Outcome] | None:
-    """The outcomes in a file; None if there is no such file, or it is not whole."""
+    """The outcomes in a file; None if the file is missing or incomplete."""
     found = _describe(path)
     if found is None:
         return None
@@ -203,6 +204,6 @@ def _load(path: epath.Path) -> list[Outcome] | None:
 
 
 def _is_complete(path: epath.Path) -> bool:
-    """Whether a chunk's file is there, whole, and none of its files were refused."""
+    """Whether a chunk's file exists and is complete, and none of the chunk's files were refused."""
     found = _describe(path)
     return found is not None and all(isinstance(entry, dict) for entry in found[0])

@@ -70,7 +70,7 @@ def test_a_share_takes_the_last_of_each_class(tmp_path, share, num_train):
     ("layout", "message"),
     [
         (Layout(validation_share=1.0), "--validation_share=1.0: must be between 0 and 1"),
-        (Layout(validation_share=0.2), "class 'sit' has one file alone"),
+        (Layout(validation_share=0.2), "class 'sit' has only one file"),
         (Layout(validation_share=0.2, validation_pattern="a"), "only one of them can divide the files"),
     ],
 )

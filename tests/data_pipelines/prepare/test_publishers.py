@@ -148,14 +148,17 @@ def test_a_dataset_with_a_folder_of_its_own_in_the_default_manual_dir(tmp_path, 
 
 
 def test_no_manual_dir_is_refused_with_what_belongs_there(tmp_path):
-    message = r"there is no folder .*/downloads/manual; name another by --manual_dir. It must hold .*trainingSet\.csv"
+    message = (
+        r"there is no folder .*/downloads/manual; name another one with --manual_dir\. "
+        r"It must hold .*trainingSet\.csv"
+    )
     with pytest.raises(SystemExit, match=message):
         _run("moments_in_time", f"--data_dir={tmp_path}")
 
 
 def test_a_split_of_which_nothing_is_there_is_an_error(tmp_path):
     source = publishers.kinetics(tmp_path / "k400", num_clips=0)
-    message = r"none of the 400 files that are listed for the train split stand in .*k400 \(the first: -_000000000_00"
+    message = r"none of the 400 files that are listed for the train split are in .*k400 \(the first: -_000000000_00"
     with pytest.raises(SystemExit, match=message):
         _run("kinetics/400", f"--manual_dir={source}", f"--data_dir={tmp_path}")
     assert not catalog.is_prepared("kinetics/400", str(tmp_path))

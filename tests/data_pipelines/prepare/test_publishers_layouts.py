@@ -281,7 +281,7 @@ def test_lists_in_another_encoding_are_refused_with_their_line(tmp_path, kind):
         (
             "something_something",
             lambda data: b'[{"id": "1", "template": 5}]',
-            "entry 1: template or placeholders are no text",
+            "entry 1: template or placeholders are not text",
         ),
         ("something_something", lambda data: data[:-3], r"train\.json, line 1: it is not JSON"),
         (

@@ -172,7 +172,7 @@ def _die(path):
 
 def test_a_worker_that_dies_is_an_error_with_advice(tmp_path):
     reader = worker_pool.Reader(_die, {}, str(tmp_path), str(tmp_path))
-    with pytest.raises(RuntimeError, match="a process that decodes died.*goes on where it stopped; with --workers=1"):
+    with pytest.raises(RuntimeError, match="a process that decodes died.*continues where it stopped; with --workers=1"):
         list(worker_pool.read_all(reader, [[listing.Item("a", "x")]], workers=1))
 
 
