@@ -77,7 +77,7 @@ def _reason(file: str, error: str) -> str:
     if refused := re.search(r"^ValueError: (.*)", error, re.MULTILINE | re.DOTALL):
         said = " ".join(refused[1].split())
         return said if said.startswith(file.partition(":")[0]) else f"{file}: {said}"
-    if "TypeError: get_config() takes 0 positional arguments" in error:
+    if re.search(r"^TypeError: \S+\(\) takes \d positional argument", error, re.MULTILINE):
         return f"{file}: takes no argument after its name"
     return f"{file}: {error.rstrip().splitlines()[-1]}"
 
