@@ -168,15 +168,20 @@ def normalize(frames: jax.Array, normalization: Normalization) -> jax.Array:
 
 def _flip(keys_B, label_B, augment: ConfigDict, class_names: Sequence[str]):
     """Whether to mirror each example, half of those whose class allows it, and its label then."""
-    if not augment.flip:
+    mode = mirrored_labels.flip_mode(augment.flip)
+    if mode == "never":
         return jnp.zeros(label_B.shape, bool), label_B
+    flip_B = jax.vmap(jax.random.bernoulli)(keys_B)
+    if mode == "always":
+        return flip_B, label_B
     # An unknown class, such as the -1 of an unpublished label, has no mirrored one either.
+    more_opposites = mirrored_labels.opposites(augment.opposites)
     mirrored_B = (
-        jnp.array(mirrored_labels.mirrored_labels(class_names))
+        jnp.array(mirrored_labels.mirrored_labels(class_names, more_opposites))
         .at[label_B]
         .get(mode="fill", fill_value=mirrored_labels.NEVER, wrap_negative_indices=False)
     )
-    flip_B = jax.vmap(jax.random.bernoulli)(keys_B) & (mirrored_B != mirrored_labels.NEVER)
+    flip_B &= mirrored_B != mirrored_labels.NEVER
     return flip_B, jnp.where(flip_B, mirrored_B, label_B)
 
 

@@ -19,7 +19,7 @@ from cover_jax.checkpoint import restore
 from cover_jax.evaluation import comparison, metrics
 from cover_jax.fault_tolerance import tolerant_io
 from cover_jax.parallel.hosts import print_on_host0
-from cover_jax.preprocess import model_input
+from cover_jax.preprocess import mirrored_labels, model_input
 from cover_jax.training import run_history
 from cover_jax.training.run import Run
 from data_pipelines import files
@@ -147,6 +147,8 @@ def describe_run(run: Run, state) -> None:
         evaluated = run.eval_splits[name].num_examples if name in run.eval_splits else 0
         print_on_host0(f"{name}: {split.builder}, {split.num_examples} to train on, {evaluated} to validate on, "
             f"{run.setup.num_classes[name]} classes")  # fmt: skip
+        for line in mirrored_labels.describe(split.class_names, run.config.datasets[name].augment):
+            print_on_host0(f"{name}: {line}")
     for name in run.kept:
         print_on_host0(f"{name}: a head that is kept and not trained, {run.setup.num_classes[name]} classes")
     overview = parameter_overview.get_parameter_overview(state.params, include_stats=False)

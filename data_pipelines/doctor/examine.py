@@ -14,6 +14,7 @@ from tqdm import tqdm
 from data_pipelines import catalog, escaping, files, processes
 from data_pipelines.doctor import manifest, page
 from data_pipelines.prepare import base, build, listing, worker_pool
+from data_pipelines.sources import mirrored_names
 
 PAGE = "doctor.html"
 SHOWN_UNUSABLE = 5
@@ -161,6 +162,9 @@ def _publish(found: dict, samples: dict, folder: epath.Path) -> None:
 
 def _print(found: dict) -> None:
     print(f"{found['dataset']} ({found['modality']}) in {found['where']}")
+    class_names = list(next(iter(found["splits"].values()))["classes"]) if found["splits"] else []
+    for line in mirrored_names.mirrored_names(class_names).lines(class_names):
+        print(f"  mirrored clips: {line}")
     for role, split in found["splits"].items():
         print(f"  {manifest.summary_line({role: split})}; {split['bytes'] / 1e9:.2f} GB")
         if found["modality"] == "video":

@@ -1,6 +1,7 @@
 import pytest
+from ml_collections import ConfigDict
 
-from cover_jax.preprocess.mirrored_labels import NEVER, mirrored_labels
+from cover_jax.preprocess.mirrored_labels import NEVER, describe, flip_mode, mirrored_labels, opposites
 
 
 @pytest.mark.parametrize(("names", "expected"), [
@@ -17,7 +18,7 @@ from cover_jax.preprocess.mirrored_labels import NEVER, mirrored_labels
     (["leftovers", "brightness", "bright light", "upright"], [0, 1, 2, 3]),  # parts of other words
     (["going leftwards", "going rightwards"], [1, 0]),
     (["Turning Hand Clockwise", "Turning Hand Counterclockwise"], [1, 0]),  # of Jester
-    (["counter-clockwise", "clockwise"], [NEVER, NEVER]),
+    (["counter-clockwise", "clockwise"], [1, 0]),
     (["left or right"], [NEVER]),
     ([], []),
 ])  # fmt: skip
@@ -32,3 +33,33 @@ def test_mirroring_twice_is_the_identity():
     labels = mirrored_labels(names)
     pairs = labels != NEVER
     assert (labels[labels[pairs]] == [0, 1, 2, 3, 4]).all()
+
+
+@pytest.mark.parametrize(("value", "mode"), [(True, "swap"), (False, "never"), ("swap", "swap"), ("never", "never"),
+                                             ("always", "always")])  # fmt: skip
+def test_the_mode_of_flips_and_what_it_was_called_before(value, mode):
+    assert flip_mode(value) == mode
+    with pytest.raises(ValueError, match="augment.flip='sometimes': must be one of swap, never, always"):
+        flip_mode("sometimes")
+
+
+def test_further_opposites_may_be_given():
+    names = ["to the bow", "to the stern", "jump"]
+    assert mirrored_labels(names).tolist() == [0, 1, 2]
+    assert mirrored_labels(names, opposites("port/starboard, bow/stern")).tolist() == [1, 0, 2]
+    assert opposites("") == opposites(" , ") == ()
+
+
+def test_what_becomes_of_classes_is_told():
+    names = ["turn left", "turn right", "left hook", "port wine", "jump"]
+    augment = ConfigDict({"flip": "swap", "opposites": ""})
+    assert describe(names, augment) == [
+        "mirrored clips: swapped: turn left <-> turn right",
+        "mirrored clips: never mirrored, for want of the opposite class: left hook",
+        "mirrored clips: unsure, and so not mirrored: port wine",
+    ]
+    augment.flip = "never"
+    assert describe(names, augment) == []
+    augment.flip = "always"
+    assert describe(names, augment) == ["mirrored: all classes, and each keeps its label (augment.flip='always')"]
+    assert describe(["jump", "run"], augment) == []
