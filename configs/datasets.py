@@ -25,7 +25,7 @@ def something_something_v2(**changes) -> ml_collections.ConfigDict:
     config.builder = "something_something/v2"
     config.num_classes = 174
     config.sample_fps = 0.0  # segments over the whole clip: the end of the action is part of its name
-    config.augment.flip = False
+    config.augment.flip = "never"
     return _with(config, changes)
 
 
@@ -66,7 +66,7 @@ def digits(part: str, **changes) -> ml_collections.ConfigDict:
     config.builder = f"digits/{part}"
     config.num_frames = 1 if part == "images" else 4
     config.canvas_px = (16, 16)
-    config.augment.flip = False  # a mirrored 2 is no 2, and moving left is not moving right
+    config.augment.flip = "never"  # a mirrored 2 is no 2, and moving left is not moving right
     config.augment.crop = "none"
     return _with(config, changes)
 

@@ -90,7 +90,8 @@ def _examples(data: dict[str, Any]) -> str:
 
 def _flatten(config: dict[str, Any]) -> Iterator[tuple[str, object]]:
     # JSON and back, so that tuples and lists compare equal.
-    return checks.flatten(ConfigDict(json.loads(json.dumps(config))))
+    for key, value in checks.flatten(ConfigDict(json.loads(json.dumps(config)))):
+        yield key, checks.current(key, value)
 
 
 def is_free(key: str, saved: dict[str, Any], now: dict[str, Any]) -> bool:

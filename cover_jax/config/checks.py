@@ -75,8 +75,14 @@ def differences(config: ConfigDict) -> list[tuple[str, object, object]]:
     Lists and tuples count as the same: in JSON both are lists.
     """
     defaults = dict(flatten(_schema(config)))
-    rows = [(key, value, defaults.get(key)) for key, value in flatten(config)]
+    rows = [(key, current(key, value), defaults.get(key)) for key, value in flatten(config)]
     return [(key, value, default) for key, value, default in rows if _plain(value) != _plain(default)]
+
+
+def current(key: str, value: object) -> object:
+    """A value as it is written today."""
+    declared = keys.find(schema.Run, key)
+    return declared.current(value) if declared else value
 
 
 def _plain(value: object) -> object:
@@ -101,7 +107,7 @@ def _schema_errors(config: ConfigDict) -> Iterator[str]:
     for key in sorted(want.keys() - have.keys()):
         yield f"config.{key}: missing; its default is {want[key]!r} (configs/KEYS.md)"
     for key in sorted(have.keys() & want.keys()):
-        yield from _type_errors(f"config.{key}", have[key], want[key])
+        yield from _type_errors(f"config.{key}", current(key, have[key]), want[key])
 
 
 def did_you_mean(key: str, known: Sequence[str], prefix: str) -> str:
@@ -155,7 +161,7 @@ def _type_errors(key: str, value: Any, default: Any) -> Iterator[str]:
 def _value_errors(config: ConfigDict) -> Iterator[str]:
     for key, value in flatten(config):
         declared = keys.find(schema.Run, key)  # None: an empty group
-        if declared and not declared.rule.holds(value):
+        if declared and not declared.rule.holds(declared.current(value)):
             yield f"config.{key}={value!r}: must be {declared.rule.text}"
     try:
         variants.parse(config.model.variant)

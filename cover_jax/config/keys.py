@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,11 +63,30 @@ TEXT = described("any text")
 
 @dataclasses.dataclass(frozen=True)
 class Key:
-    """One key: its default, what it may be, and what it does, in plain sentences with the unit."""
+    """One key: its default, what it may be, and what it does, in plain sentences with the unit.
+
+    Attributes:
+        default: its default.
+        rule: what it may be.
+        text: what it does.
+        on_off: what True and False stand for, where version 0.1.0 had only these; configs and checkpoints that have them
+            go on working.
+    """
 
     default: bool | int | float | str | tuple[int | float, ...]
     rule: Rule
     text: str
+    on_off: tuple[str, str] | None = None
+
+    def current(self, value: Any) -> Any:
+        """A value as it is written today."""
+        if self.on_off is None or not isinstance(value, bool):
+            return value
+        return self.on_off[not value]
+
+    def field(self) -> Any:
+        """The default as a field of a ConfigDict, which takes the types that the key takes."""
+        return self.default if self.on_off is None else FieldReference(self.default, field_type=object)
 
     def description(self) -> str:
         """The text, on one line."""
@@ -87,7 +106,7 @@ class Group:
         """The defaults."""
         config = ConfigDict()
         for name, entry in cls.keys().items():
-            config[name] = entry.default if isinstance(entry, Key) else entry.config()
+            config[name] = entry.field() if isinstance(entry, Key) else entry.config()
         return config
 
     @classmethod

@@ -27,17 +27,27 @@ from cover_jax.config.keys import (
     one_of,
 )
 
+
+def _are_pairs(text: str) -> bool:
+    sides = [[side.strip() for side in pair.split("/")] for pair in text.split(",") if pair.strip()]
+    return all(len(pair) == 2 and all(pair) and pair[0] != pair[1] for pair in sides)
+
+
 # A key's default and rule stand in one line, its text below.
 # fmt: off
-
-
 class Augment(Group):
     """What a training example goes through on the device: one random draw per clip, the same for all its frames."""
 
-    flip = Key(True, SWITCH, """
-        Mirror half of the clips. Labels follow: a mirrored 'turn left' is trained as 'turn right' (also clockwise and
-        anticlockwise); a class that names a side and has no opposite is never mirrored. Set it to False where classes
-        mean sides in other words, or where a mirrored picture is another class, such as a digit.""")
+    flip = Key("swap", one_of("swap", "never", "always"), """
+        Mirror half of the clips. 'swap': labels follow, a mirrored 'turn left' is trained as 'turn right', under any
+        usual wording; a class that names a side and has no opposite is never mirrored. The log says at the start which
+        classes are swapped, never mirrored, or unsure. 'always': each class keeps its label. 'never': no clip is
+        mirrored; for classes where a mirrored picture is another class, such as a digit. True and False are 'swap' and
+        'never'.""", on_off=("swap", "never"))
+    opposites = Key("", Rule(_are_pairs, "pairs such as 'port/starboard, bow/stern'"), """
+        Further words that mean sides, for flip='swap': such as 'bow/stern, house left/house right'. Known are left and
+        right in several languages, clockwise and its opposite in all spellings, L and R, port and starboard,
+        arrows.""")
     crop = Key("area", one_of("area", "scale", "none"), """
         'area': a part of random area and aspect ratio. 'scale': a random zoom, then a square at a random place. 'none':
         the whole frame.""")

@@ -30,8 +30,8 @@ def test_the_mix_has_the_kinetics_that_is_asked_for(kinetics):
 
 
 def test_left_and_right_are_never_swapped_where_a_class_means_a_side():
-    assert not cover_l.get_config().datasets.ssv2.augment.flip
-    assert not datasets.digits("motion").augment.flip
+    assert cover_l.get_config().datasets.ssv2.augment.flip == "never"
+    assert datasets.digits("motion").augment.flip == "never"
 
 
 def test_folders_take_any_number_of_sets():
@@ -109,7 +109,7 @@ IMPOSSIBLE = [
     ("model.pixel_mean", (0.5, True, 0.5), "a tuple of finite numbers"),
     ("datasets.motion.eval_crops", 2, "1 or 3"),
     ("datasets.motion.repeats", 0, "greater than 0"),
-    ("datasets.motion.augment.flip", "no", "type bool"),
+    ("datasets.motion.augment.flip", "no", "must be one of 'swap', 'never', 'always'"),
     ("datasets.motion.augment.crop", "center", "'area', 'scale', 'none'"),
     ("datasets.motion.augment.crop_range", (1.0, 0.3), "first <= second"),
     ("datasets.motion.augment.erase_prob", 1.1, "from 0 to 1"),

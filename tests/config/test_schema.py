@@ -7,10 +7,12 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import common
+from cover_jax.checkpoint import compatibility, metadata
 from cover_jax.config import __main__ as command
-from cover_jax.config import checks, keys, reference, schema
+from cover_jax.config import checks, flags, keys, reference, schema
 from cover_jax.errors import ConfigError
 from cover_jax.models import attention, heads, timesformer
+from cover_jax.preprocess import mirrored_labels
 from data_pipelines.leaks import search
 from data_pipelines.stream import mixture
 
@@ -20,10 +22,16 @@ KEYS = {f"{prefix}.{name}".lstrip("."): entry for prefix, group in keys.walk(sch
         for name, entry in group.keys().items() if isinstance(entry, keys.Key)}  # fmt: skip
 
 
+def as_today(defaults: dict) -> dict:
+    """The defaults of 0.1.0 with what changed since: flips have names, and further words for sides."""
+    defaults = {name: as_today(value) if isinstance(value, dict) else value for name, value in defaults.items()}
+    return defaults | {"flip": "swap", "opposites": ""} if defaults.get("flip") is True else defaults
+
+
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_the_defaults_are_those_that_they_were(name):
     config = getattr(common, name)()
-    assert isinstance(config, ConfigDict) and json.loads(config.to_json()) == DEFAULTS[name]
+    assert isinstance(config, ConfigDict) and json.loads(config.to_json()) == as_today(DEFAULTS[name])
     assert getattr(common, name)() is not config  # new ones each time
 
 
@@ -58,6 +66,39 @@ def test_a_key_is_found_by_its_path():
     assert keys.find(schema.Run, "optimizer.learning_rate").default == 0.1
     for path in ("optimizer", "datasets", "datasets.a", "no_such", "steps.more"):
         assert keys.find(schema.Run, path) is None
+
+
+@pytest.mark.parametrize(("value", "mode"), [(True, "swap"), (False, "never"), ("always", "always")])
+def test_flips_of_0_1_0_go_on_working(value, mode):
+    """In config files, on the command line, and in the configs of checkpoints, which hold booleans."""
+    config = common.get_config()
+    config.datasets.a = common.dataset()
+    config.datasets.a.builder = "digits/motion"
+    config.datasets.a.augment.flip = value
+    checks.validate(config)
+    assert mirrored_labels.flip_mode(config.datasets.a.augment.flip) == mode
+    assert json.loads(config.to_json())["datasets"]["a"]["augment"]["flip"] == value
+    assert flags.override(config, [f"--config.datasets.a.augment.flip={value}"]) == []
+    assert mirrored_labels.flip_mode(config.datasets.a.augment.flip) == mode
+    saved = {"config": json.loads(config.to_json())}
+    assert mirrored_labels.flip_mode(metadata.config_of(saved).datasets.a.augment.flip) == mode
+    changed = {key: value for key, value, _ in checks.differences(config) if key.endswith("flip")}
+    assert changed == ({} if mode == "swap" else {"datasets.a.augment.flip": mode})
+    today = json.loads(config.to_json())
+    today["datasets"]["a"]["augment"]["flip"] = mode
+    meta = {"heads": {}, "data": {}}
+    assert compatibility.check_same_run(meta | saved, meta | {"config": today}, "here") == []
+
+
+@pytest.mark.parametrize(("key", "value"), [("flip", "no"), ("flip", 1), ("opposites", "bow"), ("opposites", "a/a")])
+def test_what_flips_cannot_be(key, value):
+    config = common.get_config()
+    config.datasets.a = common.dataset()
+    config.datasets.a.builder = "digits/motion"
+    with config.ignore_type():
+        config.datasets.a.augment[key] = value
+    with pytest.raises(ConfigError, match=rf"config.datasets.a.augment.{key}={value!r}: must be"):
+        checks.validate(config)
 
 
 def test_a_value_that_is_left_to_the_user_says_what_it_may_be():

@@ -311,6 +311,29 @@ def test_without_flip_no_label_changes():
     np.testing.assert_array_equal(out["label"], batch["label"])
 
 
+def test_flips_of_any_class_may_keep_its_label():
+    batch = make_batch(200)
+    flipped, out = mirrored(batch, flip="always")
+    assert all(0.25 < flipped[batch["label"] == label].mean() < 0.75 for label in range(5))
+    np.testing.assert_array_equal(out["label"], batch["label"])
+
+
+def test_true_and_false_are_the_modes_that_they_were():
+    batch = make_batch(40)
+    for before, mode in ((True, "swap"), (False, "never")):
+        old, new = (mirrored(batch, flip=value)[1] for value in (before, mode))
+        np.testing.assert_array_equal(old["label"], new["label"])
+        np.testing.assert_array_equal(old["frames"], new["frames"])
+
+
+def test_further_words_for_sides_swap_classes():
+    batch = make_batch(200)
+    names = ("to the bow", "to the stern", *SIDES[2:])
+    out = train_all(batch, {**OFF, "flip": "swap", "opposites": "bow/stern"}, class_names=names)
+    swapped = out["label"] != batch["label"]
+    assert set(batch["label"][swapped]) == {0, 1} and set(out["label"][swapped]) == {0, 1}
+
+
 def test_an_unknown_class_is_not_mirrored():
     """-1 stands for a label that is not published; the last class must not be taken for it."""
     batch = make_batch(40, label=np.int32([-1, 9] * 20))

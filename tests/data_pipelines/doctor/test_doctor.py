@@ -121,3 +121,14 @@ def test_mistakes_are_told_in_one_line(tmp_path, capsys):
     with pytest.raises(SystemExit):
         doctor.main([])
     assert "which datasets?" in capsys.readouterr().err
+
+
+def test_what_becomes_of_sides_is_told(tmp_path, capsys):
+    for name in ("turn left", "turn right", "left hook", "sit"):
+        (tmp_path / "set" / "train" / name).mkdir(parents=True)
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "set" / "train" / name / "a.png")
+    flags = ["image_folder", "--name=x", f"--source={tmp_path / 'set'}", "--validation_folder="]
+    doctor.main(["--raw", *flags, f"--output={tmp_path / 'raw'}"])
+    printed = capsys.readouterr().out
+    assert "  mirrored clips: swapped: turn left <-> turn right\n" in printed
+    assert "  mirrored clips: never mirrored, for want of the opposite class: left hook\n" in printed
