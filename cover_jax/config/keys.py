@@ -69,8 +69,8 @@ class Key:
         default: its default.
         rule: what it may be.
         text: what it does.
-        on_off: what True and False stand for, where version 0.1.0 had only these; configs and checkpoints that have them
-            go on working.
+        on_off: what True and False stand for, where version 0.1.0 had only these. Configs and checkpoints that have
+            them go on working.
     """
 
     default: bool | int | float | str | tuple[int | float, ...]
