@@ -231,6 +231,7 @@ def test_target_mass_is_one():
 
 SWITCHES = {  # key -> (what must be on, one value, another value)
     "flip": ({}, False, True),
+    "opposites": ({"flip": "swap"}, "", "a/v, b/w, c/x, d/y, e/z"),  # then no class is mirrored
     "crop": ({}, "none", "area"),
     "crop_range": ({"crop": "scale"}, (1.0, 1.2), (1.5, 2.0)),
     "crop_aspect": ({"crop": "area"}, (1.0, 1.1), (1.2, 1.3)),
