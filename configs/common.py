@@ -1,4 +1,4 @@
-"""The schema, handed on: every key of a config, its default and its unit stand in cover_jax/config/schema.py."""
+"""Re-exports the schema: cover_jax/config/schema.py has every key of a config with its default and its unit."""
 
 from cover_jax.config.schema import (
     augment,

@@ -2,8 +2,8 @@
 
     python -m cover_jax.main --config=configs/cover_b.py --workdir=gs://BUCKET/cover_b --distributed
 
-TimeSformer's own base setting is 8 frames at 224 px (arXiv 2102.05095); everything else is as in cover_l.py, this
-project's choice, and so far without a result.
+TimeSformer's own base setting is 8 frames at 224 px (arXiv 2102.05095). Everything else is as in cover_l.py. It is this
+project's choice and has no result so far.
 """
 
 from configs import cover_l

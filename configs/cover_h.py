@@ -1,10 +1,10 @@
-"""CoVeR-H/14: cover_l.py with a larger model, 896.6 M parameters with heads, in the patches of its image model.
+"""CoVeR-H/14: cover_l.py with a larger model, 896.6 M parameters with heads, and the patch size of its image model.
 
     python -m cover_jax.main --config=configs/cover_h.py --workdir=gs://BUCKET/cover_h --distributed
 
-Hardware: a TPU pod slice; 96 TF a clip and training step (from the shapes). The table of
-cover_jax/plan/README.md says what fits. The paper (arXiv 2112.07175) trained no such model: all of it is this project's
-choice, and nobody has run it yet.
+Hardware: a TPU pod slice; 96 TFLOP per clip and training step (computed from the shapes). The table in
+cover_jax/plan/README.md shows which slices have enough memory. The paper (arXiv 2112.07175) has no model of this size:
+everything here is this project's choice, and nobody has run it yet.
 """
 
 from configs import cover_l

@@ -1,21 +1,22 @@
 """CoVeR-L/16, 16 frames at 448 px, co-trained on Kinetics, Something-Something v2, Moments in Time and ImageNet.
 
     python -m cover_jax.main --config=configs/cover_l.py --workdir=gs://BUCKET/cover_l --distributed
-    python -m cover_jax.main --config=configs/cover_l.py:k600 ...    (or :k700: the mix with that Kinetics)
+    python -m cover_jax.main --config=configs/cover_l.py:k600 ...    (or :k700: the mix with Kinetics-700)
 
-Hardware: a TPU pod slice; 429.9 M parameters, 35 TF a clip and training step (from the shapes).
+Hardware: a TPU pod slice; 429.9 M parameters, 35 TFLOP per clip and training step (computed from the shapes).
 
-The model is derived from tables of others (UniFormerV2, arXiv 2211.09552: 448 px, 16 frames, 1 x 3 views, 431 M
-parameters); ViT-L/16 with TimeSformer's temporal attention is what has that size. The rest is this project's choice:
-the paper's abstract (arXiv 2112.07175) gives neither optimizer nor schedule nor how batches are drawn. The paper
-reports 87.2 (K400), 87.9 (K600), 79.8 (K700), 70.9 (SSv2), 46.1 (Moments) from larger image data; nobody has run this
-config yet, so it promises no figure.
+The model is derived from a table in another paper (UniFormerV2, arXiv 2211.09552: 448 px, 16 frames, 1 x 3 views, 431 M
+parameters). ViT-L/16 with TimeSformer's temporal attention has that size. The rest is this project's choice: the
+paper's abstract (arXiv 2112.07175) does not state the optimizer, the schedule or how batches are drawn. The paper
+reports 87.2 (K400), 87.9 (K600), 79.8 (K700), 70.9 (SSv2), 46.1 (Moments) with larger image data. Nobody has run this
+config yet, so no result can be promised.
 """
 
 from configs import common, datasets
 
-# ImageNet-21K weights of "How to train your ViT?" (arXiv 2106.10270), each size's best by its pre-training metrics:
-# the table in README.md of google-research/vision_transformer. --config.model.init_from=FILE takes a copy on disk.
+# ImageNet-21K weights of "How to train your ViT?" (arXiv 2106.10270). For each size they are the best by pre-training
+# metrics, in the table in README.md of google-research/vision_transformer. For a copy on disk use
+# --config.model.init_from=FILE.
 AUGREG = "gs://vit_models/augreg/"
 
 KINETICS = {"k400": 400, "k600": 600, "k700": 700}
@@ -28,7 +29,7 @@ def get_config(kinetics: str = "k400"):
     config.steps = 60_000
     config.eval_every_steps = 10_000
 
-    # Shares of the steps. With 60,000 of them: about 26 epochs of K400, 23 of SSv2, 4 of Moments, 7 of ImageNet.
+    # Shares of the steps. 60,000 steps are about 26 epochs of K400, 23 of SSv2, 4 of Moments and 7 of ImageNet.
     video = {"batch_size": 256, "eval_crops": 3}
     config.datasets[kinetics] = datasets.kinetics(KINETICS[kinetics], weight=0.4, **video)
     config.datasets.ssv2 = datasets.something_something_v2(weight=0.25, **video)
@@ -41,7 +42,7 @@ def get_config(kinetics: str = "k400"):
     config.model.drop_path = 0.1
     config.model.init_from = AUGREG + "L_16-i21k-300ep-lr_0.001-aug_strong1-wd_0.1-do_0.0-sd_0.0.npz"
     config.model.temporal_init = "zeros"
-    config.model.remat = "attention"  # four clips a chip fit 16 GiB: cover_jax/plan/README.md
+    config.model.remat = "attention"  # four clips per chip fit in 16 GiB: cover_jax/plan/README.md
 
     config.optimizer.name = "sgd"
     config.optimizer.learning_rate = 0.1

@@ -1,6 +1,6 @@
-"""One function a dataset: where it is, what it holds, how its clips are drawn. Class counts cite their source.
+"""One function per dataset: its location, its content and how its clips are sampled. Class counts cite their source.
 
-Weights, rates and augmentation are this project's choice: the paper does not give them.
+Weights, rates and augmentation are this project's choice, because the paper does not state them.
 """
 
 import ml_collections
@@ -9,22 +9,22 @@ from configs import common
 
 
 def kinetics(num_classes: int, **changes) -> ml_collections.ConfigDict:
-    """Kinetics-400/600/700 (arXiv 1705.06950, 1808.01340, 1907.06987): what is done, much of it seen in one frame."""
+    """Kinetics-400/600/700 (arXiv 1705.06950, 1808.01340, 1907.06987): actions, many recognisable from one frame."""
     config = common.dataset()
     config.builder = f"kinetics/{num_classes}"
     config.num_classes = num_classes
-    # 16 frames 16 apart at 30 fps: TimeSformer-HR's official config, as frames a second.
+    # TimeSformer-HR's official config takes 16 frames that are 16 frames apart at 30 fps; here in frames per second.
     config.sample_fps = 1.875
     config.canvas_px = (256, 456)
     return _with(config, changes)
 
 
 def something_something_v2(**changes) -> ml_collections.ConfigDict:
-    """Something-Something v2 (arXiv 1706.04261; 174 classes): motion, with classes that name left and right."""
+    """Something-Something v2 (arXiv 1706.04261; 174 classes): motion; some class names contain left and right."""
     config = common.dataset()
     config.builder = "something_something/v2"
     config.num_classes = 174
-    config.sample_fps = 0.0  # segments over the whole clip: the end of the action is part of its name
+    config.sample_fps = 0.0  # segments of the whole clip, because the class depends on how the action ends
     config.augment.flip = "never"
     return _with(config, changes)
 
@@ -56,17 +56,20 @@ def imagenet21k(**changes) -> ml_collections.ConfigDict:
     config.builder = "imagenet21k"
     config.frames_feature = "frames"
     config.num_classes = 19_167
-    config.canvas_px = (342, 342)  # as prepared: shorter side 256, 4:3 upright or across; longer ones are shrunk
+    config.canvas_px = (
+        342,
+        342,
+    )  # as prepared: shorter side 256, up to 4:3 portrait or landscape; longer images are shrunk
     return _with(config, changes)
 
 
 def digits(part: str, **changes) -> ml_collections.ConfigDict:
-    """The embedded data set: scikit-learn's handwritten digits, moving ("appearance", "motion") or still ("images")."""
+    """The embedded dataset: scikit-learn's handwritten digits, moving ("appearance", "motion") or still ("images")."""
     config = common.dataset()
     config.builder = f"digits/{part}"
     config.num_frames = 1 if part == "images" else 4
     config.canvas_px = (16, 16)
-    config.augment.flip = "never"  # a mirrored 2 is no 2, and moving left is not moving right
+    config.augment.flip = "never"  # a mirrored 2 is not a 2, and a motion to the left is not one to the right
     config.augment.crop = "none"
     return _with(config, changes)
 

@@ -1,21 +1,21 @@
-"""Co-training in small: digits that move and digits that stand still, on a laptop's CPU.
+"""Co-training on a small scale: moving and still digits, on a laptop's CPU.
 
     python -m cover_jax.main --config=configs/demo.py --workdir=/tmp/cover_demo
     python -m cover_jax.main --config=configs/demo.py:appearance --workdir=/tmp/cover_alone
 
-The first trains all three datasets together, the second the same model as long on one of them alone. Everything here is
-this project's choice.
+The first command trains on all three datasets together. The second trains the same model for as many steps on one
+dataset alone. Everything here is this project's choice.
 """
 
 from configs import common, datasets
 
-BATCH_SIZES = {"appearance": 16, "motion": 16, "images": 64}  # dataset -> examples a step
+BATCH_SIZES = {"appearance": 16, "motion": 16, "images": 64}  # dataset -> examples per step
 
 
 def get_config(names: str = ",".join(BATCH_SIZES)):
     config = common.get_config()
     config.steps = 500
-    config.plan = "joint"  # one step of all three, one compilation
+    config.plan = "joint"  # each step uses all three datasets, so there is one compilation
     config.log_every_steps = 50
     config.eval_every_steps = 250
     config.checkpoint_every_steps = 125
@@ -28,7 +28,9 @@ def get_config(names: str = ",".join(BATCH_SIZES)):
     config.model.variant = "mu/4"
     config.model.size_px = 16
     config.model.num_frames = 4
-    config.model.temporal_init = "xavier"  # from scratch, temporal attention must learn at once
+    config.model.temporal_init = (
+        "xavier"  # when training from scratch, temporal attention must learn from the first step
+    )
     config.model.time_embed_std = 0.5
     config.model.dtype = "float32"
 

@@ -1,23 +1,25 @@
-"""Fine-tuning on folders of your own clips and images, each prepared first, from a model that is there already.
+"""Fine-tunes an existing model on folders of your own clips and images. Each folder is prepared first.
 
     python -m data_pipelines.prepare video_folder --name=mine --source=/data/mine --validation_pattern='_v[0-9]+'
     python -m cover_jax.main --config=configs/finetune.py:video_folder/mine --workdir=/tmp/mine \\
         --config.model.init_from=gs://vit_models/augreg/B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0.npz
 
-`init_from` must be given: weights of others, or the --workdir of a run of this project, in which each new head whose
-classes one of its heads has is taken over. Set `model.variant` to its size; `size_px` and `num_frames` may differ.
+`init_from` is required. It is a file of published weights, or the --workdir of a run of this project. A head of that
+run is taken over if a new head has the same classes. Set `model.variant` to the size of the model; `size_px` and
+`num_frames` may differ.
 
-One head for each folder. A new head beside those of such a run: name their folders too, and they are trained on
-together. Otherwise the new one is alone. To train heads alone: configs/finetune_head.py. With few clips do that first
-and start this from its workdir: a head that knows nothing yet pulls the layers below it astray (arXiv 2202.10054).
+Each folder gets one head. To add a new head to the heads of such a run, name their folders too: then all are trained
+together. Otherwise the model has only the new head. To train only heads, use configs/finetune_head.py. With few clips,
+do that first and start this config from its workdir: an untrained head distorts the layers below it (arXiv 2202.10054).
 
-The run ends before its last step where three evaluations in a row bring no new best; the best checkpoint is kept beside
-the newest, and prediction and export take it with --step=best. Chosen by the accuracy on the validation clips, it looks
-a little better on them than it is.
+The run ends early if three evaluations in a row bring no new best. The best checkpoint is kept in addition to the
+newest; prediction and export use it with --step=best. It is chosen by its accuracy on the validation clips, so this
+accuracy is slightly optimistic.
 
-Sized for few clips and one accelerator. AdamW with a layer decay of 0.75, label smoothing of 0.1 and a weight decay of
-0.05 is how VideoMAEv2 (arXiv 2303.16727) fine-tunes. The rest is this project's choice, and so far without a result:
-neither mixup nor erasing, which need more epochs than few clips are worth; drop-path at half of VideoMAEv2's.
+The sizes are for few clips and one accelerator. AdamW with a layer decay of 0.75, label smoothing of 0.1 and a weight
+decay of 0.05 follows the fine-tuning of VideoMAEv2 (arXiv 2303.16727). The rest is this project's choice and has no
+result so far: no mixup and no erasing, because they need more epochs than are useful with few clips; drop-path is half
+of VideoMAEv2's.
 """
 
 from ml_collections import config_dict
@@ -26,7 +28,12 @@ from configs import common, folders
 
 
 def get_config(named: str = "", config_file: str = "configs/finetune.py"):
-    """`named`: BUILDER/NAME, ..., where BUILDER is video_folder or image_folder; an error speaks of `config_file`."""
+    """Makes the config.
+
+    Args:
+        named: BUILDER/NAME, ..., where BUILDER is video_folder or image_folder.
+        config_file: name shown in error messages.
+    """
     config = common.get_config()
     config.steps = 1000
     config.eval_every_steps = 100
@@ -37,7 +44,10 @@ def get_config(named: str = "", config_file: str = "configs/finetune.py"):
     config.datasets = folders.named_datasets(named, config_file)
     for dataset in config.datasets.values():
         dataset.label_smoothing = 0.1
-        dataset.augment.crop_range = (0.5, 1.0)  # milder than from scratch: what little there is stays in the picture
+        dataset.augment.crop_range = (
+            0.5,
+            1.0,
+        )  # milder than from scratch, so that little of the few clips is cropped away
         dataset.augment.color_prob = 0.5
 
     config.model.variant = "B/16"
@@ -45,7 +55,7 @@ def get_config(named: str = "", config_file: str = "configs/finetune.py"):
     config.model.size_px = 224
     config.model.num_frames = 8
     config.model.drop_path = 0.1
-    config.model.temporal_init = "zeros"  # from an image model; a video model brings its own
+    config.model.temporal_init = "zeros"  # for an image model; a video model has trained temporal attention
 
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 1e-4

@@ -1,12 +1,12 @@
-"""Co-training on folders of your own clips and images, any number of them, each prepared first.
+"""Co-training on any number of folders of your own clips and images. Each folder is prepared first.
 
     python -m data_pipelines.prepare video_folder --name=ucf101 --source=/data/ucf101 --validation_pattern='_g0[1-7]_'
     python -m data_pipelines.prepare image_folder --name=cifar10 --source=/data/cifar10 --validation_folder=test
     python -m cover_jax.main --config=configs/folders.py:video_folder/ucf101,image_folder/cifar10 --workdir=/tmp/mine
 
-One head each, named after the folder. Sized for a small machine: a Ti/16 on 8 frames of 112 px from random
-initialisation. For more, override: --config.model.variant=B/16 --config.model.size_px=224 --config.steps=20000.
-Everything here is this project's choice.
+Each folder gets a head with the folder's name. The sizes are for a small machine: a Ti/16 on 8 frames of 112 px,
+randomly initialised. For larger runs, override: --config.model.variant=B/16 --config.model.size_px=224
+--config.steps=20000. Everything here is this project's choice.
 """
 
 import ml_collections
@@ -27,7 +27,9 @@ def get_config(folders: str = ""):
     config.model.variant = "Ti/16"
     config.model.size_px = 112
     config.model.num_frames = 8
-    config.model.temporal_init = "xavier"  # from scratch, temporal attention must learn at once
+    config.model.temporal_init = (
+        "xavier"  # when training from scratch, temporal attention must learn from the first step
+    )
     config.model.time_embed_std = 0.02
     config.model.dtype = "float32"
     config.model.remat = "none"
@@ -40,10 +42,10 @@ def get_config(folders: str = ""):
 
 
 def named_datasets(folders: str, config_file: str) -> ml_collections.ConfigDict:
-    """Name -> dataset of each folder in BUILDER/NAME, ...; `config_file` is what an error speaks of.
+    """Name -> dataset of each folder in BUILDER/NAME, ... Error messages show `config_file`.
 
     Raises:
-        ValueError: none is named, one is no folder of clips or images, or two have one name.
+        ValueError: no folder is named, one is not a folder of clips or images, or two have the same name.
     """
     if not folders:
         raise ValueError(
@@ -56,7 +58,7 @@ def named_datasets(folders: str, config_file: str) -> ml_collections.ConfigDict:
         if kind not in ("video_folder", "image_folder") or not name:
             raise ValueError(f"{config_file}:{folder}: must be video_folder/NAME or image_folder/NAME")
         if name in named:
-            raise ValueError(f"{config_file}:{folder}: {name!r} is there twice; heads need different names")
+            raise ValueError(f"{config_file}:{folder}: {name!r} is named twice; heads need different names")
         batch_size = 8 if kind == "video_folder" else 32
         named[name] = datasets.folder(folder, batch_size=batch_size, eval_batch_size=16)
     return named

@@ -1,4 +1,4 @@
-"""Disk -> NumPy batches: the only package here that uses TensorFlow and TFDS.
+"""Disk -> NumPy batches. This is the only package of the project that uses TensorFlow and TFDS.
 
-Importing the package, `catalog` or `mixture` does not import TensorFlow; every other stage takes it from `host_tf`.
+Importing the package, `catalog` or `mixture` does not import TensorFlow. All other stages import it from `host_tf`.
 """

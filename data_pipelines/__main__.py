@@ -11,7 +11,7 @@ from data_pipelines import command_line
 
 @command_line.command()
 def main(arguments: list[str]) -> None:
-    """The command."""
+    """Prints the list of commands."""
     command_line.print_commands(pathlib.Path(__file__).parent, __doc__, arguments)
 
 

@@ -1,20 +1,20 @@
-"""Archives that are read without unpacking them: tars, plain or compressed, whole or in parts, and tars inside tars.
+"""Reads archives without unpacking them: tars, plain or compressed, whole or in parts, and tars inside tars.
 
-What publishers hand out, and where that is said:
+The archives that publishers distribute, with sources:
 
 - ImageNet-21k: winter21_whole.tar.gz, a compressed tar with a plain tar per synset; imagenet21k_resized.tar.gz, the
   processed release, a compressed tar of folders (image-net.org/download-images; github.com/Alibaba-MIIL/ImageNet21K,
   dataset_preprocessing/processing_instructions.md).
 - Kinetics: many compressed tars per split, SPLIT/*.tar.gz, and replacement_for_corrupted_k400.tgz
-  (github.com/cvdfoundation/kinetics-dataset, k400_extractor.sh). One of them was a plain tar for a time: the content of
-  a file counts, not its name.
-- Something-Something v2: one compressed tar, cut into parts 20bn-something-something-v2-00, -01, ...; each part is in a
-  ZIP file of its own, two at Qualcomm today, twenty before
+  (github.com/cvdfoundation/kinetics-dataset, k400_extractor.sh). One of them was a plain tar for some time, so the
+  format is recognised by the content of a file and not by its name.
+- Something-Something v2: one compressed tar, divided into parts 20bn-something-something-v2-00, -01, ...; each part is
+  in a ZIP file of its own. Qualcomm has two parts today, and had twenty before
   (qualcomm.com/developer/software/something-something-v-2-dataset; github.com/open-mmlab/mmaction2/pull/1661). 20BN
-  itself gave out the parts alone.
+  itself distributed the parts without ZIP files.
 
-A plain tar is read at any place. A compressed one has to be read from its begin: each thread keeps its place in the
-last one, so that members in the order of the archive cost one pass.
+A plain tar can be read at any position. A compressed tar has to be read from its start. So each thread keeps its last
+compressed archive open at the current position, and members in the order of the archive need one pass.
 """
 
 import contextlib
@@ -34,8 +34,8 @@ from etils import epath
 from data_pipelines.escaping import escape
 
 BLOCK_BYTES = 512
-END_BYTES = 2 * BLOCK_BYTES  # of zeros: what ends every tar (POSIX pax, "Archive end")
-MAX_PADDING_BYTES = 1 << 20  # of zeros after them; tar pads to 10 KiB, a download that broke off may have far more
+END_BYTES = 2 * BLOCK_BYTES  # of zeros, which end every tar (POSIX pax, "Archive end")
+MAX_PADDING_BYTES = 1 << 20  # of zeros after the end; tar pads to 10 KiB, an incomplete download may have far more
 MAX_DEPTH = 4  # of tars inside tars
 READ_BYTES = 1 << 20
 _GZIP = b"\x1f\x8b"
@@ -48,7 +48,7 @@ _HOW_TO_UNPACK = {
 
 
 class DamagedArchiveError(OSError):
-    """An archive that is not whole; the message names it."""
+    """An archive is incomplete or damaged. The message names the archive."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)  # there may be millions
@@ -56,9 +56,9 @@ class Member:
     """A file in an archive.
 
     Attributes:
-        name: its path in the archive; of a file in a tar in the archive TAR/MEMBER.
+        name: its path in the archive; TAR/MEMBER for a file in a tar inside the archive.
         start: its first byte in the uncompressed archive.
-        size: how many bytes it has.
+        size: its number of bytes.
     """
 
     name: str
@@ -67,12 +67,12 @@ class Member:
 
 
 def is_archive(name: str) -> bool:
-    """Whether a file is an archive that can be read in place, by its name; of one in parts the first part."""
+    """Whether a file name is that of an archive that can be read in place, or of the first part of one."""
     return name.lower().endswith((".tar", ".tar.gz", ".tgz")) or bool(_FIRST_PART.fullmatch(name.rpartition("/")[2]))
 
 
 def how_to_unpack(paths: list[str]) -> str:
-    """A sentence on archives among some files, and the commands that unpack them; "" if there are none."""
+    """A sentence about archives among the files, with the commands that unpack them; "" if there are no archives."""
     commands = []
     for path in paths:
         suffix = next((suffix for suffix in _HOW_TO_UNPACK if path.lower().endswith(suffix)), "")
@@ -85,12 +85,12 @@ def how_to_unpack(paths: list[str]) -> str:
 
 
 def members(path: epath.Path) -> list[Member]:
-    """The files of an archive, and of the tars in it, in their order; links and devices are left out.
+    """The files of an archive, and of the tars in it, in their order. Links and devices are skipped.
 
     A compressed archive is read to its end.
 
     Raises:
-        DamagedArchiveError: it is cut off, its end is missing, or something else follows its end.
+        DamagedArchiveError: the archive is cut off, its end is missing, or other data follow its end.
     """
     with _named(path), _open(path) as file:
         found = list(_members_of(file, escape(path)))
@@ -99,10 +99,10 @@ def members(path: epath.Path) -> list[Member]:
 
 
 def read(path: epath.Path, start: int, size: int) -> bytes:
-    """Bytes of an uncompressed archive: a member.
+    """Reads a range of bytes, such as a member, of the uncompressed archive.
 
     Raises:
-        DamagedArchiveError: they are not there.
+        DamagedArchiveError: the archive ends before the end of the range.
     """
     with _named(path):
         data = _read_plain(path, start, size)
@@ -114,7 +114,7 @@ def read(path: epath.Path, start: int, size: int) -> bytes:
     return data
 
 
-# What the libraries raise on damaged bytes. The last are for sizes that no machine has, and for headers of headers.
+# What the libraries raise for damaged bytes. The last ones come from impossible sizes and from nested headers.
 _DAMAGE = (
     tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, NotImplementedError, RuntimeError,
     ValueError, OverflowError, MemoryError, RecursionError,
@@ -122,7 +122,7 @@ _DAMAGE = (
 
 
 class _named:
-    """A context in which errors of a damaged archive get its name."""
+    """A context manager that adds the archive's name to errors about damage."""
 
     def __init__(self, path: epath.Path):
         self._path = path
@@ -133,12 +133,12 @@ class _named:
     def __exit__(self, kind, error, traceback):
         if isinstance(error, _DAMAGE):
             raise DamagedArchiveError(
-                f"{escape(self._path)} is cut off or damaged: {error}. Get it again from where it came"
+                f"{escape(self._path)} is cut off or damaged: {error}. Download or copy it again"
             ) from error
 
 
 class _Window(io.RawIOBase):
-    """A part of a file, as a file."""
+    """A byte range of a file, as a file of its own."""
 
     def __init__(self, file: IO[bytes], start: int, size: int):
         self._file, self._start, self._size, self._at = file, start, size, 0
@@ -165,7 +165,7 @@ class _Window(io.RawIOBase):
 
 
 class _Parts(io.RawIOBase):
-    """Files as one, each after the other."""
+    """Several files, concatenated to one."""
 
     def __init__(self, paths: list[epath.Path]):
         self._at = 0
@@ -205,7 +205,7 @@ class _Parts(io.RawIOBase):
 
 
 def _open(path: epath.Path) -> IO[bytes]:
-    """An archive's uncompressed bytes."""
+    """Opens an archive as a stream of its uncompressed bytes."""
     raw = _open_raw(path)
     head = raw.read(len(_GZIP))
     raw.seek(0)
@@ -213,7 +213,7 @@ def _open(path: epath.Path) -> IO[bytes]:
 
 
 class _Gzip(gzip.GzipFile):
-    """A compressed file that closes the file below it."""
+    """A compressed file that also closes the underlying file."""
 
     def __init__(self, raw: IO[bytes]):
         self._raw_file = raw
@@ -236,19 +236,21 @@ def _open_raw(path: epath.Path) -> IO[bytes]:
 
 
 def _open_part(path: epath.Path, opened: contextlib.ExitStack) -> IO[bytes]:
-    """A part of an archive: a file, or the only file in a ZIP file, whatever its name; what is open goes to a stack."""
+    """Opens a part of an archive: a file, or the only file in a ZIP file. `opened` closes everything that is opened."""
     file = opened.enter_context(path.open("rb"))
     if file.read(2) != b"PK":
         return file
     archive = opened.enter_context(zipfile.ZipFile(file))
     inside = [info for info in archive.infolist() if not info.is_dir()]
     if len(inside) != 1:
-        raise DamagedArchiveError(f"{escape(path)} has {len(inside)} files in it, and not the one part of an archive")
+        raise DamagedArchiveError(
+            f"{escape(path)} has {len(inside)} files in it, but must have one: a part of an archive"
+        )
     return opened.enter_context(archive.open(inside[0]))
 
 
 def _members_of(file: IO[bytes], name: str, depth: int = 0) -> Iterator[Member]:
-    """The files of a tar, those of tars in it too; its end is checked."""
+    """The files of a tar, including those of tars inside it. Checks the end of the tar."""
     with tarfile.open(fileobj=file, mode="r:") as tar:
         for member in _headers(tar):
             if not member.isfile():
@@ -265,13 +267,13 @@ def _members_of(file: IO[bytes], name: str, depth: int = 0) -> Iterator[Member]:
         end = file.read(END_BYTES)
     if len(end) < END_BYTES or any(end):
         raise DamagedArchiveError(
-            f"{name} is cut off or damaged at byte {tar.offset}: the two blocks of zeros that end a tar are not there. "
-            "Get it again from where it came"
+            f"{name} is cut off or damaged at byte {tar.offset}: the two blocks of zeros that end a tar are missing. "
+            "Download or copy it again"
         )
 
 
 def _headers(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """The members of a tar, none of them kept, and each behind the one before it."""
+    """The members of a tar, without keeping them in memory. Checks that each comes after the previous one."""
     before = -1
     while (member := tar.next()) is not None:
         vars(tar)["members"].clear()
@@ -282,18 +284,18 @@ def _headers(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 
 
 def _check_rest(file: IO[bytes], name: str) -> None:
-    """Reads what follows the end of a tar: zeros, and not many; and the checksum of a compressed one."""
+    """Checks that only a few zeros follow the end of a tar, and the checksum of a compressed tar."""
     padding = 0
     while rest := file.read(READ_BYTES):
         padding += len(rest)
         if any(rest):
-            raise DamagedArchiveError(f"{name} goes on after its end: it is damaged, or another archive was appended")
+            raise DamagedArchiveError(f"{name} continues after its end: it is damaged, or another archive was appended")
         if padding > MAX_PADDING_BYTES:
-            raise DamagedArchiveError(f"{name} has only zeros after its end: it was not downloaded to its end")
+            raise DamagedArchiveError(f"{name} has too many zeros after its end: it was not downloaded completely")
 
 
 def _read_plain(path: epath.Path, start: int, size: int) -> bytes | None:
-    """Bytes of a file; None if it is compressed or in parts, and so has to be read from its begin."""
+    """A range of bytes of a plain file; None if the file is compressed or in parts: then it is read from its start."""
     if _FIRST_PART.fullmatch(path.name):
         return None
     with path.open("rb") as file:
@@ -303,7 +305,7 @@ def _read_plain(path: epath.Path, start: int, size: int) -> bytes | None:
         return file.read(size)
 
 
-_last = threading.local()  # the compressed archive that this thread has open, to go on from its place
+_last = threading.local()  # the compressed archive that this thread keeps open, to continue at its position
 
 
 def _read_compressed(path: epath.Path, start: int, size: int) -> bytes:

@@ -1,6 +1,6 @@
-"""Which datasets are prepared, where they stand, and the command that prepares one.
+"""Finds prepared datasets and their folders, and the command that prepares a dataset.
 
-Nothing here imports TensorFlow, so that a run on an unprepared dataset fails in seconds.
+Nothing here imports TensorFlow, so that a run on a dataset that is not prepared fails within seconds.
 """
 
 import importlib
@@ -13,7 +13,7 @@ from etils import epath
 
 
 class DatasetNotPreparedError(FileNotFoundError):
-    """A dataset that has to be prepared before it can be read; the message has the command."""
+    """A dataset has to be prepared before it can be read. The message has the command."""
 
 
 def is_prepared(builder: str, data_dir: str) -> bool:
@@ -25,7 +25,7 @@ def dataset_dir(builder: str, data_dir: str) -> epath.Path:
     """The folder of the newest prepared version of `builder`.
 
     Raises:
-        DatasetNotPreparedError: there is none; the message says how to make it.
+        DatasetNotPreparedError: there is no such folder; the message has the command that prepares the dataset.
     """
     versions = _versions(builder, data_dir)
     if not versions:
@@ -34,7 +34,7 @@ def dataset_dir(builder: str, data_dir: str) -> epath.Path:
 
 
 def builder_class(builder: str) -> type[tfds.core.GeneratorBasedBuilder] | None:
-    """This project's builder of that name, or None: then it is one of TFDS's own, or somebody else's."""
+    """This project's builder with this name. None if the builder belongs to TFDS or to another package."""
     name = builder.partition("/")[0]
     module = f"data_pipelines.builders.{name}"
     if not name.isidentifier() or importlib.util.find_spec(module) is None:
@@ -43,13 +43,13 @@ def builder_class(builder: str) -> type[tfds.core.GeneratorBasedBuilder] | None:
 
 
 def builder_names() -> list[str]:
-    """This project's builders."""
+    """The names of this project's builders."""
     package = importlib.import_module("data_pipelines.builders")
     return [name for _, name, _ in pkgutil.iter_modules(package.__path__) if builder_class(name)]
 
 
 def is_self_contained(builder: str) -> bool:
-    """Whether `builder` can be prepared without any files, and so without asking the user."""
+    """Whether `builder` can be prepared without files, and therefore without the user."""
     cls = builder_class(builder)
     return cls is not None and cls.SELF_CONTAINED
 
@@ -77,7 +77,7 @@ def _versions(builder: str, data_dir: str) -> list[epath.Path]:
     folder = root_dir(data_dir) / builder
     found = [child for child in (folder.iterdir() if folder.is_dir() else ()) if _is_version(child)]
     own = builder_class(builder)
-    if own and is_self_contained(builder):  # an older one is not what this version of the project makes
+    if own and is_self_contained(builder):  # an older version differs from what this version of the project makes
         return [child for child in found if child.name == str(own.VERSION)]
     return found
 

@@ -1,4 +1,4 @@
-"""Source files wherever they stand, on a disk, in a bucket or in a tar: listed, and opened by any library."""
+"""Lists source files on a disk, in a bucket or in a tar, and makes them readable by any library."""
 
 import contextlib
 import os
@@ -15,12 +15,12 @@ COPY_BYTES = 1 << 20
 
 
 def is_remote(path: os.PathLike | str) -> bool:
-    """Whether a path is a URL, such as gs://..., that only epath can open."""
+    """Whether a path is a URL such as gs://..., which only epath can open."""
     return "://" in os.fspath(path)
 
 
 def walk(root: epath.Path) -> Iterator[str]:
-    """Paths of all files under a folder, relative to it, hidden ones aside; links to folders followed, but not back."""
+    """Relative paths of all files under a folder, except hidden ones. Follows links to folders, but no cyclic links."""
     top = os.fspath(root)
     for folder, folders, names in root.walk() if is_remote(root) else os.walk(top, followlinks=True):
         folders[:] = sorted(name for name in folders if not (name.startswith(".") or _leads_back(folder, name)))
@@ -29,19 +29,19 @@ def walk(root: epath.Path) -> Iterator[str]:
 
 
 def _leads_back(folder: os.PathLike | str, name: str) -> bool:
-    """Whether a link in a local folder is to that folder, or to one that it is in: there would be no end to it."""
+    """Whether a link in a local folder points to that folder or to a parent of it, which would be an endless cycle."""
     path = os.path.join(folder, name)
     return os.path.islink(path) and f"{os.path.realpath(folder)}/".startswith(f"{os.path.realpath(path)}/")
 
 
 @contextlib.contextmanager
 def local(path: epath.Path, name: str = "", span: tuple[int, int] | None = None) -> Iterator[str]:
-    """A path by which any library can open a file: its own, or that of a copy that lasts as long as the context.
+    """A local path at which any library can open a file: its own path, or a copy that exists only inside the context.
 
     Args:
         path: the file.
-        name: of the copy; its ending tells decoders the format.
-        span: where only a member of an archive is meant: its first byte in the uncompressed archive, and its size.
+        name: name of the copy; decoders recognise the format by its ending.
+        span: for a member of an archive: its first byte in the uncompressed archive, and its size.
     """
     if span is None and not is_remote(path):
         yield os.fspath(path)
@@ -58,7 +58,7 @@ def local(path: epath.Path, name: str = "", span: tuple[int, int] | None = None)
 
 
 def write_whole(path: epath.Path, data: bytes) -> None:
-    """Writes a file that appears under its name only when all of it is there, even if the machine loses its power."""
+    """Writes a file atomically: it appears under its name only when it is complete, even after a power failure."""
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     with temporary.open("wb") as file:
         file.write(data)

@@ -1,4 +1,4 @@
-"""Processes that work for the one that began them, and end with it."""
+"""Worker processes that end together with the process that started them."""
 
 import concurrent.futures
 import multiprocessing
@@ -8,13 +8,13 @@ from collections.abc import Callable
 
 
 def pool(workers: int, begin: Callable[..., None] | None = None, *arguments) -> concurrent.futures.ProcessPoolExecutor:
-    """Processes for jobs. They end when this process does, even if it is killed: they would wait for jobs for ever.
+    """A pool of worker processes. They end with this process, even if it is killed; otherwise they would wait forever.
 
     Args:
-        workers: how many.
-        begin: what each does first, with `arguments`; to be pickled, as jobs are.
+        workers: number of processes.
+        begin: a function that each process calls first, with `arguments`. It must be picklable, like the jobs.
     """
-    spawn = multiprocessing.get_context("spawn")  # a forked copy of TensorFlow's or JAX's threads would hang
+    spawn = multiprocessing.get_context("spawn")  # forking a process with threads of TensorFlow or JAX would hang
     return concurrent.futures.ProcessPoolExecutor(workers, spawn, _begin, (begin, arguments))
 
 
@@ -26,6 +26,6 @@ def _begin(begin: Callable[..., None] | None, arguments: tuple) -> None:
 
 def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
-    assert parent is not None  # only processes of a pool come here
+    assert parent is not None  # only processes of a pool call this
     parent.join()
     os._exit(1)

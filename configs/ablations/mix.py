@@ -1,14 +1,14 @@
-"""Parts of cover_l.py's mix, so that what each dataset brings can be told: every other file here is one of them.
+"""Parts of cover_l.py's mix, to measure what each dataset adds. Every other file in this folder is one such part.
 
-A dataset that stays keeps the number of its steps: what is left out takes its own steps with it, and the run is shorter
-by them. So two of these runs differ in what they see, and not in how often they see what they share; only that
-config.input.leaks leaves more out of a larger mix. Warmup is the same share of all steps.
+A dataset that stays in the mix keeps its number of steps. The steps of a removed dataset are removed with it, so the
+run is shorter. Two of these runs differ in the datasets that they see, but not in how often they see a shared dataset.
+The only exception: config.input.leaks excludes more examples from a larger mix. Warmup is the same share of all steps.
 
-The video sets stand in the paper's abstract (arXiv 2112.07175), ImageNet beside them in others' tables of what it
-trained on. The abstract reports for ImageNet-21K pre-training what co-training gains: K400 +2.4, K600 +2.3, SSv2 +2.3
-top-1. Its ablation tables, steps and weights are not known here: all of this is this project's choice, and nobody has
-run it yet. Evidence against: with leaks removed, UniFormerV2 (arXiv 2211.09552, table 6) got 85.6/86.0/75.6 on
-K400/K600/K700 together and 84.4/85.0/75.8 alone.
+The paper's abstract (arXiv 2112.07175) names the video datasets; tables in other papers also list ImageNet as training
+data of CoVeR. For ImageNet-21K pre-training the abstract reports these gains of co-training: K400 +2.4, K600 +2.3, SSv2
++2.3 top-1. The paper's ablation tables, steps and weights are not known here. So everything here is this project's
+choice, and nobody has run it yet. Other evidence is mixed: with leaks removed, UniFormerV2 (arXiv 2211.09552, table 6)
+got 85.6/86.0/75.6 on K400/K600/K700 together and 84.4/85.0/75.8 alone.
 """
 
 import ml_collections
@@ -17,7 +17,7 @@ from configs import cover_l
 
 
 def of(*names: str, kinetics: str = "k400") -> ml_collections.ConfigDict:
-    """cover_l.py with these of its datasets alone; `kinetics` is which of them its mix has."""
+    """cover_l.py with only the named datasets; `kinetics` selects the Kinetics dataset of its mix."""
     config = cover_l.get_config(kinetics)
     whole = sum(dataset.weight for dataset in config.datasets.values())
     for name in set(config.datasets) - set(names):

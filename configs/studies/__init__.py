@@ -1,1 +1,1 @@
-"""Studies: `python -m cover_jax.study` trains and compares their settings."""
+"""Configs of studies: `python -m cover_jax.study` trains and compares the settings of a study."""

@@ -1,4 +1,4 @@
-"""The schema of a study, handed on: every key and its default stand in cover_jax/study/schema.py."""
+"""Re-exports the schema of a study: cover_jax/study/schema.py has every key and its default."""
 
 from cover_jax.study.schema import get_config, setting
 

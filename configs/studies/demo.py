@@ -1,18 +1,19 @@
-"""The demo against its own parts: does each of its datasets gain from the others, from scratch?
+"""Compares the demo with its parts: does each of its datasets gain from the others, when trained from scratch?
 
     python -m cover_jax.study --config=configs/studies/demo.py --workdir=/tmp/demo_study
     python -m cover_jax.study --config=configs/studies/demo.py:few --workdir=/tmp/few_study
 
-Every setting takes as many steps, and so the same batches of each of its datasets. `:few` takes twice the demo's steps
-on few clips of each kind: motion is learnt, and nothing is at its best yet. It has controls: of compute, by more steps,
-and of images seen before. cover_jax/study/RESULTS.md has what came out.
+All settings have the same number of steps, and so the same batches of each of their datasets. `:few` has twice the
+demo's steps on few clips of each kind: then motion is learnt, and no dataset has reached its best accuracy yet. It has
+two controls: equal compute, by more steps, and equal exposure, by images that are seen before.
+cover_jax/study/RESULTS.md has the results.
 """
 
 from configs import datasets, demo
 from configs.studies import common
 
 APPEARANCE, MOTION, IMAGES = "appearance", "motion", "images"
-RELATED = "related"  # other clips of motion's kind, with a head of their own
+RELATED = "related"  # other clips of the same kind as motion, with a head of their own
 
 
 def get_config(clips: str = "all"):
@@ -21,7 +22,7 @@ def get_config(clips: str = "all"):
     study = common.get_config()
     study.run = demo.get_config()
     study.examples_per_draw = {APPEARANCE: 0, MOTION: 0, IMAGES: 0}
-    study.seeds, study.draws = (0, 1, 2), (1, 1, 1)  # replicates differ by seed alone: all train on all there is
+    study.seeds, study.draws = (0, 1, 2), (1, 1, 1)  # replicates differ only in the seed: all train on all the data
     steps = study.run.steps
     study.settings.appearance = common.setting("alone", (APPEARANCE,), steps)
     study.settings.motion = common.setting("alone", (MOTION,), steps)
@@ -43,7 +44,8 @@ def _on_few_clips(study):
     study.seeds = study.draws = (1, 2, 3, 4, 5)
     study.run.datasets[RELATED] = datasets.digits("motion", batch_size=16, eval_split="")
     study.run.datasets[RELATED].train_split = "train[900:]"  # beyond the draws 0 to 5
-    # 64 images are as much work as 16 clips. So this many steps on two datasets of clips are as much as `steps` on all.
+    # 64 images need as much compute as 16 clips. So this number of steps on two datasets of clips costs as much as
+    # `steps` steps on all datasets.
     steps, on_two = study.run.steps, 3 * study.run.steps // 2
     clips = APPEARANCE, MOTION
     images_before = {"start": IMAGES}

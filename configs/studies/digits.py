@@ -1,10 +1,10 @@
-"""Does co-training help? The paper's claim in small, on digits that move and digits that stand still.
+"""Does co-training help? Tests the paper's claim on a small scale, with moving and still digits.
 
     python -m cover_jax.study --config=configs/studies/digits.py --workdir=/tmp/digits
 
-An image model (400 steps on single digits) becomes a video model as TimeSformer's authors do it: `temporal_fc` begins
-at zero, in the image model, which trains it but a little. The video model is trained in each setting from there.
-Everything here is this project's choice. cover_jax/study/RESULTS.md has what came out.
+An image model (400 steps on single digits) becomes a video model in the way of TimeSformer's authors: `temporal_fc`
+starts at zero in the image model, whose training changes it only a little. Each setting trains the video model from
+there. Everything here is this project's choice. cover_jax/study/RESULTS.md has the results.
 """
 
 import math
@@ -13,11 +13,11 @@ from configs import datasets, demo
 from configs.studies import common
 
 APPEARANCE, MOTION, IMAGES = "appearance", "motion", "images"
-RELATED = "related"  # other clips of appearance's kind and classes, with a head of their own
-START_STEPS = 400  # on images alone
-STEPS = 150  # of each setting, and so on each of its datasets: with the plan "joint" every step has all of them
+RELATED = "related"  # other clips of the same kind and classes as appearance, with a head of their own
+START_STEPS = 400  # only on images
+STEPS = 150  # per setting, and per dataset of a setting: with the plan "joint" every step has all datasets
 
-# Each setting against its controls, and against what it adds one dataset to.
+# Each setting is compared with its controls, and with the setting that has one dataset less.
 DIFFERENCES = {
     "start_longer": ("start",),
     "appearance_compute": (APPEARANCE,),
@@ -39,7 +39,7 @@ DIFFERENCES = {
 
 def get_config():
     study = common.get_config()
-    study.seeds = (1, 2, 3, 4, 5)  # not 0: it was seen before the settings were final (RESULTS.md)
+    study.seeds = (1, 2, 3, 4, 5)  # not 0: its results were known before the settings were final (RESULTS.md)
     study.run = run()
     study.examples_per_draw = {APPEARANCE: 60, MOTION: 300, IMAGES: 0, RELATED: 0}
     for name, setting in settings().items():
@@ -50,15 +50,15 @@ def get_config():
 
 
 def run():
-    """What all runs share: the demo's model and batches, begun as an image model."""
+    """The common config of all runs: the demo's model and batches, starting from an image model."""
     config = demo.get_config()
     config.datasets.images.batch_size = 32
     config.datasets[RELATED] = datasets.digits("appearance", batch_size=16, eval_split="")
     config.datasets[RELATED].train_split = "train[360:]"  # beyond the draws 0 to 5
     config.eval_every_steps = 75
     config.log_every_steps = 75
-    config.input.leaks = "ignore"  # the digits are divided once, for all three
-    config.model.remat = "none"  # so small a model needs no memory saved
+    config.input.leaks = "ignore"  # all three datasets use the same division of the digits
+    config.model.remat = "none"  # the model is so small that saving memory is not necessary
     config.model.temporal_init = "zeros"
     config.model.time_embed_std = 0.0  # regime.py tries 0.5
     config.optimizer.warmup_steps = 50
@@ -67,12 +67,13 @@ def run():
 
 def settings():
     """Name -> setting, in the order of the table."""
-    # As ViT's authors have it (arXiv 2010.11929), the start's head has a hidden layer. It is not taken over, though its
-    # classes are the same: all heads begin anew, as they do where images and clips have different classes.
+    # As in ViT (arXiv 2010.11929), the head of the image model has a hidden layer. This head is not taken over,
+    # although its classes are the same: all heads start from scratch, as they do if images and clips have different
+    # classes.
     before = {"model": {"head": "mlp"}}
     after, longer = {"start": "start"}, {"start": "start_longer"}
-    # 32 images are half as much work as 16 clips. So these steps, on one dataset of clips and on two, are as much as
-    # STEPS on two and on images.
+    # 32 images need half as much compute as 16 clips. So these numbers of steps, on one dataset of clips and on two,
+    # cost as much as STEPS steps on two datasets of clips and on images.
     on_one, on_two = 5 * STEPS // 2, math.ceil(5 * STEPS / 4)
     related = APPEARANCE, RELATED
     return {

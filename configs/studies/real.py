@@ -8,10 +8,11 @@
     python -m data_pipelines.prepare image_folder --name=cifar10 --source=CIFAR10 --validation_folder=test
     python -m cover_jax.study --config=configs/studies/real.py:gpu --workdir=/tmp/real
 
-UCF101 stands for what is told by how it looks (draws of 30 clips), ARID (arXiv 2006.03876), actions in the dark, for
-what is told by movement: sitting down and standing up are each other's reversal. `:gpu` is for one GPU, `:cpu` small
-enough for a CPU. With other weights of that size: --config.run.model.init_from=FILE. All of this is this project's
-choice. cover_jax/study/RESULTS.md has what was run of it.
+UCF101 represents classes that are recognised by how they look (draws of 30 clips). ARID (arXiv 2006.03876), actions in
+the dark, represents classes that are recognised by movement: sitting down and standing up are each other's reversal.
+`:gpu` is for one GPU; `:cpu` is small enough for a CPU. For other weights of that size, use
+--config.run.model.init_from=FILE. Everything here is this project's choice. cover_jax/study/RESULTS.md has the results
+of the parts that were run.
 """
 
 import dataclasses
@@ -25,12 +26,12 @@ UCF101, ARID, CIFAR10 = "ucf101", "arid", "cifar10"
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """What differs between a CPU and a GPU."""
+    """The values that differ between a CPU and a GPU."""
 
     steps: int
     size_px: int
     ucf101_frames: int
-    images: int  # a step; as much work as the clips of UCF101
+    images: int  # per step; they need as much compute as the clips of UCF101
     dtype: str
 
 
@@ -59,16 +60,16 @@ def get_config(size: str = "cpu"):
 
 
 def run(size: Size):
-    """What all runs share."""
+    """The common config of all runs."""
     config = run_common.get_config()
     config.plan = "joint"
     config.eval_every_steps = size.steps
     config.log_every_steps = 10
-    config.input.leaks = "ignore"  # three sources that have nothing in common
+    config.input.leaks = "ignore"  # the three sources have nothing in common
 
     config.datasets[UCF101] = clips(UCF101, size.ucf101_frames)
     config.datasets[ARID] = clips(ARID, num_frames=8)
-    config.datasets[ARID].standardize = True  # it is dark: its mean level is 0.07 of 1
+    config.datasets[ARID].standardize = True  # its clips are dark: the mean level is 0.07 of 1
     config.datasets[CIFAR10] = datasets.folder("image_folder/cifar10", batch_size=size.images, canvas_px=(32, 32))
 
     config.model.variant = "S/14"

@@ -1,8 +1,8 @@
-"""Where does co-training help? digits.py with one change at a time, on the draw that its settings were chosen on.
+"""Where does co-training help? digits.py with one change at a time, on the draw with which its settings were chosen.
 
     python -m cover_jax.study --config=configs/studies/regime.py --workdir=/tmp/regime
 
-cover_jax/study/RESULTS.md has what came out.
+cover_jax/study/RESULTS.md has the results.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import dataclasses
 from configs.studies import common, digits
 from configs.studies.digits import APPEARANCE, IMAGES, MOTION, STEPS
 
-# Setting -> its label, what it trains on, and what it is compared with.
+# Setting -> its label, its datasets, and the setting that it is compared with.
 SETTINGS = {
     APPEARANCE: ("alone", (APPEARANCE,), ()),
     MOTION: ("alone", (MOTION,), ()),
@@ -26,15 +26,15 @@ WITH_MOTION, WITH_IMAGES = ("joint", "joint_images"), ("appearance_images", "joi
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """What differs from digits.py.
+    """A change to digits.py.
 
     Attributes:
-        label: of it, in the table.
-        model: keys of the model, which then has an image model of its own to start from.
-        datasets: dataset -> its keys.
-        steps: with the plan "interleave" on each of the datasets, else on all at once.
+        label: label of the change in the table.
+        model: changed keys of the model. A changed model starts from an image model of its own.
+        datasets: dataset -> its changed keys.
+        steps: number of steps; with the plan "interleave" per dataset, else steps on all datasets together.
         plan: how the datasets share the steps.
-        concerns: the settings that are trained anew with it. In place of the others stand those without a change.
+        concerns: the settings that are trained again with the change. The others are taken from the unchanged study.
     """
 
     label: str
@@ -46,7 +46,7 @@ class Change:
 
 
 def clips(appearance: int, motion: int) -> dict:
-    """Changes of both kinds of clips; beyond draw 0, of 60 and 300, they are those of draw 1."""
+    """Changes the numbers of clips of both kinds. Clips beyond draw 0 (60 and 300 clips) are those of draw 1."""
     sizes = {APPEARANCE: appearance, MOTION: motion}
     return {name: {"train_split": f"train[0:{size}]"} for name, size in sizes.items()}
 
@@ -88,12 +88,12 @@ def get_config():
 
 
 def key(setting: str, change: str) -> str:
-    """The name of a setting with a change."""
+    """The key of a setting with a change."""
     return f"{setting}_{change}" if change else setting
 
 
 def start(change: Change):
-    """The image model that all settings with a change begin from."""
+    """The image model from which all settings with a change start."""
     label = f"images: the start, {change.label}"
     return common.setting(label, (IMAGES,), digits.START_STEPS, changes={"model": change.model | {"head": "mlp"}})
 

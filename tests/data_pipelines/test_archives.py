@@ -108,8 +108,8 @@ def test_a_tar_that_is_cut_anywhere_is_refused_by_name(tmp_path, pack):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (tar_of(CONTENTS) + tar_of(CONTENTS), r"x\.tar goes on after its end"),
-        (tar_of(CONTENTS) + bytes(2 << 20), r"x\.tar has only zeros after its end: it was not downloaded"),
+        (tar_of(CONTENTS) + tar_of(CONTENTS), r"x\.tar continues after its end"),
+        (tar_of(CONTENTS) + bytes(2 << 20), r"x\.tar has too many zeros after its end: it was not downloaded"),
         (gzip.compress(tar_of(CONTENTS)) + b"garbage", r"x\.tar is cut off or damaged: Not a gzipped file"),
         (tar_of({"in.tar": tar_of(CONTENTS)[:1024]}), r"x\.tar/in\.tar is cut off or damaged"),
         (tar_of({"in.tar": b"no tar"}), r"x\.tar is cut off or damaged"),

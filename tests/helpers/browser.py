@@ -1,4 +1,4 @@
-"""Looks at a page with headless Chromium, on a phone and a desktop, light and dark."""
+"""Renders a page in headless Chromium at the widths of a phone and a desktop, in light and dark mode."""
 
 import functools
 import html
@@ -11,7 +11,7 @@ import tempfile
 
 import pytest
 
-WIDTHS_PX = (360, 1280)  # of a phone and a desktop
+WIDTHS_PX = (360, 1280)  # a phone and a desktop
 TIMEOUT_S = 120
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -24,19 +24,21 @@ LOOK = (pathlib.Path(__file__).parent / "look.js").read_text()
 
 @functools.cache
 def find() -> str:
-    """Path of Chromium; skips the test where there is none."""
+    """Path of Chromium; skips the test if Chromium is not installed."""
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
     found = next((path for name in names if (path := shutil.which(name))), None)
     if found is None:
-        pytest.skip(f"none of {', '.join(names)} is installed: no browser to look at the page with")
+        pytest.skip(f"none of {', '.join(names)} is installed: there is no browser to render the page")
     return found
 
 
 def look(page: str, scheme: str) -> list[dict]:
-    """What the page looks like at each of WIDTHS_PX: see look.js. Each is a frame: windows are 500 px wide at least.
+    """The layout of the page at each of WIDTHS_PX (see look.js).
+
+    Each width is an iframe, because windows are at least 500 px wide.
 
     Raises:
-        AssertionError: the console says something.
+        AssertionError: the browser console has messages.
     """
     source = html.escape(page)
     frames = "".join(f'<iframe width="{width}" height="800" srcdoc="{source}"></iframe>' for width in WIDTHS_PX)

@@ -1,9 +1,9 @@
-"""Google Cloud Storage on 127.0.0.1: as much of it as TensorFlow's file system, TensorStore and Google's client use.
+"""Google Cloud Storage on 127.0.0.1: the parts that TensorFlow's file system, TensorStore and Google's client use.
 
-TensorStore (TENSORSTORE_GCS_HTTP_URL) and Google's client (STORAGE_EMULATOR_HOST), which orbax uses both, are told its
-address and speak plain HTTP. TensorFlow knows Google's alone: it comes
-through a proxy (https_proxy), which is this server as well and answers in Google's name, with a certificate that
-TensorFlow is told to trust (CURL_CA_BUNDLE).
+Orbax uses both TensorStore (TENSORSTORE_GCS_HTTP_URL) and Google's client (STORAGE_EMULATOR_HOST). These two variables
+set the server's address, and both use plain HTTP. TensorFlow only uses Google's address, so it connects through a proxy
+(https_proxy). This server is also that proxy. It answers in Google's name, with a certificate that TensorFlow trusts
+because of CURL_CA_BUNDLE.
 """
 
 import contextlib
@@ -22,13 +22,13 @@ HOSTS = ("www.googleapis.com", "storage.googleapis.com", "oauth2.googleapis.com"
 
 
 class Storage:
-    """What is stored, and how the server behaves.
+    """The stored objects, and the behaviour of the server.
 
     Attributes:
         objects: (bucket, name) -> (bytes, generation).
         unavailable: share of the requests that are answered with 503.
-        requests: how many there were, and of them `refused` so.
-        environment: what a process must have in its environment to come here.
+        requests: number of requests; `refused` of them were answered with 503.
+        environment: the environment variables that a process needs to use this server.
     """
 
     def __init__(self, seed: int):
@@ -40,7 +40,7 @@ class Storage:
         self._generation = 0
 
     def put(self, bucket: str, name: str, data: bytes) -> dict:
-        """Stores an object; returns what the API says of it."""
+        """Stores an object and returns its metadata as in the API."""
         with self.lock:
             self._generation += 1
             self.objects[bucket, name] = (data, self._generation)
@@ -53,7 +53,7 @@ class Storage:
                 "timeCreated": "2020-01-01T00:00:00.000Z"}  # fmt: skip
 
     def list(self, bucket: str, prefix: str, delimiter: str) -> dict:
-        """The API's listing of a bucket; all on one page."""
+        """The API's listing of a bucket, in a single page."""
         items, prefixes = [], set()
         with self.lock:
             for place, name in sorted(self.objects):
@@ -82,9 +82,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def finish(self):
         super().finish()
-        self.connection.close()  # the server closes the one that it gave, which is not this if it was wrapped
+        self.connection.close()  # the server only closes the original socket, not the TLS wrapper around it
 
-    def do_CONNECT(self):  # the proxy's part: whatever the client asks for now, it asks us
+    def do_CONNECT(self):  # as a proxy: all further requests of the client come to this server
         self.send_response(200)
         self.end_headers()
         self.wfile.flush()
@@ -199,13 +199,13 @@ _ROUTES = (
     (r"/storage/v1/b/([^/]+)/o/([^/]+)", "DELETE", _Handler._delete),
     (r"/upload/storage/v1/b/([^/]+)/o", "POST", _Handler._upload),
     (r"/upload/session/(\d+)", "PUT", _Handler._resume),
-    (r"/(?!storage/)([^/]+)/(.+)", "GET", _Handler._media),  # by which TensorFlow reads
+    (r"/(?!storage/)([^/]+)/(.+)", "GET", _Handler._media),  # the form in which TensorFlow reads
 )
 
 
 @contextlib.contextmanager
 def serve(folder: pathlib.Path, seed: int = 0) -> Iterator[Storage]:
-    """A server on a free port, with its certificate in `folder`."""
+    """Runs a server on a free port, with its certificate in `folder`."""
     storage = Storage(seed)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.daemon_threads = True
@@ -214,7 +214,7 @@ def serve(folder: pathlib.Path, seed: int = 0) -> Iterator[Storage]:
     storage.environment = {
         "TENSORSTORE_GCS_HTTP_URL": address,
         "https_proxy": address,
-        "no_grpc_proxy": "127.0.0.1",  # hosts find each other there
+        "no_grpc_proxy": "127.0.0.1",  # the address at which hosts find each other
         "CURL_CA_BUNDLE": str(folder / "certificate.pem"),
         "GOOGLE_AUTH_TOKEN_FOR_TESTING": "token",
         "NO_GCE_CHECK": "true",

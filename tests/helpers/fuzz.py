@@ -1,4 +1,4 @@
-"""How the fuzzing tests run: the same examples every time, and an end with stacks where something hangs.
+"""Settings of the fuzzing tests: the same examples every time, and stack traces if something hangs.
 
 They need hypothesis (pip install -e '.[test]').
 """
@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 from hypothesis.configuration import set_hypothesis_home_dir
 from hypothesis.internal.conjecture import providers
 
-HANG_S = 120  # a case takes milliseconds
+HANG_S = 120  # an example takes milliseconds
 
-set_hypothesis_home_dir(pathlib.Path(tempfile.gettempdir()) / "hypothesis")  # and not into the clone
+set_hypothesis_home_dir(pathlib.Path(tempfile.gettempdir()) / "hypothesis")  # not in the clone
 
-# Hypothesis would draw constants of this project's modules now and then, of those that are imported: examples would
-# depend on which tests run before, and on every edited number. There is no setting for it.
+# Hypothesis sometimes uses constants of this project's imported modules as examples. Then examples would depend on
+# earlier tests and on every edited number. There is no setting to turn this off.
 providers._get_local_constants = lambda: providers._local_constants
 
 
 def seeded(max_examples: int):
-    """Settings: as many examples, always the same ones, none kept, no time limit of hypothesis's own."""
+    """Settings: `max_examples` examples, always the same ones, no database of examples, no deadline of hypothesis."""
     checks = hypothesis.HealthCheck
     return hypothesis.settings(
         max_examples=max_examples,
@@ -37,7 +37,7 @@ def seeded(max_examples: int):
 
 @contextlib.contextmanager
 def no_hang():
-    """Ends the process, with the stacks of all threads, if what is inside takes longer than HANG_S."""
+    """Ends the process and prints the stacks of all threads if the context takes longer than HANG_S."""
     faulthandler.dump_traceback_later(HANG_S, exit=True)
     try:
         yield
@@ -47,7 +47,7 @@ def no_hang():
 
 @st.composite
 def damage(draw, size: int):
-    """A function of `size` bytes -> damaged bytes: flips, a cut, noise, zeros or a doubled part."""
+    """Draws a function that damages `size` bytes: flipped bits, a cut, noise, zeros or a repeated part."""
     at = draw(st.integers(0, max(0, size - 1)))
     kind = draw(st.sampled_from(["flip", "flips", "cut", "noise", "zeros", "double", "header"]))
     if kind == "flip":

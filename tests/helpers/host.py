@@ -1,10 +1,10 @@
-"""`python -m tests.helpers.host ORDERS FLAGS`: cover_jax.main, that also records what it trains on, or has a fault.
+"""`python -m tests.helpers.host ORDERS FLAGS`: cover_jax.main that also records its training data, or has a fault.
 
-ORDERS is JSON: "record", the file for a line of JSON a row of each training batch that this host's devices hold;
-"sigterm_at", "raise_at" or "hang_at", the step before which this process gets that; "poison_at", the step for which
-this host's rows weigh NaN; "largest_file_bytes", as RLIMIT_FSIZE.
+ORDERS is JSON. "record" is a file; it gets one line of JSON per row of each training batch on this host's devices.
+"sigterm_at", "raise_at" and "hang_at" are the step before which this fault happens in this process. "poison_at" is the
+step in which this host's rows have the weight NaN. "largest_file_bytes" sets RLIMIT_FSIZE.
 
-Programs start together: on CPUs, hosts that compile for more than 30 s longer than others are given up by Gloo.
+All hosts start their programs together: on CPUs, Gloo gives up a host that compiles 30 s longer than the others.
 """
 
 import hashlib
@@ -25,14 +25,14 @@ from cover_jax.parallel import compilation, sharding
 from data_pipelines.stream import mixture
 from tests.helpers import jax_private
 
-# After the signal, steps are as slow as those of large models: hosts need a few seconds to agree on one.
+# After the signal, steps are as slow as those of large models: hosts need a few seconds to agree on a step.
 STEP_AFTER_SIGTERM_S = 1.0
 
 _programs = itertools.count()
 
 
 class Host:
-    """Stands between the training loop and what it calls."""
+    """Wraps the functions that the training loop calls."""
 
     def __init__(
         self, record: str = os.devnull, sigterm_at: int | None = None, raise_at: int | None = None,
@@ -65,7 +65,7 @@ class Host:
         if self._expected and self._step == self._poison_at:
             batch = batch | {"weight": batch["weight"] * np.nan}
         arrays = self._put_batch(batch, mesh)
-        if self._expected:  # else it is evaluation that asks
+        if self._expected:  # if empty, the call comes from evaluation
             name = self._expected.pop(0)
             for key, array in arrays.items():
                 for shard in array.addressable_shards:
@@ -81,7 +81,7 @@ class Host:
 
 
 def jit_and_wait(function, _jit=compilation.jit, **arguments):
-    """compilation.jit, but every host compiles before any runs."""
+    """compilation.jit, but all hosts compile before the first one runs."""
     jitted, compiled = _jit(function, **arguments), {}
 
     def call(*args):

@@ -1,4 +1,4 @@
-"""JAX's internals that tests need: the only module of the tests that imports `jax._src`."""
+"""JAX internals that tests need. No other module of the tests imports `jax._src`."""
 
 import pytest
 from jax._src import cache_key
@@ -6,11 +6,11 @@ from jax._src.cudnn import fused_attention_stablehlo
 
 
 def share_compiled_programs_between_hosts() -> None:
-    """Lets all hosts on one machine use the compilation cache that the first host writes; in this process, for good.
+    """Lets all hosts on one machine use the compilation cache that the first host writes. Permanent in this process.
 
-    On CPUs the key of a compiled program depends on the process, and only the first host's programs are kept: all
-    others would compile at every start. They are the same programs. Keys of CPU programs that do not depend on the
-    process would replace this function; JAX 0.10.2 has no setting for it.
+    On CPUs the key of a compiled program depends on the process, and only the programs of the first host are stored. So
+    all other hosts would compile the same programs at every start. This function is not necessary if the keys of CPU
+    programs do not depend on the process; JAX 0.10.2 has no setting for this.
     """
     cache_key._hash_accelerator_config = cache_key._hash_devices
 
@@ -18,8 +18,8 @@ def share_compiled_programs_between_hosts() -> None:
 def pretend_cudnn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets JAX lower cuDNN's attention for a GPU on a machine without one.
 
-    JAX asks the cuDNN that is installed for its version, and the GPU for its generation. `jax.export` with platforms
-    asks them too; a public way to name both would replace this function.
+    JAX queries the version of the installed cuDNN and the generation of the GPU. `jax.export` with platforms also
+    queries them. A public way to set both would replace this function.
     """
     monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91000)
     monkeypatch.setattr(fused_attention_stablehlo, "check_compute_capability", lambda capability: True)

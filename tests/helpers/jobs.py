@@ -1,4 +1,4 @@
-"""Jobs of one or more processes of the command itself, in tiny, for tests that do something to them."""
+"""Tiny jobs of one or more processes of the real command, for tests that disturb them."""
 
 import contextlib
 import json
@@ -17,8 +17,10 @@ import pytest
 from data_pipelines.builders import digits
 from data_pipelines.prepare import build
 
-TIMEOUT_S = 500  # on a machine that has much else to do
-QUICK_TO_COMPILE = "--xla_backend_optimization_level=0"  # XLA_FLAGS: programs run for seconds, or less
+TIMEOUT_S = 500  # enough for a busy machine
+QUICK_TO_COMPILE = (
+    "--xla_backend_optimization_level=0"  # XLA_FLAGS: fast compilation, because programs run only for seconds
+)
 
 
 class Job:
@@ -41,10 +43,12 @@ class Job:
         return self.printed(host).rstrip().splitlines()[-1]
 
     def until(self, condition: Callable[[], bool]) -> None:
-        """Waits for something that happens while all run."""
+        """Waits until `condition` holds; all processes must still be running."""
         deadline = time.monotonic() + TIMEOUT_S
         while True:
-            alive = [process.poll() is None for process in self.processes]  # before: one may end as it happens
+            alive = [
+                process.poll() is None for process in self.processes
+            ]  # checked first, because a process may end when the condition becomes true
             if condition():
                 return
             assert all(alive) and time.monotonic() < deadline, self.all_printed()
@@ -54,7 +58,7 @@ class Job:
         self.until(lambda: text in self.printed(host))
 
     def codes(self, hosts: list[int] | None = None, within_s: float = TIMEOUT_S) -> list[int]:
-        """Waits for the end; the exit codes."""
+        """Waits for the processes to end and returns their exit codes."""
         hosts = range(len(self.processes)) if hosts is None else hosts
         deadline = time.monotonic() + within_s
         while any(self.processes[host].poll() is None for host in hosts):
@@ -82,12 +86,12 @@ class Jobs:
 
     @contextlib.contextmanager
     def start(self, workdir, *flags: str, hosts: int = 1, absent=(), orders=None, env=()) -> Iterator[Job]:
-        """Processes that train; what still runs at the end is killed.
+        """Starts processes that train. Processes that still run at the end of the context are killed.
 
         Args:
             absent: hosts that are not started.
-            orders: what tests/helpers/host.py is to do to a host.
-            env: more variables of the environment.
+            orders: host -> orders for tests/helpers/host.py.
+            env: additional environment variables.
         """
         self._count += 1
         folder = self._folder / f"job{self._count}"
@@ -116,34 +120,34 @@ class Jobs:
 
 
 def reserve_address() -> tuple[socket.socket, str]:
-    """A HOST:PORT for a coordinator on this machine, that nobody else is given while the socket is open."""
+    """A HOST:PORT for a coordinator on this machine. It stays reserved while the socket is open."""
     reserved = socket.socket()
-    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as gRPC's servers have it: they may bind it, too
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as in gRPC servers, so that they can bind it, too
     reserved.bind(("127.0.0.1", 0))
     return reserved, f"127.0.0.1:{reserved.getsockname()[1]}"
 
 
 def has_stacks(printed: str) -> bool:
-    """Of where the loop was."""
+    """Whether the output has stack traces of the training loop."""
     return "most recent call first" in printed and "loop.py" in printed
 
 
 def completed(printed: str) -> int:
-    """The last step that was said to be done."""
+    """The last step that the output reports as done."""
     return max((int(step) for step in re.findall(r"^step (\d+)/", printed, re.MULTILINE)), default=0)
 
 
 def steps_done(job: Job) -> int:
-    """How many steps a job has done."""
+    """The number of steps that a job has done."""
     return len(re.findall(r"^step \d+/", job.printed(), re.MULTILINE))
 
 
 @contextlib.contextmanager
 def small_disk(folder: pathlib.Path, size: str) -> Iterator[pathlib.Path]:
-    """`folder` is a file system of this size, such as "40m".
+    """Mounts a file system of this size, such as "40m", at `folder`.
 
     Raises:
-        PermissionError: only root may mount one.
+        PermissionError: mounting is not permitted; it needs root.
     """
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder]
@@ -157,7 +161,7 @@ def small_disk(folder: pathlib.Path, size: str) -> Iterator[pathlib.Path]:
 
 
 def fill(folder: pathlib.Path) -> pathlib.Path:
-    """Leaves no space in the file system of `folder`; the file that takes it."""
+    """Fills the file system of `folder` completely and returns the file that takes the space."""
     path = folder / "filler"
     with path.open("wb", buffering=0) as file:
         try:
@@ -168,11 +172,11 @@ def fill(folder: pathlib.Path) -> pathlib.Path:
 
 
 def saved_steps(workdir: pathlib.Path) -> list[int]:
-    """Steps with a whole checkpoint."""
+    """Steps with a complete checkpoint."""
     folder = workdir / "checkpoints"
     return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()) if folder.exists() else []
 
 
 def fingerprints(workdir: pathlib.Path, step: int) -> dict[str, str]:
-    """Of every leaf of the state."""
+    """Fingerprint of every leaf of the state."""
     return json.loads((workdir / "checkpoints" / str(step) / "meta" / "metadata").read_text())["fingerprints"]

@@ -1,4 +1,4 @@
-"""A model and batches small enough for every test of the training code."""
+"""A model and batches that are small enough for all tests of the training code."""
 
 import functools
 import json
@@ -51,9 +51,9 @@ def batch(config, name: str, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 class Trainer:
-    """The training step of training/setup.py, on a mesh of the first `devices`.
+    """The training step of training/setup.py on a mesh of the first `devices` devices.
 
-    Trainers of equal configs share their compiled functions; each has a state of its own.
+    Trainers with equal configs share their compiled functions. Each trainer has its own state.
     """
 
     def __init__(self, config, devices: int = 1):

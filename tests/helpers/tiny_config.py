@@ -1,4 +1,4 @@
-"""`--config=tests/helpers/tiny_config.py:DATASETS`: the demo in tiny, for processes of their own."""
+"""`--config=tests/helpers/tiny_config.py:DATASETS`: a tiny version of the demo, for separate processes."""
 
 from configs import demo
 

@@ -1,4 +1,4 @@
-"""Whole runs in this process, seconds long: `loop.train` on two small embedded datasets, with faults on the way."""
+"""Complete runs in this process that take seconds: `loop.train` on two small embedded datasets, with faults."""
 
 import contextlib
 import dataclasses
@@ -36,9 +36,9 @@ def damage(split: records.Split, indices: list[int]) -> None:
 
 
 def config(data_dir: pathlib.Path, keep=("images", "motion"), **changes):
-    """The demo in tiny: 12 steps, one of the datasets in `keep` each, a checkpoint every 3.
+    """A tiny version of the demo: 12 steps, each on one of the datasets in `keep`, and a checkpoint every 3 steps.
 
-    `changes` have __ for each dot.
+    `changes` are config keys with __ for each dot.
     """
     config = demo.get_config()
     for name in set(config.datasets) - set(keep):
@@ -56,11 +56,11 @@ def config(data_dir: pathlib.Path, keep=("images", "motion"), **changes):
 
 
 class Killed(BaseException):
-    """Raised from an order; nothing catches it on its way out."""
+    """Raised by an order. No code of the project catches it."""
 
 
 def by_path(tree) -> dict:
-    """As {"a/b": leaf}."""
+    """The tree as {"a/b": leaf}."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
@@ -69,11 +69,11 @@ class Intercepted:
     """`loop.train` with an `order` that sees each step before it is taken.
 
     Args:
-        order: (state, {dataset: batch on the devices}) -> the state to step from.
+        order: (state, {dataset: batch on the devices}) -> the state for the step.
 
     Attributes:
-        run: the `run.Run` of the last one.
-        taken: (step, dataset, indices of the examples) of each step that was taken, in order.
+        run: the `run.Run` of the last call.
+        taken: (step, dataset, indices of the examples) of each step that was done, in order.
     """
 
     def __init__(self, order=lambda state, batches: state):
@@ -106,7 +106,7 @@ class Intercepted:
 
 @contextlib.contextmanager
 def compilation_cache(folder: pathlib.Path):
-    """Inside, runs of equal configs compile once."""
+    """Inside this context, runs with equal configs compile only once."""
     before = jax.config.jax_compilation_cache_dir
     settings = {"jax_compilation_cache_dir": str(folder), "jax_persistent_cache_min_compile_time_secs": 0}
     for key, value in settings.items():

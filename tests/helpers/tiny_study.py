@@ -1,4 +1,4 @@
-"""`--config=tests/helpers/tiny_study.py`: a study of seconds, in two settings on the embedded images."""
+"""`--config=tests/helpers/tiny_study.py`: a study that takes seconds, with two settings on the embedded images."""
 
 from configs.studies import common
 from tests.helpers import tiny_config
