@@ -90,7 +90,7 @@ def test_a_holdout_list_beside_test_csv_is_not_mistaken_for_it(tmp_path):
     ("files", "split", "message"),
     [
         ({}, "validation", r"there is no validate\.csv in .*, at any depth: the validation split's csv from DeepMind"),
-        ({"b/train.csv": HEADER}, "train", r"there are several train\.csv in .*: b/train\.csv, train\.csv; leave one"),
+        ({"b/train.csv": HEADER}, "train", r"there are several train\.csv in .*: b/train\.csv, train\.csv; keep one"),
         ({"train.csv": "path label\na 0\n"}, "train", r"train\.csv has no column time_end, time_start, youtube_id"),
         ({"train.csv": f"{HEADER}tai chi,{CLIP},soon,20,train\n"}, "train", r"train\.csv, line 2: .*do not read"),
         ({"train.csv": f"{HEADER}a,{CLIP},1,2,train\nb,{CLIP},2,3,train\n"}, "train", "2 classes instead of 1: is it"),
