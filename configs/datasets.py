@@ -56,10 +56,7 @@ def imagenet21k(**changes) -> ml_collections.ConfigDict:
     config.builder = "imagenet21k"
     config.frames_feature = "frames"
     config.num_classes = 19_167
-    config.canvas_px = (
-        342,
-        342,
-    )  # as prepared: shorter side 256, up to 4:3 portrait or landscape; longer images are shrunk
+    config.canvas_px = (342, 342)  # as prepared: shorter side 256, up to 4:3 either way; longer images are shrunk
     return _with(config, changes)
 
 

@@ -44,10 +44,7 @@ def get_config(named: str = "", config_file: str = "configs/finetune.py"):
     config.datasets = folders.named_datasets(named, config_file)
     for dataset in config.datasets.values():
         dataset.label_smoothing = 0.1
-        dataset.augment.crop_range = (
-            0.5,
-            1.0,
-        )  # milder than from scratch, so that little of the few clips is cropped away
+        dataset.augment.crop_range = (0.5, 1.0)  # milder than from scratch: less of the few clips is cropped away
         dataset.augment.color_prob = 0.5
 
     config.model.variant = "B/16"

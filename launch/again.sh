@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Runs `python -m cover_jax.main FLAGS...`, and again for as long as its exit code says that the same command goes on.
+# Runs `python -m cover_jax.main FLAGS...`, and repeats it while its exit code means that the same command can continue.
 #
 #     launch/again.sh --config=configs/demo.py --workdir=/tmp/cover_demo
 #
-# TERM or INT to this script goes on to main, which saves a checkpoint; then nothing is started again.
-# A host that is lost or killed, or hangs, within $COVER_SHORT_S seconds (600) of each start ends it at the fifth time in a row.
-# The interpreter is $PYTHON, or `python`. The exit code is main's last; their table is in
+# This script passes TERM and INT on to main. Then main saves a checkpoint, and nothing is started again.
+# If main is killed, hangs or loses a host within $COVER_SHORT_S seconds (600) of its start, five times in a row, the script ends.
+# The interpreter is $PYTHON, or `python`. The exit code is that of the last main. All codes are in
 # cover_jax/fault_tolerance/README.md.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
@@ -15,7 +15,7 @@ stopping=false
 short=0
 trap 'stopping=true; [[ -z ${!:-} ]] || kill -TERM $! 2>/dev/null || true' TERM INT
 
-# Whether main is to be started again after $status; it had run for $1 s.
+# Whether main must be started again after $status, when it ran for $1 s.
 goes_on() {
   if [[ $status == "$PREEMPTED" ]]; then
     short=0

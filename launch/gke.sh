@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains on one or more TPU slices of a GKE cluster, as a JobSet. launch/README.md goes through it step by step.
+# Trains on one or more TPU slices of a GKE cluster, as a JobSet. launch/README.md explains each step.
 #
 #     launch/gke.sh [--dry-run] COMMAND [OPTIONS] [-- FLAGS_OF_MAIN...]
 #
@@ -8,16 +8,16 @@
 #              the cluster starts it again after a preemption
 #     logs     follow what the first slice's first host prints             (--name)
 #     status   the JobSet and its pods                                     (--name)
-#     delete   end it                                                      (--name)
+#     delete   end the JobSet                                              (--name)
 #
-#     --name=NAME             of the JobSet
+#     --name=NAME             name of the JobSet
 #     --image=IMAGE           such as us-east5-docker.pkg.dev/PROJECT/cover/cover-jax:v1
 #     --accelerator=LABEL     cloud.google.com/gke-tpu-accelerator of the nodes, such as tpu-v6e-slice
 #     --topology=TOPOLOGY     cloud.google.com/gke-tpu-topology of the nodes, such as 8x8
-#     --chips_per_host=COUNT  4 unless given
-#     --slices=COUNT          1 unless given; each is a node pool of its own
+#     --chips_per_host=COUNT  chips per host (4)
+#     --slices=COUNT          number of slices (1); each is a node pool of its own
 #     --service_account=NAME  the Kubernetes service account that may use the bucket (default)
-#     --env=NAME=VALUE        for main on every host, may be repeated
+#     --env=NAME=VALUE        environment variable for main on every host; may be repeated
 #     --dry-run               print the commands, and the manifest, instead of running them
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -43,7 +43,7 @@ parse() {
   done
 }
 
-# How many hosts a topology such as 4x8 has.
+# Number of hosts of a topology such as 4x8.
 hosts() {
   [[ $topology =~ ^[1-9][0-9]*(x[1-9][0-9]*){1,2}$ ]] || die "--topology=$topology: should be such as 4x8 or 4x4x8"
   [[ $chips_per_host =~ ^[1-9][0-9]*$ ]] || die "--chips_per_host=$chips_per_host: should be a number from 1"
@@ -52,7 +52,7 @@ hosts() {
   echo $((chips / chips_per_host))
 }
 
-# YAML reads JSON, whose quotes are the simplest.
+# YAML accepts JSON strings, whose quoting is simple.
 json_string() {
   local text=${1//\\/\\\\}
   echo "\"${text//\"/\\\"}\""
@@ -83,7 +83,7 @@ manifest() {
   hosts=$(hosts)
   [[ $slices =~ ^[1-9][0-9]*$ ]] || die "--slices=$slices: should be a number from 1"
   text=$(<launch/jobset.yaml)
-  text=${text#*$'\n'} # its first line is about the template
+  text=${text#*$'\n'} # the first line is a comment about the template
   fill NAME "$name"
   fill SLICES "$slices"
   fill HOSTS "$hosts"
@@ -108,7 +108,7 @@ image() {
   run docker push "$image"
 }
 
-# `create` and not `apply`: a run under a name that is taken is a mistake, and a JobSet cannot be changed anyway.
+# `create` and not `apply`: a second run with the same name is a mistake, and a JobSet cannot be changed anyway.
 start() {
   local text
   require name image accelerator topology

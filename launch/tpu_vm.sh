@@ -1,29 +1,29 @@
 #!/usr/bin/env bash
-# Trains on a slice of TPU VMs that is asked for as a queued resource. launch/README.md goes through it step by step.
+# Trains on a slice of TPU VMs that is requested as a queued resource. launch/README.md explains each step.
 #
 #     launch/tpu_vm.sh [--dry-run] COMMAND --name=NAME --zone=ZONE [OPTIONS] [-- FLAGS_OF_MAIN...]
 #
-#     create   ask for a slice and wait until it is there          (--type)
+#     create   request a slice and wait until it exists            (--type)
 #     setup    copy this clone's last commit to every host and install it
 #     run      start python -m cover_jax.main FLAGS_OF_MAIN on every host
 #     logs     follow what one host prints                         (--worker)
 #     status   the state of the request and of each host
-#     watch    whatever of create, setup and run is still to do, again after every preemption, until main has ended
-#     stop     have main save a checkpoint and end
-#     delete   give the slice back, with all that is on its disks
+#     watch    do the missing ones of create, setup and run, again after every preemption, until main has ended
+#     stop     make main save a checkpoint and end
+#     delete   delete the slice with all the data on its disks
 #
-#     --name=NAME            of the request and of its slice
+#     --name=NAME            name of the request and of its slice
 #     --zone=ZONE            such as us-east5-b
 #     --project=PROJECT      gcloud's own default unless given
 #     --type=TYPE            accelerator type, such as v6e-64
-#     --runtime=VERSION      of the TPU software, by --type unless given
+#     --runtime=VERSION      version of the TPU software; by default it is chosen by --type
 #     --spot                 cheaper, and may be preempted at any time
-#     --reserved             from a reservation
-#     --service_account=ADDRESS   the account that reads and writes the bucket, the project's default unless given
-#     --env=NAME=VALUE       for main on every host, may be repeated
-#     --worker=NUMBER        whose log to follow (0)
-#     --poll_s=SECONDS       between two looks (60)
-#     --dry-run              print the commands instead of running them
+#     --reserved             use a reservation
+#     --service_account=ADDRESS   the account that reads and writes the bucket; the project's default unless given
+#     --env=NAME=VALUE       environment variable for main on every host; may be repeated
+#     --worker=NUMBER        the host whose log is followed (0)
+#     --poll_s=SECONDS       time between two checks (60)
+#     --dry-run              print the commands and do not run them
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source-path=SCRIPTDIR source=lib.sh
@@ -50,7 +50,7 @@ parse() {
   done
 }
 
-# Which TPU software goes with --type, for JAX: https://cloud.google.com/tpu/docs/runtimes
+# The TPU software version for --type with JAX: https://cloud.google.com/tpu/docs/runtimes
 resolve_type() {
   require type
   [[ -z $runtime ]] || return 0
@@ -63,24 +63,24 @@ resolve_type() {
   esac
 }
 
-# --quiet: nobody may be there to answer when `watch` needs an SSH key made or a deletion confirmed.
+# --quiet: `watch` may run unattended, so nobody can answer when an SSH key is made or a deletion must be confirmed.
 tpus() { run gcloud compute tpus "$@" "${where[@]}" --quiet; }
 
-# A host that has gone away must not hold a look at the others for minutes.
+# A host that no longer exists must not delay the check of the others for minutes.
 on_hosts() {
   local which=$1
   shift
   tpus tpu-vm ssh "$name" --worker="$which" --ssh-flag=-oConnectTimeout=20 --ssh-flag=-oServerAliveInterval=30 --command="$*"
 }
 
-# The API's own state of the request; NONE where there is no such request, UNKNOWN where the API does not answer.
+# The API's own state of the request; NONE if there is no such request, UNKNOWN if the API does not answer.
 request_state() {
   if ! tpus queued-resources describe "$name" --format='value(state.state)' 2>"$scratch/errors"; then
     if grep -q NOT_FOUND "$scratch/errors"; then echo NONE; else echo UNKNOWN && cat "$scratch/errors" >&2; fi
   fi
 }
 
-# One line a host, "host: " and its state: see worker.sh. Fails unless all answer.
+# Prints one line per host, "host: " and its state (see worker.sh). Fails unless all hosts answer.
 host_states() {
   on_hosts all 'bash cover-jax/launch/worker.sh state 2>/dev/null || echo host: bare' | grep '^host: ' | sort
 }
@@ -112,7 +112,7 @@ create() {
   done
 }
 
-# `watch` calls this and what follows it in conditions, where bash ignores `set -e`: hence the chains of &&.
+# `watch` calls this function and the next ones in conditions. There bash ignores `set -e`, so they use chains of &&.
 setup() {
   check_clone &&
     git archive --output="$scratch/cover-jax.tar.gz" HEAD &&
@@ -136,7 +136,7 @@ stop() { on_hosts all '[ ! -e cover-jax/launch/worker.sh ] || bash cover-jax/lau
 
 delete() { tpus queued-resources delete "$name" --force; }
 
-# A request gets one slice in its life, and a preempted slice is gone with its disks: both are made anew.
+# A request gets only one slice, and a preempted slice is lost with its disks. So both are created again.
 replace() {
   report "the slice was taken away: asking for another"
   delete && request
@@ -151,7 +151,7 @@ is_preempted() {
 
 reported=''
 
-# Says what is new.
+# Prints a message if it differs from the last one.
 report() {
   [[ $* == "$reported" ]] || note "$(date +%T) $*"
   reported=$*
@@ -161,7 +161,7 @@ finished=false
 had_slice=false
 failures=0
 
-# A host that is being taken away makes the others fail first: only a failure that is there at two looks is main's own.
+# When a host is taken away, the other hosts fail first. Only a failure that is found in two checks is main's own.
 blame() {
   failures=$((failures + 1))
   ((failures < 2)) && return
@@ -169,7 +169,7 @@ blame() {
   die "main failed; the slice is still there until: launch/tpu_vm.sh delete --name=$name --zone=$zone"
 }
 
-# Does what the states of the hosts ask for.
+# Acts on the states of the hosts.
 tend() {
   local states=$1
   report "hosts:" "$(uniq -c <<<"${states//host: /}" | tr -s ' \n' ' ')"
@@ -183,7 +183,7 @@ tend() {
   esac
 }
 
-# Does what the state of the request asks for.
+# Acts on the state of the request.
 look() {
   local state states
   state=$(request_state)

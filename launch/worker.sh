@@ -12,10 +12,10 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly RUN_DIR=${COVER_RUN_DIR:-$HOME/cover-run}
-readonly PYTHON_VERSION=3.11 # what the tests are run with; the images of TPU VMs may bring an older one
+readonly PYTHON_VERSION=3.11 # the version of the tests; the images of TPU VMs may have an older one
 mkdir -p "$RUN_DIR"
 
-# uv fetches that Python by itself, without root, whatever the image has.
+# uv downloads this Python version without root, whatever the image has.
 setup() {
   export PATH="$HOME/.local/bin:$PATH"
   command -v uv >/dev/null || curl -LsSf https://astral.sh/uv/install.sh | sh
@@ -24,7 +24,7 @@ setup() {
   touch "$RUN_DIR/ready"
 }
 
-# By its name too: after a reboot another process may have the number.
+# Also checks the name of the process: after a reboot another process may have the number.
 is_running() { [[ -e $RUN_DIR/pid && $(ps -o args= -p "$(<"$RUN_DIR/pid")") == *again.sh* ]]; }
 
 keep_running() {
@@ -51,7 +51,7 @@ state() {
   elif is_running; then
     echo "host: running"
   elif [[ -e $RUN_DIR/pid ]]; then
-    echo "host: lost" # no exit code was written: the machine went down under it
+    echo "host: lost" # no exit code was written: the machine stopped while main ran
   else
     echo "host: ready"
   fi
