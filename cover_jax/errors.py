@@ -2,12 +2,12 @@
 
 from data_pipelines.command_line import CONFIG, DONE, FAILED, INTERRUPTED  # noqa: F401 - the codes of every command
 
-PREEMPTED = 42  # SIGTERM: saved; the same command goes on
+PREEMPTED = 42  # SIGTERM: saved; the same command continues
 BAD_DATA = 44  # more undecodable examples than the config allows
 DIVERGED = 45  # loss or gradients not finite
 DAMAGED = 46  # no sound checkpoint is left, or `verify` found damage
-LOST_PEER = 47  # another host has gone: the same command goes on
-HUNG = 48  # a phase took longer than its timeout: the same command goes on
+LOST_PEER = 47  # another host ended: the same command continues
+HUNG = 48  # a phase took longer than its timeout: the same command continues
 NOT_SAVED = 49  # the last checkpoint could not be written
 IN_USE = 50  # another job holds the workdir
 
@@ -15,6 +15,6 @@ START_AGAIN = (PREEMPTED, LOST_PEER, HUNG)
 
 
 class ConfigError(ValueError):
-    """The config cannot be run. The message has one line for each key that is wrong."""
+    """The config cannot be run. The message has one line per wrong key."""
 
     exit_code = CONFIG

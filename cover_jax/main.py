@@ -1,10 +1,10 @@
-"""Trains a config, goes on with its training, or evaluates it.
+"""Trains a config, continues its training, or evaluates it.
 
     python -m cover_jax.main --config=configs/demo.py --workdir=/tmp/cover_demo
     python -m cover_jax.main --config=configs/demo.py --workdir=/tmp/cover_demo --mode=evaluate
 
-The same command again goes on from WORKDIR's newest checkpoint. SIGTERM to any host: all hosts save the same step and
-exit with code 42. All exit codes: cover_jax/fault_tolerance/README.md.
+Run the same command again to continue from WORKDIR's newest checkpoint. On SIGTERM to any host, all hosts save the same
+step and exit with code 42. All exit codes: cover_jax/fault_tolerance/README.md.
 """
 
 import argparse
@@ -26,11 +26,11 @@ from cover_jax.fault_tolerance import process, workdir_lease
 from cover_jax.parallel import compilation, hosts, sharding
 from data_pipelines import catalog, command_line
 
-_PEER_NEWS_S = 1.0  # until the end of another host is known here
-_JAX_GIVES_UP_S = 600  # after the last of our own timeouts
+_PEER_NEWS_S = 1.0  # time until this host knows that another host has ended
+_JAX_GIVES_UP_S = 600  # added to the longest of config.timeouts
 
 
-# What the user can put right: the message says how, and a traceback would bury it.
+# Errors that the user can fix. The message says how; a traceback would hide it.
 _USER_ERRORS = (
     ConfigError, catalog.DatasetNotPreparedError, FileNotFoundError, NotADirectoryError, PermissionError,
 )  # fmt: skip
@@ -43,18 +43,18 @@ def _parser() -> command_line.Parser:
     parser.add_shared("data_dir", help="folder of the prepared datasets, in place of config.data_dir")
     parser.add_argument(
         "--mode", choices=("train", "evaluate"), default="train",
-        help="train: start, or go on from the newest checkpoint; evaluate: only evaluate it (train)",
+        help="train: start, or continue from the newest checkpoint; evaluate: only evaluate that checkpoint (train)",
     )  # fmt: skip
     hosts_group = parser.add_argument_group("several hosts")
     hosts_group.add_argument(
-        "--distributed", action=command_line.Switch, help="the hosts find each other by themselves (TPU, SLURM)"
+        "--distributed", action=command_line.Switch, help="JAX finds the hosts automatically (TPU, SLURM)"
     )
-    hosts_group.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0, where they do not")
+    hosts_group.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0, without --distributed")
     hosts_group.add_argument(
-        "--num_processes", type=int, default=1, metavar="N", help="processes, with --coordinator (1)"
+        "--num_processes", type=int, default=1, metavar="N", help="number of processes, with --coordinator (1)"
     )
     hosts_group.add_argument(
-        "--process_id", type=int, default=0, metavar="I", help="which of them this is, from 0, with --coordinator (0)"
+        "--process_id", type=int, default=0, metavar="I", help="index of this process, from 0, with --coordinator (0)"
     )
     return parser
 
@@ -68,20 +68,20 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 @command_line.command()
 def main(arguments: list[str]) -> None:
-    """The command: ends the process."""
+    """Runs the command and ends the process."""
     process.exit_command(run(_parse(arguments)))
 
 
 def run(args: argparse.Namespace) -> int:
-    """Trains or evaluates; the exit code. An error ends the process, and all other hosts with it.
+    """Trains or evaluates, and returns the exit code. An error ends the process and all other hosts.
 
-    What `process.guarded_process` names is afterwards as it was before; JAX goes on using the compilation cache.
+    All process settings that `process.guarded_process` lists are restored afterwards. JAX keeps the compilation cache.
     """
     quiet = not flags.FLAGS["verbosity"].present
     with process.guarded_process(preemptible=args.mode == "train", quiet=quiet) as guard:
         try:
             checks.validate(args.config)
-            _find_hosts(guard, args)  # before anything that may fail on one host alone
+            _find_hosts(guard, args)  # before anything that may fail on only one host
             sharding.make_mesh(args.config.mesh)
             _check_folders(args)
             return _train_or_evaluate(args)
@@ -93,8 +93,8 @@ def _find_hosts(guard: process.ProcessGuard, args: argparse.Namespace) -> None:
     guard.start_watchdog(args.config.timeouts)
     if args.coordinator or args.distributed:
         by_hand = hosts.Coordinator(args.coordinator, args.num_processes, args.process_id)
-        # JAX aborts a host that finds no other, or whose heartbeat stops. The peer monitor sees that a host is gone,
-        # and the watchdog that one hangs, sooner and with a reason.
+        # JAX aborts a host that finds no other host, or whose heartbeat stops. The peer monitor (host is gone) and the
+        # watchdog (host hangs) act sooner and report a reason.
         timeout_s = round(max(args.config.timeouts.values())) + _JAX_GIVES_UP_S
         guard.connect_hosts(by_hand if args.coordinator else None, timeout_s)
     process.enter_phase("start")
@@ -104,7 +104,7 @@ def _check_folders(args: argparse.Namespace) -> None:
     config = args.config
     for name, value in (("--workdir", args.workdir), ("config.data_dir", config.data_dir)):
         if value and epath.Path(value).is_file():
-            raise ConfigError(f"{name}={value}: is a file; it must be a folder, which is made if missing")
+            raise ConfigError(f"{name}={value}: is a file; it must be a folder, which is created if missing")
     if config.compare_with and jax.process_index() == 0:
         _check_compare_with(args)
     for dataset in config.datasets.values():
@@ -113,7 +113,7 @@ def _check_folders(args: argparse.Namespace) -> None:
 
 
 def _check_compare_with(args: argparse.Namespace) -> None:
-    # Here and not above: orbax takes longer to load than a wrong config should take to fail.
+    # Imported here because orbax loads slowly, and a wrong config should fail fast.
     from cover_jax.checkpoint import layout
 
     try:
@@ -121,24 +121,24 @@ def _check_compare_with(args: argparse.Namespace) -> None:
     except ConfigError as error:
         if args.mode == "evaluate" or not layout.saved_steps(args.workdir):
             raise
-        hosts.print_on_host0(f"WARNING: {error}")  # a folder that has gone since the run began does not hold it up
+        hosts.print_on_host0(f"WARNING: {error}")  # a folder deleted since the run started does not stop the run
 
 
 def _end(error: Exception) -> NoReturn:
-    """Ends all hosts with the exit code of an error; its message is the last line. Does not return."""
+    """Ends all hosts with the exit code of an error. Its message is the last line. Does not return."""
     code = errors.CONFIG if isinstance(error, _USER_ERRORS) else getattr(error, "exit_code", errors.FAILED)
     message = str(error)
     if code == errors.FAILED:
         traceback.print_exception(error)
         message = " ".join("".join(traceback.format_exception_only(error)).split())  # one line, the last
     if jax.distributed.is_initialized():
-        time.sleep(_PEER_NEWS_S)  # another host's end may be the reason, which it says itself
+        time.sleep(_PEER_NEWS_S)  # another host's end may be the cause; that host reports it
     process.end_all_hosts(code, message)
 
 
 def _train_or_evaluate(args: argparse.Namespace) -> int:
-    """The exit code of a run that ended as it should."""
-    # Here and not above: it brings TensorFlow, which takes longer to load than a wrong config should take to fail.
+    """Trains or evaluates, and returns the exit code of a run that ended without an error."""
+    # Imported here because it loads TensorFlow, which is slow, and a wrong config should fail fast.
     from cover_jax.training import loop
 
     if args.config.compilation_cache:

@@ -196,7 +196,7 @@ def test_a_dataset_is_added_as_another_head_in_one_command(real_data, tmp_path):
     printed = run("folders.py:image_folder/cifar10", tmp_path / "more", tmp_path, *flags,
                   f"--config.model.init_from={tmp_path / 'mine'}", "--config.model.keep_heads=True",
                   "--config.optimizer.frozen=backbone/.*")  # fmt: skip
-    assert "ucf101: a head that is kept and not trained, 5 classes" in printed
+    assert "ucf101: a head that is kept but not trained, 5 classes" in printed
     clip = str(next((tmp_path / "ucf101").rglob("*.mp4")))
     before, after = (_predicted(tmp_path / workdir, clip) for workdir in ("mine", "more"))
     assert set(after) == {"ucf101", "cifar10"}

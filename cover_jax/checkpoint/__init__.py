@@ -1,1 +1,1 @@
-"""Orbax checkpoints of a run: its state, its class names, its config and its data. Only this package imports orbax."""
+"""Orbax checkpoints of a run: state, class names, config and data. Only this package imports orbax."""

@@ -2,7 +2,7 @@
 
     python -m cover_jax.checkpoint verify --workdir=/tmp/cover_demo
 
-It prints a line for each checkpoint. Exit code 46: one of them is damaged.
+It prints one line per checkpoint. Exit code 46: at least one checkpoint is damaged.
 """
 
 import argparse
@@ -25,8 +25,8 @@ def _parser() -> command_line.Parser:
 
 
 def verify(workdir: str) -> dict[str, list[str]]:
-    """Prints a line for each checkpoint of a run; returns the problems of each, by its folder."""
-    from cover_jax.checkpoint import layout, restore  # JAX and orbax: not before the arguments are known to be right
+    """Prints one line per checkpoint of a run. Returns folder -> problems of that checkpoint."""
+    from cover_jax.checkpoint import layout, restore  # JAX and orbax load slowly: check the arguments first
 
     problems = {}
     for step in layout.saved_steps(workdir):
@@ -49,7 +49,7 @@ def _soundness(folder: epath.Path) -> str:
 
 @command_line.command()
 def main(arguments: list[str]) -> None:
-    """The command."""
+    """Runs the command."""
     args = _parser().parse_args(arguments)
     workdir = args.workdir or args.old_workdir
     if not workdir:

@@ -1,8 +1,8 @@
-"""Whether a checkpoint belongs to the run that wants to continue from it, and what is carried over to another mix.
+"""Checks that a checkpoint belongs to the run that continues from it, and carries its state over to a changed mix.
 
-Heads, data and some keys of the config must stay. With config.allow_changed_mix the mix may be another: backbone, heads
-and all that the optimizer remembers of them stay; the head of a new dataset begins as in a new run; the head of a
-dataset that left is dropped (the checkpoints before the change have it).
+Heads, data and some config keys must stay the same. With config.allow_changed_mix the mix may change. The backbone, the
+heads and their optimizer state are kept. The head of a new dataset starts as in a new run. The head of a removed
+dataset is dropped (the checkpoints before the change still have it).
 """
 
 import fnmatch
@@ -18,26 +18,26 @@ from cover_jax.config import checks
 from cover_jax.errors import ConfigError
 from cover_jax.parallel import compilation
 
-# Config keys that say where in the input a step stands, or which shapes the state has: to continue with another value
-# would silently be another run.
+# Config keys that decide the input of a step or the shapes of the state. Continuing with another value would silently
+# make it another run.
 _FIXED_KEYS = (
     "seed", "plan", "model.variant", "model.head", "model.size_px", "model.num_frames", "optimizer.name",
     "datasets.*.builder", "datasets.*.train_split", "datasets.*.weight", "datasets.*.batch_size", "datasets.*.repeats",
 )  # fmt: skip
 
 
-_State = TypeVar("_State")  # a state, or what belongs to each of its leaves
+_State = TypeVar("_State")  # a state, or a tree with one entry per leaf of a state
 
 
 class CheckpointMismatchError(ConfigError):
-    """The checkpoint belongs to a run with other heads, data or input order. The message has a line for each."""
+    """The checkpoint belongs to a run with other heads, data or input order. The message lists all differences."""
 
 
 def check_same_run(saved: Meta, meta: Meta, where: str) -> list[str]:
-    """Refuses a checkpoint of another run; returns the changes of config that are allowed, one line each.
+    """Refuses a checkpoint of another run. Returns the allowed changes of the config, one line per change.
 
     Raises:
-        CheckpointMismatchError: other heads, another class order, other data, or a config key that must stay.
+        CheckpointMismatchError: heads, class order, data or a fixed config key differ.
     """
     errors = [*_class_errors(saved["heads"], meta["heads"]), *_data_errors(saved["data"], meta["data"])]
     allowed: list[str] = []
@@ -55,10 +55,10 @@ def check_same_run(saved: Meta, meta: Meta, where: str) -> list[str]:
         else:
             allowed.append(change)
     if errors:
-        remedy = "go back to what the checkpoint has, or start in an empty --workdir"
+        remedy = "restore the values of the checkpoint, or start in an empty --workdir"
         if would_allow(saved["config"], meta["config"]):
-            remedy += ", or go on with another mix by --config.allow_changed_mix"
-        raise CheckpointMismatchError("\n".join([f"{where} is of another run; {remedy}:", *errors]))
+            remedy += ", or allow the changed mix with --config.allow_changed_mix"
+        raise CheckpointMismatchError("\n".join([f"{where} belongs to another run; {remedy}:", *errors]))
     return allowed
 
 
@@ -83,22 +83,22 @@ def _data_errors(saved: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
 
 
 def _examples(data: dict[str, Any]) -> str:
-    excluded = data.get("excluded", 0)  # checkpoints of before have none
+    excluded = data.get("excluded", 0)  # old checkpoints do not have the key
     left_out = f" without {excluded} that are left out as leaks (config.input.leaks)" if excluded else ""
     return f"{data['examples']} training examples{left_out}"
 
 
 def _flatten(config: dict[str, Any]) -> Iterator[tuple[str, object]]:
-    # JSON and back, so that tuples and lists compare equal.
+    # Through JSON, so that tuples and lists compare equal.
     for key, value in checks.flatten(ConfigDict(json.loads(json.dumps(config)))):
         yield key, checks.current(key, value)
 
 
 def is_free(key: str, saved: dict[str, Any], now: dict[str, Any]) -> bool:
-    """Whether a key of the config may differ from the checkpoint's: the mix, and all of datasets that came or left.
+    """Whether a config key may differ from the checkpoint's: keys of the mix, and of added or removed datasets.
 
     Args:
-        key: such as "datasets.motion.weight".
+        key: for example "datasets.motion.weight".
         saved: config of the checkpoint, as nested dicts.
         now: config of this run.
     """
@@ -110,7 +110,7 @@ def is_free(key: str, saved: dict[str, Any], now: dict[str, Any]) -> bool:
 
 
 def would_allow(saved: dict[str, Any], now: dict[str, Any]) -> bool:
-    """Whether the mix is another and config.allow_changed_mix is off."""
+    """Whether the mix differs and config.allow_changed_mix is off."""
 
     def mix(config: dict[str, Any]) -> tuple[str, dict[str, float]]:
         return config["plan"], {name: dataset["weight"] for name, dataset in config["datasets"].items()}
@@ -119,7 +119,7 @@ def would_allow(saved: dict[str, Any], now: dict[str, Any]) -> bool:
 
 
 def carry_over(restored: object, init: Callable[[jax.Array], _State], shardings: _State, key: jax.Array) -> _State:
-    """The state of the new mix: every leaf that `restored` has at the same path; the others as `init` makes them.
+    """The state of the new mix: leaves that `restored` has at the same path are kept; `init` creates the others.
 
     Args:
         restored: the state of the old mix.

@@ -1,8 +1,8 @@
-"""Fingerprints of arrays: two 32-bit sums over all elements that change with any bit of any of them.
+"""Fingerprints of arrays: two 32-bit sums over all elements. They change if any bit of any element changes.
 
-A sum does not depend on who adds which part of it: a leaf has the same fingerprint on every mesh, on any number of
-hosts, and in NumPy on one. Where an element stands goes in, so that exchanged elements show. One changed element always
-changes both sums, since what is added for it is a bijection of its bits; of larger damage one in 2**64 would pass.
+A sum does not depend on how it is split: a leaf has the same fingerprint on every mesh, on any number of hosts, and in
+NumPy. The position of an element is mixed in, so that swapped elements are detected. One changed element always changes
+both sums, because its term is a bijection of its bits. Larger damage passes with a probability of 1 in 2**64.
 """
 
 import functools
@@ -16,45 +16,45 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from cover_jax.parallel import compilation
 
-_LANES = (0x0, 0x4D)  # two sums, independent by what is mixed into the position
-_CHUNK = 1 << 20  # elements that NumPy takes at a time: what they need stays in the processor's cache
+_LANES = (0x0, 0x4D)  # two sums, made independent by a constant mixed into the position
+_CHUNK = 1 << 20  # elements per NumPy call: small enough for the processor's cache
 _UNSIGNED = {1: "uint8", 2: "uint16", 4: "uint32"}
 
 _Bits = TypeVar("_Bits", jax.Array, np.ndarray)  # uint32 of any shape
 
 
 def fingerprint_tree(tree: object) -> dict[str, np.ndarray]:
-    """Path of each leaf -> uint32 [2], computed where the leaves are: one pass over them, 8 bytes a leaf to the host.
+    """Path of each leaf -> uint32 [2], computed on the devices in one pass, with 8 bytes per leaf sent to the host.
 
-    All hosts must call this together. Leaf by leaf: those of one shape share a program, and XLA's collectives on CPUs
-    lock up if many programs are under way.
+    All hosts must call this together. It runs leaf by leaf: leaves of one shape share a program, and XLA's collectives
+    on CPUs deadlock if many programs run at once.
 
     Args:
-        tree: jax arrays of 1, 2 or 4 bytes an element.
+        tree: jax arrays with 1, 2 or 4 bytes per element.
     """
     return {path: jax.device_get(_program(leaf.sharding)(leaf)) for path, leaf in _leaves(tree)}
 
 
 @functools.cache
 def _program(sharding: jax.sharding.Sharding) -> Callable[[jax.Array], jax.Array]:
-    """Jitted for arrays on the devices of `sharding`; every device gets the result."""
+    """Jitted for arrays on the devices of `sharding`. Every device gets the result."""
     everywhere = NamedSharding(sharding.mesh, PartitionSpec()) if isinstance(sharding, NamedSharding) else sharding
     program: Callable[[jax.Array], jax.Array] = compilation.jit(fingerprint_array, out_shardings=everywhere)
     return program
 
 
 def fingerprint_host_tree(tree: object) -> dict[str, np.ndarray]:
-    """The same of NumPy arrays, without a device."""
+    """The same for NumPy arrays, without a device."""
     return {path: _fingerprint_host_array(np.asarray(leaf)) for path, leaf in _leaves(tree)}
 
 
 def as_json(fingerprints: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """16 hexadecimal digits for each leaf."""
+    """Path of each leaf -> 16 hexadecimal digits."""
     return {path: "".join(f"{int(lane):08x}" for lane in lanes) for path, lanes in fingerprints.items()}
 
 
 def paths(tree: object) -> list[str]:
-    """Of its leaves, in order."""
+    """The paths of the tree's leaves, in order."""
     return [path for path, _ in _leaves(tree)]
 
 
@@ -66,7 +66,7 @@ def _leaves(tree: object) -> list[tuple[str, Any]]:
 
 
 def fingerprint_array(x: jax.Array) -> jax.Array:
-    """uint32 [2]; to be jitted."""
+    """The two sums of an array, uint32 [2]. The caller jits it."""
     bits = jax.lax.bitcast_convert_type(x, _UNSIGNED[x.dtype.itemsize]).astype(jnp.uint32)
     position = jnp.zeros(x.shape, jnp.uint32)
     for axis, size in enumerate(x.shape):
@@ -86,14 +86,14 @@ def _fingerprint_host_array(x: np.ndarray) -> np.ndarray:
 
 
 def _scatter(position: _Bits, lane: int) -> _Bits:
-    """What is added to the bits at a position: the first half of MurmurHash3's finalizer over a multiple of it."""
+    """The value added to the bits at a position: the first half of MurmurHash3's finalizer over a multiple of it."""
     h = position * np.uint32(0x9E3779B1) + np.uint32(lane)
     h = (h ^ (h >> np.uint32(15))) * np.uint32(0x85EBCA77)
     return (h ^ (h >> np.uint32(13))) | np.uint32(1)
 
 
 def _mix(z: _Bits) -> _Bits:
-    """A bijection of 32 bits each of whose bits depends on all (https://nullprogram.com/blog/2018/07/31/)."""
+    """A bijection of 32 bits: each output bit depends on all input bits (https://nullprogram.com/blog/2018/07/31/)."""
     z = (z ^ (z >> np.uint32(16))) * np.uint32(0x7FEB352D)
     z = (z ^ (z >> np.uint32(15))) * np.uint32(0x846CA68B)
     mixed: _Bits = z ^ (z >> np.uint32(16))

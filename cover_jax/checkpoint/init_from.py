@@ -1,4 +1,4 @@
-"""What `config.model.init_from` names, as the first values of a run's parameters: others' weights, or another run."""
+"""Loads initial parameters from `config.model.init_from`: published weights, or another run."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,16 +12,17 @@ from cover_jax.checkpoint import metadata, restore
 from cover_jax.models.pretrained import loader, resize
 from cover_jax.models.pretrained.errors import PretrainedError
 
-# What changes a model's function and no shape.
+# Config keys that change what the model computes but not the shapes of its parameters.
 _SETTINGS = ("gelu", "layer_norm_eps", "pixel_mean", "pixel_std")
 _EMBEDDINGS = ("cls_token", "pos_embed", "time_embed")
 
 
 def load(source: str, model: ConfigDict, class_names: Mapping[str, Sequence[str]]) -> loader.LoadedWeights:
-    """Reads `source`: the workdir of a run of this project, or anything that `loader.load` takes.
+    """Reads `source`: the workdir of a run of this project, or any source that `loader.load` accepts.
 
-    Of a run, its newest checkpoint; the moving average where it kept one. A head is taken over, row by row by class
-    name, from the one of the same name or else the first that has all its classes. Other heads of the run are dropped.
+    Of a run it reads the newest checkpoint, and the moving average if there is one. A head is copied row by row, by
+    class name, from the head of the same name, or else from the first head that has all its classes. Other heads of
+    the run are dropped.
 
     Args:
         source: local or gs://; or hf://ORG/REPO[@REVISION][/FILE].
@@ -39,7 +40,7 @@ def load(source: str, model: ConfigDict, class_names: Mapping[str, Sequence[str]
         raise PretrainedError(str(error)) from error
     before = trained.config.model
     if before.variant != model.variant:
-        raise PretrainedError(f"{source}: is no {model.variant}; config.model.variant={before.variant!r} is what it is")
+        raise PretrainedError(f"{source}: is not {model.variant}; use config.model.variant={before.variant!r}")
     backbone, resized = _backbone(trained.params["backbone"], model)
     heads, head_lines = _heads(trained, model, class_names)
     report = [
@@ -52,7 +53,7 @@ def load(source: str, model: ConfigDict, class_names: Mapping[str, Sequence[str]
 
 
 def is_run(source: str) -> bool:
-    """Whether it is the workdir of a run of this project."""
+    """Whether `source` is the workdir of a run of this project."""
     return not source.startswith("hf://") and (epath.Path(source).expanduser() / "checkpoints").exists()
 
 
@@ -64,7 +65,7 @@ def _backbone(params: dict[str, Any], model: ConfigDict) -> tuple[dict[str, np.n
 def _heads(
     trained: metadata.TrainedModel, model: ConfigDict, class_names: Mapping[str, Sequence[str]]
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Parameters of the heads that are taken over, and what became of each head."""
+    """Parameters of the heads that are copied, and one report line per head."""
     same_kind = trained.config.model.head == model.head
     sources = {head: _source(trained.class_names, head, classes) for head, classes in class_names.items() if same_kind}
     arrays: dict[str, np.ndarray] = {}
@@ -81,13 +82,13 @@ def _heads(
 
 
 def _source(of_run: Mapping[str, Sequence[str]], head: str, classes: Sequence[str]) -> str | None:
-    """The head of the run that has all `classes`: that of the same name, else the first."""
+    """The head of the run that has all `classes`: the head of the same name, or else the first such head."""
     having = [name for name, names in of_run.items() if set(classes) <= set(names)]
     return head if head in having else next(iter(having), None)
 
 
 def _rows(trained: metadata.TrainedModel, source: str, head: str, classes: Sequence[str]) -> dict[str, np.ndarray]:
-    """Parameters of `head`: those of the run's head `source`, with the logits in the order of `classes`."""
+    """Parameters of `head`: those of the run's head `source`, with logits in the order of `classes`."""
     order = [trained.class_names[source].index(name) for name in classes]
     leaves = traverse_util.flatten_dict(trained.params["heads"][source], sep="/")
     return {

@@ -1,7 +1,7 @@
-"""Heads of another run that stay in a new one beside its own, as they are: `config.model.keep_heads`.
+"""Heads of another run that a new run keeps unchanged beside its own heads: `config.model.keep_heads`.
 
-They come from the run that `config.model.init_from` names, stand in every checkpoint of the new one, and are never
-trained: as long as the backbone is frozen too, their logits stay what they were, bit for bit.
+They come from the run that `config.model.init_from` names. Every checkpoint of the new run contains them, and they are
+never trained. If the backbone is frozen too, their logits stay identical, bit for bit.
 """
 
 import shlex
@@ -14,25 +14,26 @@ from cover_jax.checkpoint import init_from, metadata, restore
 from cover_jax.checkpoint.layout import Meta
 from cover_jax.errors import ConfigError
 
-# What logits depend on besides parameters. The form of attention and of recomputation changes only their last bits.
+# Settings that change logits. The attention implementation and rematerialisation change only their last bits.
 _MODEL_KEYS = ("variant", "size_px", "num_frames", "head", "gelu", "layer_norm_eps", "dtype", "pixel_mean", "pixel_std")
 
 
 def find_kept_heads(
     config: ConfigDict, saved: Meta | None, class_names: Mapping[str, Sequence[str]]
 ) -> dict[str, metadata.KeptHead]:
-    """The kept heads of a run that goes on, or of one that is about to start.
+    """The kept heads of a run that continues, or of a new run.
 
     Args:
         config: the whole config.
-        saved: what its newest checkpoint says of itself (`metadata.make_meta`); None: it has none yet.
+        saved: metadata of its newest checkpoint (`metadata.make_meta`); None: there is no checkpoint yet.
         class_names: dataset name -> its classes, in order.
 
     Raises:
-        ConfigError: there is nothing to keep, it needs another model, or a dataset has a head's name and other classes.
+        ConfigError: there is no head to keep, the heads need another model, or a dataset has the name of a kept head
+            but other classes.
     """
     if saved is not None:
-        # One that a dataset of this name has joined (config.allow_changed_mix) is trained from now on.
+        # If a dataset of this name was added (config.allow_changed_mix), its head is trained from now on.
         return {name: _kept(saved, name) for name in saved.get("kept", ()) if name not in class_names}
     return _heads_of_source(config.model, class_names) if config.model.keep_heads else {}
 
@@ -41,7 +42,7 @@ def _heads_of_source(model: ConfigDict, class_names: Mapping[str, Sequence[str]]
     source = model.init_from
     try:
         if not init_from.is_run(source):
-            raise FileNotFoundError("it is no --workdir of a run of this project")
+            raise FileNotFoundError("it is not the --workdir of a run of this project")
         _, meta, _ = restore.newest(str(epath.Path(source).expanduser()))
     except FileNotFoundError as error:
         raise ConfigError(f"config.model.keep_heads: nothing to keep in {source}: {error}") from error
@@ -57,7 +58,7 @@ def _kept(meta: Meta, name: str) -> metadata.KeptHead:
 
 
 def _check_model(source: str, before: ConfigDict, now: ConfigDict) -> None:
-    """Refuses a model in which kept heads would say something else."""
+    """Refuses a model in which kept heads would give other logits."""
     changed = [key for key in _MODEL_KEYS if _plain(before[key]) != _plain(now[key])]
     if changed:
         flags = [f"--config.model.{key}={shlex.quote(str(_plain(before[key])))}" for key in changed]
@@ -72,7 +73,7 @@ def _plain(value: object) -> object:
 
 
 def _check_classes(source: str, name: str, before: Sequence[str], now: Sequence[str]) -> None:
-    """Refuses a dataset that would train a head of its name with other classes: that one would be lost."""
+    """Refuses a dataset whose name is that of a kept head with other classes: the kept head would be lost."""
     if different := sorted(set(before) ^ set(now)):
         raise ConfigError(
             f"config.datasets.{name}: {source} has a head of this name with other classes ({len(before)} there, "

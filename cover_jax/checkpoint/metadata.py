@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself: heads with their class names, data, config, versions; as JSON and in words."""
+"""Metadata of a checkpoint: heads with their class names, data, config, versions; as JSON and as text."""
 
 import dataclasses
 import importlib.metadata
@@ -27,7 +27,7 @@ class KeptHead:
 
     Attributes:
         class_names: in order.
-        dataset: what it was trained on, as `dataset()` in configs/common.py, in JSON's types.
+        dataset: the dataset that it was trained on, as `dataset()` in configs/common.py, in JSON types.
     """
 
     class_names: tuple[str, ...]
@@ -38,7 +38,7 @@ NO_HEADS: Mapping[str, KeptHead] = types.MappingProxyType({})
 
 
 class TrainSplit(Protocol):
-    """What a checkpoint says of a training split: see `data_pipelines.stream.records.Split`."""
+    """Metadata of a training split, see `data_pipelines.stream.records.Split`."""
 
     builder: str
     class_names: Sequence[str]
@@ -54,14 +54,14 @@ def make_meta(
     leaks: list[dict[str, Any]],
     kept: Mapping[str, KeptHead] = NO_HEADS,
 ) -> Meta:
-    """What a checkpoint says of itself, as JSON: class names per head in order, data, config, versions.
+    """Metadata of a checkpoint, as JSON: class names per head in order, data, config, versions.
 
     Args:
         config: the whole config.
         splits: dataset name -> its opened training split.
-        manifests: dataset name -> what is there of what its source lists (`data_pipelines.doctor.manifest.summary`).
-        leaks: what validation and training sets have in common (`data_pipelines.leaks.Leaks.summary`).
-        kept: heads that stand beside those of the datasets.
+        manifests: dataset name -> which listed examples of its source exist (`data_pipelines.doctor.manifest.summary`).
+        leaks: examples that validation and training sets share (`data_pipelines.leaks.Leaks.summary`).
+        kept: the kept heads, beside those of the datasets.
     """
     return {
         "heads": {name: list(split.class_names) for name, split in splits.items()}
@@ -96,10 +96,10 @@ class TrainedModel:
     Attributes:
         config: the whole config that it was trained with.
         class_names: head -> its classes, in order.
-        params: of the whole model, on the host; their moving average where the run kept one.
-        step: how many steps it was trained.
-        meta: all that its checkpoint says of it (see `make_meta`).
-        accuracies: of its evaluation, with DATASET/examples; {} where the step was not evaluated.
+        params: of the whole model, on the host; the moving average if the run kept one.
+        step: number of training steps.
+        meta: all metadata of its checkpoint (see `make_meta`).
+        accuracies: of its evaluation, with DATASET/examples; {} if the step was not evaluated.
     """
 
     config: ConfigDict
@@ -110,17 +110,17 @@ class TrainedModel:
     accuracies: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def dataset(self, head: str) -> ConfigDict:
-        """What a head was trained on, as `dataset()` in configs/common.py."""
+        """The dataset that a head was trained on, as `dataset()` in configs/common.py."""
         if head not in self.meta.get("kept", {}):
             return self.config.datasets[head]
-        dataset = schema.dataset()  # keys that came after it have their defaults
+        dataset = schema.dataset()  # keys newer than the checkpoint have their defaults
         with dataset.ignore_type(), dataset.unlocked():
             dataset.update(self.meta["kept"][head])
         return dataset
 
 
 def config_of(meta: Meta) -> ConfigDict:
-    """The config of a checkpoint; keys that came after it have their defaults."""
+    """The config of a checkpoint. Keys newer than the checkpoint have their defaults."""
     config = schema.get_config()
     with config.ignore_type(), config.unlocked():
         config.datasets = {name: schema.dataset() for name in meta["config"]["datasets"]}
@@ -133,7 +133,7 @@ CONFIG_COLUMNS = ("key", "value", "default")
 
 
 def data_rows(meta: Meta) -> list[tuple[str, str, int, int, str]]:
-    """A row of DATA_COLUMNS for each dataset, of `metadata.make_meta`."""
+    """One row of DATA_COLUMNS per dataset of `make_meta`'s metadata."""
     return [
         (name, about["builder"], about["examples"], about["excluded"], manifest.summary_line(about["manifest"]))
         for name, about in meta["data"].items()
@@ -141,7 +141,7 @@ def data_rows(meta: Meta) -> list[tuple[str, str, int, int, str]]:
 
 
 def leak_lines(meta: Meta, config: ConfigDict) -> list[str]:
-    """What is known of leaks in the mix, a line each."""
+    """What is known about leaks in the mix, as lines of text."""
     if config.input.leaks == "ignore":
         return ["leaks: not searched for (config.input.leaks='ignore')"]
     lines = search.report_lines(meta["leaks"]) or ["leaks: no two datasets of one kind, so nothing to compare"]
@@ -150,7 +150,7 @@ def leak_lines(meta: Meta, config: ConfigDict) -> list[str]:
 
 
 def config_rows(config: ConfigDict) -> list[tuple[str, str, str]]:
-    """A row of CONFIG_COLUMNS for each key that is not at its default."""
+    """One row of CONFIG_COLUMNS per key that is not at its default."""
     return [
         (key, in_words(value), "" if default is None else in_words(default))
         for key, value, default in checks.differences(config)

@@ -1,6 +1,6 @@
 """Reads checkpoints: the state that a run continues from, and trained models without their run.
 
-A damaged checkpoint is passed over, loudly, for the one before.
+A damaged checkpoint is skipped with a warning, and the previous one is used.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ _Result = TypeVar("_Result")
 
 
 class CheckpointDamagedError(RuntimeError):
-    """Checkpoints are not what was saved, and no sound one is left. The message names the folder."""
+    """Checkpoints differ from what was saved, and no sound checkpoint is left. The message names the folder."""
 
     exit_code = errors.DAMAGED
 
@@ -32,20 +32,20 @@ class CheckpointDamagedError(RuntimeError):
 def restore_newest(
     workdir: str, state_like_of: Callable[[Meta], _State], meta: Meta, set_aside: bool
 ) -> tuple[_State | None, Meta]:
-    """(state of the newest sound checkpoint, its meta); (None, {}) where there is none.
+    """(state of the newest sound checkpoint, its meta); (None, {}) if there is no checkpoint.
 
-    Every leaf is compared with the fingerprint that was taken when it was saved. A damaged checkpoint is passed over,
-    loudly, for the one before. On several hosts all call this, and all take the same.
+    Every leaf is compared with the fingerprint from the time of saving. A damaged checkpoint is skipped with a warning,
+    and the previous one is used. All hosts must call this, and all use the same checkpoint.
 
     Args:
         workdir: of the run.
         state_like_of: meta of a checkpoint -> shapes and shardings of its state.
-        meta: what the run now says of itself (`make_meta`).
-        set_aside: move damaged ones to WORKDIR/damaged; only for whoever holds the workdir.
+        meta: the metadata of the run now (`make_meta`).
+        set_aside: move damaged checkpoints to WORKDIR/damaged. Only the job that holds the workdir may do so.
 
     Raises:
-        CheckpointMismatchError: the checkpoint is of another run (see `compatibility.check_same_run`).
-        CheckpointDamagedError: there were some, and none is sound.
+        CheckpointMismatchError: the checkpoint belongs to another run (see `compatibility.check_same_run`).
+        CheckpointDamagedError: there are checkpoints, but none is sound.
     """
     damaged: list[int] = []
     while (step := _newest(workdir, damaged)) is not None:
@@ -55,7 +55,7 @@ def restore_newest(
             return state, saved
         damaged.append(step)
         moved = set_aside and jax.process_index() == 0
-        where = f"set aside as {integrity.set_aside(folder, workdir)}" if moved else "passed over"
+        where = f"set aside as {integrity.set_aside(folder, workdir)}" if moved else "skipped"
         hosts.print_on_host0(f"WARNING: {folder} is damaged, {where}: {'; '.join(problems)}")
         hosts.exchange("moved")
     _refuse_to_begin_anew(workdir, damaged)
@@ -63,27 +63,27 @@ def restore_newest(
 
 
 def _newest(workdir: str, damaged: list[int]) -> int | None:
-    """The newest step as the first host sees it: another's view of the folder may be older."""
+    """The newest step as the first host sees it: other hosts may see an older state of the folder."""
     newest = max((step for step in layout.saved_steps(workdir) if step not in damaged), default="")
     newest = hosts.exchange(str(newest))[0]
     return int(newest) if newest else None
 
 
 def _refuse_to_begin_anew(workdir: str, damaged: list[int]) -> None:
-    """Raises where there is, or was, a damaged checkpoint and no other."""
+    """Raises if there are, or were, checkpoints and all are damaged."""
     kept = integrity.damaged_folder(workdir)
     if damaged or kept.exists():
         where = kept if kept.exists() else layout.checkpoints_folder(workdir)
         raise CheckpointDamagedError(
-            f"{where}: all checkpoints are damaged, none is left to go on from; to begin anew, move it away or take "
-            "another --workdir"
+            f"{where}: all checkpoints are damaged, so the run cannot continue; to start from scratch, move this "
+            "folder away or use another --workdir"
         )
 
 
 def _restore(
     folder: epath.Path, state_like_of: Callable[[Meta], _State], meta: Meta
 ) -> tuple[_State | None, Meta, list[str]]:
-    """(state, its meta, []), or what is damaged as the last, which is the same on all hosts."""
+    """(state, its meta, list of the damage). The list is the same on all hosts, and empty for a sound checkpoint."""
     hosts.print_on_host0(f"continuing from {folder}")
     saved, problems = integrity.read_meta(folder)
     state = None
@@ -97,7 +97,7 @@ def _restore(
         return None, {}, [f"host {host}: {text}" if len(found) > 1 else text for host, text in enumerate(found) if text]
     if not integrity.is_sealed(saved):
         hosts.print_on_host0(
-            f"{folder} was saved by an earlier version, without fingerprints: damage would not be noticed"
+            f"{folder} was saved by an earlier version, without fingerprints: damage cannot be detected"
         )
     return state, saved, integrity.compare(saved, fingerprint.as_json(fingerprint.fingerprint_tree(state)))
 
@@ -105,9 +105,9 @@ def _restore(
 def _read_state(
     folder: epath.Path, state_like: _State, saved: Meta, changes: list[str]
 ) -> tuple[_State | None, list[str]]:
-    """(state, []), or (None, what is damaged in what this host reads).
+    """(state, []), or (None, list of the damage in the part that this host reads).
 
-    By orbax's handler and not its manager, which would wait for a host that cannot read its part.
+    It uses orbax's handler: the manager would wait for a host that cannot read its part.
     """
     try:
         with contextlib.closing(ocp.StandardCheckpointHandler()) as handler:
@@ -115,18 +115,18 @@ def _read_state(
     except Exception as error:
         if not integrity.is_damage(error):
             raise
-        if list(saved.get("fingerprints", ())) == fingerprint.paths(state_like):  # it must have been readable
+        if list(saved.get("fingerprints", ())) == fingerprint.paths(state_like):  # same leaves, so it must be damage
             return None, [integrity.one_line(error)]
         if problems := damage(folder):
             return None, problems
-        # Some keys decide what the optimizer remembers: whether there is an average, a clipped norm, a frozen part.
+        # Some keys decide which leaves the state has: a moving average, a clipped norm, frozen parameters.
         raise compatibility.CheckpointMismatchError(
-            "\n".join([f"{folder} cannot be restored with what changed; go back to what the checkpoint has:", *changes])
+            "\n".join([f"{folder} cannot be restored with the changed config; restore these values:", *changes])
         ) from error
 
 
 def damage(folder: epath.Path) -> list[str]:
-    """What is damaged in one checkpoint; needs no config and no devices, but memory for the whole state."""
+    """The damage of one checkpoint. Needs no config and no devices, but memory for the whole state."""
     meta, problems = integrity.read_meta(folder)
     if problems:
         return problems
@@ -143,7 +143,7 @@ def damage(folder: epath.Path) -> list[str]:
 
 
 def _read_arrays(folder: epath.Path, wanted: Callable[[str], bool]) -> dict[str, Any]:
-    """The parts of a saved state whose name is `wanted`, as NumPy arrays."""
+    """The parts of a saved state whose name satisfies `wanted`, as NumPy arrays."""
     with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
         shapes = {name: part for name, part in handler.metadata(folder).tree.items() if wanted(name)}
         restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
@@ -154,27 +154,27 @@ def _read_arrays(folder: epath.Path, wanted: Callable[[str], bool]) -> dict[str,
 
 
 def load_trained(workdir: str, which: str = "newest") -> metadata.TrainedModel:
-    """The model of one of a run's sound checkpoints; needs neither its data nor its devices, and changes nothing there.
+    """The model of a sound checkpoint of a run. Needs neither the run's data nor its devices, and writes nothing.
 
     Args:
         workdir: of the run, local or gs://.
-        which: "newest"; "best" by config.best_metric, the latest of equal ones; or the step of one that is kept.
+        which: "newest"; "best" by config.best_metric (of equal checkpoints the latest); or the step of a checkpoint.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
-        CheckpointDamagedError: there are some, and none is sound.
+        CheckpointDamagedError: there are checkpoints, but none is sound.
     """
     return _first_sound(workdir, which, lambda step, meta: _load(layout.checkpoints_folder(workdir) / str(step), meta))
 
 
 def best(workdir: str, metric: str) -> tuple[int, float] | None:
-    """The best of the kept checkpoints, the latest of equal ones, and its `metric`; None if none was evaluated."""
+    """(step, `metric`) of the best checkpoint, the latest of equal ones; None if no checkpoint was evaluated."""
     ranked = _by_metric(workdir, metric)
     return (ranked[0][1], ranked[0][0]) if ranked and ranked[0][0] > -math.inf else None
 
 
 def _by_metric(workdir: str, metric: str) -> list[tuple[float, int]]:
-    """(value, step) of the kept checkpoints, the best first; -inf where it was not evaluated."""
+    """(value, step) of the checkpoints, the best first; -inf if the step was not evaluated."""
     folders = {step: layout.checkpoints_folder(workdir) / str(step) for step in layout.saved_steps(workdir)}
     sound = [step for step, folder in folders.items() if not integrity.read_meta(folder)[1]]
     return sorted(
@@ -183,7 +183,7 @@ def _by_metric(workdir: str, metric: str) -> list[tuple[float, int]]:
 
 
 def _candidates(workdir: str, which: str) -> list[int]:
-    """The steps that `which` means, the first choice first; see `load_trained`."""
+    """The steps that `which` selects, in order of preference; see `load_trained`."""
     kept = layout.saved_steps(workdir)[::-1]
     if which == "newest" or not kept:
         return kept
@@ -198,11 +198,11 @@ def _candidates(workdir: str, which: str) -> list[int]:
 
 
 def newest(workdir: str) -> tuple[int, Meta, dict[str, float]]:
-    """A run's newest checkpoint: its step, what it says of itself (`make_meta`), and its accuracies if there are any.
+    """A run's newest checkpoint: its step, its metadata (`make_meta`), and its accuracies if there are any.
 
     Raises:
         FileNotFoundError: there is no checkpoint.
-        CheckpointDamagedError: there are some, and none is sound, as far as this can tell without the arrays.
+        CheckpointDamagedError: there are checkpoints, but none is sound (the arrays are not checked).
     """
     folder = layout.checkpoints_folder(workdir)
     return _first_sound(
@@ -211,7 +211,7 @@ def newest(workdir: str) -> tuple[int, Meta, dict[str, float]]:
 
 
 def _first_sound(workdir: str, which: str, read: Callable[[int, Meta], tuple[_Result | None, list[str]]]) -> _Result:
-    """What `read(step, meta) -> (result, what is damaged)` gives of the first choice that is not damaged."""
+    """The result of `read(step, meta) -> (result, damage)` for the first candidate that is not damaged."""
     folder = layout.checkpoints_folder(workdir)
     damaged: list[int] = []
     if not folder.exists():
@@ -224,13 +224,13 @@ def _first_sound(workdir: str, which: str, read: Callable[[int, Meta], tuple[_Re
         if result is not None and not problems:
             return result
         damaged.append(step)
-        print(f"WARNING: {folder / str(step)} is damaged, passed over: {problems[0]}", file=sys.stderr, flush=True)
+        print(f"WARNING: {folder / str(step)} is damaged, skipped: {problems[0]}", file=sys.stderr, flush=True)
     _refuse_to_begin_anew(workdir, damaged)
     raise FileNotFoundError(f"{folder}: no checkpoint yet")
 
 
 def _load(folder: epath.Path, meta: Meta) -> tuple[metadata.TrainedModel | None, list[str]]:
-    """(model, []), or (None, what is damaged)."""
+    """(model, []), or (None, list of the damage)."""
     config = metadata.config_of(meta)
     which = "ema" if config.optimizer.ema_decay else "params"
     try:

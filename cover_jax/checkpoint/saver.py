@@ -1,4 +1,4 @@
-"""Saving while training goes on, also past a disk that is full for a while. Only the last save must not fail."""
+"""Saves checkpoints during training. A save may fail, for example while a disk is full, but not the last one."""
 
 import contextlib
 import functools
@@ -26,17 +26,17 @@ class NotSavedError(RuntimeError):
 
 
 class SteppedState(Protocol):
-    """A tree of arrays that knows its step, under which it is saved."""
+    """A tree of arrays with a `step`, under which it is saved."""
 
     @property
     def step(self) -> jax.Array:
-        """Steps that were trained, a scalar."""
+        """Number of completed training steps, a scalar."""
 
 
 class Saver:
-    """The checkpoints of a run, to be written; all hosts call the same methods, but for `poll`, on the same steps.
+    """Writes the checkpoints of a run. All hosts call the same methods, except `poll`, on the same steps.
 
-    A save goes on in the background. Where one fails on any host, the one before is still there, and training goes on.
+    A save runs in the background. If it fails on any host, the previous checkpoint remains and training continues.
 
     Args:
         config: of the run.
@@ -53,12 +53,12 @@ class Saver:
         self._newest: int | None = self._manager.latest_step()
 
     def reload(self) -> None:
-        """To be called where checkpoints were moved away."""
+        """Must be called after checkpoints were moved away."""
         if self._manager:
             self._manager.reload()
 
     def save(self, state: SteppedState, meta: Meta, accuracies: dict[str, float] | None) -> None:
-        """Starts to save a state under its step, after the save before is done; one that is already saved is left."""
+        """Waits for the previous save. Then starts to save a state under its step, unless it is already saved."""
         self.wait()
         step = int(state.step)
         try:
@@ -68,13 +68,13 @@ class Saver:
             self._pending = step
             start_save(self._manager, state, meta, accuracies)
         except Exception as error:
-            if jax.process_count() > 1:  # the others are in the midst of it
+            if jax.process_count() > 1:  # the other hosts are already saving
                 raise NotSavedError(_message(step, integrity.one_line(error))) from error
             self._pending = step
             self._fail(error)
 
     def poll(self) -> None:
-        """Says whether the save under way has failed on this host; to be called often, waits for nothing."""
+        """Reports if the save in progress has failed on this host. Call it often: it does not wait."""
         if self._pending is None or self._problem or self._manager is None:
             return
         if not self._manager.is_saving_in_progress():
@@ -84,7 +84,7 @@ class Saver:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: BaseException | TracebackType | None) -> None:
-        """Waits for the save under way; but for other hosts only where none of them has met with an error.
+        """Waits for the save in progress. After an exception, a run on several hosts does not wait.
 
         Raises:
             NotSavedError: the save failed, on any host.
@@ -98,7 +98,7 @@ class Saver:
             self._wait()
 
     def wait(self) -> str:
-        """Waits for the save under way on all hosts; returns why it failed, the same on all."""
+        """Waits for the save in progress on all hosts. Returns why it failed, the same text on all hosts."""
         if self._pending is None:
             return ""
         if not self._problem:
@@ -110,7 +110,7 @@ class Saver:
             return ""
         if self._manager:
             close_failed(self._manager)
-            self._manager = None  # the next save opens another
+            self._manager = None  # the next save opens a new one
         return _message(step, "; ".join(filter(None, problems)))
 
     def _wait(self) -> None:
@@ -124,8 +124,8 @@ class Saver:
     def _fail(self, error: Exception) -> None:
         where = f"host {jax.process_index()}: " if jax.process_count() > 1 else ""
         self._problem = f"{where}{integrity.one_line(error)}"
-        goes_on = f"training goes on, and tries again at the next save; newest: {self._newest}"
-        print(f"WARNING: {_message(self._pending, self._problem)}; {goes_on}", file=sys.stderr, flush=True)
+        outlook = f"training continues and retries at the next save; newest checkpoint: {self._newest}"
+        print(f"WARNING: {_message(self._pending, self._problem)}; {outlook}", file=sys.stderr, flush=True)
 
 
 def _message(step: int | None, problem: str) -> str:
@@ -136,18 +136,18 @@ MAX_ERRORS_OF_A_SAVE = 20  # a few files, and threads that wait for each other
 
 
 def open_manager(workdir: str, keep: int, best_metric: str, save_timeout_s: float) -> ocp.CheckpointManager:
-    """The checkpoints of a run, to be written: `keep` of the latest and `keep` of the best by `best_metric` stay.
+    """Opens a run's checkpoints for writing. It keeps the `keep` latest and the `keep` best by `best_metric`.
 
-    What a killed process left half-written is removed: only for whoever holds the workdir.
+    It removes incomplete checkpoints of a killed process, so only the job that holds the workdir may call it.
 
     Args:
-        save_timeout_s: after which a save fails that a host has not finished.
+        save_timeout_s: a save fails if a host has not finished it after this time.
     """
     _set_aside_unreadable(workdir)
 
     def best_fn(metrics: Mapping[str, float]) -> float:
-        # A step that was not evaluated is below all that were. Of several such the later ones rank higher: where there
-        # are fewer than `keep` evaluated ones, those that fill up the best are among the latest anyhow.
+        # Steps without an evaluation rank below all evaluated steps, and later ones rank higher. So if fewer than
+        # `keep` steps were evaluated, the steps that fill up the best are among the latest in any case.
         return metrics.get(best_metric, -math.inf)
 
     policies = [
@@ -165,12 +165,12 @@ def open_manager(workdir: str, keep: int, best_metric: str, save_timeout_s: floa
 
 class _Manager(ocp.CheckpointManager):  # type: ignore[misc]  # orbax has no types
     def reached_preemption(self, step: int) -> bool:
-        """Leaves that to `preemption`: orbax asks JAX for each step that it saves, in its own thread for a past one."""
+        """Off, because `preemption` does this. Orbax would ask JAX for each saved step, also for a past one."""
         return False
 
 
 def _set_aside_unreadable(workdir: str) -> None:
-    """Orbax cannot open a folder in which one checkpoint's JSON is broken."""
+    """Sets checkpoints with broken JSON aside: orbax cannot open a folder that contains one."""
     if jax.process_index() == 0:
         for step in layout.saved_steps(workdir):
             path = layout.checkpoints_folder(workdir) / str(step)
@@ -186,7 +186,7 @@ def start_save(
     """Starts saving the state under its step, and returns.
 
     Raises:
-        Whatever the save before this one failed with.
+        The error of the previous save, if that failed.
     """
     accuracies = accuracies or {}  # None: orbax would warn at every save
     sealed = integrity.seal(
@@ -197,17 +197,17 @@ def start_save(
 
 
 def close_failed(manager: ocp.CheckpointManager) -> None:
-    """Closes what a save has failed with, on all hosts, and removes what it has left.
+    """Closes the manager of a failed save on all hosts, and removes incomplete files.
 
-    One failure gives several errors, each of which orbax raises once, the later ones when the next save begins: on
-    that host alone, while the others wait for it.
+    One failure causes several errors. Orbax raises each once: the later ones when the next save begins, on that host
+    only, while the other hosts wait for it.
     """
     for _ in range(MAX_ERRORS_OF_A_SAVE):
         with contextlib.suppress(Exception):
             manager.close()
             break
-    hosts.exchange("closed")  # none writes any more
+    hosts.exchange("closed")  # no host writes any more
     if jax.process_index() == 0:
-        with contextlib.suppress(Exception):  # the storage may not answer; whoever opens the folder next tries again
+        with contextlib.suppress(Exception):  # the storage may not answer; the next job that opens the folder retries
             for path in manager.directory.glob("*.orbax-checkpoint-tmp*"):
                 path.rmtree(missing_ok=True)

@@ -1,1 +1,1 @@
-"""Accuracy of a model on its validation splits, and what it answered for each example."""
+"""Accuracy of a model on its validation splits, and its prediction for each example."""

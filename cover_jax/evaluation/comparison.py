@@ -1,4 +1,4 @@
-"""This run's newest evaluation beside another run's, on the validation examples that both have: config.compare_with."""
+"""Compares this run's newest evaluation with another run's, on the same validation examples: config.compare_with."""
 
 from etils import epath
 from ml_collections import ConfigDict
@@ -7,14 +7,14 @@ from cover_jax.errors import ConfigError
 from cover_jax.evaluation import metrics, saved_predictions
 from data_pipelines import text_tables
 
-_OF_ERROR = "±: one standard error, as if other examples validated these two runs; another seed may change more"
+_OF_ERROR = "±: one standard error over validation examples; another seed may change the result more"
 
 
 def check(config: ConfigDict) -> None:
-    """Refuses a config.compare_with that has nothing to compare with.
+    """Refuses a config.compare_with without a matching evaluation.
 
     Raises:
-        ConfigError: it has no evaluation of any dataset that this run evaluates, or one that cannot be read.
+        ConfigError: it has no evaluation of any dataset that this run evaluates, or an evaluation cannot be read.
     """
     other, names = config.compare_with, [name for name, dataset in config.datasets.items() if dataset.eval_split]
     if not other:
@@ -32,9 +32,9 @@ def check(config: ConfigDict) -> None:
 
 
 def table(workdir: epath.Path, other: str, names: list[str]) -> str:
-    """A row for each of the datasets `names` that both runs were evaluated on; in words, why others have none.
+    """One row per dataset of `names` that both runs were evaluated on, and why other datasets have no row.
 
-    The standard error of the difference is taken example by example.
+    The standard error is that of the difference per example.
     """
     rows, left_out = [], []
     for name in names:
@@ -64,7 +64,7 @@ def _of(workdir: str, name: str) -> saved_predictions.SavedPredictions | None:
         return saved_predictions.load(epath.Path(workdir).expanduser(), name)
     except ValueError:
         raise
-    except Exception as error:  # of a disk, a bucket or no path at all: epath and TensorFlow have kinds of their own
+    except Exception as error:  # disk, bucket or no path: epath and TensorFlow raise own types
         raise ValueError(
             f"{saved_predictions.FOLDER}/{name}.npz cannot be read: {type(error).__name__}: {error}"
         ) from error

@@ -1,4 +1,4 @@
-"""Pure functions of evaluation: from parameters and a batch to probabilities, and to what is kept of each example."""
+"""Pure functions of evaluation: from parameters and a batch to probabilities, and to the predictions per example."""
 
 from collections.abc import Callable, Sequence
 
@@ -17,12 +17,12 @@ from cover_jax.preprocess import model_input
 def make_probabilities(
     model: Functional, model_config: ConfigDict, dataset: ConfigDict, heads: Sequence[str]
 ) -> Callable[[dict, dict], dict[str, jax.Array]]:
-    """Builds `probabilities(params, batch) -> {head: float32 [B, C]}`, the mean over all views of each example.
+    """Builds `probabilities(params, batch) -> {head: float32 [B, C]}`: the mean over all views of each example.
 
     Args:
         model: with these heads.
         model_config: `config.model`.
-        dataset: how clips are seen: its eval_clips x eval_crops views, and its normalisation.
+        dataset: sets the views (eval_clips x eval_crops) and the normalisation.
         heads: their names.
     """
     views = dataset.eval_clips * dataset.eval_crops
@@ -36,7 +36,7 @@ def make_probabilities(
             crops=dataset.eval_crops,
             normalization=normalization,
         )
-        # Written as if each head had a backbone of its own; the compiler finds that it is the same one.
+        # The backbone is called once per head; the compiler merges the identical computations.
         by_view = {head: jax.nn.softmax(model.apply(params, views_BTHWC, head)) for head in heads}
         return {head: jnp.mean(rearrange(x, "(b v) c -> b v c", v=views), axis=1) for head, x in by_view.items()}
 

@@ -1,4 +1,4 @@
-"""Accuracy of a model on one split: every example once, each seen through eval_clips x eval_crops views."""
+"""Evaluates a model on splits: every example once, with eval_clips x eval_crops views per example."""
 
 from collections.abc import Callable, Mapping
 
@@ -28,7 +28,7 @@ class Evaluator:
         self._config, self._steps, self._splits, self._mesh = config, steps, splits, mesh
 
     def __call__(self, params) -> dict[str, metrics.Predictions]:
-        """Dataset -> what the model with these parameters predicts for its validation examples."""
+        """Dataset -> predictions of the model with these parameters for its validation examples."""
         return {name: self._evaluate(params, name) for name in self._splits}
 
     def _evaluate(self, params, name: str) -> metrics.Predictions:
@@ -39,7 +39,7 @@ class Evaluator:
         batches = -(-split.num_examples // dataset.eval_batch_size)
         predictions = []
         with stream:
-            # Without a delay the bar would flash by for evaluations that take a moment.
+            # The delay hides the progress bar of very short evaluations.
             hidden = jax.process_index() != 0
             for batch in tqdm(stream, f"evaluating {name}", batches, leave=False, delay=2.0, disable=hidden):
                 predictions.append(self._steps[name](params, sharding.put_batch(batch, self._mesh)))
@@ -47,7 +47,7 @@ class Evaluator:
 
 
 def _gather(batches: list[dict]) -> metrics.Predictions:
-    """Batches -> one Predictions, without the examples that weigh nothing, in the order of the split."""
+    """Batches -> one Predictions in the order of the split, without examples of weight 0."""
     columns = {key: np.concatenate([np.asarray(batch[key]) for batch in batches]) for key in batches[0]}
     real = columns.pop("weight") > 0
     order = np.argsort(columns["index"][real], kind="stable")

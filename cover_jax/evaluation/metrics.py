@@ -1,4 +1,4 @@
-"""Accuracies of training and evaluation: sums and counts first, divided last."""
+"""Accuracies of training and evaluation: sums and counts are merged first and divided last."""
 
 import dataclasses
 import math
@@ -11,16 +11,16 @@ import numpy as np
 
 
 def top_k_hits(scores_BC: jax.Array, label_B: jax.Array, k: int) -> jax.Array:
-    """[B] float32: 1 where the label is among the k highest scores; of equal ones the lowest class comes first."""
+    """[B] float32: 1 where the label is among the k highest scores. Of equal scores, the lowest class comes first."""
     label_score_B1 = jnp.take_along_axis(scores_BC, label_B[:, None], axis=1)
     earlier_BC = jnp.arange(scores_BC.shape[1]) < label_B[:, None]
     ahead_BC = (scores_BC > label_score_B1) | ((scores_BC == label_score_B1) & earlier_BC)
-    # NaN scores compare false with everything and would otherwise all be hits.
+    # Comparisons with NaN are false, so NaN scores would otherwise all count as hits.
     return ((jnp.sum(ahead_BC, axis=1) < k) & ~jnp.isnan(label_score_B1[:, 0])).astype(jnp.float32)
 
 
 def merge(total: dict, new: dict) -> dict:
-    """Adds {name: (sum, count)}; a name that only one of them has is kept."""
+    """Adds two {name: (sum, count)}. Names that only one of them has are kept."""
     zero = (0.0, 0.0)
     return {
         name: tuple(a + b for a, b in zip(total.get(name, zero), new.get(name, zero), strict=True))
@@ -29,24 +29,24 @@ def merge(total: dict, new: dict) -> dict:
 
 
 def divide(total: dict) -> dict[str, float]:
-    """{name: sum / count}; NaN where nothing was counted."""
+    """{name: sum / count}; NaN if the count is 0."""
     return {name: float(s) / float(n) if n else float("nan") for name, (s, n) in total.items()}
 
 
 def standard_error(values: np.ndarray) -> float:
-    """Of the mean of values [N], from the sample's standard deviation (N - 1); NaN of a single one."""
+    """Standard error of the mean of values [N], from the sample standard deviation (N - 1); NaN for N = 1."""
     return float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """A model's predictions on every example of a split, each once. All fields are [N], in the order of `index`."""
+    """A model's predictions, one per example of a split. All fields are [N], in the order of `index`."""
 
     index: np.ndarray  # position in the split
     label: np.ndarray
     top1: np.ndarray  # the class with the highest probability
     hit5: np.ndarray  # 1 where the label is among the five highest
-    label_probability: np.ndarray  # 0..1, of the right class
+    label_probability: np.ndarray  # 0..1, of the label's class
     top1_probability: np.ndarray  # 0..1, of `top1`
 
     @property
@@ -56,7 +56,7 @@ class Predictions:
 
     @property
     def accuracies(self) -> dict[str, float]:
-        """top1, top5 and mean_class (the mean over classes of the share that is right), each 0..1."""
+        """top1, top5 and mean_class (the mean over classes of the accuracy per class), each 0..1."""
         if not len(self.index):
             return {"top1": float("nan"), "top5": float("nan"), "mean_class": float("nan")}
         hits, present = self.hits, np.unique(self.label)
@@ -64,14 +64,14 @@ class Predictions:
         return {"top1": float(hits.mean()), "top5": float(self.hit5.mean()), "mean_class": float(np.mean(per_class))}
 
     def confusion(self, num_classes: int) -> np.ndarray:
-        """int64 [C, C]: examples of class row that were taken for class column."""
+        """int64 [C, C]: number of examples with class `row` that were predicted as class `column`."""
         matrix = np.zeros((num_classes, num_classes), np.int64)
         np.add.at(matrix, (self.label, self.top1), 1)
         return matrix
 
 
 def accuracy_row(name: str, num_classes: int, predictions: Predictions) -> dict[str, str]:
-    """One dataset's row of the table of accuracies."""
+    """One dataset's row in the table of accuracies."""
     found = predictions.accuracies
     return {
         "dataset": name, "classes": str(num_classes), "examples": str(len(predictions.index)),

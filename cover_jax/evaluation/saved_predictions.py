@@ -1,7 +1,7 @@
-"""What the newest evaluation said of each example of a dataset, kept for reports: WORKDIR/predictions/DATASET.npz.
+"""Predictions of the newest evaluation per dataset, saved for reports: WORKDIR/predictions/DATASET.npz.
 
-The file has the fields of `metrics.Predictions`, each [N], the `step` that was evaluated, and the `fingerprint` of the
-evaluated split (`data_pipelines.stream.records.Split`), in which `index` counts. One example takes some 10 bytes.
+The file has the fields of `metrics.Predictions`, each [N], the evaluated `step`, and the `fingerprint` of the evaluated
+split (`data_pipelines.stream.records.Split`). `index` is the position in that split. One example takes about 10 bytes.
 """
 
 import dataclasses
@@ -27,8 +27,8 @@ class SavedPredictions:
 
     Attributes:
         predictions: of all its examples.
-        step: of the parameters.
-        fingerprint: of the split.
+        step: the training step of the parameters.
+        fingerprint: fingerprint of the split.
     """
 
     predictions: metrics.Predictions
@@ -37,7 +37,7 @@ class SavedPredictions:
 
 
 def save(workdir: epath.Path, name: str, evaluated: SavedPredictions) -> None:
-    """Writes one dataset's file in the place of the one before."""
+    """Writes one dataset's file and replaces the previous one."""
     columns = {key: getattr(evaluated.predictions, key).astype(dtype) for key, dtype in _TYPES.items()}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, step=evaluated.step, fingerprint=evaluated.fingerprint, **columns)
@@ -58,9 +58,9 @@ def load(workdir: epath.Path, name: str) -> SavedPredictions | None:
     archive = io.BytesIO(path.read_bytes())
     try:
         if not zipfile.is_zipfile(archive):
-            raise ValueError("it is no archive of NumPy arrays")
+            raise ValueError("it is not an archive of NumPy arrays")
         found = dict(np.load(archive))
         predictions = metrics.Predictions(**{key: found[key] for key in _TYPES})
         return SavedPredictions(predictions, int(found["step"]), str(found["fingerprint"]))
-    except Exception as error:  # damaged bytes end in errors of many kinds, in zipfile, zlib and NumPy
-        raise ValueError(f"{path} is damaged: {error}; --mode=evaluate of its run writes it anew") from error
+    except Exception as error:  # damaged bytes cause many kinds of errors, in zipfile, zlib and NumPy
+        raise ValueError(f"{path} is damaged: {error}; run --mode=evaluate on its workdir to write it again") from error

@@ -1,1 +1,1 @@
-"""What happens when something goes wrong: lost hosts, hangs, signals, a second job, failing storage."""
+"""Fault handling: lost hosts, hangs, signals, a second job, failing storage."""

@@ -1,7 +1,8 @@
-"""How hosts learn at once that one of them has ended, and why: each has a connection to the first, for the whole run.
+"""Tells all hosts immediately that one of them has ended, and why, over a connection from each host to the first host.
 
-A host that fails says so. A host that is killed cannot, but its connection breaks. Either ends all hosts within a
-second, with the cause on the last line. JAX alone would notice after its heartbeat's timeout, and would not say why.
+The connections last for the whole run. A host that fails reports its error. A host that is killed cannot report, but
+its connection breaks. Both cases end all hosts within a second, with the cause on the last line. JAX alone would notice
+only after its heartbeat timeout, and would not report the cause.
 """
 
 import contextlib
@@ -24,19 +25,19 @@ from cover_jax.fault_tolerance.exit_process import exit_process
 from cover_jax.parallel import hosts, jax_private
 
 _CONNECT_TIMEOUT_S = 60
-_ANSWER_S = 5.0  # how long to wait for an answer of the first host before this host ends without it
-_FIRST_HOST_DELAY_S = 1.0  # with the first host goes JAX's service, which would abort the others
+_ANSWER_S = 5.0  # time to wait for the first host's answer before this host ends without it
+_FIRST_HOST_DELAY_S = 1.0  # JAX's service ends with the first host, and then aborts the others
 _ACCEPT_POLL_S = 0.2
-_KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}  # a machine that is gone is noticed in 25 s
+_KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}  # a lost machine is noticed after 25 s
 _BYE = "bye"
 
 
 @contextlib.contextmanager
 def connected_peers() -> Iterator["PeerMonitor"]:
-    """Connects this host to all others while it is entered; after jax.distributed.initialize, by all hosts.
+    """Connects this host to all others inside its `with` block. All hosts call it after jax.distributed.initialize.
 
-    Leave it when this host has nothing more to do with the others; hosts may leave in any order. If it is left by an
-    exception, the others end as if this process had been killed.
+    Leave the block when this host no longer needs the others. Hosts may leave in any order. If an exception leaves the
+    block, the other hosts end as if this process had been killed.
     """
     host = jax.process_index()
     with contextlib.ExitStack() as stack:
@@ -48,18 +49,18 @@ def connected_peers() -> Iterator["PeerMonitor"]:
         port, token = json.loads(hosts.exchange(json.dumps([port, token]))[0])
         connection = socket.create_connection((jax_private.coordinator_host(), port), _CONNECT_TIMEOUT_S)
         monitor = stack.enter_context(PeerMonitor(connection, host, token))
-        hosts.exchange("connected")  # none may fail before the first host knows all
+        hosts.exchange("connected")  # no host may fail before the first host is connected to all
         yield monitor
 
 
 @contextlib.contextmanager
 def delayed_aborts() -> Iterator[None]:
-    """Makes abort() wait for 6 s while this is entered.
+    """Makes abort() wait for 6 s inside its `with` block.
 
-    With the first host goes JAX's service, and JAX then aborts the other hosts. The peer monitor needs the time to say
-    why. abort() calls the handler, sleep(SIGABRT), of 6 s, and ends the process after it. The handler is C's, since a
-    handler in Python would wait for the interpreter. An abort for any other reason comes 6 s later too, and without
-    faulthandler's stacks.
+    JAX's service ends with the first host, and JAX then aborts the other hosts. The peer monitor needs this time to
+    report the cause. The handler of SIGABRT is C's sleep(): abort() calls sleep(SIGABRT), which takes 6 s, and then
+    ends the process. A handler in Python would wait for the interpreter. An abort for another reason is also delayed
+    by 6 s, and has no stacks from faulthandler.
     """
     libc = ctypes.CDLL(None)
     libc.signal.argtypes, libc.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
@@ -71,7 +72,7 @@ def delayed_aborts() -> Iterator[None]:
 
 
 class PeerMonitor:
-    """This host's connection to the first host; a thread listens to it."""
+    """This host's connection to the first host. A thread reads from it."""
 
     def __init__(self, connection: socket.socket, host: int, token: str):
         self._socket, self._host, self._left = _with_keepalive(connection), host, False
@@ -88,25 +89,25 @@ class PeerMonitor:
         if kind is None:
             self._say_bye()
         with contextlib.suppress(OSError):  # the first host may have closed it already
-            # After "bye" the first host closes its end, which ends the thread. Nothing unread is left then: closing a
-            # connection with unread news would reset it, and "bye" could be lost on its way.
+            # After "bye" the first host closes its end, which ends the thread. Then no unread data is left. Closing a
+            # connection with unread data would reset it, and "bye" could be lost.
             self._socket.shutdown(socket.SHUT_WR if kind is None else socket.SHUT_RDWR)
         self._thread.join(_ANSWER_S)
         self._socket.close()
 
     def end_all_hosts(self, code: int, cause: str) -> NoReturn:
-        """Ends this process with `code`, and all other hosts with it.
+        """Ends this process and all other hosts with `code`.
 
-        If another host ended before, its cause and its code are reported instead.
+        If another host ended before, this process reports that host's cause and code instead.
         """
         line = f"error on host {self._host}: {cause}"
         _send(self._socket, {"code": code, "line": line})
-        time.sleep(_ANSWER_S)  # the first host sends it back, or what came before it, which ends this process
+        time.sleep(_ANSWER_S)  # the first host returns this report or an earlier one; either ends this process
         exit_process(code, line)
 
     def _say_bye(self) -> None:
         _send(self._socket, _BYE)
-        if self._host == 0:  # its end breaks the others' connections: not before they know
+        if self._host == 0:  # its end breaks all connections, so the others must be informed first
             self._heard_bye.wait(_ANSWER_S)
 
     def _listen(self) -> None:
@@ -125,7 +126,7 @@ class PeerMonitor:
 
 
 class _Relay:
-    """The first host's end of all connections: sends what one host reports to all."""
+    """The first host's end of all connections. It forwards the report of one host to all hosts."""
 
     def __init__(self, token: str):
         self._token, self._lock = token, threading.Lock()
@@ -146,7 +147,7 @@ class _Relay:
         with self._lock:
             for each in self._sockets:
                 with contextlib.suppress(OSError):  # that host is gone
-                    each.shutdown(socket.SHUT_WR)  # it ends its own side, which ends our thread
+                    each.shutdown(socket.SHUT_WR)  # that host then closes its side, which ends our thread
         deadline = time.monotonic() + _ANSWER_S
         for thread in self._threads[1:]:
             thread.join(max(deadline - time.monotonic(), 0))
@@ -174,7 +175,7 @@ class _Relay:
                 self._sockets.remove(connection)
 
     def _relay(self, host: int, messages: Iterator) -> None:
-        """Until the host has gone."""
+        """Reads the reports of a host until its connection ends."""
         for message in messages:
             if message != _BYE or host == 0:
                 self._send_all(message)
@@ -189,12 +190,12 @@ class _Relay:
 
 
 def _send(connection: socket.socket, message) -> None:
-    with contextlib.suppress(OSError):  # the other end is gone, which its own thread notices
+    with contextlib.suppress(OSError):  # the other end is gone; its own thread handles that
         connection.sendall(json.dumps(message).encode() + b"\n")
 
 
 def _messages(connection: socket.socket) -> Iterator:
-    """The JSON lines that come, until the connection ends or breaks."""
+    """Yields the received JSON lines until the connection ends or breaks."""
     try:
         with connection.makefile("r") as lines:
             yield from map(json.loads, lines)
@@ -206,13 +207,13 @@ def _with_keepalive(connection: socket.socket) -> socket.socket:
     connection.settimeout(None)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEPALIVE.items():
-        if hasattr(socket, name):  # macOS has not all
+        if hasattr(socket, name):  # macOS does not have all of them
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
     return connection
 
 
 def _lost(host: int) -> str:
     return (
-        f"error: host {host} has gone without a word (killed, or its machine is down): start all hosts again, they go "
-        "on from the newest checkpoint"
+        f"error: host {host} is gone and reported no error (killed, or its machine is down): start all hosts again; "
+        "they continue from the newest checkpoint"
     )

@@ -1,18 +1,18 @@
-"""All that a run changes in its process: `guarded_process` owns it, and restores it when it is left.
+"""Process-wide settings of a run: `guarded_process` changes them and restores them at its end.
 
 | what | why |
 | --- | --- |
-| environment of TensorFlow | quiet imports, patient storage (`data_pipelines.environment`) |
-| standard output and error | a full disk under the log must not end the run (`tolerant_io`) |
-| faulthandler, absl's log handler and level, hooks for errors that nobody waits for | the cause stays readable |
+| environment of TensorFlow | quiet imports, more retries of storage (`data_pipelines.environment`) |
+| standard output and error | a full disk with the log file must not end the run (`tolerant_io`) |
+| faulthandler, absl's log handler and level, hooks for unhandled errors of asyncio | the cause stays readable |
 | SIGINT | ends all hosts, see `_interrupt` |
-| SIGTERM | is noted, and training saves the step (`preemption`) |
+| SIGTERM | is recorded, and training saves the step (`preemption`) |
 | the watchdog: a thread, faulthandler's timer | ends a process that hangs (`watchdog`) |
 | JAX's distributed runtime | several hosts (`parallel.hosts`) |
 | the peer monitor: threads, connections, C's handler of SIGABRT | ends all hosts when one ends (`peers`) |
 
-Importing this package changes nothing. In a process that is not guarded, as in a notebook or a test, the functions of
-this module do what makes sense there: no phase is watched, and only this process is ended.
+Importing this package changes nothing. In a process that is not guarded, for example in a notebook or a test, the
+functions of this module watch no phase and end only this process.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ from data_pipelines import environment
 
 
 class ProcessGuard:
-    """What `guarded_process` gives: how a run, once its config is known, is watched and finds its other hosts."""
+    """What `guarded_process` yields. It starts the watchdog and connects the hosts once the config is known."""
 
     def __init__(self, stack: contextlib.ExitStack, *, preemptible: bool):
         self._stack, self._preemptible = stack, preemptible
@@ -48,7 +48,7 @@ class ProcessGuard:
         self.peers: PeerMonitor | None = None
 
     def start_watchdog(self, timeouts: ConfigDict) -> None:
-        """From here on a phase that takes longer than config.timeouts ends all hosts; the first is "connect"."""
+        """From now on, a phase that takes longer than config.timeouts ends all hosts. The first phase is "connect"."""
         self.watchdog = self._stack.enter_context(Watchdog(timeouts, end_all_hosts))
 
     def connect_hosts(self, coordinator: hosts.Coordinator | None, timeout_s: int) -> None:
@@ -62,7 +62,7 @@ class ProcessGuard:
             self.preemption.hand_over()
         with connected_peers() as self.peers:
             yield
-            # Waits for all hosts. The peer monitor is left after it: a host that is lost meanwhile still ends all.
+            # Waits for all hosts. The peer monitor ends after it, so a host lost in the meantime still ends all hosts.
             jax.distributed.shutdown()
 
 
@@ -72,10 +72,10 @@ _guard = _UNGUARDED
 
 @contextlib.contextmanager
 def guarded_process(*, preemptible: bool, quiet: bool) -> Iterator[ProcessGuard]:
-    """Guards this process while it is entered, from the main thread; again only after it was left.
+    """Guards this process inside its `with` block. Must be entered in the main thread, and not twice at once.
 
     Args:
-        preemptible: SIGTERM does not end this process; `preemption_is_reached` tells of it.
+        preemptible: SIGTERM does not end this process; `preemption_is_reached` reports it.
         quiet: libraries log warnings and errors only.
     """
     global _guard
@@ -103,7 +103,7 @@ def _unguard() -> None:
 
 
 def enter_phase(name: str, detail: str = "") -> None:
-    """The phase of the run that begins now, see `Watchdog.enter_phase`; does nothing where no watchdog was started."""
+    """Starts a phase of the run, see `Watchdog.enter_phase`. Does nothing if no watchdog was started."""
     if _guard.watchdog:
         _guard.watchdog.enter_phase(name, detail)
 
@@ -114,24 +114,24 @@ def preemption_is_reached() -> bool:
 
 
 def end_all_hosts(code: int, cause: str) -> NoReturn:
-    """Ends this process with `code`, and all other hosts with it; `cause` is on the last line. From any thread."""
+    """Ends this process and all other hosts with `code`. `cause` is on the last line. Works in any thread."""
     if _guard.peers:
         _guard.peers.end_all_hosts(code, cause)
     exit_process(code, f"error: {cause}")
 
 
 def exit_command(code: int) -> NoReturn:
-    """Ends a command, after its guard was left: nothing that comes from here on changes its exit code."""
+    """Ends a command after its guard has ended. Later errors do not change its exit code."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    # The interpreter flushes both at its end; where that fails, its exit code would be 120.
+    # The interpreter flushes both at its end. If that fails, its exit code would be 120.
     sys.stdout, sys.stderr = tolerant_io.TolerantStream(sys.stdout), tolerant_io.TolerantStream(sys.stderr)
     sys.exit(code)
 
 
 def _interrupt(*_) -> None:
-    """Ctrl-C. Not by KeyboardInterrupt, which is lost where it comes in a callback, and other hosts would wait."""
-    cause = "interrupted; the same command goes on from the newest checkpoint"
+    """Handles Ctrl-C. A KeyboardInterrupt inside a callback would be lost, and the other hosts would wait."""
+    cause = "interrupted; the same command continues from the newest checkpoint"
     threading.Thread(target=end_all_hosts, args=(errors.INTERRUPTED, cause), name="interrupt", daemon=True).start()
 
 
@@ -141,12 +141,12 @@ def _signal_handler(number: signal.Signals, handler: Callable) -> Iterator[None]
     try:
         yield
     finally:
-        signal.signal(number, signal.SIG_DFL if before is None else before)  # None: a handler of C, which is lost
+        signal.signal(number, signal.SIG_DFL if before is None else before)  # None: a C handler, which is lost
 
 
 @contextlib.contextmanager
 def _stacks_of_fatal_errors() -> Iterator[None]:
-    """Python's stacks of all threads, where a signal such as SIGSEGV ends the process."""
+    """Prints Python's stacks of all threads if a signal such as SIGSEGV ends the process."""
     if faulthandler.is_enabled():
         yield
         return
@@ -159,7 +159,7 @@ def _stacks_of_fatal_errors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _logging(quiet: bool) -> Iterator[None]:
-    """absl's handler of log messages, as `absl.app` has it; what libraries note would bury the run's own lines."""
+    """Installs absl's log handler, as `absl.app` does. The logs of libraries would hide the run's own lines."""
     handlers, verbosity = list(logging.root.handlers), absl_logging.get_verbosity()
     absl_logging.use_absl_handler()
     if quiet:

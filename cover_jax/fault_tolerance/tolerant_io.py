@@ -1,4 +1,4 @@
-"""Storage and output that fail for a while: what is written for people only must not end a run."""
+"""Tolerates temporary errors of storage and output: files and lines that only people read must not end a run."""
 
 import contextlib
 import logging
@@ -10,11 +10,11 @@ from typing import TextIO
 
 @contextlib.contextmanager
 def tolerate_storage_errors(what: str) -> Iterator[None]:
-    """Inside, errors of a disk or a bucket are said and passed over. `what` is lost then."""
+    """Inside, errors of a disk or a bucket are reported as a warning and ignored. Then `what` is not written."""
     try:
         yield
     except Exception as error:
-        # TensorFlow, by which TensorBoard's files are written, has errors of its own.
+        # TensorFlow, which writes TensorBoard's files, has its own error types.
         if not isinstance(error, OSError) and not type(error).__module__.startswith("tensorflow"):
             raise
         message = " ".join(str(error).split())[:300]
@@ -22,7 +22,7 @@ def tolerate_storage_errors(what: str) -> Iterator[None]:
 
 
 class TolerantStream:
-    """A text stream that loses what cannot be written; all of it if `stream` is None, as an output that is closed."""
+    """A text stream that discards what cannot be written: everything if `stream` is None (a closed output)."""
 
     def __init__(self, stream: TextIO | None):
         self._stream = stream
@@ -46,7 +46,7 @@ class TolerantStream:
 
 @contextlib.contextmanager
 def tolerate_output_errors() -> Iterator[None]:
-    """While this is entered, writing to standard output and error raises nothing, even where they are closed."""
+    """Inside its `with` block, writing to standard output and error raises nothing, even if they are closed."""
     with contextlib.ExitStack() as stack:
         for name, descriptor in (("stdout", 1), ("stderr", 2)):
             before = getattr(sys, name)
@@ -58,7 +58,7 @@ def tolerate_output_errors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _null_output(descriptor: int) -> Iterator[TextIO]:
-    """A stream that goes nowhere, on an output that is closed, or else the next file to be opened would become it."""
+    """A null stream for a closed output. Without it, the next opened file would get its file descriptor."""
     try:
         os.fstat(descriptor)
         opened = os.open(os.devnull, os.O_WRONLY)
@@ -74,10 +74,10 @@ def _null_output(descriptor: int) -> Iterator[TextIO]:
 
 @contextlib.contextmanager
 def hide_orphaned_errors() -> Iterator[None]:
-    """While this is entered, errors of asyncio that nobody waits for any more are not printed.
+    """Inside its `with` block, unhandled errors of asyncio tasks are not printed.
 
-    Of the writes of a checkpoint that fail, orbax raises the first one's error and leaves the others behind: hundreds
-    of tracebacks per save, in which the line that names the cause cannot be found.
+    If several writes of a checkpoint fail, orbax raises only the first error. The others would print hundreds of
+    tracebacks per save and hide the line that names the cause.
     """
     logger, report = logging.getLogger("asyncio"), sys.unraisablehook
     level = logger.level

@@ -1,4 +1,4 @@
-"""Ends a process that does not get on: each phase of a run has a time in which it must end (config.timeouts)."""
+"""Ends a process that hangs: each phase of a run has a timeout (config.timeouts)."""
 
 import dataclasses
 import faulthandler
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 from cover_jax import errors
 
-_GRACE_S = 15  # after which a process whose interpreter is stuck itself is ended from C, without a last line
+_GRACE_S = 15  # if the interpreter itself hangs, C code ends the process after this extra time, without a last line
 _POLL_S = 0.5
 
 _PHASES = {
@@ -25,7 +25,7 @@ _PHASES = {
 
 @dataclasses.dataclass(frozen=True)
 class _Phase:
-    """The phase that a process is in; `deadline` is of time.monotonic."""
+    """The current phase of a process. `deadline` is a value of time.monotonic()."""
 
     name: str
     detail: str
@@ -34,11 +34,11 @@ class _Phase:
 
 
 class Watchdog:
-    """Watches this process while it is entered, from the phase "connect" on.
+    """Watches this process inside its `with` block, starting with the phase "connect".
 
     Args:
-        timeouts: config.timeouts: seconds for each phase, as "PHASE_s".
-        end: is called with exit code and cause, in a thread, when a phase has taken too long; must not return.
+        timeouts: config.timeouts: seconds per phase, as "PHASE_s".
+        end: called with exit code and cause, in a thread, when a phase takes too long. It must not return.
     """
 
     def __init__(self, timeouts: Mapping[str, float], end: Callable[[int, str], None]):
@@ -57,11 +57,11 @@ class Watchdog:
         self._thread.join()
 
     def enter_phase(self, name: str, detail: str = "") -> None:
-        """The phase that begins now; ends the one before.
+        """Starts a phase and ends the previous one.
 
         Args:
             name: one of config.timeouts, without "_s".
-            detail: for the message: which step, which dataset.
+            detail: for the message: step and dataset.
         """
         timeout_s = self._timeouts[f"{name}_s"]
         self._phase = _Phase(name, detail, timeout_s, time.monotonic() + timeout_s)
@@ -79,6 +79,6 @@ def _describe(phase: _Phase) -> str:
     where = f" ({phase.detail})" if phase.detail else ""
     return (
         f"hung: {_PHASES[phase.name]}{where} took longer than config.timeouts.{phase.name}_s={phase.timeout_s:g}; "
-        "input, storage or another host stands still, see the stacks of all threads above; start all hosts again, or "
-        "give it more time"
+        "input, storage or another host hangs, see the stacks of all threads above; start all hosts again, or raise "
+        "this timeout"
     )

@@ -1,8 +1,8 @@
-"""One job at a time writes into a workdir: whoever holds WORKDIR/lease.json.
+"""Only one job at a time writes into a workdir: the job that holds WORKDIR/lease.json.
 
-On one machine a lock of the operating system decides, which is gone with its process however that ends. Elsewhere, and
-in buckets, the file tells whether its holder lives: it writes a new beat every BEAT_S, and another job waits for one
-for STALE_S. Clocks are not compared.
+On one machine, a lock of the operating system decides. It ends with its process, however that process ends. On other
+machines and in buckets, a heartbeat in the file shows that its holder is alive: the holder writes a new beat every
+BEAT_S, and another job waits STALE_S for a new beat. Clocks are not compared.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ class WorkdirInUseError(RuntimeError):
 
 @contextlib.contextmanager
 def hold(workdir: str) -> Iterator[None]:
-    """Holds the workdir for as long as this is entered; the first host does so for all.
+    """Holds the workdir inside its `with` block. The first host does so for all hosts.
 
     Raises:
         WorkdirInUseError: on all hosts.
@@ -55,7 +55,7 @@ def hold(workdir: str) -> Iterator[None]:
 
 
 class _Lease:
-    """The file with its lock and its beat."""
+    """The lease file with its lock and its beat."""
 
     def __init__(self, workdir: epath.Path):
         self._path, self._ended = workdir / "lease.json", threading.Event()
@@ -80,24 +80,24 @@ class _Lease:
                     raise WorkdirInUseError(_in_use(self._path, _read(self._path)))
             self._wait_for_sign_of_life()
             self._write(beat=0)
-            stack.pop_all()  # the lock ends with the open file: from here on with the lease
+            stack.pop_all()  # the lock ends with the open file, so the lease now closes it
         self._beating.start()
 
     def __exit__(self, *exception):
         self._ended.set()
-        # A beat that is still on its way would come after the release, and TensorFlow's client of a bucket aborts a
-        # process that ends while one of its threads waits for an answer.
+        # A beat in progress could be written after the release. And TensorFlow's bucket client aborts a process that
+        # ends while one of its threads waits for an answer.
         self._beating.join()
-        with tolerant_io.tolerate_storage_errors(f"{self._path}: that it is free again"):
+        with tolerant_io.tolerate_storage_errors(f"{self._path}: the release"):
             self._write(released=True)
         if self._lock:
             self._lock.close()
 
     def _wait_for_sign_of_life(self) -> None:
-        """Returns when the holder named in the file is gone.
+        """Waits until the holder named in the file is gone.
 
         Raises:
-            WorkdirInUseError: it is not.
+            WorkdirInUseError: the holder is still running.
         """
         holder = _read(self._path)
         if holder is None or holder.get("released") or self._is_dead_here(holder):
@@ -110,7 +110,7 @@ class _Lease:
                 raise WorkdirInUseError(_in_use(self._path, found))
 
     def _is_dead_here(self, holder: dict) -> bool:
-        """Whether it was a process of this machine, which has ended."""
+        """Whether the holder was a process of this machine that has ended."""
         if (holder["host"], holder["boot"]) != (self._me["host"], self._me["boot"]):
             return False
         return bool(self._is_locked) or not _is_alive(holder["pid"])
@@ -122,21 +122,21 @@ class _Lease:
         beat = 0
         while not self._ended.wait(BEAT_S):
             beat += 1
-            with contextlib.suppress(Exception):  # a full disk, or a bucket that does not answer: next time, perhaps
+            with contextlib.suppress(Exception):  # storage does not answer: retried at the next beat
                 holder = _read(self._path)
-                if holder and holder["run_id"] != self._me["run_id"]:  # this job was silent for too long
+                if holder and holder["run_id"] != self._me["run_id"]:  # this job wrote no beat for too long
                     process.end_all_hosts(errors.IN_USE, f"{_in_use(self._path, holder)}; it took over from this one")
                 self._write(beat=beat)
 
 
 def _boot() -> str:
-    """Differs between machines, and between one and itself started again; "" where the system does not tell."""
+    """An id that differs between machines and between boots of a machine; "" if the system has none."""
     path = pathlib.Path("/proc/sys/kernel/random/boot_id")
     return path.read_text().strip() if path.exists() else ""
 
 
 def _try_lock(file) -> bool | None:
-    """Locks an open file; False: another holds it, None: the file system knows no locks, and beats must do."""
+    """Locks an open file. False: another process holds the lock. None: no locks here, so only beats decide."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -151,20 +151,20 @@ def _is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # another user's
+    except PermissionError:  # a process of another user
         return True
     return True
 
 
 def _read(path: epath.Path) -> dict | None:
-    """What the file says; None where there is none, or nothing whole in it."""
+    """The content of the file; None if it does not exist or is incomplete."""
     for _ in range(5):
         try:
             return json.loads(path.read_text())
         except FileNotFoundError:
             return None
         except json.JSONDecodeError:
-            time.sleep(0.05)  # it is being written, perhaps
+            time.sleep(0.05)  # another process may be writing it
     return None
 
 
@@ -175,4 +175,4 @@ def _name(holder: dict | None) -> str:
 
 
 def _in_use(path: epath.Path, holder: dict | None) -> str:
-    return f"{path.parent}: in use by {_name(holder)}; end that job, or take another --workdir"
+    return f"{path.parent}: in use by {_name(holder)}; end that job, or use another --workdir"

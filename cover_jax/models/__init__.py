@@ -1,1 +1,1 @@
-"""TimeSformer with one head a dataset: `cover.functional` is the way in. Imports nothing of ours from elsewhere."""
+"""TimeSformer with one head per dataset. Start at `cover.functional`. It imports no other package of this project."""

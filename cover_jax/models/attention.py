@@ -1,7 +1,7 @@
 """Multi-head self-attention along one axis of a clip's tokens: over its frames, or within each frame.
 
-Three forms compute the same: einsum, the readable reference that runs everywhere; one Pallas kernel on TPU; cuDNN's on
-GPU. `choose` says which.
+Three forms compute the same result: einsum, the readable reference that runs everywhere; a Pallas kernel on TPU; and
+cuDNN's kernel on GPU. `choose` selects the form.
 """
 
 # B batch, T frames, S tokens of a frame, C = 3 * D packed query, key and value, D width, H heads, K head_dim
@@ -21,7 +21,7 @@ from cover_jax.models.kernels import divided_attention
 from cover_jax.models.kernels.divided_attention import Axis
 
 FORMS = ("auto", "einsum", "fused")
-OUTPUT_NAME = divided_attention.OUTPUT_NAME  # of every form's result, for jax.checkpoint_policies
+OUTPUT_NAME = divided_attention.OUTPUT_NAME  # name of every form's result, for jax.checkpoint_policies
 
 # axis -> (query and key to scores, probabilities and value to output); the other axis is one more batch axis
 _EINSUMS: dict[Axis, tuple[str, str]] = {
@@ -31,10 +31,10 @@ _EINSUMS: dict[Axis, tuple[str, str]] = {
 
 
 class AttentionForm(Protocol):
-    """What the model needs of a form of attention; `Attend` says what each does."""
+    """The interface of a form of attention. `Attend` documents the methods."""
 
     def order_columns(self, projection: jax.Array) -> jax.Array:
-        """A projection's kernel or bias with its columns as this form reads them."""
+        """A projection's kernel or bias, with its columns in the order that this form reads."""
 
     def __call__(self, qkv_BTSC: jax.Array, axis: Axis) -> jax.Array:
         """Attention along one axis."""
@@ -46,8 +46,8 @@ class Attend:
 
     Attributes:
         form: "einsum", "pallas" or "cudnn".
-        num_heads: heads; divides the width.
-        head_dim: channels of a head.
+        num_heads: number of heads; divides the width.
+        head_dim: channels per head.
         sharding: of [B, T, S, C] arrays: the kernel runs on each device's own part. None: it runs on one device.
         interpret: run the kernel as plain JAX operations.
     """
@@ -59,27 +59,27 @@ class Attend:
     interpret: bool = False
 
     def order_columns(self, projection: jax.Array) -> jax.Array:
-        """A projection's kernel or bias [..., C] with its columns as this form reads them.
+        """A projection's kernel or bias [..., C], with its columns in the order that this form reads.
 
-        Checkpoints know one order, (query, key, value), (head), (head_dim); the kernel wants them by tiles.
+        Checkpoints have one order: (query, key, value), (head), (head_dim). The Pallas kernel needs an order by tiles.
         """
         if self.form != "pallas":
             return projection
         tile = divided_attention.tile_lanes(self._local_heads, self.head_dim)
-        # Without the barrier the compiler may order a clip's tokens for the gradient, instead of the gradient.
+        # Without the barrier, the compiler may reorder a clip's tokens to compute the gradient, not the gradient.
         ordered: jax.Array = jax.lax.optimization_barrier(
             rearrange(projection, "... (c t w) -> ... (t c w)", c=3, w=tile)
         )
         return ordered
 
     def __call__(self, qkv_BTSC: jax.Array, axis: Axis) -> jax.Array:
-        """Softmax attention of each token to those that share its position ("time") or its frame ("space").
+        """Softmax attention of each token to the tokens at its position ("time") or in its frame ("space").
 
         Args:
-            qkv_BTSC: projected by a kernel and a bias whose columns `order_columns` ordered.
+            qkv_BTSC: projected tokens; `order_columns` has ordered the columns of the projection's kernel and bias.
 
         Returns:
-            [B, T, S, D] in the input's dtype. Scores and their softmax are float32 whatever that is.
+            [B, T, S, D] in the input's dtype. Scores and their softmax are always float32.
         """
         match self.form:
             case "pallas":
@@ -101,7 +101,7 @@ class Attend:
         )
 
     def _on_each_device(self, function: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
-        """The partitioner cannot look into a kernel: without this it would gather all of the batch for it."""
+        """Runs a kernel on each device's part. The partitioner cannot split a kernel: it would gather the batch."""
         if self.sharding is None:
             return function
         spec = self.sharding.spec
@@ -116,13 +116,13 @@ def choose(
     sharding: NamedSharding | None,
     clip: tuple[int, int],
 ) -> Attend:
-    """The form that a config asks for, on the devices at hand.
+    """The form of attention that a config selects, on the available devices.
 
     Args:
-        form: one of FORMS. "fused": a kernel of the platform, in Pallas's interpreter where there is none (slow; for
-            tests). "auto": the same where it is known to compile and to be fast, einsum elsewhere.
+        form: one of FORMS. "fused": the platform's kernel; without one, Pallas's interpreter (slow, for tests).
+            "auto": the kernel if it is known to compile and to be fast, otherwise einsum.
         dtype: of the activations.
-        sharding: of [B, T, S, C] arrays; its devices decide the platform. None: JAX's default device.
+        sharding: of [B, T, S, C] arrays. Its devices decide the platform. None: JAX's default device.
         clip: frames, and tokens of each.
     """
     device = jax.devices()[0] if sharding is None else sharding.mesh.devices.flat[0]
@@ -138,7 +138,7 @@ def choose(
 
 
 def _cudnn_takes(device: jax.Device, head_dim: int, dtype: jnp.dtype) -> bool:
-    """Whether cuDNN has fused attention for it: two-byte floats, from Ampere on, which JAX itself does not ask for."""
+    """Whether cuDNN has fused attention: for two-byte floats, from Ampere on. JAX itself does not check this."""
     if "cuda" not in device.client.platform_version:
         return False
     generation = int(device.compute_capability.split(".")[0])
@@ -146,15 +146,15 @@ def _cudnn_takes(device: jax.Device, head_dim: int, dtype: jnp.dtype) -> bool:
 
 
 def attend(qkv_BTSC: jax.Array, num_heads: int, axis: Axis) -> jax.Array:
-    """Softmax attention (arXiv 1706.03762, section 3.2) of each token to those that share its position or its frame.
+    """Softmax attention (arXiv 1706.03762, section 3.2) of each token to the tokens at its position or in its frame.
 
     Args:
         qkv_BTSC: projected tokens, the channels ordered (query, key, value), (head), (head_dim).
-        num_heads: heads; divides the width.
+        num_heads: number of heads; divides the width.
         axis: "time": over the frames, at each position. "space": over the tokens, in each frame.
 
     Returns:
-        [B, T, S, D] in the input's dtype. Scores and their softmax are float32 whatever that is.
+        [B, T, S, D] in the input's dtype. Scores and their softmax are always float32.
     """
     to_scores, to_output = _EINSUMS[axis]
     q_BTSHK, k_BTSHK, v_BTSHK = rearrange(qkv_BTSC, "b t s (c h k) -> c b t s h k", c=3, h=num_heads)
@@ -166,13 +166,13 @@ def attend(qkv_BTSC: jax.Array, num_heads: int, axis: Axis) -> jax.Array:
 
 
 def _cudnn(qkv_BTSC: jax.Array, head_dim: int, axis: Axis) -> jax.Array:
-    """`attend` by cuDNN, which wants (sequences, tokens, heads, head_dim)."""
+    """`attend` with cuDNN, which needs (sequences, tokens, heads, head_dim)."""
     sequences = {"time": "(b s) t h k", "space": "(b t) s h k"}[axis]
     batch, frames, tokens, _ = qkv_BTSC.shape
     qkv = rearrange(qkv_BTSC, f"b t s (c h k) -> c {sequences}", c=3, k=head_dim)
     _, count, length, _, _ = qkv.shape
     lengths = None
-    if length % 2:  # JAX refuses these in training, where cuDNN only refuses them with a bias: one masked token more
+    if length % 2:  # JAX refuses odd lengths in training (cuDNN only with a bias): add a masked token
         qkv = jnp.pad(qkv, ((0, 0), (0, 0), (0, 1), (0, 0), (0, 0)))
         lengths = jnp.full(count, length, jnp.int32)
     out = jax.nn.dot_product_attention(

@@ -1,6 +1,6 @@
-"""CoVeR (arXiv 2112.07175): one TimeSformer, one head a dataset, as functions of a nested dict of arrays.
+"""CoVeR (arXiv 2112.07175): one TimeSformer with one head per dataset, as functions of a nested dict of arrays.
 
-The dict is what optimizer, checkpoint and sharding see. Paths in it are the modules' attribute names:
+The optimizer, checkpoints and sharding use this dict. Paths in it are the modules' attribute names:
 `backbone/blocks/time/qkv/kernel`, `heads/NAME/kernel`.
 """
 
@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from cover_jax.models import attention, heads, timesformer, variants
 
-Params = dict[str, Any]  # nested, arrays at its leaves
+Params = dict[str, Any]  # nested dict with arrays as leaves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Functional:
         init: PRNG key -> float32 parameters. Can be jitted and `eval_shape`d.
         features: (params, frames, *, key=None) -> CLS features [B, D], float32.
         apply: (params, frames, head, *, key=None) -> logits [B, classes of that head], float32.
-        axes: the parameters' tree, with a tuple of logical axis names, one a dimension, for each.
+        axes: the parameters' tree, with a tuple of logical axis names per parameter, one name per dimension.
 
-    `frames` are float [B, T, H, W, 3], normalised, of any T, and H and W multiples of the patch. `head` is a name in
-    `num_classes`. A `key` turns drop-path on.
+    `frames` are float [B, T, H, W, 3], normalised. T is any number; H and W are multiples of the patch size. `head` is
+    a name in `num_classes`. A `key` turns drop-path on.
     """
 
     init: Callable[[jax.Array], Params]
@@ -48,9 +48,9 @@ class Part:
     """One module without its arrays.
 
     Attributes:
-        init: PRNG key -> the arrays, drawn.
-        bind: arrays -> the module with them, to be called.
-        axes: the arrays' tree, with a tuple of logical axis names for each.
+        init: PRNG key -> the initial arrays.
+        bind: arrays -> the module with these arrays, ready to be called.
+        axes: the arrays' tree, with a tuple of logical axis names per array.
     """
 
     init: Callable[[jax.Array], Params]
@@ -59,7 +59,7 @@ class Part:
 
 
 def identity(x: jax.Array) -> jax.Array:
-    """No constraint: the activations as they are."""
+    """No constraint: returns the activations unchanged."""
     return x
 
 
@@ -70,17 +70,17 @@ def functional(
     constrain: timesformer.Constrain = identity,
     qkv_sharding: NamedSharding | None = None,
 ) -> Functional:
-    """The model of a config, with one head for each name of `num_classes`.
+    """The model of a config, with one head per name in `num_classes`.
 
     Args:
         model: `config.model`, as in configs/common.py.
         num_classes: head name -> its number of classes. Names are letters, digits and "_".
-        constrain: applied to activations, batch first, at every block's edge: a sharding constraint.
-        qkv_sharding: how projected tokens [B, T, S, C] are split, for attention kernels, which the partitioner cannot
-            split. None: they are not.
+        constrain: a sharding constraint, applied to activations (batch first) before and after every block.
+        qkv_sharding: sharding of projected tokens [B, T, S, C] for attention kernels, which the partitioner cannot
+            split. None: they are not split.
 
     Raises:
-        ValueError: a config value or a head's name or size that cannot be; it says which, and what would be right.
+        ValueError: an invalid config value, head name or head size. The message names it and the valid values.
     """
     backbone = make_backbone(model, _choose_attention(model, qkv_sharding))
     head_parts = {name: _head_part(model, name, count) for name, count in num_classes.items()}
@@ -165,7 +165,7 @@ def _part(build: Callable[..., nnx.Module]) -> Part:
     """`build(rngs=...)` as functions of its parameters."""
 
     def draw(rngs: nnx.Rngs) -> nnx.Module:
-        # The annotations are logical names; turning them into shardings is the caller's, who has the mesh.
+        # The annotations are logical names. The caller has the mesh and turns them into shardings.
         with nnx.use_eager_sharding(False):
             return build(rngs=rngs)
 

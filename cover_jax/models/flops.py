@@ -1,4 +1,4 @@
-"""Floating-point operations that the model needs: what MFU is measured against."""
+"""Floating-point operations that the model needs, for MFU."""
 
 from ml_collections import ConfigDict
 
@@ -6,17 +6,17 @@ from cover_jax.models.variants import Variant, parse
 
 
 def forward(variant: Variant, num_frames: int, num_patches: int) -> int:
-    """Operations of one clip through the backbone, a multiply-add counted as two, matrix products only.
+    """Operations of the backbone for one clip: matrix products only, a multiply-add counts as two.
 
     Args:
-        num_frames: frames of the clip.
-        num_patches: patches of a frame.
+        num_frames: frames per clip.
+        num_patches: patches per frame.
     """
     width, tokens = variant.width, num_frames * num_patches
     with_cls = tokens + num_frames  # each frame has its own CLS in spatial attention
     time = 2 * 5 * width**2 * tokens + 4 * width * num_frames * tokens  # qkv, out, temporal_fc; scores and values
     if num_frames == 1:
-        time = 2 * 3 * width**2 * tokens  # it attends to itself alone: only its value is projected
+        time = 2 * 3 * width**2 * tokens  # a single frame attends only to itself: only its value is projected
     space = 2 * 4 * width**2 * with_cls + 4 * width * (num_patches + 1) * with_cls
     mlp = 2 * 2 * width * variant.mlp_dim * (tokens + 1)
     patch_embed = 2 * 3 * variant.patch_px**2 * width * tokens
@@ -24,9 +24,9 @@ def forward(variant: Variant, num_frames: int, num_patches: int) -> int:
 
 
 def train_step(config: ConfigDict, name: str, trains_backbone: bool = True) -> int:
-    """Operations that a training step on dataset `name` needs: forward and twice that backward, nothing recomputed.
+    """Operations of a training step on dataset `name`: forward, and twice that for backward, without recomputation.
 
-    Where heads alone are trained, only forward.
+    If only heads are trained, only the forward pass counts.
     """
     variant, dataset = parse(config.model.variant), config.datasets[name]
     num_patches = (config.model.size_px // variant.patch_px) ** 2

@@ -10,9 +10,9 @@ from cover_jax.models.timesformer import ZEROS, linear
 
 
 def logits_layer(axis: str, width: int, num_classes: int, rngs: nnx.Rngs) -> nnx.Linear:
-    """Zero at first, so that every class starts equal: big_vision, models/vit.py, `head_zeroinit`, and PolyViT's heads.
+    """Zero at the start, so that all classes are equal: big_vision, models/vit.py, `head_zeroinit`; PolyViT's heads.
 
-    Full precision: by default a TPU would round a float32 product's factors to bfloat16.
+    Full precision, because by default a TPU rounds the factors of a float32 product to bfloat16.
     """
     highest = jax.lax.Precision.HIGHEST
     sizes = (width, num_classes)

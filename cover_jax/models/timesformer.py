@@ -1,8 +1,8 @@
-"""TimeSformer with divided space-time attention (arXiv 2102.05095), numerically equal to its authors' code.
+"""TimeSformer with divided space-time attention (arXiv 2102.05095), numerically equal to the authors' code.
 
-The reference is `timesformer/models/vit.py` of facebookresearch/TimeSformer, and Hugging Face's
-`TimesformerForVideoClassification`, which the tests compare with. What differs: any grid, not only a square one, and
-any number of frames, one included.
+The references are `timesformer/models/vit.py` of facebookresearch/TimeSformer, and Hugging Face's
+`TimesformerForVideoClassification`, which the tests compare with. Differences: the grid need not be square, and any
+number of frames is possible, also a single frame.
 """
 
 # B batch, T frames, H height, W width, C channels, N patches of a frame, S = N + 1 tokens of a frame with CLS, D width
@@ -34,8 +34,8 @@ REMATS = ("full", "attention", "none")
 def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
     """`x` [..., C] plus a float32 `bias` [C], in x's dtype. The bias's gradient is summed in float32.
 
-    Summed by a matrix product, which takes a TPU a quarter of the time of a sum: with eight rows of ones, because the
-    compiler turns one row into a sum again.
+    The gradient's sum is a matrix product, which takes a quarter of a sum's time on a TPU. It has eight rows of ones,
+    because the compiler turns a product with one row into a sum again.
     """
     return (x + bias).astype(x.dtype)
 
@@ -61,12 +61,12 @@ add_bias.defvjp(_add_bias_forward, _add_bias_backward)
 class Linear(nnx.Linear):
     """`nnx.Linear` that adds its bias in float32, so that the bias's gradient is summed in float32 too.
 
-    That is more exact than sums of bfloat16.
+    This is more accurate than a sum in bfloat16.
     """
 
     def __call__(self, x: jax.Array, columns: Callable[[jax.Array], jax.Array] = lambda weights: weights) -> jax.Array:
-        """`columns` chooses and orders output features: it is applied to the last axis of kernel and bias."""
-        assert self.bias is not None  # `linear` makes none without
+        """`columns` selects and orders output features. It is applied to the last axis of kernel and bias."""
+        assert self.bias is not None  # `linear` always creates a bias
         kernel = columns(self.kernel[...]).astype(self.dtype)
         product = jnp.dot(x.astype(self.dtype), kernel, precision=self.precision)
         return add_bias(product, columns(self.bias[...]))
@@ -93,7 +93,7 @@ def linear(
 
 
 def layer_norm(width: int, eps: float, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """Float32 inside and out: the layer that follows casts, which the compiler fuses."""
+    """Layer norm with float32 computation and output. The next layer casts, and the compiler fuses this cast."""
     return nnx.LayerNorm(
         width,
         epsilon=eps,
@@ -105,13 +105,13 @@ def layer_norm(width: int, eps: float, rngs: nnx.Rngs) -> nnx.LayerNorm:
 
 
 def embedding(length: int, width: int, init: nnx.Initializer, rngs: nnx.Rngs) -> nnx.Param[jax.Array]:
-    """A learnt [1, length, width]; the leading 1 is the reference's, and shares the name of an axis never split."""
+    """A learnt [1, length, width]. The reference has the leading 1; its logical axis is one that is never split."""
     annotated = nnx.with_partitioning(init, ("tokens", "tokens", "embed"))
     return nnx.Param(annotated(rngs.params(), (1, length, width), jnp.float32))
 
 
 def to_patches(frames_BTHWC: jax.Array, patch_px: int) -> jax.Array:
-    """Cuts frames into flattened patches [B, T, N, patch_px * patch_px * C], pixels ordered (row, column, channel).
+    """Cuts frames into flattened patches [B, T, N, patch_px * patch_px * C], in the order (row, column, channel).
 
     Raises:
         ValueError: the frames are not [B, T, H, W, 3], or a patch does not divide their height or width.
@@ -125,10 +125,10 @@ def to_patches(frames_BTHWC: jax.Array, patch_px: int) -> jax.Array:
 
 
 def resize_pos_embed(pos_embed_1SD: jax.Array, grid: tuple[int, int]) -> jax.Array:
-    """Position embedding for a grid of (rows, columns) patches, bilinear from its own square one; CLS keeps its row.
+    """Position embedding for a grid of (rows, columns) patches, resized bilinearly from the square grid; CLS is kept.
 
-    It is sampled at the new patches' centres without a smoothing filter, as torch's `interpolate(mode="bilinear",
-    align_corners=False)` does. The same grid gives the same values back.
+    It is sampled at the new patches' centres without antialiasing, like torch's `interpolate(mode="bilinear",
+    align_corners=False)`. The same grid returns the same values.
     """
     cls_11D, patches_1ND = pos_embed_1SD[:, :1], pos_embed_1SD[:, 1:]
     grid_1HWD = rearrange(patches_1ND, "1 (h w) d -> 1 h w d", h=math.isqrt(patches_1ND.shape[1]))
@@ -137,7 +137,7 @@ def resize_pos_embed(pos_embed_1SD: jax.Array, grid: tuple[int, int]) -> jax.Arr
 
 
 def resize_time_embed(time_embed_1TD: jax.Array, num_frames: int) -> jax.Array:
-    """Time embedding for `num_frames`, linear in time from its own length; a single frame takes the middle one."""
+    """Time embedding for `num_frames`, interpolated linearly in time. A single frame takes the middle one."""
     shape = (1, num_frames, time_embed_1TD.shape[-1])
     resized_1TD: jax.Array = jax.image.resize(time_embed_1TD, shape, "linear", antialias=False)
     return resized_1TD
@@ -155,10 +155,10 @@ def drop_path_scale(key: jax.Array | None, rate: jax.Array, shape: tuple[int, ..
 
 
 def gelu(x: jax.Array, form: str) -> jax.Array:
-    """GELU in one of `GELUS`, float32 inside: near -3, 1 + erf has no digits left in bfloat16.
+    """GELU in one of the `GELUS`, computed in float32: near -3, 1 + erf loses all digits in bfloat16.
 
-    The exact one is written with erf because `jax.nn.gelu(approximate=False)` uses erfc, several times slower on a CPU.
-    The barrier keeps a TPU's compiler from computing it again for each tile of the matrix product that follows.
+    The exact GELU uses erf, because `jax.nn.gelu(approximate=False)` uses erfc, which is several times slower on a CPU.
+    The barrier stops a TPU's compiler from recomputing it for each tile of the next matrix product.
     """
     x_f32 = x.astype(jnp.float32)
     if form == "tanh":
@@ -175,16 +175,16 @@ class TimeSformerConfig:
 
     Attributes:
         variant: sizes.
-        num_patches: of a frame, a square number: the length of the position embedding, without CLS.
+        num_patches: patches per frame, a square number: the length of the position embedding without CLS.
         num_frames: length of the time embedding.
-        drop_path: rate of the last block, rising linearly from 0 in the first.
-        temporal_init: of `temporal_fc`, a key of `TEMPORAL_INITS`.
-        time_embed_std: standard deviation of the time embedding's first values; 0: zeros.
+        drop_path: rate of the last block; it rises linearly from 0 in the first block.
+        temporal_init: initialisation of `temporal_fc`, a key of `TEMPORAL_INITS`.
+        time_embed_std: standard deviation of the time embedding's initial values; 0: zeros.
         gelu: one of `GELUS`.
         layer_norm_eps: added to the variance.
         dtype: of activations and matrix products; parameters are float32.
-        remat: one of `REMATS`; for the backward pass "full" keeps only each block's input, "attention" also what its
-            attentions return.
+        remat: one of `REMATS`. For the backward pass, "full" keeps only each block's input; "attention" also keeps
+            the outputs of its attentions.
     """
 
     variant: Variant
@@ -211,7 +211,7 @@ class Attention(nnx.Module):
     def __call__(self, x_BTSD: jax.Array) -> jax.Array:
         """Tokens [B, T, S, D] after attention, without the residual."""
         if self.axis == "time" and x_BTSD.shape[1] == 1:
-            return self.out(self.qkv(x_BTSD, _values))  # a single frame attends to itself alone
+            return self.out(self.qkv(x_BTSD, _values))  # a single frame attends only to itself
         return self.out(self.attend(self.qkv(x_BTSD, self.attend.order_columns), self.axis))
 
 
@@ -235,10 +235,10 @@ class Mlp(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Attention over time, then within each frame, then an MLP; each a pre-norm residual branch.
+    """Attention over time, then within each frame, then an MLP. Each is a pre-norm residual branch.
 
-    CLS takes no part in time. In space every frame attends with its own copy of it, and the mean of what the copies
-    become is its residual.
+    CLS is not part of temporal attention. In spatial attention every frame has its own copy of CLS, and the mean of the
+    copies' outputs is the residual of CLS.
     """
 
     def __init__(self, config: TimeSformerConfig, attend: AttentionForm, rngs: nnx.Rngs):
@@ -256,7 +256,7 @@ class Block(nnx.Module):
     def __call__(
         self, cls_BD: jax.Array, x_BTND: jax.Array, rate: jax.Array, key: jax.Array | None
     ) -> tuple[jax.Array, jax.Array]:
-        """CLS and patch tokens after the block; `rate` of drop-path, which a `key` turns on."""
+        """CLS and patch tokens after the block. `rate` is that of drop-path, which a `key` turns on."""
         keys = (None, None, None) if key is None else jax.random.split(key, 3)
         x_BTND = x_BTND + self._over_time(x_BTND, rate, keys[0])
         cls_residual_BD, residual_BTND = self._over_space(cls_BD, x_BTND, rate, keys[1])
@@ -273,7 +273,7 @@ class Block(nnx.Module):
     ) -> tuple[jax.Array, jax.Array]:
         batch, frames, _, _ = x_BTND.shape
         cls_BT1D = repeat(cls_BD, "b d -> b t 1 d", t=frames)
-        # Attention knows no order. At the end, CLS does not move the other tokens from where they lie in memory.
+        # Attention does not depend on the order. With CLS last, the other tokens keep their place in memory.
         tokens_BTSD = jnp.concatenate([x_BTND, cls_BT1D], axis=2)
         scale_BT11 = drop_path_scale(key, rate, (batch, frames, 1, 1), x_BTND.dtype)
         residual_BTSD = scale_BT11 * self.space(self.spatial_norm(tokens_BTSD))
@@ -289,7 +289,7 @@ class Block(nnx.Module):
 
 
 def cast_matrices(blocks: Block, dtype: jnp.dtype) -> Block:
-    """Stacked blocks with their [L, in, out] kernels in `dtype`, once, so that a sharded one is gathered in `dtype`."""
+    """Stacked blocks with their [L, in, out] kernels cast to `dtype` once, so that shards are gathered in `dtype`."""
     cast: Block = jax.tree.map(lambda leaf: leaf.astype(dtype) if leaf.ndim == 3 else leaf, blocks)
     return cast
 
@@ -300,7 +300,7 @@ class TimeSformer(nnx.Module):
     Args:
         config: sizes and choices.
         attend: the form of attention.
-        rngs: draws the first values.
+        rngs: for the initial values.
     """
 
     def __init__(self, config: TimeSformerConfig, attend: AttentionForm, rngs: nnx.Rngs):
@@ -318,9 +318,9 @@ class TimeSformer(nnx.Module):
         self.norm = layer_norm(width, config.layer_norm_eps, rngs)
 
     def __call__(self, frames_BTHWC: jax.Array, key: jax.Array | None, constrain: Constrain) -> jax.Array:
-        """CLS features [B, D], float32, of normalised frames; a `key` turns drop-path on.
+        """CLS features [B, D], float32, of normalised frames. A `key` turns drop-path on.
 
-        `constrain` is applied to CLS [B, D] and patch tokens [B, T, N, D] at every block's edge.
+        `constrain` is applied to CLS [B, D] and patch tokens [B, T, N, D] before and after every block.
 
         Raises:
             ValueError: the frames are not [B, T, H, W, 3] or do not split into patches.
@@ -331,7 +331,7 @@ class TimeSformer(nnx.Module):
         return features_BD
 
     def embed(self, frames_BTHWC: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """CLS [B, D] with its own position and no time, patch tokens [B, T, N, D] with both."""
+        """CLS [B, D] with its position embedding only; patch tokens [B, T, N, D] with position and time embedding."""
         batch, frames, height, width, _ = frames_BTHWC.shape
         patch_px, dtype = self.config.variant.patch_px, self.config.dtype
         patches = to_patches(frames_BTHWC, patch_px)
@@ -344,7 +344,7 @@ class TimeSformer(nnx.Module):
     def run_blocks(
         self, cls_BD: jax.Array, x_BTND: jax.Array, key: jax.Array | None, constrain: Constrain
     ) -> tuple[jax.Array, jax.Array]:
-        """CLS and patch tokens after all blocks; arguments as in `__call__`."""
+        """CLS and patch tokens after all blocks. Arguments as in `__call__`."""
         Tokens = tuple[jax.Array, jax.Array]  # CLS and patches
 
         def step(tokens: Tokens, block_rate_key: tuple[Block, jax.Array, jax.Array | None]) -> tuple[Tokens, None]:
@@ -354,7 +354,7 @@ class TimeSformer(nnx.Module):
         config = self.config
         if config.remat != "none":
             keep = jax.checkpoint_policies.save_only_these_names(*[OUTPUT_NAME] * (config.remat == "attention"))
-            # Within a scan nothing can merge the recomputation with the forward pass: no barrier against it is needed.
+            # Inside a scan, nothing can merge the recomputation with the forward pass, so no barrier is needed.
             step = jax.checkpoint(step, prevent_cse=False, policy=keep)
         depth = config.variant.depth
         keys = None if key is None or config.drop_path == 0 else jax.random.split(key, depth)

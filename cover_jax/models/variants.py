@@ -1,4 +1,4 @@
-"""Sizes of the backbone, and the names that configs give them."""
+"""Sizes of the backbone, and their names in configs."""
 
 import dataclasses
 import re
@@ -29,10 +29,10 @@ SIZES = {
 
 
 def parse(name: str) -> Variant:
-    """The variant called "SIZE/PATCH", such as "L/16": a size of `SIZES` and the side of a patch in pixels.
+    """The variant "SIZE/PATCH", for example "L/16": a size of `SIZES` and the side of a patch in pixels.
 
     Raises:
-        ValueError: no such size, or the patch is not a positive integer.
+        ValueError: the size is unknown, or the patch is not a positive integer.
     """
     match = re.fullmatch(r"([^/]+)/([1-9]\d*)", name)
     if match is None or match[1] not in SIZES:

@@ -12,14 +12,14 @@ class Chip:
     """One generation of TPU.
 
     Attributes:
-        hbm_gib: memory of a chip.
-        hbm_gbps: its bandwidth, 10^9 bytes a second.
-        peak_tflops: bfloat16 matrix products.
-        links: inter-chip links of a chip; a torus has two an axis.
-        ici_gbps: all links together, one way, 10^9 bytes a second.
+        hbm_gib: memory per chip.
+        hbm_gbps: memory bandwidth, 10^9 bytes per second.
+        peak_tflops: peak TFLOP/s of bfloat16 matrix products.
+        links: inter-chip links per chip; a torus has two per axis.
+        ici_gbps: bandwidth of all links together, one direction, 10^9 bytes per second.
         cores: TensorCores, which the compiler uses as one (megacore).
-        mxu_macs: multiply-adds a clock, all matrix units together. With the peak it gives the clock.
-        source: where the figures stand.
+        mxu_macs: multiply-adds per clock cycle of all matrix units. The clock rate follows from it and the peak.
+        source: source of the values.
     """
 
     hbm_gib: float
@@ -33,12 +33,12 @@ class Chip:
 
     @property
     def clock_hz(self) -> float:
-        """Of the matrix units: a multiply-add per cycle in each of their cells."""
+        """Clock rate of the matrix units: each cell does one multiply-add per cycle."""
         return self.peak_tflops * 1e12 / (2 * self.mxu_macs)
 
     @property
     def axis_bytes_s(self) -> float:
-        """What a ring along one axis of the torus moves: it uses both directions of a link."""
+        """Bandwidth of a ring along one axis of the torus. It uses both directions of a link."""
         return 2 * self.ici_gbps * 1e9 / self.links
 
 
@@ -51,9 +51,9 @@ CHIPS = {
 }
 
 
-# Device kind, as JAX names it (`jax.devices()[0].device_kind`), by its beginning -> TFLOP/s of bfloat16 matrix products
-# without sparsity. TPUs: as JAX itself tells their kinds apart (jax/_src/pallas/mosaic/tpu_info.py). GPUs: NVIDIA's
-# data sheets, whose figures with sparsity are twice as high.
+# Prefix of JAX's device kind (`jax.devices()[0].device_kind`) -> TFLOP/s of bfloat16 matrix products without sparsity.
+# TPUs: JAX distinguishes them by the same kinds (jax/_src/pallas/mosaic/tpu_info.py). GPUs: NVIDIA's data sheets,
+# whose values with sparsity are twice as high.
 _PEAK_TFLOPS = {
     "TPU v4": CHIPS["v4"].peak_tflops,
     "TPU v5 lite": CHIPS["v5e"].peak_tflops,
@@ -67,7 +67,7 @@ _PEAK_TFLOPS = {
 
 
 def peak_flops(devices: list[jax.Device]) -> float | None:
-    """Operations a second of all devices together, bfloat16 matrix products; None where their kind is not known."""
+    """Peak operations per second of all devices, bfloat16 matrix products; None if the device kind is unknown."""
     kind = devices[0].device_kind
     for beginning, tflops in _PEAK_TFLOPS.items():
         if kind.startswith(beginning) and kind != "TPU v4 lite":

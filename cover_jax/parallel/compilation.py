@@ -1,4 +1,4 @@
-"""How functions are compiled: `jax.jit`, with what a platform's compiler needs to be told."""
+"""Compiles functions: `jax.jit` with the compiler options of a platform."""
 
 import os
 from collections.abc import Callable
@@ -7,22 +7,22 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-# On a CPU, jax 0.10's fusion emitters take LLVM two to three times longer, and the code is no faster (mu/4, gradient:
-# 6.1 s against 2.7 s to compile, 88 ms against 55 ms to run, on 2 cores). jax 0.12 does not know the option.
+# On a CPU, jax 0.10's fusion emitters make LLVM compile two to three times longer, and the code is not faster (mu/4,
+# gradient, 2 cores: 6.1 s against 2.7 s to compile, 88 ms against 55 ms to run). jax 0.12 does not have the option.
 JAX_WITH_SLOW_FUSIONS = (0, 10)
 
 
 def jit(function: Callable[..., Any], *, mesh: Mesh | None = None, **arguments: Any) -> Any:
-    """`jax.jit(function, **arguments)` for the platform of a mesh's devices; without a mesh, for the default one."""
+    """`jax.jit(function, **arguments)` for the platform of a mesh's devices, or for the default platform."""
     platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
     slow = platform == "cpu" and jax.__version_info__[:2] == JAX_WITH_SLOW_FUSIONS
     return jax.jit(function, compiler_options={"xla_cpu_use_fusion_emitters": False} if slow else None, **arguments)
 
 
 def keep_compiled(folder: str) -> None:
-    """From here on keeps compiled programs in `folder` and takes them from there; before anything is compiled.
+    """Turns on JAX's compilation cache in `folder`. Call it before anything is compiled.
 
-    A folder that the environment names (JAX_COMPILATION_CACHE_DIR) has precedence: hosts may share one.
+    The environment variable JAX_COMPILATION_CACHE_DIR has precedence: hosts may share one folder.
     """
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", folder)

@@ -1,4 +1,4 @@
-"""Where arrays live: one mesh, one table of rules, and how a host's batch becomes a global array."""
+"""Sharding: one mesh, one table of rules, and how a host's batch becomes a global array."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,8 +20,8 @@ _Tree = TypeVar("_Tree")
 RULES = {
     "layers": None,
     "embed": "fsdp",
-    # Output of temporal_fc. With it split like that of the projection before it, (tensor, fsdp) twice in a row, the
-    # partitioner of jax 0.10 and 0.12 gives examples the features of others if data, fsdp and tensor all exceed 1.
+    # Output of temporal_fc. It is not split like the output of the projection before it: with (tensor, fsdp) twice in a
+    # row, the partitioner of jax 0.10 and 0.12 mixes up the features of examples if data, fsdp and tensor all exceed 1.
     "joined": None,
     "heads": "tensor",
     "mlp": "tensor",
@@ -34,10 +34,10 @@ BATCH = ("data", "fsdp")  # mesh axes that split a batch
 
 
 def make_mesh(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The mesh (data, fsdp, tensor) over `devices`, by default all there are.
+    """The mesh (data, fsdp, tensor) over `devices`, by default all devices.
 
-    Where these are of several slices, which a slower network joins, the slices divide the data axis: only gradients
-    cross between them.
+    If the devices belong to several slices, which a slower network connects, the data axis is split over the slices.
+    So only gradients cross between slices.
 
     Raises:
         ConfigError: the axes do not multiply to the number of devices, or slices do not divide the data axis.
@@ -49,21 +49,21 @@ def make_mesh(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -
     if len(devices) % fixed or (not free and fixed != len(devices)):
         sizes = ", ".join(f"config.mesh.{axis}={size}" for axis, size in shape.items())
         count = len(devices)
-        raise ConfigError(f"{sizes}: must multiply to the {count} devices at hand; -1 once takes all that are left")
+        raise ConfigError(f"{sizes}: must multiply to the {count} devices; one of them may be -1: all the rest")
     if free:
         shape[free[0]] = len(devices) // fixed
     return Mesh(_grid(shape, devices), tuple(shape), axis_types=(AxisType.Auto,) * 3)
 
 
 def _grid(shape: dict[str, int], devices: Sequence[jax.Device]) -> np.ndarray:
-    """The devices in the shape of the mesh, neighbours beside each other."""
+    """The devices in the shape of the mesh, with neighbouring devices next to each other."""
     slices = len({getattr(device, "slice_index", 0) for device in devices}) if devices[0].platform == "tpu" else 1
     if shape["data"] % slices:
         raise ConfigError(
             f"config.mesh.data={shape['data']}: must be a multiple of the {slices} slices, since parameters are not "
             "sharded across them; make config.mesh.fsdp or config.mesh.tensor smaller"
         )
-    # A mesh axis may be a part of a torus's: fsdp=8 on v5p:4x4x4.
+    # A mesh axis may be part of an axis of the torus, for example fsdp=8 on v5p:4x4x4.
     if slices == 1:
         return mesh_utils.create_device_mesh(tuple(shape.values()), devices, allow_split_physical_axes=True)
     within = (shape["data"] // slices, shape["fsdp"], shape["tensor"])
@@ -71,33 +71,33 @@ def _grid(shape: dict[str, int], devices: Sequence[jax.Device]) -> np.ndarray:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """All of an array on every device."""
+    """Sharding of an array that every device holds completely."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The leading axis, split over data and fsdp."""
+    """Sharding that splits the leading axis over data and fsdp."""
     return NamedSharding(mesh, PartitionSpec(BATCH))
 
 
 def num_batch_shards(mesh: Mesh) -> int:
-    """Into how many parts a batch is split."""
+    """Number of parts into which a batch is split."""
     return math.prod(mesh.shape[axis] for axis in BATCH)
 
 
 def state_shardings(state, axes, mesh: Mesh):
     """A sharding for every leaf of a TrainState.
 
-    A parameter follows RULES. So does whatever mirrors one (momentum, EMA): its path ends with the parameter's path and
-    it has the same shape. Counters are replicated.
+    A parameter follows RULES. A leaf that mirrors a parameter (momentum, EMA) is sharded like it: its path ends with
+    the parameter's path, and it has the same shape. Counters are replicated.
 
     Args:
         state: shapes of the whole state (jax.eval_shape).
-        axes: the tree of state.params, a tuple of logical axes for each.
+        axes: the tree of state.params, with a tuple of logical axes per parameter.
 
     Raises:
-        ValueError: an axis that RULES does not know, or a leaf that is neither a scalar nor like a parameter.
-        ConfigError: a size that its mesh axis does not divide.
+        ValueError: an axis is not in RULES, or a leaf is neither a scalar nor mirrors a parameter.
+        ConfigError: a mesh axis does not divide the size of a dimension.
     """
     is_axes = lambda node: isinstance(node, tuple)  # noqa: E731
     of_params = {_path(path): names for path, names in jax.tree_util.tree_leaves_with_path(axes, is_leaf=is_axes)}
@@ -115,19 +115,19 @@ def state_shardings(state, axes, mesh: Mesh):
 
 
 def abstract(tree: _Tree, shardings: object) -> _Tree:
-    """Shapes and types of a tree's arrays, with these shardings, as a tree of jax.ShapeDtypeStruct."""
+    """A tree of jax.ShapeDtypeStruct with the shapes and types of a tree's arrays, and these shardings."""
     shapes: _Tree = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings)
     return shapes
 
 
 def host_part(mesh: Mesh) -> tuple[int, int]:
-    """Which part of each batch this host's devices hold: (index, count) of equal parts.
+    """The part of each batch that this host's devices hold: (index, number of equal parts).
 
-    Hosts whose devices differ along `tensor` alone hold the same part. Where a mesh gives a host rows that are not
-    beside each other (torus order on TPUs), a batch has the same examples, in another order than on one host.
+    Hosts whose devices differ only along `tensor` hold the same part. If a mesh gives a host rows that are not
+    consecutive (torus order on TPUs), a batch has the same examples as on one host, in another order.
 
     Raises:
-        ValueError: the parts of two hosts overlap and are not the same.
+        ValueError: the parts of two hosts overlap but are not the same.
     """
     rows: dict[int, set[int]] = {}  # host -> its batch shards
     indices: Mapping[Any, tuple[slice, ...]] = batch_sharding(mesh).devices_indices_map((num_batch_shards(mesh),))
@@ -136,35 +136,35 @@ def host_part(mesh: Mesh) -> tuple[int, int]:
     parts = sorted({tuple(sorted(shards)) for shards in rows.values()})
     if sum(map(len, parts)) != num_batch_shards(mesh):
         raise ValueError(
-            f"config.mesh {dict(mesh.shape)} over {len(rows)} hosts: some share a part of their rows of a batch; hosts "
-            "must hold the same rows or none in common"
+            f"config.mesh {dict(mesh.shape)} over {len(rows)} hosts: some share only a part of their rows of a batch; "
+            "hosts must hold the same rows or none in common"
         )
     return parts.index(tuple(sorted(rows[jax.process_index()]))), len(parts)
 
 
 def put_batch(batch: Batch, mesh: Mesh) -> dict[str, jax.Array]:
-    """This host's rows of a Batch -> global arrays; `index` becomes int32, JAX's widest integer by default."""
+    """This host's rows of a Batch -> global arrays. `index` becomes int32, JAX's widest integer by default."""
     sharding = batch_sharding(mesh)
     narrow: dict[str, Any] = {**batch, "index": batch["index"].astype(np.int32)}
-    with jax.transfer_guard_host_to_device("allow"):  # with several hosts JAX takes this transfer for an implicit one
+    with jax.transfer_guard_host_to_device("allow"):  # with several hosts JAX treats this transfer as implicit
         return {key: jax.make_array_from_process_local_data(sharding, value) for key, value in narrow.items()}
 
 
 def constrain_batch(mesh: Mesh):
-    """A function that keeps an activation split along its leading axis, so that weights travel and activations stay."""
+    """A function that keeps an activation split along its leading axis: weights are moved, activations are not."""
     sharding = batch_sharding(mesh)
     return lambda x: jax.lax.with_sharding_constraint(x, sharding)
 
 
 def qkv_sharding(mesh: Mesh) -> NamedSharding:
-    """Of projected tokens [batch, frames, tokens, heads]."""
+    """Sharding of projected tokens [batch, frames, tokens, heads]."""
     return NamedSharding(mesh, PartitionSpec(BATCH, None, None, RULES["heads"]))
 
 
 def cut_batch(mesh: Mesh, pieces: int):
-    """A function [B, ...] -> [pieces, B / pieces, ...]: every pieces-th example to a piece, so that none moves.
+    """A function [B, ...] -> [pieces, B / pieces, ...]. A piece takes every pieces-th example, so no example moves.
 
-    Written as a shard_map so that each device cuts its own examples and no frame travels.
+    It is a shard_map, so each device cuts its own examples and no frame moves between devices.
     """
 
     def cut(x):

@@ -1,6 +1,6 @@
-"""What ends or turns back a run that goes wrong: losses that are not finite or too high, too many undecodable examples.
+"""What ends or rolls back a run that goes wrong: losses that are not finite or too high, too many undecodable examples.
 
-All of it is judged from metrics that all hosts have alike, so that all stop on the same step.
+All checks use metrics that are identical on all hosts, so all hosts stop on the same step.
 """
 
 import math
@@ -20,12 +20,13 @@ class DivergedError(RuntimeError):
     """The training went wrong at a step.
 
     Args:
-        step: which, counted from 0.
-        names: the datasets that it trained on.
-        reason: what was seen.
+        step: the index of the step, from 0.
+        names: the datasets that the step trained on.
+        reason: why the step counts as diverged.
 
     Attributes:
-        examples: dataset -> indices of the examples that it trained on, if whoever caught it has looked them up.
+        examples: dataset -> indices of the examples that the step trained on. Empty until the code that catches the
+            error fills it in.
     """
 
     exit_code = errors.DIVERGED
@@ -44,25 +45,26 @@ class DivergedError(RuntimeError):
 
 
 def check_divergence(config: ConfigDict, step: int, measured: dict, losses: dict[str, list[float]]) -> str | None:
-    """Judges one step; returns a line if it was not finite but the run goes on.
+    """Checks one step. Returns a log line if it was not finite but the run continues.
 
     Args:
         config: the whole config.
         step: counted from 0.
-        measured: what `train_step` measured, on the host.
-        losses: dataset -> its last losses, the newest last; those of this step are added.
+        measured: the metrics of `train_step`, on the host.
+        losses: dataset -> its last losses, the newest last. The losses of this step are added to it.
 
     Raises:
         DivergedError: config.max_nonfinite_steps in a row were not finite, or a loss was more than
-            config.max_loss_ratio times the median of the dataset's last ones.
+            config.max_loss_ratio times the median of the dataset's last losses.
     """
     means = _losses(measured)
     in_a_row = int(measured["scalars"]["skipped_in_a_row"])
     if in_a_row >= config.max_nonfinite_steps:
-        reason = f"the {in_a_row}. step in a row whose loss or gradient is not finite"
+        steps = "step" if in_a_row == 1 else "steps"
+        reason = f"{in_a_row} {steps} in a row with a loss or gradient that is not finite"
         raise DivergedError(step, list(means), f"{reason} (config.max_nonfinite_steps={config.max_nonfinite_steps})")
     if in_a_row:
-        return f"step {step + 1} on {', '.join(means)}: loss or gradient is not finite; the step changed nothing"
+        return f"step {step + 1} on {', '.join(means)}: loss or gradient is not finite; the step is skipped"
     if config.max_loss_ratio:
         for name, loss in means.items():
             _check_level(config, step, name, loss, losses.setdefault(name, []))
@@ -70,7 +72,7 @@ def check_divergence(config: ConfigDict, step: int, measured: dict, losses: dict
 
 
 def _check_level(config: ConfigDict, step: int, name: str, loss: float, last: list[float]) -> None:
-    if math.isnan(loss):  # of no example at all
+    if math.isnan(loss):  # no example of the dataset has weight
         return
     if len(last) == config.loss_window_steps and loss > config.max_loss_ratio * (level := statistics.median(last)):
         raise DivergedError(
@@ -83,7 +85,7 @@ def _check_level(config: ConfigDict, step: int, name: str, loss: float, last: li
 
 
 def _losses(measured: dict) -> dict[str, float]:
-    """Dataset -> mean loss of the step; NaN where no example weighed anything."""
+    """Dataset -> mean loss of the step; NaN if no example had weight."""
     pairs = {key.removesuffix("/loss"): pair for key, pair in measured.items() if key.endswith("/loss")}
     return {name: float(total) / float(count) if count else math.nan for name, (total, count) in pairs.items()}
 
@@ -95,10 +97,10 @@ class BadDataError(RuntimeError):
 
 
 def add_undecodable(bad: dict[str, list[int]], undecodable: Mapping[str, np.ndarray]) -> None:
-    """Adds those of one step to all that are known.
+    """Adds the undecodable examples of one step to the known ones.
 
     Args:
-        bad: dataset -> indices of its undecodable examples, each once, in order.
+        bad: dataset -> indices of its undecodable examples, sorted and unique.
         undecodable: dataset -> index of each row of the global batch that cannot be decoded, -1 for the others.
     """
     for name, index_B in undecodable.items():
@@ -109,28 +111,28 @@ def add_undecodable(bad: dict[str, list[int]], undecodable: Mapping[str, np.ndar
 def check_undecodable(
     max_bad_share: float, step: int, bad: Mapping[str, list[int]], num_examples: Mapping[str, int]
 ) -> None:
-    """Judges what is known after a step, counted from 0.
+    """Checks the number of undecodable examples after a step.
 
     Args:
         max_bad_share: config.input.max_bad_share.
         step: counted from 0.
         bad: as in `add_undecodable`.
-        num_examples: dataset -> how many it has to train on.
+        num_examples: dataset -> number of its training examples.
 
     Raises:
-        BadDataError: too many of one dataset.
+        BadDataError: too many examples of one dataset are undecodable.
     """
     for name, indices in bad.items():
         if len(indices) > max_bad_share * num_examples[name]:
             raise BadDataError(
                 f"step {step + 1} on {name}: {len(indices)} of its {num_examples[name]} training examples cannot be "
                 f"decoded (config.input.max_bad_share={max_bad_share}): {format_indices(indices)}; the log of the host "
-                "that read one says where it stands and why; prepare the dataset again, or raise the share"
+                "that read an example names its file and the reason; prepare the dataset again, or raise max_bad_share"
             )
 
 
 def report_undecodable(host: int, name: str, batch: Batch, known: Mapping[str, list[int]], stream) -> None:
-    """Prints a line for each undecodable example of a host's rows of a batch, unless it is known; reads them again."""
+    """Prints a line per new undecodable example in a host's rows of a batch. Reads each again to find the reason."""
     if batch["weight"].all():
         return
     reported = set(known.get(name, ()))
@@ -143,6 +145,6 @@ def report_undecodable(host: int, name: str, batch: Batch, known: Mapping[str, l
 
 
 def format_indices(indices: list[int], most: int = 64) -> str:
-    """As "3, 5, 8"; of more than `most`, the first ones and how many there are besides."""
+    """Formats as "3, 5, 8". Of more than `most` indices: the first `most`, and the number of the others."""
     more = f" and {len(indices) - most} more" if len(indices) > most else ""
     return ", ".join(map(str, indices[:most])) + more

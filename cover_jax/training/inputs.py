@@ -1,4 +1,4 @@
-"""The data of a run: its splits, what leaks take out of them, and a stream of batches from each."""
+"""The data of a run: its splits, the examples excluded as leaks, and a stream of batches from each split."""
 
 import contextlib
 
@@ -17,11 +17,11 @@ from data_pipelines.stream import pipeline, records
 
 
 def open_splits(config: ConfigDict) -> tuple[dict, dict]:
-    """Training splits of all datasets and evaluation splits where there are any; embedded data is made first."""
+    """The training and evaluation splits of all datasets. Self-contained data is prepared first."""
     for dataset in config.datasets.values():
         if jax.process_index() == 0:
             build.prepare_if_self_contained(dataset.builder, config.data_dir)
-        else:  # not a collective: on CPUs those give up after 30 s
+        else:  # not a collective: on CPUs collectives time out after 30 s
             build.wait_if_self_contained(dataset.builder, config.data_dir)
     train_splits, eval_splits = {}, {}
     for name, dataset in config.datasets.items():
@@ -38,15 +38,15 @@ def open_splits(config: ConfigDict) -> tuple[dict, dict]:
 
 
 def without_leaks(config: ConfigDict, train_splits: dict, eval_splits: dict) -> tuple[dict, list[dict]]:
-    """The training splits without what other datasets are validated on; and what was found, as JSON.
+    """The training splits without the examples that other datasets validate on, and the leaks found, as JSON.
 
     Raises:
-        ValueError: nothing is left of one, or hosts see different data.
+        ValueError: no example of a split is left, or hosts see different data.
     """
     if config.input.leaks == "ignore":
         return train_splits, []
     if jax.process_index():
-        multihost_utils.sync_global_devices("leaks found")  # the first host searches; the others read what it kept
+        multihost_utils.sync_global_devices("leaks found")  # the first host searches; the others read its saved result
     frames_features = {name: dataset.frames_feature for name, dataset in config.datasets.items()}
     found = search.find_leaks(train_splits, eval_splits, frames_features, measure=False)
     if not jax.process_index():
@@ -64,11 +64,11 @@ def without_leaks(config: ConfigDict, train_splits: dict, eval_splits: dict) -> 
 def open_streams(
     stack: contextlib.ExitStack, config: ConfigDict, train_splits: dict, mesh: Mesh, counts: dict[str, int]
 ) -> dict[str, pipeline.Stream]:
-    """One stream per dataset, of the batches for this host's devices, from the batch that the schedule has reached.
+    """One stream per dataset: the batches for this host's devices, from the schedule's current batch on.
 
     Args:
         stack: closes them.
-        counts: dataset -> how many of its batches were taken before.
+        counts: dataset -> number of its batches that are already consumed.
     """
     options = pipeline.ReadOptions.of(config.input, *sharding.host_part(mesh))
     return {

@@ -1,4 +1,4 @@
-"""The training loop: every side effect of a run, in the order in which it happens."""
+"""The training loop: all side effects of a run, in their order."""
 
 import contextlib
 import dataclasses
@@ -28,21 +28,21 @@ from data_pipelines.stream.batch import Batch
 
 
 class PreemptedError(RuntimeError):
-    """A SIGTERM came; the step that all hosts were at is saved."""
+    """A SIGTERM was received. All hosts saved the same step."""
 
     exit_code = errors.PREEMPTED
 
 
 @dataclasses.dataclass(frozen=True)
 class Due:
-    """What has to be done after a step, in this order; the same on all hosts.
+    """What to do after a step, in this order. It is the same on all hosts.
 
     Attributes:
         log: print a line.
         evaluate: all datasets.
         save: a checkpoint.
         leave: end this process, because of a SIGTERM.
-        misses_evaluation: an evaluation is due, but whoever sent the signal does not wait for it.
+        misses_evaluation: an evaluation is due, but is skipped because the process must end soon.
     """
 
     log: bool
@@ -58,12 +58,12 @@ class Due:
 
     @classmethod
     def after(cls, steps_done: int, config: ConfigDict, preempted: bool) -> "Due":
-        """What is due after so many steps of the run; `preempted`: all hosts have agreed to leave after this one."""
+        """What is due after `steps_done` steps. `preempted`: all hosts have agreed to leave after this step."""
 
         def is_due(every_steps: int) -> bool:
             return steps_done % every_steps == 0 or steps_done == config.steps
 
-        leave = preempted and steps_done < config.steps  # else it ends anyhow
+        leave = preempted and steps_done < config.steps  # otherwise the run ends here in any case
         evaluation, checkpoint = is_due(config.eval_every_steps), is_due(config.checkpoint_every_steps)
         return cls(
             log=is_due(config.log_every_steps),
@@ -75,21 +75,21 @@ class Due:
 
 
 def train(config: ConfigDict, workdir: str) -> TrainState:
-    """Trains to config.steps, from the newest checkpoint in `workdir` if there is one; returns the last state.
+    """Trains to config.steps, from the newest checkpoint in `workdir` if there is one. Returns the last state.
 
     Raises:
         ConfigError, DatasetNotPreparedError, CheckpointMismatchError: before the first step.
-        DivergedError: see `health.check_divergence`; after config.max_rollbacks of them.
+        DivergedError: see `health.check_divergence`. Raised after config.max_rollbacks rollbacks.
         BadDataError: too many examples of a dataset cannot be decoded.
-        ShardLostError: a shard cannot be read any more.
-        PreemptedError: SIGTERM; the last step is saved.
+        ShardLostError: a shard can no longer be read.
+        PreemptedError: SIGTERM was received. The last step is saved.
     """
     run = Run(config, workdir)
     state, history = run.restore_or_init()
     progress.describe_run(run, state)
-    print_on_host0("compiling: the first steps wait for it")
+    print_on_host0("compiling: the first steps take longer")
     with contextlib.ExitStack() as stack:
-        # Waits for the save under way at the end; a failure there fails the run.
+        # At its end it waits for the save in progress. If that save fails, the run fails.
         saver = stack.enter_context(Saver(config, workdir))
         writer = stack.enter_context(progress.MetricWriter(run.workdir))
         while True:
@@ -104,7 +104,7 @@ def train(config: ConfigDict, workdir: str) -> TrainState:
     process.enter_phase("exit")
     ended = int(state.step) >= config.steps or history.watch.is_over(config.early_stop_evals)
     if not ended:
-        raise PreemptedError(f"SIGTERM: step {int(state.step)} is saved; the same command goes on from there")
+        raise PreemptedError(f"SIGTERM: step {int(state.step)} is saved; the same command continues from it")
     progress.print_how_it_ended(run, int(state.step), history.watch)
     return state
 
@@ -112,7 +112,7 @@ def train(config: ConfigDict, workdir: str) -> TrainState:
 def _train_on(
     run: Run, state: TrainState, history: RunHistory, writer: progress.MetricWriter, saver: Saver
 ) -> TrainState:
-    """Takes the steps from `state` to config.steps; fewer after a SIGTERM, or if config.early_stop_evals ends it."""
+    """Trains from `state` to config.steps, or until a SIGTERM or config.early_stop_evals ends the run."""
     config, watch, first_step = run.config, history.watch, int(state.step)
     report = progress.Progress(config.steps, progress.first_start_s(run.workdir), chips.peak_flops(jax.devices()))
     with contextlib.ExitStack() as stack:
@@ -152,18 +152,18 @@ def _train_on(
             if due.leave or watch.is_over(config.early_stop_evals):
                 break
         if first_step >= last_step:
-            print_on_host0("nothing is left to train; evaluating the checkpoint")
+            print_on_host0("all steps are trained; evaluating the checkpoint")
             _evaluate(run, state, first_step, writer)
-        process.enter_phase("save", "the last one")
+        process.enter_phase("save", "the last checkpoint")
     return state
 
 
 class _Steps:
-    """Takes steps. The metrics of each are fetched after the next one is dispatched, so that devices do not wait.
+    """Runs steps. The metrics of a step are fetched after the next step is dispatched, so that devices do not wait.
 
     Args:
-        run: what is trained.
-        history: of the run; what the metrics say is added to it.
+        run: the run to train.
+        history: of the run. Losses and undecodable examples of each step are added to it.
         streams: dataset -> its batches.
         report: for the log.
         writer: for TensorBoard.
@@ -180,7 +180,7 @@ class _Steps:
         self._run, self._history, self._streams, self._report, self._writer = run, history, streams, report, writer
         self._flops = {name: run.setup.step_flops(name) for name in run.config.datasets}
         self._previewed: set[str] = set()
-        self._pending: tuple[int, dict] | None = None  # a step and its metrics, dispatched and not fetched yet
+        self._pending: tuple[int, dict] | None = None  # a step and its metrics: dispatched, not yet fetched
 
     def take(self, step: int, names: Sequence[str], state: TrainState) -> TrainState:
         """The state after `step`, counted from 0, on the next batch of each of these datasets; errors as in `fetch`."""
@@ -212,10 +212,10 @@ class _Steps:
         return batches
 
     def fetch(self) -> None:
-        """Waits for the metrics of the last step that was dispatched, counts and judges them.
+        """Waits for the metrics of the last dispatched step, adds them to the history and checks them.
 
         Raises:
-            DivergedError: see `health.check_divergence`; names the examples.
+            DivergedError: see `health.check_divergence`. The message names the examples.
             BadDataError: too many examples cannot be decoded.
         """
         if self._pending is None:
@@ -246,14 +246,14 @@ def evaluate_checkpoint(config: ConfigDict, workdir: str) -> None:
         raise FileNotFoundError(f"{workdir}/checkpoints: no checkpoint to evaluate; train first (--mode=train)")
     run = Run(config, workdir)
     state, _ = run.restore(set_aside=False)
-    assert state is not None  # there is a checkpoint; where none is sound, `restore` has raised
+    assert state is not None  # there is a checkpoint; if none is sound, `restore` has raised
     with progress.MetricWriter(run.workdir) as writer:
         _evaluate(run, state, int(state.step), writer)
     progress.print_comparison(run)
 
 
 def _write_compiled(run: Run, state: TrainState, on_device: dict) -> None:
-    """Writes the compiled program of the step on these datasets; with the compilation cache it is compiled once."""
+    """Writes the compiled program of the step on these datasets. The compilation cache avoids a second compilation."""
     train_step: Any = run.setup.train_step  # jitted
     compiled = train_step.lower(state, on_device).compile()
     print_on_host0(profiling.write_compiled(compiled, run.workdir / "compiled", "+".join(on_device)))
@@ -268,11 +268,11 @@ def _examples(run: Run, name: str, ordinal: int) -> list[int]:
 def _roll_back(
     run: Run, history: RunHistory, diverged: health.DivergedError, saver: Saver
 ) -> tuple[TrainState, RunHistory]:
-    """The state of the last checkpoint, or a new one; and a history that leaves out the batches since."""
-    process.enter_phase("start", "going back to the last checkpoint")
+    """The state of the last checkpoint (or a new state), and a history that skips the batches since then."""
+    process.enter_phase("start", "rolling back to the last checkpoint")
     saver.wait()
     state, restored = run.restore_or_init()
-    saver.reload()  # a damaged one may have been set aside
+    saver.reload()  # a damaged checkpoint may have been set aside
     history = run_history.rolled_back(history, restored, diverged)
     first, end = history.rollbacks[-1]["plan_steps"]
     print_on_host0(
@@ -283,9 +283,9 @@ def _roll_back(
 
 
 def _evaluate(run: Run, state, step: int, writer) -> dict[str, float]:
-    """Evaluates all datasets; prints the table, writes curves, confusion matrices and predictions.
+    """Evaluates all datasets. Prints the table; writes curves, confusion matrices and predictions.
 
-    Returns all accuracies and, as DATASET/examples, of how many examples.
+    Returns all accuracies and, as DATASET/examples, the number of examples.
     """
     accuracies: dict[str, float] = {}
     rows = []

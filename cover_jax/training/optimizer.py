@@ -1,4 +1,4 @@
-"""config.optimizer -> one optax chain, and the learning-rate schedule that it follows."""
+"""config.optimizer -> one optax chain and its learning-rate schedule."""
 
 import re
 from collections.abc import Collection
@@ -12,7 +12,7 @@ from cover_jax.errors import ConfigError
 
 
 def make_schedule(config: ConfigDict, steps: int) -> optax.Schedule:
-    """Linear warmup from 0, then one cosine down to `final_learning_rate` at the last of all `steps`."""
+    """Linear warmup from 0, then a cosine decay to `final_learning_rate` at the last of `steps` steps."""
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0 if config.warmup_steps else config.learning_rate,
         peak_value=config.learning_rate,
@@ -25,7 +25,7 @@ def make_schedule(config: ConfigDict, steps: int) -> optax.Schedule:
 def make_optimizer(
     config: ConfigDict, schedule: optax.Schedule, params, kept_heads: Collection[str] = ()
 ) -> optax.GradientTransformation:
-    """Clip, momentum or Adam, decoupled weight decay, per-layer rates, the schedule; frozen parameters keep no state.
+    """Clipping, momentum or Adam, decoupled weight decay, per-layer rates, schedule. Frozen parameters have no state.
 
     Args:
         config: config.optimizer.
@@ -59,20 +59,20 @@ def make_optimizer(
 
 
 def trains_backbone(config: ConfigDict, params) -> bool:
-    """Whether config.optimizer leaves any parameter of the backbone to be trained; only paths are read."""
+    """Whether config.optimizer trains any parameter of the backbone. Only paths are read."""
     frozen = map_paths(lambda path, _: bool(re.fullmatch(config.frozen, path)), {"backbone": params["backbone"]})
     return not all(jax.tree.leaves(frozen))
 
 
 def stop_frozen(params, frozen: str):
-    """The same parameters, through which no gradient flows to those whose path `frozen` matches in full."""
+    """The same parameters with `stop_gradient` on those whose full path `frozen` matches."""
     if not frozen:
         return params
     return map_paths(lambda path, p: jax.lax.stop_gradient(p) if re.fullmatch(frozen, path) else p, params)
 
 
 def map_paths(fn, tree):
-    """tree.map with the leaf's path first: "backbone/blocks/time/qkv/kernel"."""
+    """tree.map with the leaf's path as first argument: "backbone/blocks/time/qkv/kernel"."""
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: fn(jax.tree_util.keystr(path, simple=True, separator="/"), leaf), tree
     )
@@ -89,14 +89,14 @@ def _decayed(config: ConfigDict):
 
 
 def _scale_layers(decay: float, depth: int) -> optax.GradientTransformation:
-    """Heads and the last norm learn at the full rate, each block below at `decay` times the one above it.
+    """Heads and the last norm learn at the full rate, each block at `decay` times the rate of the block above it.
 
-    As in BEiT and VideoMAE fine-tuning (layer 0: embeddings; block i: layer i + 1); blocks are stacked, so their
-    factors are one vector along the first axis. The time embedding learns at the full rate as well, unlike there: from
-    an image model it begins at zero, and at the rate of layer 0, a fortieth for 12 blocks and 0.75, hardly leaves it.
+    As in BEiT and VideoMAE fine-tuning (layer 0: embeddings; block i: layer i + 1). Blocks are stacked, so their
+    factors are one vector along the first axis. Unlike there, the time embedding learns at the full rate too: from an
+    image model it starts at zero, and at the rate of layer 0 (1/40 for 12 blocks and decay 0.75) it hardly changes.
     """
 
-    def scale(updates):  # without those of frozen parameters
+    def scale(updates):  # of the parameters that are not frozen
         factors = decay ** jnp.arange(depth, 0, -1, dtype=jnp.float32)
 
         def one(path, update):

@@ -1,4 +1,4 @@
-"""What the user reads while a run goes on: log lines, TensorBoard curves and images, and how it began and ended."""
+"""What the user sees of a run: log lines, TensorBoard curves and images, and its start and end."""
 
 import contextlib
 import dataclasses
@@ -31,14 +31,14 @@ class Progress:
     """Gathers fetched metrics between two log lines.
 
     Args:
-        steps: of the whole run.
-        started_s: when the run was first started, by any process (seconds since 1970).
-        peak_flops: what all devices together can do in a second; None: not known.
+        steps: number of steps of the whole run.
+        started_s: when the first process of the run started (seconds since 1970).
+        peak_flops: peak operations per second of all devices together; None: unknown.
     """
 
     def __init__(self, steps: int, started_s: float, peak_flops: float | None):
         self._steps, self._started_s, self._peak_flops = steps, started_s, peak_flops
-        self._quickest_step_s: float | None = None  # not known from the first interval, in which the steps are compiled
+        self._quickest_step_s: float | None = None  # the first interval does not count: it includes compilation
         self._reset()
 
     def _reset(self):
@@ -46,7 +46,7 @@ class Progress:
         self._flops = 0
 
     def waited(self, seconds: float, examples: int, flops: int) -> None:
-        """Counts the time that a step's input made the accelerator wait, its examples, and the model's operations."""
+        """Adds a step's input wait time, its examples and the model's operations."""
         self._wait_s += seconds
         self._examples += examples
         self._flops += flops
@@ -54,19 +54,19 @@ class Progress:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Leaves the time spent inside out of the clips per second and of the time left."""
+        """Excludes the time spent inside from the clips per second and from the time left."""
         start = time.perf_counter()
         yield
         self._since += time.perf_counter() - start
 
     def add(self, measured: dict) -> None:
-        """Merges the (sum, count) pairs of one step; its scalars replace the ones before."""
+        """Merges the (sum, count) pairs of one step. Its scalars replace the previous ones."""
         measured = dict(measured)
         self._scalars = measured.pop("scalars")
         self._totals = metrics.merge(self._totals, measured)
 
     def flush(self, step: int) -> tuple[str, dict[str, float]]:
-        """The log line of the interval that ends at `step`, and its figures as scalars; starts the next interval."""
+        """The log line of the interval that ends at `step`, and its values as scalars. Starts the next interval."""
         seconds = time.perf_counter() - self._since
         values = metrics.divide(self._totals)
         eta_s = (self._steps - step) * seconds / max(self._taken, 1)
@@ -88,15 +88,14 @@ class Progress:
         return line, {f"train/{name}": value for name, value in scalars.items()}
 
     def _utilization(self, seconds: float) -> dict[str, float]:
-        """The model's operations a second and, where the devices' peak is known, their share of it (MFU)."""
+        """The model's operations per second and, if the devices' peak is known, their share of it (MFU)."""
         done = {"model_tflops": self._flops / seconds / 1e12}
         return done | ({"mfu": self._flops / seconds / self._peak_flops} if self._peak_flops else {})
 
     def _goodput(self, step: int, seconds: float) -> dict[str, float]:
-        """Share of the time since the run was first started that its steps would have taken at their best.
+        """Goodput: the time of all steps at their best speed, as a share of the time since the run first started.
 
-        What is missing went into starting, compiling, waiting for input, evaluating, saving, standing still and doing
-        again what a fault had undone.
+        The rest is start-up, compilation, input wait, evaluation, saving, downtime, and steps repeated after a fault.
         """
         if self._quickest_step_s is None:
             self._quickest_step_s = math.inf
@@ -106,43 +105,43 @@ class Progress:
 
 
 def first_start_s(workdir: epath.Path) -> float:
-    """When the run in `workdir` was first started, in seconds since 1970; noted there by the first process."""
+    """When the run in `workdir` first started, in seconds since 1970. The first process writes this time there."""
     path, now = workdir / "first_start.json", time.time()
     if jax.process_index() != 0:
         return now
-    with contextlib.suppress(OSError, ValueError):  # there is none, or it was not written whole
+    with contextlib.suppress(OSError, ValueError):  # the file does not exist, or is incomplete
         return json.loads(path.read_text())["unix_time_s"]
-    with tolerant_io.tolerate_storage_errors(f"{path}: from when goodput is counted"):
+    with tolerant_io.tolerate_storage_errors(f"{path}: the start time for goodput"):
         files.write_whole(path, json.dumps({"unix_time_s": now}).encode())
     return now
 
 
 def print_how_it_ended(run: Run, step: int, watch: run_history.EarlyStop) -> None:
-    """Where and why training ended, and which checkpoint is the best."""
+    """Prints where and why training ended, and which checkpoint is the best."""
     config = run.config
     if watch.is_over(config.early_stop_evals):
         why = f"{watch.evals_since} evaluations without a new best of {config.best_metric} (config.early_stop_evals)"
         print_on_host0(f"ended at step {step} of {config.steps}: {why}")
     if best := restore.best(str(run.workdir), config.best_metric):
         best_step, value = best
-        newest = "" if best_step == step else f"; without --step=best, step {step} is what predicts and is exported"
+        newest = "" if best_step == step else f"; predict and export use step {step} unless --step=best is given"
         print_on_host0(f"best checkpoint: step {best_step}, {config.best_metric} {value:.1%}{newest}")
     print_comparison(run)
 
 
 def print_comparison(run: Run) -> None:
-    """Prints the newest evaluation beside that of another run, if the config names one."""
-    if run.config.compare_with and jax.process_index() == 0:  # only there are predictions saved
+    """Prints the newest evaluation next to that of another run, if the config names one."""
+    if run.config.compare_with and jax.process_index() == 0:  # only this host saves predictions
         print_on_host0(comparison.table(run.workdir, run.config.compare_with, list(run.eval_splits)))
 
 
 def leaks_left_out(split: records.Split) -> str:
-    """What a line on a dataset ends with if some of its examples are left out; else ""."""
+    """The end of a dataset's log line if some of its examples are left out; otherwise ""."""
     return f"; {split.num_excluded} training examples left out as leaks" if split.num_excluded else ""
 
 
 def describe_run(run: Run, state) -> None:
-    """Prints what is about to be trained, and writes config.json and versions.json."""
+    """Prints what the run trains, and writes config.json and versions.json."""
     for name, split in run.train_splits.items():
         evaluated = run.eval_splits[name].num_examples if name in run.eval_splits else 0
         print_on_host0(f"{name}: {split.builder}, {split.num_examples} to train on, {evaluated} to validate on, "
@@ -150,7 +149,7 @@ def describe_run(run: Run, state) -> None:
         for line in mirrored_labels.describe(split.class_names, run.config.datasets[name].augment):
             print_on_host0(f"{name}: {line}")
     for name in run.kept:
-        print_on_host0(f"{name}: a head that is kept and not trained, {run.setup.num_classes[name]} classes")
+        print_on_host0(f"{name}: a head that is kept but not trained, {run.setup.num_classes[name]} classes")
     overview = parameter_overview.get_parameter_overview(state.params, include_stats=False)
     print_on_host0(overview)
     print_on_host0(f"{jax.device_count()} devices ({jax.devices()[0].device_kind}), mesh {dict(run.setup.mesh.shape)}")
@@ -163,7 +162,7 @@ def describe_run(run: Run, state) -> None:
 
 
 def preview_input(run: Run, name: str, batch: Batch) -> np.ndarray:
-    """Up to four clips as the model sees them, but for normalisation: frames side by side, clips below each other."""
+    """Up to four clips as the model sees them, before normalisation: one row per clip, frames side by side."""
     arrays: dict[str, Any] = {**batch}
     few = {key: value[:4] for key, value in arrays.items() if key != "index"}
     settings = model_input.TrainInput.of(run.config.model, run.config.datasets[name], run.setup.class_names[name])
@@ -172,13 +171,13 @@ def preview_input(run: Run, name: str, batch: Batch) -> np.ndarray:
 
 
 def heat_map(confusion: np.ndarray) -> np.ndarray:
-    """Image [S, S, 1] of values 0..1: rows are true classes, columns predicted ones, bright is often."""
+    """Image [S, S, 1] of values 0..1: rows are true classes, columns are predicted classes, bright means frequent."""
     share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     return np.kron(share, np.ones((max(1, 480 // len(share)),) * 2))[..., None]
 
 
 class MetricWriter:
-    """Writes from the first host alone. Enter it, so that all is written at the end."""
+    """Writes on the first host only. Use it in a `with` statement, so that everything is flushed at the end."""
 
     def __init__(self, workdir: epath.Path):
         self._folder = str(workdir / "tensorboard")
@@ -186,12 +185,12 @@ class MetricWriter:
         self._writer = metric_writers.SummaryWriter(self._folder) if first else metric_writers.MultiWriter([])
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Writes a value for each name."""
+        """Writes one value per name."""
         with tolerant_io.tolerate_storage_errors(self._folder):
             self._writer.write_scalars(step, scalars)
 
     def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
-        """Images [number, height, width, channels], or one without `number`; values 0..1."""
+        """Writes images [number, height, width, channels], or one image [height, width, channels]; values 0..1."""
         with tolerant_io.tolerate_storage_errors(self._folder):
             self._writer.write_images(step, images)
 

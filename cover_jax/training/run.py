@@ -1,4 +1,4 @@
-"""A run: what a config assembles, with its opened data and its files, ready to be trained or evaluated."""
+"""A run: the setup of a config, its opened data and its files, ready for training or evaluation."""
 
 import dataclasses
 
@@ -20,7 +20,7 @@ from data_pipelines.stream import mixture
 
 
 class Run:
-    """What training and evaluation share: the setup, the opened data, and where the state is kept.
+    """What training and evaluation share: the setup, the opened data, and the workdir.
 
     Args:
         config: a validated config.
@@ -29,12 +29,12 @@ class Run:
     Attributes:
         setup: mesh, model, optimizer, steps.
         train_splits, eval_splits: dataset -> its opened split.
-        num_examples: dataset -> how many it has to train on.
-        kept: the heads that are kept and not trained.
+        num_examples: dataset -> number of its training examples.
+        kept: the heads that are kept but not trained.
         evaluator: parameters -> predictions on all evaluation splits.
         mix: the step plan.
-        manifests: dataset -> what is there of what its source lists.
-        meta: what each of its checkpoints says of itself.
+        manifests: dataset -> how many of the examples that its source lists are present.
+        meta: the metadata of each of its checkpoints.
     """
 
     def __init__(self, config: ConfigDict, workdir: str):
@@ -54,7 +54,7 @@ class Run:
         self.meta = metadata.make_meta(config, self.train_splits, self.manifests, leaks, self.kept)
 
     def restore(self, set_aside: bool) -> tuple[TrainState | None, dict]:
-        """(state of the newest sound checkpoint, its meta): see `restore.restore_newest`."""
+        """(state of the newest sound checkpoint, its meta). See `restore.restore_newest`."""
         state, saved = restore.restore_newest(str(self.workdir), self._state_of, self.meta, set_aside)
         if state is not None and not self._has_heads_of(saved):
             now = self.setup
@@ -62,7 +62,7 @@ class Run:
         return state, saved
 
     def _state_of(self, saved: dict) -> TrainState:
-        """Shapes and shardings of the state that a checkpoint with this meta has; its heads may be other ones."""
+        """Shapes and shardings of the state in a checkpoint with this meta. Its heads may differ from this run's."""
         if self._has_heads_of(saved):
             return self.setup.state
         return setup.make_setup(self.config, saved["heads"], self.setup.mesh, saved.get("kept", {})).state
@@ -72,7 +72,7 @@ class Run:
         return same_heads and saved.get("kept", {}).keys() == self.kept.keys()
 
     def restore_or_init(self) -> tuple[TrainState, run_history.RunHistory]:
-        """The state and the history to train from: of the newest sound checkpoint; without one, of a new run."""
+        """The state and the history to train from: those of the newest sound checkpoint, or else of a new run."""
         state, saved = self.restore(set_aside=True)
         if state is None:
             state = self.setup.new_state()
@@ -87,5 +87,5 @@ class Run:
             raise ConfigError(f"config.model.init_from: {error}") from error
         params, kept = loader.fill(state.params, loaded)
         print_on_host0("\n  ".join([*loaded.report, f"new: {', '.join(kept) or 'nothing'}"]))
-        # A copy: two leaves of the state must not be one buffer, or it cannot be donated.
+        # A copy: two leaves of the state must not share one buffer, or the state cannot be donated.
         return dataclasses.replace(state, params=params, ema=jax.tree.map(jnp.copy, params) if state.ema else {})

@@ -1,7 +1,7 @@
-"""What a run remembers beside its TrainState: where its input stands, what went wrong so far, and its best evaluation.
+"""What a run stores beside its TrainState: its position in the input, its faults so far, and its best evaluation.
 
-All of it follows from the steps that were taken, alike on all hosts. It is kept as JSON in every checkpoint, so that a
-run that continues from one does as if it had never stopped.
+It depends only on the completed steps and is identical on all hosts. Every checkpoint stores it as JSON, so that a run
+that continues from a checkpoint behaves as if it had never stopped.
 """
 
 import dataclasses
@@ -13,12 +13,12 @@ from data_pipelines.stream import mixture
 
 @dataclasses.dataclass
 class EarlyStop:
-    """Goes with each checkpoint, so that a run that was stopped ends at the same step as one that was not.
+    """Stored in each checkpoint, so that a run that was interrupted ends at the same step as one that was not.
 
     Attributes:
         best: the largest value of config.best_metric; None before the first evaluation.
-        evals_since: evaluations after it that were not better.
-        missed: this step's evaluation is still to come: a signal came in its place.
+        evals_since: number of evaluations since the best one.
+        missed: the evaluation of this step was skipped because of a signal, and must still be done.
     """
 
     best: float | None = None
@@ -26,7 +26,7 @@ class EarlyStop:
     missed: bool = False
 
     def add(self, accuracies: Mapping[str, float], metric: str) -> None:
-        """Counts an evaluation. One that equals the best is no better: an accuracy of 100 % ends a run too."""
+        """Counts an evaluation. A value equal to the best is not better, so a run with 100 % accuracy ends too."""
         self.missed = False
         if metric not in accuracies:  # nothing is evaluated
             return
@@ -35,20 +35,20 @@ class EarlyStop:
         self.best = accuracies[metric] if is_better else self.best
 
     def is_over(self, patience: int) -> bool:
-        """Whether it is time to end, at config.early_stop_evals; 0: never."""
+        """Whether the run must end. `patience` is config.early_stop_evals; 0: never."""
         return 0 < patience <= self.evals_since
 
 
 @dataclasses.dataclass(frozen=True)
 class RunHistory:
-    """What a run remembers.
+    """What a run stores beside its TrainState.
 
     Attributes:
         batch_schedule: which batches its steps consume.
         losses: dataset -> its last losses, the newest last (`health.check_divergence`).
-        watch: over its evaluations.
-        bad: dataset -> indices of its examples that were found undecodable (`health.add_undecodable`).
-        rollbacks: what was gone back from: {"step", "to_step", "plan_steps", "reason"} each.
+        watch: counts evaluations without a new best.
+        bad: dataset -> indices of its undecodable examples (`health.add_undecodable`).
+        rollbacks: one {"step", "to_step", "plan_steps", "reason"} per rollback.
     """
 
     batch_schedule: mixture.BatchSchedule
@@ -58,7 +58,7 @@ class RunHistory:
     rollbacks: tuple[dict, ...]
 
     def to_json(self, step: int) -> dict:
-        """What `from_meta` continues from, as of before training step `step`."""
+        """The history before training step `step`, as JSON for `from_meta`."""
         return {
             "plan_step": self.batch_schedule.plan_step_at(step),
             "ordinals": self.batch_schedule.counts(step),
@@ -75,12 +75,12 @@ def begin(mix: mixture.Mixture) -> RunHistory:
 
 
 def from_meta(mix: mixture.Mixture, step: int, meta: dict) -> RunHistory:
-    """The history of a run that goes on from the checkpoint of `step`; its mix may have been another.
+    """The history of a run that continues from the checkpoint of `step`, whose mix may differ from the run's.
 
     Args:
-        mix: of the run now; datasets that the checkpoint does not know begin.
+        mix: the mix of the run now. Datasets that the checkpoint does not have start at their first batch.
         step: of the checkpoint.
-        meta: what the checkpoint says of itself. One of before has no history: that run never left its plan.
+        meta: the metadata of the checkpoint. Old checkpoints have no history: their runs followed the plan exactly.
     """
     config = meta["config"]
     weights = {name: dataset["weight"] for name, dataset in config["datasets"].items()}
@@ -94,9 +94,9 @@ def from_meta(mix: mixture.Mixture, step: int, meta: dict) -> RunHistory:
 
 
 def rolled_back(history: RunHistory, restored: RunHistory, diverged: health.DivergedError) -> RunHistory:
-    """The history of a diverged run that goes on from `restored`, an earlier point of it, without the batches since.
+    """The history of a diverged run that continues from the earlier point `restored` and skips the batches since then.
 
-    As PaLM's runs did (arXiv 2204.02311, section 5.1): other batches from a checkpoint before the spike on.
+    As in PaLM's training (arXiv 2204.02311, section 5.1): other batches from a checkpoint before the spike.
     """
     to_step, after = restored.batch_schedule.step, diverged.step + 1
     schedule = dataclasses.replace(

@@ -1,8 +1,8 @@
-"""The one assembly of a run: config and class names -> model, optimizer, the state's shapes, the jitted steps.
+"""Builds a run: config and class names -> model, optimizer, the state's shapes, the jitted steps.
 
-Training, evaluation, plan, predict and export build from here, so that the plan compiles the step that training takes,
-and predictions come from the model that was evaluated. Nothing is read, and nothing is computed but shapes: this is
-cheap, and it also works on devices that only a compiler knows.
+Training, evaluation, plan, predict and export all use this module. So the plan compiles the step that training runs,
+and predictions come from the model that was evaluated. It reads no files and computes only shapes. So it is cheap, and
+it also works on devices that exist only for the compiler.
 """
 
 import dataclasses
@@ -26,18 +26,18 @@ ClassNames = Mapping[str, Sequence[str]]  # head -> its classes, in the order of
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Setup:
-    """Everything of a run but its data and its files.
+    """Everything of a run except its data and its files.
 
     Attributes:
         config: the whole config.
-        class_names: of all heads, those of the datasets and the kept ones.
+        class_names: of all heads: the heads of the datasets and the kept heads.
         mesh: the devices.
         model: the model as pure functions.
         schedule: step -> learning rate.
         init: PRNG key -> the state before the first step; a pure function, not jitted (see `new_state`).
-        state: shapes, types and shardings of the state: what a checkpoint is restored into.
-        train_step: (state, {dataset: Batch}) -> (state, metrics), jitted; the state that it is given is donated.
-        eval_steps: dataset -> (parameters, Batch) -> predictions, jitted; of the datasets that have an eval_split.
+        state: shapes, types and shardings of the state: the target when a checkpoint is restored.
+        train_step: (state, {dataset: Batch}) -> (state, metrics), jitted. The input state is donated.
+        eval_steps: dataset -> (parameters, Batch) -> predictions, jitted. Only datasets with an eval_split have one.
     """
 
     config: ConfigDict
@@ -52,7 +52,7 @@ class Setup:
 
     @property
     def num_classes(self) -> dict[str, int]:
-        """Head -> how many classes it has."""
+        """Head -> number of its classes."""
         return {head: len(names) for head, names in self.class_names.items()}
 
     @property
@@ -63,7 +63,7 @@ class Setup:
 
     @property
     def init_key(self) -> jax.Array:
-        """The PRNG key that the first parameters are drawn with."""
+        """The PRNG key of the initial parameters."""
         return jax.random.key(self.config.seed)
 
     def new_state(self) -> TrainState:
@@ -89,7 +89,7 @@ class Setup:
 
 
 def make_mesh(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The mesh of a config over `devices`, by default all there are.
+    """The mesh of a config over `devices`, by default all devices.
 
     Raises:
         ConfigError: config.mesh does not fit the devices, or they cannot share a batch evenly.
@@ -113,9 +113,9 @@ def make_setup(config: ConfigDict, class_names: ClassNames, mesh: Mesh, kept_hea
 
     Args:
         config: the whole config, validated.
-        class_names: of all heads; their order decides which random values each head begins with.
-        mesh: of `make_mesh`.
-        kept_heads: names of those heads that are not trained.
+        class_names: of all heads. Their order decides the random initial values of each head.
+        mesh: from `make_mesh`.
+        kept_heads: names of the heads that are not trained.
 
     Raises:
         ConfigError: `optimizer.frozen` matches no parameter, or all of them; or a mesh axis does not divide a size.

@@ -17,23 +17,23 @@ from cover_jax.training import optimizer
 # B batch, T frames, H height, W width, C channels or classes
 
 DeviceBatch = dict[str, jax.Array]  # a Batch (data_pipelines/stream/batch.py) as global arrays
-Metrics = dict[str, Any]  # of a step, as `make_train_step` says
+Metrics = dict[str, Any]  # of a step; the keys are described in `make_train_step`
 
 
 @flax.struct.dataclass
 class TrainState:
-    """All that a checkpoint needs to continue: the input's position is `step`, nothing else."""
+    """All that training needs to continue. The position in the input follows from `step` alone."""
 
     step: jax.Array  # int32: optimizer steps taken, skipped ones included
     params: Params
     opt_state: optax.OptState
     ema: Params  # moving average of params; {} when off
-    skipped: jax.Array  # int32: steps in all whose loss or gradient was not finite, and that changed nothing
-    skipped_in_a_row: jax.Array  # int32: of these, those since the last finite one
+    skipped: jax.Array  # int32: total steps skipped because their loss or gradient was not finite
+    skipped_in_a_row: jax.Array  # int32: steps skipped since the last finite step
 
     @property
     def eval_params(self) -> Params:
-        """What evaluation uses: the moving average where there is one."""
+        """The parameters for evaluation: the moving average if there is one."""
         return self.ema or self.params
 
 
@@ -45,7 +45,7 @@ def make_init(
     def init(key):
         params = model.init(key)
         zero = jnp.zeros((), jnp.int32)
-        # A copy: two leaves of the state must not be one buffer, or it cannot be donated.
+        # A copy: two leaves of the state must not share one buffer, or the state cannot be donated.
         ema = jax.tree.map(jnp.copy, params) if ema_decay else {}
         return TrainState(zero, params, tx.init(params), ema, jnp.copy(zero), jnp.copy(zero))
 
@@ -62,9 +62,9 @@ def make_train_step(
 ) -> Callable[[TrainState, dict[str, DeviceBatch]], tuple[TrainState, Metrics]]:
     """Builds `train_step(state, {dataset: Batch}) -> (state, metrics)`; jit it with the state donated.
 
-    The same function serves every step plan: one compilation for each set of datasets and shapes. metrics is
+    The same function serves every step plan. It is compiled once per set of datasets and shapes. The metrics are
     {"DATASET/loss" | "DATASET/top1": (sum, count)}, plain scalars under "scalars" and, under "undecodable",
-    {DATASET: [B]}, the index of each example that weighs nothing and -1 for the others. `cut` divides an array [B, ...]
+    {DATASET: [B]}: the index of each example with weight 0, and -1 for the others. `cut` divides an array [B, ...]
     into config.optimizer.grad_accum_steps pieces (sharding.cut_batch).
     """
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
@@ -88,7 +88,7 @@ def make_train_step(
         finite = jnp.isfinite(grad_norm)
         for loss, _ in (measured[f"{name}/loss"] for name in batches):
             finite &= jnp.isfinite(loss)
-        # The optimizer counts the steps that it took: a step that was skipped does not advance its schedule.
+        # The optimizer counts only the steps that it applied: a skipped step does not advance its schedule.
         scalars = {"learning_rate": schedule(state.step - state.skipped), "grad_norm": grad_norm}
         state = _update(state, grads, finite, tx, config.optimizer.ema_decay)
         scalars |= {"skipped": state.skipped, "skipped_in_a_row": state.skipped_in_a_row}
@@ -120,7 +120,7 @@ def _make_loss(config: ConfigDict, model: Functional) -> Callable:
 
 
 def _accumulate(gradients: Callable, examples: dict, key: jax.Array, num_pieces: int, cut: Callable):
-    """What `gradients(examples, key) -> (gradients, metrics)` returns, summed over pieces, one after another."""
+    """The sum of `gradients(examples, key) -> (gradients, metrics)` over the pieces, computed one after another."""
     if num_pieces == 1:
         return gradients(examples, key)
     pieces = jax.tree.map(cut, examples)
@@ -134,10 +134,10 @@ def _accumulate(gradients: Callable, examples: dict, key: jax.Array, num_pieces:
 
 
 def _update(state: TrainState, grads, finite, tx, ema_decay: float) -> TrainState:
-    """The next state; where the gradients are not finite only the counters move."""
+    """The next state. If the loss or the gradients are not finite, only the counters change."""
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    # Not optax.incremental_update, whose weighted sum moves what stands still by a rounding error.
+    # Not optax.incremental_update: its weighted sum changes a constant parameter's average by a rounding error.
     ema = jax.tree.map(lambda new, old: old + (1 - ema_decay) * (new - old), params, state.ema) if ema_decay else {}
     params, opt_state, ema = jax.tree.map(
         lambda new, old: jnp.where(finite, new, old),
@@ -161,5 +161,5 @@ def _update(state: TrainState, grads, finite, tx, ema_decay: float) -> TrainStat
 def weighted_cross_entropy(logits_BC: jax.Array, targets_BC: jax.Array, weight_B: jax.Array) -> tuple:
     """Softmax cross-entropy against target distributions: (weighted sum over the batch, sum of the weights)."""
     loss_B = optax.softmax_cross_entropy(logits_BC, targets_BC)
-    # `where` and not a product alone: a NaN of an example without weight must not reach the sum.
+    # `where`, because 0 * NaN is NaN: a NaN of an example without weight must not reach the sum.
     return jnp.sum(jnp.where(weight_B > 0, loss_B * weight_B, 0.0)), jnp.sum(weight_B)

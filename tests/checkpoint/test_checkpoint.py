@@ -66,7 +66,8 @@ def of_mix(*heads, **config):
 
 def test_another_mix_is_refused_unless_it_is_asked_for():
     for now in (of_mix("a", "c"), of_mix("a", "b", plan="interleave")):
-        with pytest.raises(compatibility.CheckpointMismatchError, match="another mix by --config.allow_changed_mix"):
+        allow = "allow the changed mix with --config.allow_changed_mix"
+        with pytest.raises(compatibility.CheckpointMismatchError, match=allow):
             compatibility.check_same_run(of_mix("a", "b"), now, "here")
         now["config"]["allow_changed_mix"] = True
         assert compatibility.check_same_run(of_mix("a", "b"), now, "here")

@@ -161,7 +161,7 @@ def test_whoever_does_not_hold_the_workdir_moves_nothing(saved, tmp_path, capsys
     shutil.copytree(saved[0], tmp_path, dirs_exist_ok=True)
     flip_a_parameter(tmp_path, 2)
     assert same(restore_saved(tmp_path, set_aside=False), saved[1][1])
-    assert "checkpoints/2 is damaged, passed over" in capsys.readouterr().out
+    assert "checkpoints/2 is damaged, skipped" in capsys.readouterr().out
     assert layout.saved_steps(str(tmp_path)) == [1, 2]
 
 
@@ -170,7 +170,8 @@ def test_nothing_begins_anew_where_all_checkpoints_are_damaged(saved, tmp_path):
     for step in STEPS:
         flip_a_parameter(tmp_path, step)
     for _ in range(2):  # the second time they are set aside already
-        with pytest.raises(restore.CheckpointDamagedError, match="all checkpoints are damaged, none is left"):
+        message = "all checkpoints are damaged, so the run cannot continue"
+        with pytest.raises(restore.CheckpointDamagedError, match=message):
             restore_saved(tmp_path)
         with pytest.raises(restore.CheckpointDamagedError):
             restore.load_trained(str(tmp_path))
@@ -215,6 +216,6 @@ def test_checkpoints_of_earlier_versions_are_used_and_that_is_said(saved, tmp_pa
     with saver.open_manager(str(tmp_path), 2, "mean_top1", 60) as manager:
         saver.start_save(manager, make_state(1), META | {"config": common.get_config().to_dict()}, None)
     assert same(restore_saved(tmp_path), saved[1][1])
-    assert "without fingerprints: damage would not be noticed" in capsys.readouterr().out
+    assert "without fingerprints: damage cannot be detected" in capsys.readouterr().out
     checkpoint.main(["verify", str(tmp_path)])
     assert "saved by an earlier version" in capsys.readouterr().out

@@ -186,7 +186,7 @@ def test_rows_that_are_not_finite_on_one_host_end_all_on_the_same_step(run, tmp_
     assert job.codes == [errors.DIVERGED] * 2 and jobs.saved_steps(tmp_path) == []
     (line,) = last_lines(job)
     names = r"appearance \(examples \d+, .*\), images \(examples .*\), motion \(examples .*\)"
-    assert re.match(rf".*step 4 on {names}: the 1. step in a row", line)
+    assert re.match(rf".*step 4 on {names}: 1 step in a row", line)
 
 
 def test_bad_data_above_the_budget_end_all_on_the_same_step(run, tmp_path):

@@ -105,7 +105,7 @@ def test_each_host_reads_the_rows_that_its_devices_hold(monkeypatch, held, expec
 
 def test_hosts_that_share_some_of_their_rows_are_refused(monkeypatch):
     monkeypatch.setattr(sharding, "batch_sharding", lambda mesh: Layout([(0, 0), (0, 1), (1, 1), (1, 2), (2, 3)]))
-    with pytest.raises(ValueError, match="over 3 hosts: some share a part of their rows"):
+    with pytest.raises(ValueError, match="over 3 hosts: some share only a part of their rows"):
         sharding.host_part(FOUR_SHARDS)
 
 

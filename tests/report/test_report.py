@@ -231,7 +231,8 @@ def test_errors_are_one_line(data_dir, tmp_path, capsys):
     save_checkpoint(tmp_path, make_config(data_dir), NAMES)
     (tmp_path / saved_predictions.FOLDER).mkdir()
     (tmp_path / saved_predictions.FOLDER / "files.npz").write_bytes(b"no archive")
-    with pytest.raises(SystemExit, match="error: .*files.npz is damaged: .*; --mode=evaluate of its run writes it"):
+    message = "error: .*files.npz is damaged: .*; run --mode=evaluate on its workdir to write it"
+    with pytest.raises(SystemExit, match=message):
         report.main([f"--workdir={tmp_path}"])
     shutil.rmtree(tmp_path / "checkpoints" / "40" / "meta")
     with pytest.raises(SystemExit) as ended:

@@ -113,7 +113,7 @@ def write_error_on_one_host(run: Run) -> None:
         intact = run.newest
         limit_files(job, host, resource.RLIM_INFINITY)
         job.until(lambda: run.newest > intact)
-        assert "training goes on" in job.printed(host)
+        assert "training continues" in job.printed(host)
         run.stop(job)
 
 

@@ -399,7 +399,7 @@ def test_the_command_killed_and_continued(tmp_path):
     (after / results.FILE).unlink()  # as if it had been killed after its last checkpoint
     again = start_study(tmp_path)
     assert again.communicate() and again.returncode == 0
-    assert "nothing is left to train" in read(after / execute.LOG)
+    assert "all steps are trained" in read(after / execute.LOG)
     assert json.loads(read(after / results.FILE))["hits"] == before["hits"]
 
 

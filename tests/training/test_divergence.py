@@ -47,9 +47,9 @@ def test_steps_that_are_not_finite_are_told_until_they_are_too_many():
     config = common.get_config()
     config.max_nonfinite_steps = 2
     assert judge(config, {}, 4, in_a_row=1, a=math.inf) == (
-        "step 5 on a: loss or gradient is not finite; the step changed nothing"
+        "step 5 on a: loss or gradient is not finite; the step is skipped"
     )
-    with pytest.raises(health.DivergedError, match="step 6 on a: the 2. step in a row whose .*finite"):
+    with pytest.raises(health.DivergedError, match="step 6 on a: 2 steps in a row with .*finite"):
         judge(config, {}, 5, in_a_row=2, a=math.inf)
 
 
