@@ -1,1 +1,1 @@
-"""The cost of a run before it is paid: `python -m cover_jax.plan`."""
+"""Predicts the cost of a run before it starts: `python -m cover_jax.plan`."""

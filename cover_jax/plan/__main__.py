@@ -1,9 +1,9 @@
-"""Predicts memory, time and MFU of a config on TPU pods, with the TPU compiler alone.
+"""Predicts memory, time and MFU of a config on TPU pods. It needs only the TPU compiler, no TPU.
 
     python -m cover_jax.plan --config=configs/cover_l.py --topology=v5e:16x16
     python -m cover_jax.plan --config=configs/cover_l.py --topology=v5e:16x16 --topology=v5p:4x4x4 --clips_per_chip=1,2
 
-cover_jax/plan/README.md says what the figures mean and how far to trust them.
+cover_jax/plan/README.md explains the figures and their accuracy.
 """
 
 import argparse
@@ -35,16 +35,16 @@ def _parser() -> command_line.Parser:
     )
     parser.add_argument(
         "--clips_per_chip", type=command_line.split_list, default=[], metavar="N,...",
-        help="clips per chip of the dataset with the longest clips, such as 1,2,4; other batches keep their ratio "
+        help="clips per chip of the dataset with the longest clips, for example 1,2,4; other batches keep their ratio "
         "(the config's batch sizes)",
     )  # fmt: skip
     parser.add_argument(
         "--mesh", type=command_line.split_list, default=[], metavar="DATAxFSDPxTENSOR,...",
-        help="such as -1x8x1,-1x1x1 (the config's mesh)",
+        help="meshes, for example -1x8x1,-1x1x1 (the config's mesh)",
     )  # fmt: skip
     parser.add_argument(
         "--datasets", type=command_line.split_list, default=[], metavar="NAME,...",
-        help="only the steps on these of the config's datasets (all)",
+        help="only the steps on these datasets of the config (all)",
     )  # fmt: skip
     parser.add_argument("--evaluation", action=command_line.Switch, help="compile the evaluation steps, too")
     parser.add_shared("json")
@@ -52,10 +52,10 @@ def _parser() -> command_line.Parser:
 
 
 def _with_datasets(config: ConfigDict, names: list[str]) -> ConfigDict:
-    """The config with these of its datasets alone; all without a name.
+    """The config with only these of its datasets; without names, all datasets.
 
     Raises:
-        ConfigError: there is none of such a name.
+        ConfigError: a dataset does not exist.
     """
     if unknown := [name for name in names if name not in config.datasets]:
         raise ConfigError(f"--datasets={','.join(unknown)}: the config has {', '.join(config.datasets)}")
@@ -68,10 +68,10 @@ def _with_datasets(config: ConfigDict, names: list[str]) -> ConfigDict:
 
 
 def _configs(args: argparse.Namespace, config: ConfigDict, topology: str) -> list[ConfigDict]:
-    """The config in each batch size and mesh that the flags ask for.
+    """The config with each batch size and mesh of the flags.
 
     Raises:
-        ConfigError: a flag that is no such thing.
+        ConfigError: a flag is invalid.
     """
     from cover_jax.plan import compiler
 
@@ -94,13 +94,13 @@ def _clips(text: str) -> int:
 
 def _axes(text: str) -> tuple[int, int, int]:
     if re.fullmatch(r"(-1|[1-9]\d*)(x(-1|[1-9]\d*)){2}", text) is None:
-        raise ConfigError(f"--mesh={text}: must be DATAxFSDPxTENSOR, such as -1x8x1; -1 once: all that are left")
+        raise ConfigError(f"--mesh={text}: must be DATAxFSDPxTENSOR, such as -1x8x1; one may be -1: all the rest")
     data, fsdp, tensor = map(int, text.split("x"))
     return data, fsdp, tensor
 
 
 def _make_plans(args: argparse.Namespace, folder: pathlib.Path) -> Iterator["Plan"]:
-    """A plan for each row that the flags ask for."""
+    """One plan per row that the flags ask for."""
     from cover_jax.plan import compiler
 
     config = _with_datasets(args.config, args.datasets)
@@ -112,9 +112,9 @@ def _make_plans(args: argparse.Namespace, folder: pathlib.Path) -> Iterator["Pla
 
 @command_line.command()
 def main(arguments: list[str]) -> None:
-    """The command."""
+    """Runs the command."""
     args = cover_flags.parse(_parser(), arguments)
-    from cover_jax.plan import table, topologies  # JAX: not before the arguments are known to be right
+    from cover_jax.plan import table, topologies  # JAX loads slowly: check the arguments first
 
     plans = []
     with tempfile.TemporaryDirectory() as folder:
@@ -122,7 +122,7 @@ def main(arguments: list[str]) -> None:
         checks.validate(args.config)
         for plan in _make_plans(args, pathlib.Path(folder)):
             plans.append(plan)
-            # After each, since the next one takes minutes and may fail.
+            # After each plan, because the next one takes minutes and may fail.
             command_line.write_json(args.json, [dataclasses.asdict(plan) for plan in plans])
     print(table.report(args.config, plans))
 

@@ -22,9 +22,9 @@ class Step(NamedTuple):
     """A kind of training step.
 
     Attributes:
-        datasets: what one call trains on: one dataset or, for a joint plan, all.
-        counts_for: all datasets whose steps are taken to cost the same.
-        share: of all steps.
+        datasets: the datasets of one call: one dataset or, for a joint plan, all.
+        counts_for: all datasets whose steps are assumed to cost the same.
+        share: share of all steps.
     """
 
     datasets: tuple[str, ...]
@@ -41,26 +41,26 @@ class Compiler:
         dump_folder: as in `topologies.use_compiler_only`.
 
     Raises:
-        ConfigError: a dataset without `num_classes`, or batches that the chips cannot share.
+        ConfigError: a dataset has no `num_classes`, or batches do not divide evenly over the chips.
         TopologyError: as in `topologies.devices`.
     """
 
     def __init__(self, config: ConfigDict, topology: str, dump_folder: pathlib.Path):
         self.config, self.dump_folder = config, dump_folder
-        self._bundles: dict[tuple[str, ...], int] = {}  # of one grid step of each kernel
+        self._bundles: dict[tuple[str, ...], int] = {}  # bundles per grid step of each kernel
         self.chip, self.num_chips = topologies.parse(topology)
         mesh = setup.make_mesh(config, topologies.devices(topology))
         class_names = {name: _class_names(name, dataset) for name, dataset in config.datasets.items()}
         self.setup = setup.make_setup(config, class_names, mesh)
 
     def train_program(self, step: Step) -> Program:
-        """A training step, compiled."""
+        """Compiles a training step."""
         batches = {name: self.setup.train_batch(name) for name in step.datasets}
         needed_flops = sum(map(self.setup.step_flops, step.datasets))
         return self._compile(self.setup.train_step, (self.setup.state, batches), step, needed_flops)
 
     def eval_program(self, name: str) -> Program:
-        """The evaluation step on one dataset; its `share` is of its own evaluation."""
+        """Compiles the evaluation step on one dataset. Its `share` is that of its own evaluation."""
         arguments = self.setup.state.eval_params, self.setup.eval_batch(name)
         return self._compile(self.setup.eval_steps[name], arguments, Step((name,), (name,), 1.0), needed_flops=0)
 
@@ -72,7 +72,7 @@ class Compiler:
             "optimizer_gib": extra / chips.GIB,
         }
         start = time.perf_counter()
-        for notes in self.dump_folder.glob("*"):  # of another program, whose names may be the same
+        for notes in self.dump_folder.glob("*"):  # notes of an earlier program, whose names may be the same
             notes.unlink()
         try:
             compiled = jitted.lower(*arguments).compile()
@@ -83,7 +83,7 @@ class Compiler:
             held = (parameters + extra) / chips.GIB
             return Program(**base, activations_gib=wanted - held, peak_gib=wanted, fits=False)
         memory, work = compiled.memory_analysis(), hlo_cost.read(compiled.as_text())
-        # A kernel that an earlier program had is not noted again.
+        # The compiler does not note a kernel again that an earlier program had.
         self._bundles |= hlo_cost.kernel_bundles(self.dump_folder, work)
         base |= step_time.program_ms(work, self._bundles, self.chip)
         return Program(
@@ -119,7 +119,7 @@ def make_plan(config: ConfigDict, topology: str, dump_folder: pathlib.Path, eval
 
 
 def scale_batches(config: ConfigDict, topology: str, clips_per_chip: int) -> ConfigDict:
-    """The config with `clips_per_chip` examples of the dataset with the longest clips; the others keep their ratio."""
+    """The config with `clips_per_chip` for the dataset with the longest clips. Other batches keep their ratio."""
     config = copy.deepcopy(config)
     _, num_chips = topologies.parse(topology)
     longest = max(config.datasets.values(), key=lambda dataset: (dataset.num_frames, dataset.batch_size)).batch_size
@@ -130,10 +130,10 @@ def scale_batches(config: ConfigDict, topology: str, clips_per_chip: int) -> Con
 
 
 def _steps(config: ConfigDict) -> list[Step]:
-    """What to compile.
+    """The kinds of steps to compile.
 
-    Steps on clips of one length and batch size differ by a thousandth of their work (resizing another canvas, a head of
-    other width), so that the one with the largest canvas stands for all of them.
+    Steps on clips of the same length and batch size differ by a thousandth of their work (canvas size, width of the
+    head). So the step with the largest canvas represents all of them.
     """
     names = tuple(config.datasets)
     if config.plan == "joint":
@@ -150,12 +150,12 @@ def _steps(config: ConfigDict) -> list[Step]:
 
 
 def _advice(config: ConfigDict, program: Program, mesh: Mesh, chip: chips.Chip) -> str:
-    """What to change so that a program fits, in the config's words."""
+    """What to change in the config so that a program fits."""
     name = program.datasets[0]
     held = program.parameters_gib + program.optimizer_gib
     reason = (
-        f"{', '.join(program.datasets)}: needs {program.peak_gib:.1f} GiB of a chip's {chip.hbm_gib:g}: "
-        f"{held:.1f} hold parameters and optimizer state, {program.activations_gib:.1f} activations."
+        f"{', '.join(program.datasets)}: needs {program.peak_gib:.1f} GiB of a chip's {chip.hbm_gib:g} GiB: "
+        f"{held:.1f} for parameters and optimizer state, {program.activations_gib:.1f} for activations."
     )
     changes = []
     if held > chip.hbm_gib / 4:
@@ -168,12 +168,12 @@ def _advice(config: ConfigDict, program: Program, mesh: Mesh, chip: chips.Chip) 
             f"raise config.optimizer.grad_accum_steps (now {pieces}), which keeps the batch, "
             f"or lower config.datasets.{name}.batch_size (now {batch_size})"
         )
-    changes.append("take a chip with more memory, or shard further (config.mesh.tensor)")
+    changes.append("use a chip with more memory, or shard more (config.mesh.tensor)")
     return f"{reason} Change, in this order: {'; '.join(changes)}."
 
 
 def _class_names(name: str, dataset: ConfigDict) -> tuple[str, ...]:
-    """Names that stand for the classes: no data is opened."""
+    """Placeholder class names: no data is opened."""
     if not dataset.num_classes:
         raise ConfigError(
             f"config.datasets.{name}.num_classes=0: the plan opens no data, so it must be given, for example "
@@ -195,6 +195,6 @@ def _peak_bytes(memory) -> int:
 
 
 def _wanted_gib(message: str) -> float | None:
-    """What a program that the compiler refused would have used; None where that was not the reason."""
+    """Memory that a refused program needed; None if the compiler refused it for another reason."""
     found = re.search(r"Used ([\d.]+)([KMG]) of [\d.]+[KMG] hbm", message)
     return float(found[1]) / {"K": 1 << 20, "M": 1 << 10, "G": 1}[found[2]] if found else None

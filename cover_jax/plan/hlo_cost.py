@@ -1,7 +1,7 @@
-"""What a compiled TPU program costs, read from its text: the compiler's own estimates, kernels and collectives.
+"""Cost of a compiled TPU program, read from its text: the compiler's own estimates, kernels and collectives.
 
-Every TPU instruction carries `estimated_cycles`, what the compiler's cost model thinks of it. Three things are missing
-there and are added here: how often loops run, Pallas kernels, and the time that data spends between chips.
+Every TPU instruction has `estimated_cycles` from the compiler's cost model. This module adds three missing parts: how
+often loops run, Pallas kernels, and the transfer time between chips.
 """
 
 import dataclasses
@@ -20,17 +20,17 @@ _COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "col
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """One instruction of the program that costs something.
+    """One instruction of the program that has a cost.
 
     Attributes:
-        name: the instruction's.
+        name: name of the instruction.
         kind: "matmul", "elementwise", "kernel" (Pallas) or "collective".
-        trips: how often it runs in one call of the program.
-        cycles: of one run: the compiler's estimate; 0 for kernels and collectives.
-        bytes: of one run: what a kernel reads and writes, or what a collective moves over one chip's ring.
-        grid_steps: of a kernel.
-        program: of a kernel: its function and the types of its arrays. Kernels of one program are compiled once.
-        op_name: where in the JAX program it comes from.
+        trips: how often it runs per call of the program.
+        cycles: per run: the compiler's estimate; 0 for kernels and collectives.
+        bytes: per run: bytes that a kernel reads and writes, or that a collective moves over one chip's ring.
+        grid_steps: number of grid steps of a kernel.
+        program: for a kernel: its function and the types of its arrays. Equal kernel programs are compiled once.
+        op_name: its origin in the JAX program.
     """
 
     name: str
@@ -57,13 +57,13 @@ def read(text: str) -> list[Work]:
 
 
 def kernel_bundles(folder: pathlib.Path, work: list[Work]) -> dict[tuple[str, ...], int]:
-    """Instruction bundles of one grid step, one cycle each, by `Work.program`, from the compiler's notes.
+    """`Work.program` -> instruction bundles per grid step (one cycle each), from the compiler's schedules.
 
-    The compiler notes each program once, under the name of one of the instructions that run it. Its result's place in
-    memory does not count: a copy in fast memory is the same program.
+    The compiler writes each program once, under the name of one instruction that runs it. The memory space of its
+    result does not matter: with a result in fast memory it is the same program.
 
     Args:
-        folder: where libtpu wrote its schedules (chips.use_compiler_only), of this program alone.
+        folder: where libtpu wrote its schedules of this program only (topologies.use_compiler_only).
         work: of the program.
     """
     noted = {}
@@ -76,10 +76,10 @@ def kernel_bundles(folder: pathlib.Path, work: list[Work]) -> dict[tuple[str, ..
 
 
 def _parse(text: str) -> tuple[dict[str, list[tuple[str, str]]], str]:
-    """Computation -> its (instruction, rest of the line), and the entry's name."""
+    """Computation -> its list of (instruction, rest of the line), and the name of the entry computation."""
     computations: dict[str, list[tuple[str, str]]] = {}
     entry, body = "", None
-    text = re.sub(r"kernel_metadata=\{\n(.*?)\n\}", r"kernel_metadata={\1}", text)  # the only thing that breaks lines
+    text = re.sub(r"kernel_metadata=\{\n(.*?)\n\}", r"kernel_metadata={\1}", text)  # the only multi-line attribute
     for line in text.splitlines():
         if start := _COMPUTATION.match(line):
             body = computations[start[1]] = []
@@ -137,7 +137,7 @@ def _attribute(rest: str, name: str) -> str:
 
 
 def _trip_count(condition: list[tuple[str, str]]) -> int:
-    """Loops of jax.lax.scan count from 0 to a constant, which stands in their condition."""
+    """Number of iterations. Loops of jax.lax.scan count from 0 to a constant in their condition."""
     constants = [int(n) for _, rest in condition for n in re.findall(r"constant\((\d+)\)", rest)]
     return max(constants, default=1)
 
@@ -148,7 +148,7 @@ def _result(rest: str) -> str:
 
 
 def _called(rest: str) -> re.Match[str]:
-    """Where an instruction's opcode stands."""
+    """Finds the opcode of an instruction."""
     found = _OPCODE.search(rest)
     assert found, f"an instruction without an opcode: {rest}"
     return found
@@ -174,12 +174,12 @@ def _sizes(types: str) -> list[int]:
 
 
 def _collective_bytes(opcode: str, rest: str) -> int:
-    """Bytes that pass each link of a ring of the chips that take part.
+    """Bytes over each link of a ring of the participating chips.
 
-    Of n chips: a gathered or scattered array goes round but for its own n-th part, a reduced one goes round twice.
+    With n chips, a gather or scatter moves the array once except its own n-th part. A reduction moves twice as much.
     """
     sizes = _sizes(_result(rest))
-    # A started operation returns its operand beside its result; the larger of them is what goes round.
+    # An asynchronous start operation returns its operand and its result. The larger one is the moved array.
     whole = max(sizes, default=0) if opcode.endswith("-start") else sum(sizes)
     chips = _group_size(rest)
     match opcode.removesuffix("-start"):
@@ -194,7 +194,7 @@ def _collective_bytes(opcode: str, rest: str) -> int:
 
 
 def _group_size(rest: str) -> int:
-    """Chips of one group: `replica_groups=[groups,chips]<=[...]` or `{{0,1},{2,3}}`; all in one where there is none."""
+    """Chips per group: `replica_groups=[groups,chips]<=[...]` or `{{0,1},{2,3}}`; without it, all chips."""
     if found := re.search(r"replica_groups=\[\d+,(\d+)\]", rest):
         return int(found[1])
     found = re.search(r"replica_groups=\{\{([\d,]+)\}", rest)

@@ -1,4 +1,4 @@
-"""How long a step takes on a TPU: a prediction from the cost of its program (hlo_cost) and the rates of a chip."""
+"""Predicts the time of a step on a TPU from the cost of its program (hlo_cost) and the rates of a chip."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,12 +14,12 @@ _FIELDS = {
 
 
 def program_ms(work: Sequence[Work], bundles: Mapping[tuple[str, ...], int], chip: Chip) -> dict[str, float]:
-    """Milliseconds of one call of a program, by kind of work: the fields of `Program`.
+    """Milliseconds per call of a program, by kind of work: fields of `Program`.
 
     Args:
         work: of the program.
-        bundles: of one grid step of each kernel, by `Work.program` (`hlo_cost.kernel_bundles`).
-        chip: what it runs on.
+        bundles: `Work.program` -> bundles per grid step of a kernel (`hlo_cost.kernel_bundles`).
+        chip: the chip that runs it.
     """
     seconds = dict.fromkeys(_FIELDS, 0.0)
     for one in work:
@@ -28,7 +28,7 @@ def program_ms(work: Sequence[Work], bundles: Mapping[tuple[str, ...], int], chi
 
 
 def mean_step(config: ConfigDict, programs: Sequence[Program], chip: Chip) -> dict[str, float]:
-    """Time, MFU and rates of the mean step, over the shares of the programs: the fields of `Plan`."""
+    """Time, MFU and rates of the mean step, weighted by the shares of the programs: fields of `Plan`."""
     step_ms = sum(program.share * program.compute_ms for program in programs)
     exposed_ms = step_ms + sum(program.share * program.collectives_ms for program in programs)
     tflop = sum(program.share * program.tflop for program in programs)
@@ -44,10 +44,10 @@ def mean_step(config: ConfigDict, programs: Sequence[Program], chip: Chip) -> di
 
 
 def _seconds(work: Work, bundles: Mapping[tuple[str, ...], int], chip: Chip) -> float:
-    """Of one run of an instruction."""
+    """Milliseconds per run of an instruction."""
     match work.kind:
         case "kernel":
-            # The longer of its instructions, which the cores of a chip share, and its traffic with the memory.
+            # The maximum of compute time (shared by the cores of a chip) and memory time.
             cycles = bundles[work.program] * work.grid_steps / chip.cores
             return max(cycles / chip.clock_hz, work.bytes / (chip.hbm_gbps * 1e9))
         case "collective":

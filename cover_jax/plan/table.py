@@ -1,4 +1,4 @@
-"""What a plan found, and how it is printed: one table, each program, and what the figures are."""
+"""The result of a plan, and its printed form: one table, each program, and a legend."""
 
 import dataclasses
 
@@ -13,16 +13,16 @@ class Program:
     """One compiled step: memory of a chip in GiB, time in ms.
 
     Attributes:
-        datasets: what one call trains on.
-        counts_for: all datasets whose steps are taken to cost the same.
-        share: of all steps.
-        parameters_gib, optimizer_gib: arithmetic, from shapes and shardings.
-        activations_gib, peak_gib: the compiler's; peak includes the others. Of a refused program: what it wanted.
-        fits: whether the compiler took it.
-        matmuls_ms, kernels_ms, elementwise_ms: the compiler's predictions. Kernels are the Pallas ones.
-        collectives_ms: an estimate from bytes and link bandwidth; the compiler hides much of it behind the rest.
-        tflop: that the step needs on one chip, arithmetic.
-        compile_s: how long the compiler took.
+        datasets: the datasets of one call.
+        counts_for: all datasets whose steps are assumed to cost the same.
+        share: share of all steps.
+        parameters_gib, optimizer_gib: computed from shapes and shardings.
+        activations_gib, peak_gib: from the compiler. The peak includes the others. Of a refused program: its demand.
+        fits: whether the compiler accepted the program.
+        matmuls_ms, kernels_ms, elementwise_ms: predicted by the compiler. Kernels are Pallas kernels.
+        collectives_ms: estimated from bytes and link bandwidth. The compiler overlaps much of it with other work.
+        tflop: operations of the step per chip, computed from the model.
+        compile_s: time of the compilation.
     """
 
     datasets: tuple[str, ...]
@@ -42,20 +42,20 @@ class Program:
 
     @property
     def compute_ms(self) -> float:
-        """The time of everything but collectives."""
+        """The time of everything except collectives."""
         return self.matmuls_ms + self.kernels_ms + self.elementwise_ms
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A config on one topology: its programs, and the mean step over their shares (`Program` has the units).
+    """A config on one topology: its programs, and the mean step weighted by their shares (units as in `Program`).
 
     Attributes:
-        step_ms: predicted time of the mean step if all collectives hide behind it.
-        exposed_step_ms: the same if none does; the truth lies between.
-        mfu: needed operations over what the chips could do in step_ms; mfu_exposed in exposed_step_ms.
-        clips_per_s: examples of all datasets, over all chips, at step_ms.
-        days: for config.steps steps of step_ms, evaluation and input left out.
+        step_ms: predicted time of the mean step if all collectives overlap with computation.
+        exposed_step_ms: the same if no collective overlaps. The real time is between the two.
+        mfu: needed operations divided by the chips' peak operations in step_ms; mfu_exposed: in exposed_step_ms.
+        clips_per_s: examples per second of all datasets, over all chips, at step_ms.
+        days: time for config.steps steps of step_ms, without evaluation and input wait.
     """
 
     topology: str
@@ -76,8 +76,8 @@ class Plan:
 
 
 def table(plans: list[Plan]) -> str:
-    """All plans as one Markdown table, a row each."""
-    head = ("topology", "mesh", "a chip", "parameters", "optimizer", "activations", "peak", "matmuls", "kernels",
+    """All plans as one Markdown table, with one row per plan."""
+    head = ("topology", "mesh", "per chip", "parameters", "optimizer", "activations", "peak", "matmuls", "kernels",
             "elementwise", "collectives", "step", "MFU", "examples/s", "days")  # fmt: skip
     return text_tables.markdown_table(head, [_row(plan) for plan in plans], left=2)
 
@@ -104,15 +104,15 @@ def _row(plan: Plan) -> tuple[str, ...]:
 
 
 def report(config: ConfigDict, plans: list[Plan]) -> str:
-    """The table, its legend, each program, and what to change where something does not fit."""
+    """The table, its legend, each program, and what to change if a program does not fit."""
     lines = [table(plans), "", *_LEGEND, ""]
     for plan in plans:
         lines.append(f"{plan.topology}, mesh {'x'.join(map(str, plan.mesh.values()))}:")
-        lines += [_program_line(plan, program, "a step") for program in plan.programs]
-        lines += [_program_line(plan, program, "an evaluation step") for program in plan.evaluations]
+        lines += [_program_line(plan, program, "training step") for program in plan.programs]
+        lines += [_program_line(plan, program, "evaluation step") for program in plan.evaluations]
         if plan.fits:
             lines.append(
-                f"  MFU {plan.mfu:.1%} if all collectives hide behind computation, {plan.mfu_exposed:.1%} if none; "
+                f"  MFU {plan.mfu:.1%} if all collectives overlap with computation, {plan.mfu_exposed:.1%} if none do; "
                 f"{config.steps} steps take {plan.days:.1f} days"
             )
         else:
@@ -121,11 +121,12 @@ def report(config: ConfigDict, plans: list[Plan]) -> str:
 
 
 _LEGEND = (
-    "GiB of one chip; ms of the mean step; a chip: examples of one dataset.",
-    "Compiler's prediction, nothing ran: activations, peak, matmuls, kernels, elementwise. Trust rankings before",
-    "absolutes (25 %). Arithmetic: parameters, optimizer, operations, and from the above step, MFU, examples/s, days.",
-    "Collectives: an estimate, bytes over the bandwidth of a ring along one axis of the torus; not in the step's time,",
-    "because the compiler hides much of it. Left out: evaluation, waiting for input, start-up.",
+    "Units: GiB per chip; ms of the mean step. per chip: examples of one dataset on one chip.",
+    "Predicted by the compiler, nothing ran: activations, peak, matmuls, kernels, elementwise. Rankings are more",
+    "reliable than absolute values (error 25 %). Computed: parameters, optimizer, operations; from these and the",
+    "predictions: step, MFU, examples/s, days. Collectives are estimated: bytes over the bandwidth of a ring along",
+    "one axis of the torus. They are not in the step's time, because the compiler overlaps much of them with",
+    "computation. Not included: evaluation, input wait, start-up.",
 )
 
 

@@ -1,4 +1,4 @@
-"""TPU pods as the compiler knows them: no TPU is needed, only `pip install libtpu`."""
+"""TPU pods for the compiler. No TPU is needed, only `pip install libtpu`."""
 
 import math
 import os
@@ -14,14 +14,15 @@ _TOPOLOGY = r"(\w+):([1-9]\d*(?:x[1-9]\d*){1,2})(?:\*([1-9]\d*))?"  # generation
 
 
 class TopologyError(ConfigError):
-    """The topology's name means nothing, or no compiler for TPUs is installed. The message says what would be right."""
+    """The topology's name is invalid, or no TPU compiler is installed. The message says what is expected."""
 
 
 def parse(topology: str) -> tuple[chips.Chip, int]:
-    """The chip and the number of chips of a name such as "v5e:16x16", or of four such slices, "v5e:16x16*4".
+    """The chip and the number of chips of a name such as "v5e:16x16", or "v5e:16x16*4" for four such slices.
 
     Raises:
-        TopologyError: the name is not GENERATION:AxB or AxBxC with a generation of `CHIPS`, or that with *SLICES.
+        TopologyError: the name is not GENERATION:AxB or GENERATION:AxBxC, with or without *SLICES, and a generation
+            of `CHIPS`.
     """
     match = re.fullmatch(_TOPOLOGY, topology)
     if match is None or match[1] not in chips.CHIPS:
@@ -33,18 +34,18 @@ def parse(topology: str) -> tuple[chips.Chip, int]:
 
 
 def use_compiler_only(dump_folder: str) -> None:
-    """Makes libtpu a quiet compiler that notes its schedules in `dump_folder`; before JAX is first used.
+    """Makes libtpu a quiet compiler that writes its schedules to `dump_folder`. Call it before JAX is first used.
 
-    A process that has loaded libtpu keeps the settings it had then.
+    A process keeps the settings from the time when it loaded libtpu.
     """
     settings = {
-        "TPU_SKIP_MDS_QUERY": "1",  # or it looks for a cloud machine's metadata
+        "TPU_SKIP_MDS_QUERY": "1",  # otherwise it queries a cloud machine's metadata
         "TPU_WORKER_HOSTNAMES": "localhost",
-        "TPU_ACCELERATOR_TYPE": "v5litepod-4",  # of this "machine"; each topology brings its own
-        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # the compiler needs no chip, so that several may run at a time
+        "TPU_ACCELERATOR_TYPE": "v5litepod-4",  # a placeholder; each topology has its own
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # the compiler needs no chip, so several may run at once
         "TPU_MIN_LOG_LEVEL": "3",
         "TPU_STDERR_LOG_LEVEL": "3",
-        # The only place where the cost of a Pallas kernel can be read.
+        # The only source of the cost of a Pallas kernel.
         "LIBTPU_INIT_ARGS": f"--xla_jf_dump_to={dump_folder} --xla_jf_dump_llo_text=true "
         "--xla_jf_dump_llo_pass_label_regex=final_bundles",
     }
@@ -53,7 +54,7 @@ def use_compiler_only(dump_folder: str) -> None:
 
 
 def devices(topology: str) -> list[jax.Device]:
-    """The chips of a topology, to compile for but not to run on.
+    """The chips of a topology, as compile targets. They cannot run anything.
 
     Raises:
         TopologyError: as in `parse`, or the compiler does not know the shape, or libtpu is not installed.
@@ -64,13 +65,13 @@ def devices(topology: str) -> list[jax.Device]:
     generation, shape, slices = match.groups()
     options: dict[str, object] = {"num_slices": int(slices)} if slices else {}
     if generation == "v4":
-        options["chip_config_name"] = "megacore"  # one device a chip, as on a TPU VM
+        options["chip_config_name"] = "megacore"  # one device per chip, as on a TPU VM
     if set(shape.split("x")) == {"1"}:
         options["chips_per_host_bounds"] = (1, 1, 1)
     try:
         return topologies.get_topology_desc(f"{generation}:{shape}", "tpu", **options).devices
-    except Exception as error:  # no class of its own: RuntimeError, ValueError or JaxRuntimeError, by the cause
+    except Exception as error:  # RuntimeError, ValueError or JaxRuntimeError, depending on the cause
         raise TopologyError(
             f"--topology={topology}: {' '.join(str(error).split())}; the plan needs the TPU compiler (pip install "
-            "'cover-jax[plan]') and a shape that is sold, such as v4:4x4x4, v5e:16x16, v5p:4x4x4, v6e:16x16"
+            "'cover-jax[plan]') and an existing shape, for example v4:4x4x4, v5e:16x16, v5p:4x4x4, v6e:16x16"
         ) from error

@@ -1,11 +1,12 @@
-"""Random changes to one clip on the device: colour jitter, RandAugment, erasing. `preprocess` maps them over a batch.
+"""Augmentation of one clip on the device: colour jitter, RandAugment, erasing. `model_input` maps it over a batch.
 
-A clip gets one draw: every frame goes through the same change, and statistics (mean, range, histogram) are the clip's,
-not the frame's, or brightness would flicker. An image is a clip of one frame, for which the operations are the usual
-ones. Pixel values are float32, 0..255, except in `erase`, which works on normalised ones.
+There is one random draw per clip: every frame gets the same change. Statistics (mean, range, histogram) are those of
+the clip, because statistics per frame would make brightness flicker. An image is a clip of one frame, so for it the
+operations are the usual ones. Pixel values are float32, 0..255, except in `erase`, which works on normalised values.
 
-Nothing here loops until a draw is accepted: inside a vmap over a sharded batch, all devices would wait for the last.
-Draws that belong together are one call: what compiles slowly on a CPU is the generator, once for each call.
+No function loops until a draw is accepted (rejection sampling): inside a vmap over a sharded batch, all devices would
+wait for the slowest. Draws that belong together are one call, because on a CPU the generator compiles slowly, once per
+call.
 """
 
 import jax
@@ -16,14 +17,14 @@ from cover_jax.preprocess import crop
 
 # T frames, H height, W width, C channels, N levels of a pixel value, X all pixels of a clip
 
-# Of AutoAugment (arXiv 1805.09501, table 6), reached at magnitude MAX_MAGNITUDE. RandAugment keeps them (1909.13719).
+# Ranges of AutoAugment (arXiv 1805.09501, table 6) at magnitude MAX_MAGNITUDE. RandAugment has the same (1909.13719).
 MAX_MAGNITUDE = 30
 MAX_ROTATION_DEG = 30.0
 MAX_SHEAR = 0.3
-MAX_TRANSLATION = 150 / 331  # of the side; there: 150 pixels of 331
+MAX_TRANSLATION = 150 / 331  # as a share of the side; AutoAugment: 150 of 331 pixels
 MAX_BLEND = 0.9  # brightness, colour, contrast and sharpness factors: 0.1 to 1.9
-MAX_POSTERIZE_BITS = 4  # taken from the 8
-FILL = 128.0  # what comes in from outside the frame; mid-grey, as in TensorFlow's implementation (tensorflow/tpu)
+MAX_POSTERIZE_BITS = 4  # number of the 8 bits that are removed
+FILL = 128.0  # value outside the frame: mid-grey, as in TensorFlow's code (tensorflow/tpu)
 
 # Random erasing (arXiv 1708.04896, section 4.2): share of the frame, and width / height.
 ERASE_SHARE = (0.02, 0.33)
@@ -33,7 +34,7 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Pillow's "L"
 
 
 def color_jitter(key: jax.Array, frames_THWC: jax.Array, prob: float, strength: float) -> jax.Array:
-    """With probability `prob`: brightness, contrast, then saturation, each times 1 +- up to `strength`."""
+    """With probability `prob`: brightness, contrast, then saturation, each by a factor in 1 +- `strength`."""
     apply, *draws = jax.random.uniform(key, (4,))
     jittered = frames_THWC
     for change, draw in zip((_brightness, _contrast, _color), draws, strict=True):
@@ -42,9 +43,9 @@ def color_jitter(key: jax.Array, frames_THWC: jax.Array, prob: float, strength: 
 
 
 def erase(key: jax.Array, frames_THWC: jax.Array, prob: float) -> jax.Array:
-    """With probability `prob`, one rectangle becomes standard normal noise per pixel and channel, alike in all frames.
+    """With probability `prob`, fills one rectangle with normal noise per pixel and channel, the same in all frames.
 
-    frames_THWC are normalised, so the noise has about their mean and spread.
+    frames_THWC are normalised, so the noise has about the same mean and deviation.
     """
     key_apply, key_box, key_noise = jax.random.split(key, 3)
     side = frames_THWC.shape[1]
@@ -54,10 +55,10 @@ def erase(key: jax.Array, frames_THWC: jax.Array, prob: float) -> jax.Array:
 
 
 def randaugment(key: jax.Array, frames_THWC: jax.Array, layers: int, magnitude: float) -> jax.Array:
-    """`layers` operations, one after another, each drawn evenly from the paper's 14 (arXiv 1909.13719, section 3).
+    """Applies `layers` operations in sequence, each drawn uniformly from the paper's 14 (arXiv 1909.13719, section 3).
 
     Args:
-        magnitude: 0 to MAX_MAGNITUDE, the same for all operations; those that have a direction draw its sign.
+        magnitude: 0 to MAX_MAGNITUDE, the same for all operations. Operations with a direction draw its sign.
     """
     for draw_op, draw_sign in jax.random.uniform(key, (layers, 2)):
         op = jnp.floor(draw_op * NUM_OPS).astype(jnp.int32)
@@ -69,8 +70,8 @@ def randaugment(key: jax.Array, frames_THWC: jax.Array, layers: int, magnitude: 
 def apply_op(op: jax.Array, frames_THWC: jax.Array, strength: jax.Array) -> jax.Array:
     """Operation number `op` of OPS at `strength`, -1 to 1.
 
-    Under vmap a switch computes all its branches. So the five geometric operations share one warp, and the switch among
-    them is one among 2 x 3 matrices. Out of range, a switch takes its nearest end: there, both lists have `identity`.
+    Under vmap, a switch computes all its branches. So the five geometric operations share one warp, and the switch
+    selects only their 2 x 3 matrix. An index out of range selects the first or last branch, which is `identity` there.
     """
     frames_THWC = jnp.round(frames_THWC)  # the operations are defined on whole levels
     frames_THWC = jax.lax.switch(op, TONES, frames_THWC, strength)
@@ -82,21 +83,21 @@ def _identity(frames_THWC, strength):
 
 
 def _autocontrast(frames_THWC, strength):
-    """Stretches each channel's range to 0..255; a channel of one value stays."""
+    """Stretches each channel's range to 0..255. A channel with a single value stays unchanged."""
     low = jnp.min(frames_THWC, axis=(0, 1, 2))
     spread = jnp.max(frames_THWC, axis=(0, 1, 2)) - low
     return jnp.where(spread > 0, (frames_THWC - low) * 255 / jnp.maximum(spread, 1.0), frames_THWC)
 
 
 def _equalize(frames_THWC, strength):
-    """Flattens each channel's histogram."""
+    """Equalizes each channel's histogram."""
     pixels_XC = rearrange(frames_THWC.astype(jnp.int32), "t h w c -> (t h w) c")
     equal_XC = jax.vmap(_equalize_channel, 1, 1)(pixels_XC)
     return equal_XC.reshape(frames_THWC.shape).astype(frames_THWC.dtype)
 
 
 def _equalize_channel(pixels_X):
-    """Pillow's rule, in whole numbers; a channel of (nearly) one value stays."""
+    """Pillow's rule, in integers. A channel with (nearly) one value stays unchanged."""
     count_N = jnp.bincount(pixels_X, length=256)
     below_N = jnp.cumsum(count_N) - count_N
     step = below_N[jnp.max(pixels_X)] // 255
@@ -126,7 +127,7 @@ def _color(frames_THWC, factor):
 
 
 def _sharpness(frames_THWC, factor):
-    """Away from, or towards, Pillow's SMOOTH: 3 x 3, five parts centre to one each around; the border stays."""
+    """Blends with Pillow's SMOOTH filter: 3 x 3, centre weight 5, other weights 1. The border stays unchanged."""
     rows = frames_THWC[:, :-2] + frames_THWC[:, 1:-1] + frames_THWC[:, 2:]
     around = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]
     centre = frames_THWC[:, 1:-1, 1:-1]
@@ -134,7 +135,7 @@ def _sharpness(frames_THWC, factor):
 
 
 def _blend(plain, frames_THWC, factor):
-    """`plain` at factor 0, the frames at 1, beyond them above 1."""
+    """Blends: `plain` at factor 0, the frames at 1, extrapolation above 1."""
     return jnp.clip(plain + factor * (frames_THWC - plain), 0.0, 255.0)
 
 
@@ -143,7 +144,7 @@ def _gray(frames_THWC):
 
 
 def _as_tone(change):
-    """A change by a factor around 1 -> an operation by strength."""
+    """Turns a function of a factor around 1 into an operation with a strength."""
     return lambda frames_THWC, strength: change(frames_THWC, 1.0 + MAX_BLEND * strength)
 
 
@@ -174,10 +175,10 @@ def _stay(strength):
 
 
 def _warp(frames_THWC, matrix):
-    """Moves pixels: the one at (x, y) comes from matrix @ (x, y, 1), nearest neighbour, FILL from outside.
+    """Moves pixels: the pixel at (x, y) comes from matrix @ (x, y, 1), nearest neighbour; outside it is FILL.
 
-    Coordinates are in sides of the (square) frame, from its centre. All frames and channels of a place move together,
-    so a place costs one index, not one for each value.
+    Coordinates are relative to the centre, in units of the side of the (square) frame. All frames and channels of a
+    place move together, so one index per place is enough.
     """
     side = frames_THWC.shape[1]
     place = (jnp.arange(side) + 0.5) / side - 0.5

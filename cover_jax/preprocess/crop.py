@@ -1,6 +1,6 @@
-"""Which part of a frame the model sees: crop boxes, and resampling a box to the model's square.
+"""Crop boxes, and resampling of a box to the model's square.
 
-The box of a training clip is drawn by `draw_crop_box`; evaluation takes squares along the longer side (`square_box`).
+`draw_crop_box` draws the box of a training clip. Evaluation uses squares along the longer side (`square_box`).
 """
 
 import math
@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 
 class Box(NamedTuple):
-    """A rectangle in pixels, fractions allowed: pixel i covers i to i + 1."""
+    """A rectangle in pixels, possibly fractional: pixel i covers i to i + 1."""
 
     top: jax.Array
     left: jax.Array
@@ -23,12 +23,12 @@ class Box(NamedTuple):
 def resample(frames_THWC: jax.Array, shape_px: jax.Array, box: Box, size_px: int, flip=False) -> jax.Array:
     """The box of each frame as a size_px x size_px square, float32 in the input's units, mirrored if `flip`.
 
-    Bilinear with half-pixel centres; where it shrinks, the kernel widens by the scale (antialiasing). For a box on
-    whole pixels this is crop and then `tf.image.resize(..., antialias=True)`.
+    Bilinear with half-pixel centres. For downscaling the kernel is widened by the scale (antialiasing). For a box on
+    whole pixels this equals a crop followed by `tf.image.resize(..., antialias=True)`.
 
-    Two matrix products for each frame, A X B^T, and no gathers: the matrices hold scale, position and flip. `HIGHEST`
-    because TPUs (and GPUs, with TF32) would otherwise round the weights to 8-11 bits, which is a visible share of a
-    pixel level; the products are about a thousandth of the model's work.
+    It uses two matrix products per frame, A X B^T, and no gathers: the matrices contain scale, position and flip. The
+    precision is `HIGHEST`, because TPUs (and GPUs, with TF32) otherwise round the weights to 8-11 bits, which is a
+    visible part of a pixel level. The products are about a thousandth of the model's work.
     """
     height, width = _true_size(shape_px)
     rows_SH = _kernel(box.top, box.height, height, frames_THWC.shape[1], size_px, False)
@@ -38,9 +38,9 @@ def resample(frames_THWC: jax.Array, shape_px: jax.Array, box: Box, size_px: int
 
 
 def _kernel(start, extent, limit, num_in: int, num_out: int, reverse) -> jax.Array:
-    """[num_out, num_in] weights, rows summing to 1, that resample [start, start + extent) of an axis of num_in pixels.
+    """[num_out, num_in] weights that resample [start, start + extent) of an axis of num_in pixels. Rows sum to 1.
 
-    A pixel counts by its share inside that interval, and pixels from `limit` on do not count: padding has weight 0.
+    A pixel counts by its share inside that interval. Pixels from `limit` on are padding and have weight 0.
     """
     scale = extent / num_out
     out = jnp.arange(num_out)
@@ -54,18 +54,18 @@ def _kernel(start, extent, limit, num_in: int, num_out: int, reverse) -> jax.Arr
 
 
 def _true_size(shape_px):
-    """Height and width as floats; an undecodable example's 0 x 0 counts as one pixel, so that nothing divides by 0."""
+    """Height and width as floats. The 0 x 0 of an undecodable example becomes 1 x 1, to avoid a division by 0."""
     return jnp.maximum(shape_px, 1).astype(jnp.float32)
 
 
 def draw_crop_box(key, shape_px, augment: ConfigDict, size_px: int) -> Box:
-    """A random part of a frame, in the way that `augment.crop` names."""
+    """A random box in a frame, drawn by the method `augment.crop`."""
     height, width = _true_size(shape_px)
     match augment.crop:
         case "area":
             return random_box(key, height, width, augment.crop_range, augment.crop_aspect)
         case "scale":
-            # In a frame whose shorter side is `zoom * size_px`, a square of size_px; the whole shorter side at most.
+            # A square of size_px in a frame whose shorter side is `zoom * size_px`; at most the whole shorter side.
             zoom, down, right = jax.random.uniform(key, (3,))
             side = jnp.minimum(height, width) / jnp.maximum(spread(zoom, *augment.crop_range), 1.0)
             return place_box(down, right, height, width, side, side)
@@ -75,16 +75,16 @@ def draw_crop_box(key, shape_px, augment: ConfigDict, size_px: int) -> Box:
 
 
 def square_box(shape_px, place) -> Box:
-    """The largest square, at `place` along the longer side: 0 is its start, 1 its end."""
+    """The largest square, at `place` along the longer side: 0 is the start of the side, 1 its end."""
     height, width = _true_size(shape_px)
     side = jnp.minimum(height, width)
     return place_box(place, place, height, width, side, side)
 
 
 def random_box(key: jax.Array, height, width, share: tuple, aspect: tuple) -> Box:
-    """A box somewhere in a height x width frame: uniform share of its area, log-uniform aspect (width / height).
+    """A random box in a height x width frame: uniform share of its area, log-uniform aspect (width / height).
 
-    One that is too high or too wide is shrunk, its aspect kept, until it fits: its share is then below the one drawn.
+    A box that is too high or too wide is shrunk until it fits, with the same aspect. Its area is then below the draw.
     """
     draw_area, draw_ratio, down, right = jax.random.uniform(key, (4,))
     area = spread(draw_area, *share) * height * width
@@ -95,17 +95,17 @@ def random_box(key: jax.Array, height, width, share: tuple, aspect: tuple) -> Bo
 
 
 def place_box(down, right, height, width, box_height, box_width) -> Box:
-    """A box of a given size inside a height x width frame; down and right go from 0, at the start, to 1, at the end."""
+    """A box of a given size inside a height x width frame. `down` and `right` go from 0 (start) to 1 (end)."""
     return Box(down * (height - box_height), right * (width - box_width), box_height, box_width)
 
 
 def spread(draw, low, high):
-    """A uniform draw from [0, 1) -> one from [low, high)."""
+    """Maps a uniform draw from [0, 1) to [low, high)."""
     return low + draw * (high - low)
 
 
 def inside(box: Box, side: int) -> jax.Array:
-    """bool [side, side]: the pixels whose centre lies in the box."""
+    """bool [side, side]: the pixels whose centre is in the box."""
     centre = jnp.arange(side) + 0.5
     rows = (centre >= box.top) & (centre < box.top + box.height)
     columns = (centre >= box.left) & (centre < box.left + box.width)

@@ -1,19 +1,19 @@
-"""What happens to frames on the device, between the host's uint8 Batch and the model.
+"""Turns the host's uint8 Batch into the model's input, on the device.
 
-In training, in this order, each only if its config asks for it:
+In training, in this order, each step only if the config enables it:
 
 1. crop, resize and flip: uint8 of any canvas -> float32 [0, 255], size_px x size_px
 2. colour jitter, then RandAugment: float32 [0, 255] -> the same
-3. normalise: (value / 255 - mean) / std, or by each clip's own mean and deviation
+3. normalise: (value / 255 - mean) / std, or with each clip's own mean and deviation
 4. erase, on normalised values
-5. mixup or cutmix with the neighbour in the batch, frames and targets alike
+5. mixup or cutmix with the neighbour in the batch, for frames and targets
 
-Evaluation has 1 and 3, for each view. A clip gets one draw, the same for all its frames. It derives from the example's
-own `seed` and from nothing else: an example looks the same at any place in a batch, in any batch size, on any number of
-hosts and devices. Only its mixing partner depends on who stands beside it.
+Evaluation has steps 1 and 3, for each view. There is one random draw per clip, the same for all its frames. It depends
+only on the example's own `seed`. So an example looks the same at any place in a batch, with any batch size, and on any
+number of hosts and devices. Only its mixing partner depends on its place in the batch.
 
-No example looks at another, except its partner: with a batch split over devices all of this stays local, provided that
-each device has an even number of examples, with all their repeats, where mixing is on.
+No example needs another one, except its mixing partner. So all of this stays local if a batch is split over devices. If
+mixing is on, each device must have an even number of examples, with all their repeats.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from cover_jax.preprocess import crop, mirrored_labels
 
 # B batch, P pairs, T frames, H height, W width, S side of the model's square, C channels or classes, V spatial views
 
-# Each kind of draw has its own stream, so that switching one on leaves the others as they were. Append, never reorder.
+# Each kind of draw has its own random stream, so enabling one does not change the others. Append, never reorder.
 _STREAMS = ("crop", "flip", "color", "randaugment", "erase", "mix")
 
 
@@ -40,10 +40,10 @@ class Normalization:
     """How pixel levels 0..255 are normalised.
 
     Attributes:
-        mean: of each channel, in units of the 0..1 range; so is std.
-        std: the normalised value is (level / 255 - mean) / std.
-        standardize: bring each clip to mean 0 and deviation 1 instead, all its values together, so that its colours
-            keep their proportions to each other. A clip of a single grey becomes 0.
+        mean: per channel, in units of the 0..1 range.
+        std: per channel, in the same units. The normalised value is (level / 255 - mean) / std.
+        standardize: instead, bring all values of a clip together to mean 0 and deviation 1, so that its colours keep
+            their proportions. A clip of a single grey becomes 0.
     """
 
     mean: Sequence[float]
@@ -56,21 +56,21 @@ class Normalization:
         return cls(model.pixel_mean, model.pixel_std, dataset.standardize)
 
 
-LEVELS = Normalization(mean=(0.0,) * 3, std=(1 / 255,) * 3)  # leaves 0..255
-SHARES = Normalization(mean=(0.0,) * 3, std=(1.0,) * 3)  # makes it 0..1, for pictures
+LEVELS = Normalization(mean=(0.0,) * 3, std=(1 / 255,) * 3)  # keeps 0..255
+SHARES = Normalization(mean=(0.0,) * 3, std=(1.0,) * 3)  # scales to 0..1, for pictures
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainInput:
-    """How the training batches of one dataset become the model's input.
+    """Settings that turn one dataset's training batches into the model's input.
 
     Attributes:
         augment: `augment()` of configs/common.py.
         size_px: side of the square that the model sees.
-        class_names: in the order of the labels; they decide which class a mirrored clip has (`mirrored_labels`).
+        class_names: in the order of the labels. They decide the class of a mirrored clip (`mirrored_labels`).
         label_smoothing: share of each target that is spread evenly over all classes.
         normalization: of the pixel levels.
-        repeats: this many rows beside each other are one example; they are not mixed with each other.
+        repeats: this many consecutive rows are one example. They are not mixed with each other.
     """
 
     augment: ConfigDict
@@ -88,15 +88,15 @@ class TrainInput:
 
 
 def train(batch: dict[str, jax.Array], settings: TrainInput) -> dict[str, jax.Array]:
-    """One training batch for the model.
+    """Prepares one training batch for the model.
 
     Args:
         batch: a Batch: frames uint8 [B, T, H, W, 3], size_px int32 [B, 2], label, weight and seed [B].
         settings: of its dataset.
 
     Returns:
-        `frames` float32 [B, T, size_px, size_px, 3], normalised; `targets` float32 [B, C] that sum to 1 for each
-        example with a label in range; `label` int32 [B], each example's own, after mirroring and before mixing.
+        `frames` float32 [B, T, size_px, size_px, 3], normalised; `targets` float32 [B, C], which sum to 1 per example
+        with a label in range; `label` int32 [B], the label of each example after mirroring and before mixing.
 
     Raises:
         ValueError: augment.crop is unknown, or mixing is on and B is not made of pairs.
@@ -127,24 +127,24 @@ def train(batch: dict[str, jax.Array], settings: TrainInput) -> dict[str, jax.Ar
 def evaluate(
     batch: dict[str, jax.Array], *, size_px: int, clips: int, crops: int, normalization: Normalization
 ) -> jax.Array:
-    """All views of an evaluation batch: the shorter side resized to size_px, squares spread along the longer one.
+    """All views of an evaluation batch: shorter side resized to size_px, squares evenly spaced along the longer side.
 
     Args:
         batch: a Batch whose frames are [B, clips * T, H, W, 3], clip after clip.
         size_px: side of the square that the model sees.
         clips: temporal views.
-        crops: squares, from one end to the other; 1: the centre.
+        crops: number of squares from one end to the other; 1: the centre.
         normalization: of the pixel levels.
 
     Returns:
-        float32 [B * clips * crops, T, size_px, size_px, 3], normalised; an example's views stand together.
+        float32 [B * clips * crops, T, size_px, size_px, 3], normalised; the views of an example are consecutive.
 
     Raises:
-        ValueError: the frames are not a multiple of `clips`.
+        ValueError: the number of frames is not a multiple of `clips`.
     """
     num_frames = batch["frames"].shape[1]
     if num_frames % clips:
-        raise ValueError(f"eval_clips={clips}: {num_frames} frames an example do not divide into that many clips")
+        raise ValueError(f"eval_clips={clips}: {num_frames} frames per example do not divide into that many clips")
     places_V = jnp.linspace(0.0, 1.0, crops) if crops > 1 else jnp.array([0.5])
 
     def one_view(frames_THWC, shape_px, place):
@@ -157,7 +157,7 @@ def evaluate(
 
 
 def normalize(frames: jax.Array, normalization: Normalization) -> jax.Array:
-    """Pixel levels 0..255, float [..., T, H, W, 3], normalised."""
+    """Normalises pixel levels 0..255, float [..., T, H, W, 3]."""
     if normalization.standardize:
         centred = frames - jnp.mean(frames, (-4, -3, -2, -1), keepdims=True)
         deviation = jnp.sqrt(jnp.mean(centred**2, (-4, -3, -2, -1), keepdims=True))
@@ -167,14 +167,14 @@ def normalize(frames: jax.Array, normalization: Normalization) -> jax.Array:
 
 
 def _flip(keys_B, label_B, augment: ConfigDict, class_names: Sequence[str]):
-    """Whether to mirror each example, half of those whose class allows it, and its label then."""
+    """Whether to mirror each example (half of those whose class allows it), and the label after that."""
     mode = mirrored_labels.flip_mode(augment.flip)
     if mode == "never":
         return jnp.zeros(label_B.shape, bool), label_B
     flip_B = jax.vmap(jax.random.bernoulli)(keys_B)
     if mode == "always":
         return flip_B, label_B
-    # An unknown class, such as the -1 of an unpublished label, has no mirrored one either.
+    # An unknown class (-1 for an unpublished label) has no mirrored class.
     more_opposites = mirrored_labels.opposites(augment.opposites)
     mirrored_B = (
         jnp.array(mirrored_labels.mirrored_labels(class_names, more_opposites))
@@ -195,9 +195,9 @@ def _recolor(keys, frames_THWC, augment: ConfigDict):
 
 
 def _mix(keys_B, frames_BTHWC, targets_BC, weight_B, augment: ConfigDict, repeats: int):
-    """Mixes neighbouring examples: each gets part of the other, by its own draw, in frames and targets alike.
+    """Mixes neighbouring examples: each gets part of the other, by its own draw, in frames and targets.
 
-    An example whose partner has no weight stays as it is.
+    An example whose partner has weight 0 stays unchanged.
     """
     side = frames_BTHWC.shape[2]
     own_BHW = jax.vmap(lambda key: _own_share(key, side, augment.mixup_alpha, augment.cutmix_alpha))(keys_B)
@@ -211,16 +211,17 @@ def _mix(keys_B, frames_BTHWC, targets_BC, weight_B, augment: ConfigDict, repeat
 
 
 def _partner(x, repeats: int):
-    """Each row's partner in the neighbouring example: 1, 0, 3, 2, ..., or with two repeats 2, 3, 0, 1, 6, 7, ..."""
+    """Swaps neighbouring examples: rows 1, 0, 3, 2, ..., or with two repeats 2, 3, 0, 1, 6, 7, ..."""
     pairs = rearrange(x, "(p two r) ... -> p two r ...", two=2, r=repeats)
     return rearrange(pairs[:, ::-1], "p two r ... -> (p two r) ...")
 
 
 def _own_share(key, side: int, mixup_alpha: float, cutmix_alpha: float) -> jax.Array:
-    """[S, S]: how much of each pixel an example keeps; the mean is how much of its target it keeps.
+    """[S, S]: the share of each pixel that an example keeps. The mean is the share of its target that it keeps.
 
-    Mixup (arXiv 1710.09412) keeps the same share of every pixel, cutmix (arXiv 1905.04899) all or nothing: the box that
-    it gives away lies inside the frame, so that its area is the share drawn. With both on, a coin decides.
+    Mixup (arXiv 1710.09412) keeps the same share of every pixel. Cutmix (arXiv 1905.04899) keeps all or nothing of a
+    pixel: its replaced box is completely inside the frame, so the area of the box equals the drawn share. If both are
+    on, each is chosen with probability 1/2.
     """
     key_shares, key_box = jax.random.split(key)
     coin, draw_mixup, draw_cutmix = jax.random.uniform(key_shares, (3,))
@@ -234,13 +235,13 @@ def _own_share(key, side: int, mixup_alpha: float, cutmix_alpha: float) -> jax.A
 
 
 def _beta(draw, alpha: float) -> jax.Array:
-    """A uniform draw -> one of Beta(alpha, alpha), by its quantiles. `jax.random.beta` loops until all are accepted."""
+    """Maps a uniform draw to Beta(alpha, alpha), by its quantiles. `jax.random.beta` uses rejection sampling."""
     grid = np.linspace(0.0, 1.0, 1025)
     quantiles = scipy.special.betaincinv(alpha, alpha, grid)
     return jnp.interp(draw, grid.astype(np.float32), quantiles.astype(np.float32))
 
 
 def _streams(seed) -> dict[str, jax.Array]:
-    """The keys of one example. The generator is named, so that a seed means the same whatever JAX's default is."""
+    """The keys of one example. The generator is fixed, so a seed does not depend on JAX's default generator."""
     key = jax.random.key(seed, impl="threefry2x32")
     return dict(zip(_STREAMS, jax.random.split(key, len(_STREAMS)), strict=True))

@@ -89,7 +89,7 @@ def test_another_size_of_picture_and_clip(run):
     assert params["backbone"]["pos_embed"].shape == (1, 17, 64)
     assert params["backbone"]["time_embed"].shape == (1, 4, 64)
     said = {"pos_embed: resized from 5 to 17 tokens", "time_embed: resized from 2 to 4 tokens",
-            "config.model.pixel_mean=(0.4, 0.5, 0.6): its own is (0.5, 0.5, 0.5)"}  # fmt: skip
+            "config.model.pixel_mean=(0.4, 0.5, 0.6): the source has (0.5, 0.5, 0.5)"}  # fmt: skip
     assert said <= set(loaded.report)
 
 

@@ -62,9 +62,9 @@ def test_another_gelu_and_epsilon_come_back(trained, tmp_path):
     config.model.update({"gelu": "tanh", "layer_norm_eps": 1e-5})
     formats.to_hugging_face(dataclasses.replace(trained, config=config), "motion", str(tmp_path))
     said = loader.load(str(tmp_path), trained.config.model, {}).report
-    assert "config.model.gelu='exact': its own is 'tanh'" in said
-    assert "config.model.layer_norm_eps=1e-06: its own is 1e-05" in said
-    assert not any("its own is" in line for line in loader.load(str(tmp_path), config.model, {}).report)
+    assert "config.model.gelu='exact': the source has 'tanh'" in said
+    assert "config.model.layer_norm_eps=1e-06: the source has 1e-05" in said
+    assert not any("the source has" in line for line in loader.load(str(tmp_path), config.model, {}).report)
 
 
 def test_names_and_config_are_those_that_hugging_face_writes(monkeypatch, tmp_path):
@@ -93,7 +93,7 @@ def test_names_and_config_are_those_that_hugging_face_writes(monkeypatch, tmp_pa
 
 def test_a_head_that_hugging_face_has_not_is_refused(trained):
     params = trained.params | {"heads": {"motion": {"logits": {}, "pre_logits": {}}}}
-    with pytest.raises(PretrainedError, match="head motion: config.model.head='mlp' has no place"):
+    with pytest.raises(PretrainedError, match="head motion: config.model.head='mlp': a Hugging Face TimeSformer needs"):
         hugging_face_export.tensors(params, "motion", 8)
 
 

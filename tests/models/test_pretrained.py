@@ -126,8 +126,8 @@ def test_image_models_give_their_own_tokens(name, source, expected, tokens):
 
 # what the config has instead of the source's own, what the report says of it
 OTHER_SETTINGS = [
-    ({"gelu": "exact"}, "config.model.gelu='exact': its own is 'tanh'"),
-    ({"layer_norm_eps": 1e-6}, "config.model.layer_norm_eps=1e-06: its own is 0.01"),
+    ({"gelu": "exact"}, "config.model.gelu='exact': the source has 'tanh'"),
+    ({"layer_norm_eps": 1e-6}, "config.model.layer_norm_eps=1e-06: the source has 0.01"),
 ]
 
 
@@ -137,7 +137,7 @@ def test_another_activation_and_epsilon_are_the_sources_or_said_not_to_be(change
     frames, logits = expected["frames"][:, :1], expected["hf_vit_other/logits"]
     model, params, loaded = load(source(name), **OWN_SETTINGS[name])
     np.testing.assert_allclose(model.apply(params, frames, "own"), logits, atol=1e-5, rtol=0)
-    assert not any("its own is" in line for line in loaded.report)
+    assert not any("the source has" in line for line in loaded.report)
     model, params, loaded = load(source(name), **OWN_SETTINGS[name] | changed)
     assert np.max(np.abs(model.apply(params, frames, "own") - logits)) > 1e-4
     assert said in loaded.report
@@ -145,7 +145,7 @@ def test_another_activation_and_epsilon_are_the_sources_or_said_not_to_be(change
 
 
 def test_what_a_family_always_has_is_said(source):
-    assert "config.model.gelu='exact': its own is 'tanh'" in load(source("google_vit.npz"))[2].report
+    assert "config.model.gelu='exact': the source has 'tanh'" in load(source("google_vit.npz"))[2].report
 
 
 @pytest.mark.parametrize("name", ["pretrained/timm_vit", "pretrained/hf_vit", "pretrained/hf_timesformer"])
@@ -228,7 +228,7 @@ def test_embeddings_are_resized_to_the_config_and_said_to_be(source):
 
 def test_pixels_that_it_was_not_trained_with_are_said(source):
     _, _, loaded = load(source("pretrained/hf_dinov2"))
-    said = "config.model.pixel_mean=(0.5, 0.5, 0.5): its own is (0.485, 0.456, 0.406)"
+    said = "config.model.pixel_mean=(0.5, 0.5, 0.5): the source has (0.485, 0.456, 0.406)"
     assert said in loaded.report
     _, _, loaded = load(source("pretrained/timm_vit"))
     assert not any("pixel" in line for line in loaded.report)
@@ -239,7 +239,7 @@ def test_pixels_are_those_that_the_model_says_for_itself(source, tmp_path):
     said = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.2, 0.5, 0.5]}
     (folder / "preprocessor_config.json").write_text(json.dumps(said))
     lines = [line for line in load(folder)[2].report if "config.model.pixel" in line]
-    assert lines == ["config.model.pixel_std=(0.5, 0.5, 0.5): its own is (0.2, 0.5, 0.5)"]
+    assert lines == ["config.model.pixel_std=(0.5, 0.5, 0.5): the source has (0.2, 0.5, 0.5)"]
 
 
 def test_real_vit_s14(real_data, tokens):
@@ -279,9 +279,9 @@ def timm_tensors() -> dict[str, np.ndarray]:
 
 # variant, what the message must say besides the file's name
 OTHER_SIZES = [
-    ("B/16", ["is no B/16: width 32, not 768, depth 2, not 12", "patch_px 4, not 16", "variant='golden/4'"]),
-    ("golden/8", ["is no golden/8: patch_px 4, not 8;"]),
-    ("mu/4", ["is no mu/4: width 32, not 64, depth 2, not 3, mlp_dim 64, not 256;"]),
+    ("B/16", ["is not B/16: width 32, not 768, depth 2, not 12", "patch_px 4, not 16", "variant='golden/4'"]),
+    ("golden/8", ["is not golden/8: patch_px 4, not 8;"]),
+    ("mu/4", ["is not mu/4: width 32, not 64, depth 2, not 3, mlp_dim 64, not 256;"]),
 ]
 
 
@@ -298,8 +298,8 @@ def test_heads_are_checked_where_only_the_config_says_them(source, monkeypatch):
 
 def test_heads_that_nothing_tells_are_said(source, tmp_path):
     alone = shutil.copy(f"{source('pretrained/hf_vit')}/model.safetensors", tmp_path)
-    assert "not told by it: num_heads; golden/4 has 4" in load(alone)[2].report
-    assert not any("not told" in line for line in load(source("pretrained/hf_vit"))[2].report)
+    assert "the source does not state num_heads; assuming 4 (golden/4)" in load(alone)[2].report
+    assert not any("does not state" in line for line in load(source("pretrained/hf_vit"))[2].report)
 
 
 # bytes of a file, what it is
@@ -330,7 +330,10 @@ OTHER_MODELS = [
     ("vision_model.encoder.layers.0.mlp.fc1.weight", "a CLIP-like model"),
     ("embeddings.register_tokens", "a ViT with register tokens"),
     ("encoder.layer.0.mlp.weights_in.weight", "a ViT with SwiGLU layers"),
-    ("weight", "is of no known kind; its tensors are weight; what can be read: official TimeSformer, timm ViT,"),
+    (
+        "weight",
+        "is not of a known model family; its tensors are weight; what can be read: official TimeSformer, timm ViT,",
+    ),
 ]
 
 
@@ -360,10 +363,10 @@ OTHER_CONFIGS = [
     ({"hidden_act": "quick_gelu"}, "has the activation 'quick_gelu'; this model's are gelu, gelu_python,"),
     ({"hidden_act": None, "model_args": {"act_layer": "relu"}}, "has the activation 'relu'"),
     ({"model_args": {"norm_layer": "rmsnorm"}}, "has model_args.norm_layer='rmsnorm'"),
-    ({"model_args": 3}, "has model_args=3, which is no object"),
+    ({"model_args": 3}, "has model_args=3, which is not an object"),
     ({"global_pool": "avg"}, "global_pool='avg'; this model is global_pool='token'"),
-    ({"id2label": {"first": "ash"}}, "class names that are no NUMBER: NAME"),
-    ({"id2label": 5}, "class names that are no NUMBER: NAME"),
+    ({"id2label": {"first": "ash"}}, "class names that are not NUMBER: NAME"),
+    ({"id2label": 5}, "class names that are not NUMBER: NAME"),
 ]
 
 
@@ -385,7 +388,7 @@ def test_a_config_that_is_none_is_refused(config, source, tmp_path):
 def test_missing_sources_are_named(tmp_path):
     assert "no such file" in refusal(tmp_path / "none.npz")
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
-    assert "has no model.safetensors; name the file that you mean; there are pytorch_model.bin" in refusal(tmp_path)
+    assert "has no model.safetensors; name the file; the folder has pytorch_model.bin" in refusal(tmp_path)
 
 
 def test_what_is_no_weights_is_not_read_to_its_end():

@@ -1,18 +1,18 @@
-"""Attention over time or within each frame as one TPU kernel, forward and backward: scores never leave the chip.
+"""TPU kernels for attention over time or within each frame, forward and backward. Scores never leave the chip.
 
-The kernels read the projection's output where it lies, so that nothing is sliced, padded or transposed in memory. For
-that its channels are ordered (tile), (query, key, value), (lane), a tile being 128 lanes or one wide head: a block of
-three tiles holds all that the heads in it need.
+The kernels read the projection's output in place: nothing is sliced, padded or transposed in memory. For this, its
+channels are ordered (tile), (query, key, value), (lane). A tile has 128 lanes, or one wide head. So a block of three
+tiles holds all data of its heads.
 
-Heads of 64 lie two in a tile and are done together, each a mask over its lanes: a matrix unit works on 128 anyway.
-Heads of 80 or 88 cross from one tile into the next: each is done by itself, its lanes shifted to the beginning of one
-tile, and the part of its result that lies in the next tile waits for the head after it.
+Two heads of 64 share a tile and are computed together, with a mask over the lanes of each: a matrix unit always works
+on 128 lanes. Heads of 80 or 88 cross from one tile into the next. Each is computed separately, with its lanes shifted
+to the start of a tile. The part of its result in the next tile is kept until the next head is computed.
 
-Attention over time takes some positions at once, as rows (frame, position) of one matrix, and masks the scores between
-different positions.
+Attention over time computes several positions at once, as rows (frame, position) of one matrix, and masks the scores
+between different positions.
 """
 
-# B batch, T frames, S tokens of a frame, C = 3 * D channels, D width, R rows of a block, W lanes at hand
+# B batch, T frames, S tokens of a frame, C = 3 * D channels, D width, R rows of a block, W lanes in use
 
 import dataclasses
 import functools
@@ -27,53 +27,53 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 LANES = 128
-SUBLANES = 16  # of a bfloat16 tile: rows are cut at multiples of them
-POSITIONS = 8  # of a block over time, or a multiple; fewer share fewer masked scores, and no tile in memory has fewer
-TIME_ROWS = 128  # of a block over time, at least: fewer would leave rows of the matrix units empty
-QUERY_ROWS = 256  # rows of scores at a time: this project's choice, by the compiler's schedules
+SUBLANES = 16  # of a bfloat16 tile: rows are cut at multiples of it
+POSITIONS = 8  # a time block has a multiple of it: fewer positions mean fewer masked scores, but a tile has no fewer
+TIME_ROWS = 128  # minimum rows of a time block: with fewer, rows of the matrix units would be empty
+QUERY_ROWS = 256  # rows of scores at a time: this project's choice, from the compiler's schedules
 VMEM_BYTES = 64 << 20
 COMPILED_KINDS = ("TPU v4", "TPU v5 lite", "TPU v5", "TPU v6 lite")  # v4, v5e, v5p and v6e, as JAX names devices
 COMPILED_HEAD_DIMS = (64, 80, 88)
 COMPILED_FRAMES = 128  # of a clip
 COMPILED_TOKENS = 1025  # of a frame
 OUTPUT_NAME = "attention"  # of the result, for jax.checkpoint_policies
-MASKED = -1e30  # finite: the scores of a row that is masked as a whole must not become NaN
+MASKED = -1e30  # finite: the scores of a fully masked row must not become NaN
 
 Axis = Literal["time", "space"]
-Ref = Any  # a block in the chip's memory, which is read and written by indexing; JAX has no public type of it
+Ref = Any  # a block in the chip's memory, read and written by indexing; JAX has no public type for it
 Refs = Sequence[Ref]
 
 
 def tile_lanes(num_heads: int, head_dim: int) -> int:
-    """Lanes of a tile: 128, or a head that fills whole ones; all of the heads' where these do not fill whole tiles."""
+    """Lanes per tile: 128, or one head of a multiple of 128; all lanes if the heads do not fill whole tiles."""
     tile = head_dim if head_dim % LANES == 0 else LANES
     return num_heads * head_dim if head_dim > tile or num_heads * head_dim % tile else tile
 
 
 def was_compiled(device_kind: str, head_dim: int, dtype: jnp.dtype, num_frames: int, num_tokens: int) -> bool:
-    """Whether a chip's compiler has taken the kernels at such a size: those in cover_jax/plan/README.md."""
+    """Whether the kernels are known to compile at this size: the sizes in cover_jax/plan/README.md."""
     known = device_kind in COMPILED_KINDS and head_dim in COMPILED_HEAD_DIMS and dtype == jnp.bfloat16
     return known and num_frames <= COMPILED_FRAMES and num_tokens <= COMPILED_TOKENS
 
 
 def fills_lanes(num_heads: int, head_dim: int) -> bool:
-    """Whether the kernels can be used on a TPU without masking more lanes than a head's own tile has."""
+    """Whether the kernels work on a TPU without masking more lanes than a head's own tile has."""
     return tile_lanes(num_heads, head_dim) % LANES == 0
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
 def attend(qkv_BTSC: jax.Array, num_heads: int, head_dim: int, axis: Axis, interpret: bool = False) -> jax.Array:
-    """Softmax attention of each token to those that share its position ("time") or its frame ("space").
+    """Softmax attention of each token to the tokens at its position ("time") or in its frame ("space").
 
     Args:
-        qkv_BTSC: projected tokens, the channels ordered as this file says.
-        num_heads: heads in the array at hand, one device's where they are split.
-        head_dim: channels of a head.
+        qkv_BTSC: projected tokens, with channels in the order of this module's docstring.
+        num_heads: heads in this array: those of one device if heads are split.
+        head_dim: channels per head.
         axis: "time" or "space".
         interpret: run as plain JAX operations, on any device; for tests.
 
     Returns:
-        [B, T, S, D] in the input's dtype, the channels ordered (head), (head_dim). Softmax and sums are float32.
+        [B, T, S, D] in the input's dtype, with channels ordered (head), (head_dim). Softmax and sums are float32.
     """
     return _Call.of(qkv_BTSC, num_heads, head_dim, axis, interpret).forward(qkv_BTSC)
 
@@ -81,7 +81,7 @@ def attend(qkv_BTSC: jax.Array, num_heads: int, head_dim: int, axis: Axis, inter
 def _attend_forward(
     qkv_BTSC: jax.Array, num_heads: int, head_dim: int, axis: Axis, interpret: bool
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    # Named here, where the backward pass takes it from: whoever recomputes may keep it.
+    # The backward pass uses this value. The name lets a rematerialisation policy keep it.
     out_BTSD = checkpoint_name(attend(qkv_BTSC, num_heads, head_dim, axis, interpret), OUTPUT_NAME)
     return out_BTSD, (qkv_BTSC, out_BTSD)
 
@@ -103,11 +103,11 @@ attend.defvjp(_attend_forward, _attend_backward)
 
 @dataclasses.dataclass(frozen=True)
 class _Call:
-    """One kernel on arrays of one shape: its grid, its blocks, and what it costs.
+    """One kernel on arrays of one shape: its grid, its blocks and its cost.
 
     Attributes:
-        lanes: of a tile.
-        block: (frames, tokens) that a block holds; it may reach beyond the last token.
+        lanes: lanes per tile.
+        block: (frames, tokens) per block. A block may reach beyond the last token.
     """
 
     shape: tuple[int, int, int, int]
@@ -128,7 +128,7 @@ class _Call:
 
     @property
     def grid(self) -> tuple[int, int, int, int]:
-        """(batch, frame, tokens, tile), in blocks; heads in place of tiles where heads cross them."""
+        """(batch, frame, tokens, tile), in blocks. If heads cross tiles, the last axis counts heads."""
         batch, frames, tokens, channels = self.shape
         along_lanes = channels // (3 * (self.head_dim if self._crossing else self.lanes))
         return batch, frames // self.block[0], -(-tokens // self.block[1]), along_lanes
@@ -148,9 +148,9 @@ class _Call:
         out_width: int,
         matmuls: int,
     ) -> jax.Array:
-        """A pallas_call of `body`; `widths` of operands and result are in tiles.
+        """A pallas_call of `body`. `widths` of operands and result are in tiles.
 
-        `body` takes for each operand its blocks: one, or two where heads cross from one tile into the next.
+        `body` gets one block per operand, or two blocks if heads cross from one tile into the next.
         """
         each = 1 + self._crossing
 
@@ -177,7 +177,7 @@ class _Call:
         return kernel(*(array for array in arrays for _ in range(each)))
 
     def _block_spec(self, width: int, ahead: int = 0) -> pl.BlockSpec:
-        """The block of a grid step, or of the tile after it; the last tile has none, and no head goes beyond it."""
+        """The block of a grid step, or of the next tile. The last tile has no next tile, and no head crosses it."""
         last = self.shape[3] // (3 * self.lanes) - 1
 
         def place(batch: Any, frame: Any, tokens: Any, step: Any) -> tuple[Any, ...]:  # indices of the grid, traced
@@ -213,7 +213,7 @@ class _Call:
         With P the probabilities, dO the gradient of the output O = P V, and S = Q K' * scale:
 
         dV = P' dO, dP = dO V', dS = P * (dP - rowsum(dO * O)), dQ = dS K * scale, dK = dS' Q * scale.
-        P is exp / total; the division moves to dO, which has fewer columns.
+        P is exp / total. dO is divided instead, because it has fewer columns.
         """
         query_RW, key_RW, value_RW = self._load_qkv(qkv_refs)
         attended_RW, grad_RW = self._load(attended_refs, 0), self._load(grad_refs, 0)
@@ -240,12 +240,12 @@ class _Call:
         self._store(out_refs, every, 2, grad_value)
 
     def _softmax(self, query: jax.Array, key: jax.Array, bias_RR: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-        """exp(scores - their row's maximum), and the rows' sums to divide by."""
+        """exp(scores - row maximum), and the row sums that normalise it."""
         scores_RR = _dot(query, key, 1, 1)
         if bias_RR is not None:
             scores_RR = scores_RR + bias_RR
         from_max_RR = scores_RR - jnp.max(scores_RR, axis=1, keepdims=True)
-        exp_RR = jnp.exp2(from_max_RR * (self._scale * math.log2(math.e)))  # exp would multiply once more
+        exp_RR = jnp.exp2(from_max_RR * (self._scale * math.log2(math.e)))  # exp would need one more multiplication
         return exp_RR, jnp.sum(exp_RR, axis=1, keepdims=True)
 
     @property
@@ -279,10 +279,10 @@ class _Call:
         return [slice(start, min(start + size, self._num_rows)) for start in range(0, self._num_rows, size)]
 
     def _bias(self, rows: slice) -> jax.Array | None:
-        """Over time: 0 between rows of one position, MASKED between others. Rows are (frame, position)."""
+        """Mask over time: 0 between rows of the same position, otherwise MASKED. Rows are (frame, position)."""
         if self.axis == "space":
             return None
-        shape = (rows.stop - rows.start, self._num_rows)  # rows start with a frame, so that position 0 is the first
+        shape = (rows.stop - rows.start, self._num_rows)  # rows start with a frame, so the first position is 0
         row, column = (jax.lax.broadcasted_iota(jnp.int32, shape, axis) % self.block[1] for axis in (0, 1))
         return jnp.where(row == column, 0.0, MASKED)
 
@@ -290,9 +290,9 @@ class _Call:
         return [self._load(refs, part) for part in range(3)]
 
     def _load(self, refs: Refs, part: int) -> jax.Array:
-        """A third of a block as [R, W]; what lies beyond the last token is unknown and becomes 0.
+        """A third of a block as [R, W]. Values beyond the last token are undefined in memory, and become 0.
 
-        Where heads cross tiles, it is the head's tile: its lanes, then some of its neighbours'.
+        If heads cross tiles, it is the head's tile: the lanes of the head, then some lanes of its neighbours.
         """
         lanes = slice(part * self.lanes, (part + 1) * self.lanes)
         values = jnp.concatenate([ref[0, :, :, lanes] for ref in refs], axis=-1)
@@ -306,7 +306,7 @@ class _Call:
         return self._shift(values_RW, 2 * self.lanes - self._start())[:, : self.lanes].astype(self.dtype)
 
     def _begin(self, out_refs: Refs) -> None:
-        """Nothing waits for the first head."""
+        """Before the first head, no partial result is kept."""
         if self._crossing:
             waiting_ref = out_refs[1]
 
@@ -315,7 +315,7 @@ class _Call:
                 waiting_ref[...] = jnp.zeros_like(waiting_ref)
 
     def _store(self, out_refs: Refs, rows: slice, part: int, values_RW: jax.Array) -> None:
-        """Puts rows [R, W] back where `_load` found them."""
+        """Writes rows [R, W] to the place that `_load` reads."""
         lanes = slice(part * self.lanes, (part + 1) * self.lanes)
         out_ref, frames = out_refs[0], slice(rows.start // self.block[1], rows.stop // self.block[1])
         place = (0, 0, rows, lanes) if self.block[0] == 1 else (0, frames, slice(None), lanes)
@@ -331,13 +331,13 @@ class _Call:
 
 @dataclasses.dataclass(frozen=True)
 class _Head:
-    """Where a head lies among the lanes at hand."""
+    """The position of a head among the lanes in use."""
 
     start: int
     head_dim: int
 
     def only(self, values_RW: jax.Array) -> jax.Array:
-        """Its neighbours' lanes zeroed."""
+        """The values with the lanes of other heads set to zero."""
         lane = jax.lax.broadcasted_iota(jnp.int32, values_RW.shape, 1)
         return jnp.where((lane >= self.start) & (lane < self.start + self.head_dim), values_RW, 0)
 
@@ -347,7 +347,7 @@ def _plus(total: jax.Array | None, more: jax.Array) -> jax.Array:
 
 
 def _positions(frames: int, tokens: int) -> int:
-    """Positions of a block over time: whole tiles of them that give at least TIME_ROWS rows, or all there are."""
+    """Positions per time block: whole tiles with at least TIME_ROWS rows in total, or all positions."""
     return min(tokens, POSITIONS * max(1, TIME_ROWS // (POSITIONS * frames)))
 
 
@@ -356,7 +356,7 @@ def _round_up(number: int, multiple: int) -> int:
 
 
 def _dot(left: jax.Array, right: jax.Array, left_axis: int, right_axis: int) -> jax.Array:
-    """A matrix product over these axes, float32."""
+    """A float32 matrix product over these axes."""
     return jax.lax.dot_general(
         left, right, (((left_axis,), (right_axis,)), ((), ())), preferred_element_type=jnp.float32
     )

@@ -1,1 +1,1 @@
-"""Weights that others trained, as parameters of this model."""
+"""Published weights as parameters of this model."""

@@ -1,4 +1,4 @@
-"""What goes wrong with a pretrained model."""
+"""Errors of pretrained models."""
 
 import functools
 from collections.abc import Callable
@@ -9,20 +9,20 @@ _Read = TypeVar("_Read")
 
 
 class PretrainedError(ValueError):
-    """The source cannot be used. The message says what it is, and what would be right."""
+    """The source cannot be used. The message says what the source is, and what is expected."""
 
 
 def one_line(read: Callable[Concatenate[str, _Rest], _Read]) -> Callable[Concatenate[str, _Rest], _Read]:
-    """Makes a reader, whose first argument is the source, refuse what it cannot read by a PretrainedError of one line.
+    """Decorates a reader, whose first argument is the source: errors become a PretrainedError of one line.
 
-    Parsers meet damaged bytes, and values that make no sense, with every exception there is.
+    On damaged bytes and invalid values, parsers raise exceptions of any type.
     """
 
     def wrapped(source: str, /, *args: _Rest.args, **kwargs: _Rest.kwargs) -> _Read:
         cause: Exception
         try:
             return read(source, *args, **kwargs)
-        except OSError:  # not of the content; it names its file
+        except OSError:  # not about the content; its message names the file
             raise
         except PretrainedError as error:
             reason, cause = str(error), error

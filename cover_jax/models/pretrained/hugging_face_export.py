@@ -1,4 +1,4 @@
-"""A model as a Hugging Face TimeSformer: its tensors and config.json. The way back is `loader.load`."""
+"""A model as a Hugging Face TimeSformer: its tensors and config.json. `loader.load` reads them back."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,14 +20,14 @@ def tensors(params: dict[str, Any], head: str, patch_px: int) -> Arrays:
 
     Args:
         params: of the whole model, as `cover.Functional.init` gives them, on the host.
-        head: the one that becomes its classifier.
-        patch_px: side of a patch.
+        head: the head that becomes the classifier.
+        patch_px: side of a patch in pixels.
 
     Raises:
-        PretrainedError: the head is not linear, as theirs is.
+        PretrainedError: the head is not linear. Hugging Face's classifier is linear.
     """
     if "kernel" not in params["heads"][head]:
-        raise PretrainedError(f"head {head}: config.model.head='mlp' has no place in a Hugging Face TimeSformer")
+        raise PretrainedError(f"head {head}: config.model.head='mlp': a Hugging Face TimeSformer needs a linear one")
     backbone, family = params["backbone"], HF_TIMESFORMER
     flat = {_PREFIX + name: np.asarray(backbone[path]) for path, name in family.embeddings.items()}
     flat |= _layer(_PREFIX + family.norm, backbone["norm"]) | _layer(family.head, params["heads"][head])
@@ -48,7 +48,7 @@ def _layer(name: str, leaves: dict[str, np.ndarray]) -> Arrays:
 
 
 def config(model: ConfigDict, class_names: Sequence[str]) -> dict[str, Any]:
-    """What their config.json says of a model and of the classes of its one head."""
+    """Hugging Face's config.json of a model and of the classes of its one head."""
     variant = variants.parse(model.variant)
     return {
         "architectures": ["TimesformerForVideoClassification"],
@@ -74,7 +74,7 @@ def config(model: ConfigDict, class_names: Sequence[str]) -> dict[str, Any]:
 
 
 def preprocessor_config(model: ConfigDict) -> dict[str, Any]:
-    """What their preprocessor_config.json says: shorter side to `size_px`, its centre, normalised as in training."""
+    """preprocessor_config.json: shorter side resized to `size_px`, centre crop, normalised as in training."""
     return {
         "image_processor_type": "VideoMAEImageProcessor",
         "do_resize": True,

@@ -1,16 +1,16 @@
-"""Models that others trained, as the first values of this one's parameters: `load`, then `fill`.
+"""Published models as initial values of this model's parameters: `load`, then `fill`.
 
-A source is a file or folder, local or gs://, or hf://ORG/REPO[@REVISION][/FILE]. What is in it is told by the names
-of its tensors, never by their shapes: google-research ViT and AugReg (.npz), official TimeSformer (.pyth), timm ViT,
-and Hugging Face's TimeSformer, ViT and DINOv2 (.safetensors). Nothing in a file is ever run.
+A source is a file or folder, local or gs://, or hf://ORG/REPO[@REVISION][/FILE]. Its model family is recognised by the
+names of its tensors, never by their shapes: google-research ViT and AugReg (.npz), official TimeSformer (.pyth), timm
+ViT, and Hugging Face's TimeSformer, ViT and DINOv2 (.safetensors). No code in a file is ever run.
 
-From an image model, temporal attention and its norm start as copies of the spatial ones; `temporal_fc` and the time
-embedding keep what `config.model.temporal_init` and `time_embed_std` gave them, zeros by default, so that the model
-starts as that image model on each frame (facebookresearch/TimeSformer, timesformer/models/helpers.py).
+From an image model, temporal attention and its norm start as copies of the spatial ones. `temporal_fc` and the time
+embedding keep their initial values from `config.model.temporal_init` and `time_embed_std`. These are zeros by default,
+so the model starts as the image model on each frame (facebookresearch/TimeSformer, timesformer/models/helpers.py).
 
-Logits are those of the source's own code where `config.model.gelu`, `layer_norm_eps`, `pixel_mean` and `pixel_std` are
-what that has; the report says which are not. google-research's ViT computes flax's default GELU, the tanh approximation
-(vit_jax/models_vit.py); timm and Hugging Face run the same weights with the exact one.
+Logits equal those of the source's own code if `config.model.gelu`, `layer_norm_eps`, `pixel_mean` and `pixel_std` have
+the source's values. The report names those that differ. google-research's ViT uses flax's default GELU, the tanh
+approximation (vit_jax/models_vit.py). timm and Hugging Face run the same weights with the exact GELU.
 """
 
 # S tokens of a frame with CLS, T frames, D width, C classes
@@ -28,7 +28,7 @@ from cover_jax.models import variants
 from cover_jax.models.pretrained import resize, sources, tensor_names
 from cover_jax.models.pretrained.errors import PretrainedError, one_line
 
-# Names that Hugging Face (ACT2FN in transformers/activations.py) and timm give it -> config.model.gelu.
+# Names of GELU in Hugging Face (ACT2FN in transformers/activations.py) and timm -> config.model.gelu.
 _GELUS = {
     "gelu": "exact",
     "gelu_python": "exact",
@@ -44,12 +44,12 @@ _TIMM_LAYERS = {"norm_layer", "mlp_layer", "attn_layer", "block_fn", "embed_laye
 
 @dataclasses.dataclass(frozen=True)
 class LoadedWeights:
-    """What a source gave.
+    """The parameters read from a source.
 
     Attributes:
-        params: path, as in `cover.Params` joined by "/" -> float32 array, of every parameter that it has.
-        class_names: of its own classifier, in order; empty where it does not say.
-        report: lines for people: what was taken, changed, left out, and kept as initialised.
+        params: path (as in `cover.Params`, joined by "/") -> float32 array, for every parameter in the source.
+        class_names: of the source's own classifier, in order; empty if unknown.
+        report: lines for people: what was loaded, changed, left out, and kept as initialised.
     """
 
     params: dict[str, np.ndarray]
@@ -61,16 +61,16 @@ class LoadedWeights:
 def load(source: str, model: ConfigDict, class_names: Mapping[str, Sequence[str]]) -> LoadedWeights:
     """Reads pretrained weights for the model of a config.
 
-    A classifier is taken over, row by row by class name, for each head all of whose classes it names.
+    A head is copied from the source's classifier, row by row by class name, if the classifier has all its classes.
 
     Args:
-        source: as above.
+        source: as in this module's docstring.
         model: `config.model`, as in configs/common.py.
         class_names: head name -> its classes, in order.
 
     Raises:
-        PretrainedError: the source cannot be read, is no model of a known kind, has other sizes than
-            `model.variant`, or has a tensor that would be lost silently.
+        PretrainedError: the source cannot be read, its model family is unknown, its sizes differ from
+            `model.variant`, or it has a tensor that would be lost silently.
     """
     opened = sources.open_source(source)
     try:
@@ -98,13 +98,13 @@ def load(source: str, model: ConfigDict, class_names: Mapping[str, Sequence[str]
 
 
 def fill(params: dict[str, Any], loaded: LoadedWeights) -> tuple[dict[str, Any], list[str]]:
-    """`params` with the loaded arrays in their places, each cut for its devices as what it replaces, and the rest.
+    """Replaces parameters by the loaded arrays, each with the sharding of the parameter that it replaces.
 
     Returns:
         The new parameters, and the paths that keep their initial values.
 
     Raises:
-        PretrainedError: an array has another shape than its parameter.
+        PretrainedError: the shapes of an array and its parameter differ.
     """
     kept = []
 
@@ -122,7 +122,7 @@ def fill(params: dict[str, Any], loaded: LoadedWeights) -> tuple[dict[str, Any],
 
 
 def _check_config(config: dict[str, Any]) -> None:
-    """Refuses settings of a config.json of Hugging Face or timm that this model cannot have."""
+    """Refuses settings in a config.json of Hugging Face or timm that this model does not support."""
     for key, right in (("attention_type", "divided_space_time"), ("qkv_bias", True), ("global_pool", "token")):
         if config.get(key, right) != right:
             raise PretrainedError(f"its config.json has {key}={config[key]!r}; this model is {key}={right!r}")
@@ -132,15 +132,15 @@ def _check_config(config: dict[str, Any]) -> None:
 
 
 def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
-    """A part of config.json; {} where it has none."""
+    """A section of config.json; {} if it has no such section."""
     section = config.get(name) or {}
     if not isinstance(section, dict):
-        raise PretrainedError(f"its config.json has {name}={section!r}, which is no object")
+        raise PretrainedError(f"its config.json has {name}={section!r}, which is not an object")
     return section
 
 
 def _settings(family: tensor_names.Family, opened: sources.Opened) -> dict[str, object]:
-    """Keys of `config.model` that change what a model computes and no shape -> what the source has."""
+    """Keys of `config.model` that change what a model computes but no shapes -> the source's values."""
     config = opened.config
     name = config.get("hidden_act") or _section(config, "model_args").get("act_layer")
     if name is not None and name not in _GELUS:
@@ -158,7 +158,7 @@ def _settings(family: tensor_names.Family, opened: sources.Opened) -> dict[str, 
 def _check_sizes(
     family: tensor_names.Family, read: tensor_names.Reader, config: dict[str, Any], variant_name: str
 ) -> list[str]:
-    """Refuses another variant's sizes; returns a line on what the source does not tell."""
+    """Refuses the sizes of another variant. Returns one line per size that the source does not state."""
     block = family.block.format(0)
     found = {
         "width": read(family.embeddings["cls_token"]).shape[-1],
@@ -171,22 +171,23 @@ def _check_sizes(
     expected = dataclasses.asdict(variants.parse(variant_name))
     wrong = [f"{key} {size}, not {expected[key]}" for key, size in found.items() if size not in (None, expected[key])]
     if wrong:
-        raise PretrainedError(f"is no {variant_name}: {', '.join(wrong)}; {_right_variant(found)}")
-    return [f"not told by it: {key}; {variant_name} has {expected[key]}" for key, size in found.items() if size is None]
+        raise PretrainedError(f"is not {variant_name}: {', '.join(wrong)}; {_right_variant(found)}")
+    unknown = [key for key, size in found.items() if size is None]
+    return [f"the source does not state {key}; assuming {expected[key]} ({variant_name})" for key in unknown]
 
 
 def _right_variant(found: dict[str, int | None]) -> str:
     keys = ("width", "depth", "num_heads", "mlp_dim")
     for size, numbers in variants.SIZES.items():
         if all(found[key] in (None, number) for key, number in zip(keys, numbers, strict=True)):
-            return f"config.model.variant='{size}/{found['patch_px']}' is what it is"
+            return f"use config.model.variant='{size}/{found['patch_px']}'"
     return "no variant has these sizes (cover_jax/models/variants.py)"
 
 
 def _backbone(
     family: tensor_names.Family, read: tensor_names.Reader, model: ConfigDict
 ) -> tuple[tensor_names.Arrays, list[str]]:
-    """All arrays of the backbone under this project's paths, and a line for each that was resized."""
+    """All arrays of the backbone under this project's paths, and one line per resized array."""
     variant = variants.parse(model.variant)
     blocks = [family.read_block(read, index) for index in range(variant.depth)]
     arrays = {f"blocks/{path}": np.stack([block[path] for block in blocks]) for path in blocks[0]}
@@ -200,13 +201,13 @@ def _backbone(
 
 
 def _class_names(config: dict[str, Any]) -> tuple[str, ...]:
-    """Of Hugging Face's `id2label` or timm's `label_names`."""
+    """Class names from Hugging Face's `id2label` or timm's `label_names`."""
     labels = config.get("id2label") or config.get("label_names") or {}
     try:
         labels = dict(enumerate(labels)) if isinstance(labels, list) else labels
         return tuple(str(name) for _, name in sorted(labels.items(), key=lambda item: int(item[0])))
     except (AttributeError, TypeError, ValueError) as error:
-        raise PretrainedError(f"its config.json has class names that are no NUMBER: NAME: {error}") from error
+        raise PretrainedError(f"its config.json has class names that are not NUMBER: NAME: {error}") from error
 
 
 def _heads(
@@ -215,7 +216,7 @@ def _heads(
     names: Sequence[str],
     class_names: Mapping[str, Sequence[str]],
 ) -> tensor_names.Arrays:
-    """Parameters of each head all of whose classes the source's own classifier has."""
+    """Parameters of the heads whose classes are all in the source's own classifier."""
     rows = {name: row for row, name in enumerate(names)}
     wanted = {head: classes for head, classes in class_names.items() if rows.keys() >= set(classes)}
     if not wanted or not family.head:
@@ -228,10 +229,10 @@ def _heads(
 
 
 def _unused(family: tensor_names.Family, read: tensor_names.Reader) -> dict[str, str]:
-    """Tensors that nothing took -> why that is right.
+    """Unused tensors -> the reason why they are not needed.
 
     Raises:
-        PretrainedError: of some that is not known.
+        PretrainedError: an unused tensor is not known.
     """
     reasons = dict(family.unused)
     if family.head:
@@ -259,13 +260,13 @@ def _head_lines(
 
 
 def setting_lines(own: Mapping[str, object], model: ConfigDict) -> list[str]:
-    """What of `model` differs from the settings that weights were made with, by key of `config.model`."""
+    """One line per key of `config.model` whose value differs from the settings that the weights were trained with."""
 
     def plain(value: object) -> object:
         return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
 
     return [
-        f"config.model.{key}={plain(model[key])!r}: its own is {plain(value)!r}"
+        f"config.model.{key}={plain(model[key])!r}: the source has {plain(value)!r}"
         for key, value in own.items()
         if plain(value) != plain(model[key])
     ]

@@ -1,4 +1,4 @@
-"""Position embeddings for another grid."""
+"""Resizes position embeddings to another grid."""
 
 import math
 
@@ -14,10 +14,10 @@ _CUBIC_A = -0.75  # of the cubic convolution kernel; torch's, in aten/src/ATen/n
 
 
 def embeddings(given: dict[str, np.ndarray], model: ConfigDict) -> tuple[dict[str, np.ndarray], list[str]]:
-    """`cls_token`, `pos_embed` and, of a video model, `time_embed`, as a model of another config has them.
+    """Resizes `cls_token`, `pos_embed` and, for a video model, `time_embed`, to the shapes of another config.
 
     Returns:
-        The arrays for `model`'s grid and frames, and a line for each that was resized.
+        The arrays for `model`'s grid and frames, and one line per resized array.
     """
     resized = dict(given)
     grid_size = model.size_px // variants.parse(model.variant).patch_px
@@ -34,17 +34,17 @@ def embeddings(given: dict[str, np.ndarray], model: ConfigDict) -> tuple[dict[st
 
 
 def position_embedding(pos_embed_1SD: np.ndarray, grid_size: int) -> np.ndarray:
-    """A [1, 1 + h * w, D] position embedding for `grid_size` x `grid_size` patches, bicubic; CLS keeps its row.
+    """Resizes a [1, 1 + h * w, D] position embedding to `grid_size` x `grid_size` patches, bicubic; CLS is kept.
 
-    It equals torch's `interpolate(mode="bicubic", align_corners=False)`, with which DINOv2 and Hugging Face's ViT
-    resize theirs. The same grid gives the same values back.
+    It equals torch's `interpolate(mode="bicubic", align_corners=False)`, which DINOv2 and Hugging Face's ViT use. The
+    same grid returns the same values.
 
     Raises:
         PretrainedError: the embedding is not of a square grid and CLS.
     """
     old_size = math.isqrt(pos_embed_1SD.shape[1] - 1)
     if old_size**2 + 1 != pos_embed_1SD.shape[1]:
-        raise PretrainedError(f"position embedding {pos_embed_1SD.shape} is not that of CLS and a square grid")
+        raise PretrainedError(f"position embedding {pos_embed_1SD.shape} is not CLS and a square grid")
     if old_size == grid_size:
         return pos_embed_1SD
     weights = cubic_weights(old_size, grid_size)
@@ -55,7 +55,7 @@ def position_embedding(pos_embed_1SD: np.ndarray, grid_size: int) -> np.ndarray:
 
 
 def cubic_weights(old_size: int, new_size: int) -> np.ndarray:
-    """Matrix [new_size, old_size] that samples a line of values at new centres; values repeat beyond the ends."""
+    """Matrix [new_size, old_size] that samples a line of values at new centres. Beyond the ends, values repeat."""
     centres = (np.arange(new_size) + 0.5) * old_size / new_size - 0.5
     taps = np.floor(centres).astype(int)[:, None] + np.arange(-1, 3)
     weights = np.zeros((new_size, old_size))

@@ -1,4 +1,4 @@
-"""Where pretrained weights come from: a path, a bucket, or the Hugging Face hub."""
+"""Sources of pretrained weights: a path, a bucket, or the Hugging Face hub."""
 
 import contextlib
 import dataclasses
@@ -12,12 +12,12 @@ from cover_jax.models.pretrained import weight_files
 from cover_jax.models.pretrained.errors import PretrainedError
 
 BESIDE = ("config.json", "preprocessor_config.json")
-DEFAULT_FILE = "model.safetensors"  # of a folder or a hub repository, where none is named
+DEFAULT_FILE = "model.safetensors"  # the file of a folder or hub repository if none is named
 
 
 @dataclasses.dataclass(frozen=True)
 class Opened:
-    """A source's tensors, and its config.json and preprocessor_config.json where they stand beside ({} otherwise)."""
+    """A source's tensors, and the config.json and preprocessor_config.json next to them ({} if missing)."""
 
     tensors: weight_files.Tensors
     config: dict[str, Any]
@@ -28,11 +28,11 @@ def open_source(source: str) -> Opened:
     """Reads weights.
 
     Args:
-        source: a file or folder, local or gs://; or hf://ORG/REPO[@REVISION][/FILE], which the hub's own client fetches
-            into its cache, and takes from there without a network (HF_HUB_OFFLINE=1, HF_HOME).
+        source: a file or folder, local or gs://; or hf://ORG/REPO[@REVISION][/FILE]. The hub's own client downloads
+            that file into its cache. Without a network it uses the cache (HF_HUB_OFFLINE=1, HF_HOME).
 
     Raises:
-        PretrainedError: there is no such thing, or it is not weights.
+        PretrainedError: the source does not exist, or does not contain weights.
     """
     weights, beside = _from_hub(source) if source.startswith("hf://") else _from_path(source)
     try:
@@ -45,13 +45,13 @@ def open_source(source: str) -> Opened:
 
 
 def _from_path(source: str) -> tuple[epath.Path, dict[str, epath.Path]]:
-    """The weights, and by name which of BESIDE stand beside them."""
+    """The weights, and name -> path of the files in BESIDE that are next to them."""
     path = epath.Path(source).expanduser()
     if path.is_dir():
         path = _in_folder(path)
     if not path.exists():
         raise PretrainedError(f"{path}: no such file")
-    # Beside other formats a config.json is somebody else's; "pytorch_model.bin" is Hugging Face's older format.
+    # Next to other formats, a config.json is unrelated. "pytorch_model.bin" is Hugging Face's older format.
     names = BESIDE if path.suffix in (".safetensors", ".bin") else ()
     return path, {name: path.parent / name for name in names if (path.parent / name).exists()}
 
@@ -61,7 +61,7 @@ def _in_folder(folder: epath.Path) -> epath.Path:
     if path.exists():
         return path
     found = ", ".join(sorted(child.name for child in folder.iterdir())[:5])
-    raise PretrainedError(f"{folder}: has no {DEFAULT_FILE}; name the file that you mean; there are {found or 'none'}")
+    raise PretrainedError(f"{folder}: has no {DEFAULT_FILE}; name the file; the folder has {found or 'no files'}")
 
 
 def _from_hub(source: str) -> tuple[epath.Path, dict[str, epath.Path]]:
@@ -76,10 +76,10 @@ def _from_hub(source: str) -> tuple[epath.Path, dict[str, epath.Path]]:
     except hub_errors.LocalEntryNotFoundError as error:
         raise PretrainedError(f"{source}: not in the hub's cache, and the hub cannot be reached: {error}") from error
     except hub_errors.HfHubHTTPError as error:
-        raise PretrainedError(f"{source}: the hub has no {name} there, or not for you: {error}") from error
+        raise PretrainedError(f"{source}: the hub has no {name} there, or you have no access: {error}") from error
     beside = {}
     for other in BESIDE:
-        with contextlib.suppress(hub_errors.EntryNotFoundError):  # also where it is not cached and there is no network
+        with contextlib.suppress(hub_errors.EntryNotFoundError):  # also if it is not cached and there is no network
             beside[other] = _download(uri, f"{folder}/{other}".removeprefix("/"))
     return weights, beside
 

@@ -52,17 +52,17 @@ class Reader:
         return root
 
     def matches(self, pattern: str) -> list[re.Match[str]]:
-        """Where `pattern` fits the start of a name after the prefix."""
+        """Matches `pattern` at the start of a name, after the prefix."""
         return [match for name in self._names if (match := re.compile(re.escape(self._prefix) + pattern).match(name))]
 
     @property
     def num_taken(self) -> int:
-        """How many tensors were read."""
+        """Number of tensors that were read."""
         return len(self._taken)
 
     @property
     def left(self) -> list[str]:
-        """Names that nothing took."""
+        """Names of tensors that were not read."""
         return sorted(self._names - self._taken)
 
 
@@ -74,7 +74,7 @@ class TorchLayout:
         return int(read(f"{name}.weight").shape[-1])
 
     def num_heads(self, read: Reader, name: str) -> int | None:
-        """Not in the tensors: their axes join heads and head_dim."""
+        """None: the tensors do not state it, because their axes join heads and head_dim."""
         return None
 
     def patches(self, read: Reader, name: str) -> Arrays:
@@ -102,7 +102,7 @@ class FlaxLayout:
         return int(read(f"{name}/kernel").shape[0])
 
     def num_heads(self, read: Reader, name: str) -> int | None:
-        """Heads of attention, from the projection `name` of one block."""
+        """Number of attention heads, from the projection `name` of one block."""
         return int(read(f"{name}/kernel").shape[1])
 
     def patches(self, read: Reader, name: str) -> Arrays:
@@ -126,24 +126,24 @@ class FlaxLayout:
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """One kind of checkpoint.
+    """One model family of checkpoints.
 
     Attributes:
-        title: what it is, for people.
-        layout: how its axes lie.
-        prefixes: what all names may begin with.
+        title: name of the family, for people.
+        layout: order of its axes.
+        prefixes: possible common prefixes of all names.
         signature: a name that only this family has.
-        embeddings: this project's name -> theirs, of arrays outside the blocks that are taken as they are.
+        embeddings: this project's name -> the family's name, for arrays outside the blocks that are used unchanged.
         patch_embed, norm: names of these two layers.
         head: name of the classifier that reads the CLS feature; "": none.
-        head_at_root: its name has no prefix.
-        block: what the names of block {} begin with.
-        layers: this project's path in a block -> theirs; several are joined. Without a temporal attention among them,
-            it becomes a copy of the spatial one.
-        layer_scales: path of a layer -> name of the vector that scales its output, where a file has one.
-        unused: pattern of names that this model has no place for -> why that changes nothing.
-        pixels: mean and standard deviation of the pixels that it was trained with, where the family has one.
-        gelu, layer_norm_eps: as in `config.model`; a config.json may say otherwise.
+        head_at_root: the head's name has no prefix.
+        block: prefix of the names of block {}.
+        layers: this project's path in a block -> the family's names; several are joined. If there is no temporal
+            attention, it becomes a copy of the spatial attention.
+        layer_scales: path of a layer -> name of the vector that scales its output, if a file has one.
+        unused: pattern of names that this model does not use -> why they are not needed.
+        pixels: mean and standard deviation for the pixels that it was trained with, if the family has fixed ones.
+        gelu, layer_norm_eps: as in `config.model`; a config.json may override them.
     """
 
     title: str
@@ -184,7 +184,7 @@ class Family:
 
 
 def _temporal_copies(block: Arrays) -> Arrays:
-    """Temporal attention and its norm from the spatial ones, as facebookresearch/TimeSformer, models/helpers.py."""
+    """Copies temporal attention and its norm from the spatial ones: facebookresearch/TimeSformer, models/helpers.py."""
     copies = {path.replace("space/", "time/"): array for path, array in block.items() if path.startswith("space/")}
     return copies | {f"temporal_norm/{leaf}": block[f"spatial_norm/{leaf}"] for leaf in ("scale", "bias")}
 
@@ -329,10 +329,10 @@ HF_DINOV2 = dataclasses.replace(
     layer_norm_eps=1e-6,
 )
 
-# TimeSformer before ViT: it has all names of one, and more.
+# TimeSformer comes before ViT, because it has all names of a ViT and more.
 FAMILIES = (TIMESFORMER, TIMM_VIT, HF_TIMESFORMER, HF_VIT, HF_DINOV2, GOOGLE_VIT)
 
-# Looked for first: some of them have a family's signature too.
+# Checked first: some of these models also have the signature of a family.
 _KNOWN_OTHERS = {
     r"(.*\.)?(register_tokens|reg_token)$": "a ViT with register tokens, which this model has no place for",
     r".*\.(weights_in|w12)\.": "a ViT with SwiGLU layers; this model's MLP is two layers around a GELU",
@@ -350,10 +350,10 @@ _KNOWN_OTHERS = {
 
 
 def recognise(tensors: Tensors) -> tuple[Family, Reader]:
-    """The family whose names these are, and a reader under the prefix that they have.
+    """The family of the tensors' names, and a reader with their prefix.
 
     Raises:
-        PretrainedError: it is none of `FAMILIES`; the message says what it is or how its names look.
+        PretrainedError: it is none of `FAMILIES`. The message names the model, or some of its tensors.
     """
     for pattern, what in _KNOWN_OTHERS.items():
         if (name := next(filter(re.compile(pattern).match, tensors.names), None)) is not None:
@@ -363,7 +363,7 @@ def recognise(tensors: Tensors) -> tuple[Family, Reader]:
             if prefix + family.signature in tensors.names:
                 return family, Reader(tensors, prefix)
     names = ", ".join(tensors.names[:3]) + (", ..." if tensors.names[3:] else "")
-    raise PretrainedError(f"is of no known kind; its tensors are {names or 'none at all'}; {_known()}")
+    raise PretrainedError(f"is not of a known model family; its tensors are {names or 'none at all'}; {_known()}")
 
 
 def _known() -> str:

@@ -1,8 +1,8 @@
-"""Tensors of a file that `torch.save` wrote (torch 1.6 or newer), without torch and without running what is in it.
+"""Reads tensors from a file of `torch.save` (torch 1.6 or newer), without torch and without running code in the file.
 
-Such a file is a zip archive: a pickle that describes the object, and beside it the bytes of each storage. A pickle may
-name any function for its reader to call, so this one knows six names by heart and refuses all others. The format is
-that of torch/serialization.py and torch/_utils.py of pytorch/pytorch.
+Such a file is a zip archive with a pickle that describes the object, and the bytes of each storage. A pickle may name
+any function for its reader to call. So this reader accepts six names and refuses all others. The format is defined in
+torch/serialization.py and torch/_utils.py of pytorch/pytorch.
 """
 
 import collections
@@ -21,7 +21,7 @@ import numpy as np
 
 from cover_jax.models.pretrained.errors import PretrainedError
 
-# What Python raises at an archive's broken or impossible member.
+# Python's errors for a broken or invalid member of an archive.
 BROKEN = (
     ValueError, KeyError, EOFError, MemoryError, OverflowError, RuntimeError, struct.error, zipfile.BadZipFile,
     zlib.error,
@@ -42,7 +42,7 @@ _STORAGE_DTYPES = {
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """Where the values of one tensor are: `offset` and `strides` count elements of the storage called `key`."""
+    """The place of one tensor's values: `offset` and `strides` count elements of the storage `key`."""
 
     dtype: type
     key: str
@@ -52,16 +52,16 @@ class Tensor:
 
 
 def is_torch_archive(archive: zipfile.ZipFile) -> bool:
-    """Whether `torch.save` wrote it."""
+    """Whether the file was written by `torch.save`."""
     return any(name.endswith("/data.pkl") for name in archive.namelist())
 
 
 def load(archive: zipfile.ZipFile) -> tuple[Any, Callable[[Tensor], np.ndarray]]:
-    """The saved object with a `Tensor` for each of its tensors, and a function that reads one.
+    """The saved object with a `Tensor` in place of each tensor, and a function that reads a `Tensor`.
 
     Raises:
-        PretrainedError: the pickle asks for anything but tensors and plain containers, or is broken; the function
-            raises it where a tensor's bytes are not all there.
+        PretrainedError: the pickle needs more than tensors and plain containers, or is broken. The function raises
+            it if bytes of a tensor are missing.
     """
     root = next(name for name in archive.namelist() if name.endswith("/data.pkl")).removesuffix("/data.pkl")
     byteorder = f"{root}/byteorder"
@@ -78,13 +78,13 @@ def load(archive: zipfile.ZipFile) -> tuple[Any, Callable[[Tensor], np.ndarray]]
 
 
 class _Unpickler(pickle._Unpickler):
-    """Builds containers and `Tensor`s only; whatever else a pickle names is refused, not imported.
+    """Builds only containers and `Tensor`s. Anything else that a pickle names is refused, not imported.
 
-    Of Python's two unpicklers the one in Python: that in C takes memory for whatever length a pickle claims.
+    It uses the unpickler in Python: the one in C allocates memory for any length that a pickle claims.
     """
 
     def find_class(self, module: str, name: str) -> Any:
-        # New objects each time: what a pickle does to one ends with it.
+        # New objects each time, so that a pickle's changes to one do not remain.
         if (module, name) == ("collections", "OrderedDict"):
             return collections.OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
@@ -110,15 +110,15 @@ class _Unpickler(pickle._Unpickler):
 def _rebuild_tensor(
     storage: tuple[type, str], offset: int, shape: Iterable[int], strides: Iterable[int], *_: object
 ) -> Tensor:
-    """What torch's function of this name is called with. A pickle may give anything: `read` checks it."""
+    """Takes the arguments of torch's function of this name. A pickle may give any values, so `read` checks them."""
     return Tensor(*storage, offset, tuple(shape), tuple(strides))
 
 
 def read(archive: zipfile.ZipFile, member: str, tensor: Tensor) -> np.ndarray:
-    """One tensor's values, from the `member` that holds its storage.
+    """One tensor's values, read from the `member` with its storage.
 
     Raises:
-        PretrainedError: the storage is not there, or the tensor is not all within it.
+        PretrainedError: the storage is missing, or does not contain the whole tensor.
     """
     needed = _needed_length(tensor, member)
     try:
@@ -132,10 +132,10 @@ def read(archive: zipfile.ZipFile, member: str, tensor: Tensor) -> np.ndarray:
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:
-    """What torch has stored under a name; it compresses nothing, and what is compressed might have any size."""
+    """The bytes of a member. Compressed members are refused: torch writes none, and they may expand to any size."""
     compressed = any(info.filename == name and info.compress_type != zipfile.ZIP_STORED for info in archive.infolist())
     if compressed:
-        raise PretrainedError(f"{name}: is compressed, which torch's files are not")
+        raise PretrainedError(f"{name}: is compressed; torch does not compress its files")
     try:
         return archive.read(name)
     except BROKEN as error:
@@ -143,7 +143,7 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
 
 
 def _needed_length(tensor: Tensor, member: str) -> int:
-    """How many numbers a tensor's storage must have; checked, because strides reach any address."""
+    """Minimum number of elements in a tensor's storage. It is checked, because strides could reach any address."""
     sizes = (*tensor.shape, *tensor.strides, tensor.offset)
     if not all(isinstance(size, int) and size >= 0 for size in sizes):
         raise PretrainedError(f"{member}: impossible shape {tensor.shape}, strides {tensor.strides} or offset")
@@ -152,4 +152,4 @@ def _needed_length(tensor: Tensor, member: str) -> int:
     if 0 in tensor.shape:
         return tensor.offset
     reached = 1 + sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.strides, strict=True))
-    return tensor.offset + max(reached, math.prod(tensor.shape))  # a stride of 0 would make much out of nothing
+    return tensor.offset + max(reached, math.prod(tensor.shape))  # a stride of 0 would expand one element

@@ -1,4 +1,4 @@
-"""A file of weights as names and arrays: .npz, .safetensors, or what `torch.save` wrote, told apart by their bytes."""
+"""Reads a weight file as names and arrays: .npz, .safetensors or `torch.save`, recognised by its first bytes."""
 
 import dataclasses
 import io
@@ -25,9 +25,9 @@ _SAFETENSORS_DTYPES = {
     "U8": np.uint8,
     "BOOL": np.bool_,
 }
-# Under which key training code keeps the model: SlowFast and TimeSformer, MMAction2 and Lightning, DeiT and MAE, DINO.
+# Keys of the model in training checkpoints: SlowFast and TimeSformer, MMAction2 and Lightning, DeiT and MAE, DINO.
 _STATE_KEYS = ("model_state", "state_dict", "model", "teacher")
-# What people hand over by mistake: how it begins -> what it is.
+# First bytes of files that users give by mistake -> what the file is.
 _NOT_WEIGHTS = {
     b"": "an empty file",
     b"\x93NUMPY": "a single array; np.savez writes several, with names",
@@ -36,8 +36,8 @@ _NOT_WEIGHTS = {
     b"<": "a web page, not weights: the download failed",
     b"\x89HDF": "a Keras or HDF5 file",
     b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9": "of torch older than 1.6; torch.save(torch.load(FILE), NEW) renews it",
-    b"\x80": "a Python pickle, which is not read: loading one runs whatever is in it",
-    b"{": "a JSON file; the weights stand beside it",
+    b"\x80": "a Python pickle, which is not read: loading a pickle runs the code in it",
+    b"{": "a JSON file; the weights are in another file next to it",
 }
 
 
@@ -46,9 +46,9 @@ class Tensors:
     """The arrays of one file.
 
     Attributes:
-        names: of all its tensors.
-        read: name -> array, read from the file at that moment.
-        set_aside: what the file holds beside the model, such as an optimizer's state.
+        names: names of all its tensors.
+        read: name -> array; reads from the file when called.
+        set_aside: other contents of the file, for example an optimizer's state.
     """
 
     names: tuple[str, ...]
@@ -57,14 +57,14 @@ class Tensors:
 
 
 _ZIP = b"PK\x03\x04"
-START_LENGTH = 32  # bytes, by which a file is told
+START_LENGTH = 32  # bytes by which the type of a file is recognised
 
 
 def check_start(start: bytes) -> None:
-    """Refuses a file by its first START_LENGTH bytes, so that a large one need not be read.
+    """Refuses a file by its first START_LENGTH bytes, so that a large file need not be read.
 
     Raises:
-        PretrainedError: it is neither of what `parse` reads; the message says what it is.
+        PretrainedError: `parse` cannot read this type of file. The message names the type.
     """
     if start.startswith(_ZIP) or start[8:9] == b"{":
         return
@@ -78,7 +78,7 @@ def parse(data: bytes) -> Tensors:
     """The tensors in a file's bytes.
 
     Raises:
-        PretrainedError: it is something else, or broken; the message says what.
+        PretrainedError: the file has another type, or is broken. The message says which.
     """
     check_start(data[:START_LENGTH])
     return _parse_zip(data) if data.startswith(_ZIP) else _parse_safetensors(data)
@@ -94,7 +94,7 @@ def _parse_zip(data: bytes) -> Tensors:
     strange = [name for name in archive.namelist() if not name.endswith(".npy")]
     if strange:
         raise PretrainedError(f"it is a zip archive with {strange[0]!r} in it, neither .npz nor a torch file")
-    arrays = np.load(io.BytesIO(data), allow_pickle=False)  # no object arrays: reading one would run what is in it
+    arrays = np.load(io.BytesIO(data), allow_pickle=False)  # no object arrays: reading them would run code in the file
     return Tensors(tuple(arrays.files), lambda name: _npz_array(arrays, name))
 
 
@@ -125,15 +125,15 @@ def _parse_safetensors(data: bytes) -> Tensors:
     def read(name: str) -> np.ndarray:
         entry = entries[name]
         if entry["dtype"] not in _SAFETENSORS_DTYPES:
-            raise PretrainedError(f"{name}: has the type {entry['dtype']}, known are {', '.join(_SAFETENSORS_DTYPES)}")
-        # safetensors has checked that the shape is as long as the data.
+            raise PretrainedError(f"{name}: unknown type {entry['dtype']}; known: {', '.join(_SAFETENSORS_DTYPES)}")
+        # safetensors has checked that the shape matches the length of the data.
         return np.frombuffer(entry["data"], _SAFETENSORS_DTYPES[entry["dtype"]]).reshape(entry["shape"])
 
     return Tensors(tuple(entries), read)
 
 
 def parse_json(data: bytes, name: str) -> dict[str, Any]:
-    """A model's config.json or another file that `name` says.
+    """A model's config.json, or another JSON file: `name` is its name in error messages.
 
     Raises:
         PretrainedError: it is not a JSON object.
