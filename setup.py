@@ -62,6 +62,7 @@ setup(
         "huggingface_hub>=2.4",  # pretrained weights from the hub, through its cache
         "importlib_resources>=6",  # TFDS needs it for builders that are not its own
         "jax>=0.10.2",
+        "markupsafe>=3",  # text that is HTML already, in reports and the doctor's page
         "ml_collections>=1.1",
         "ml_dtypes>=0.5",
         "numpy>=2",

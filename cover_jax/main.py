@@ -24,7 +24,7 @@ from cover_jax.errors import ConfigError
 from cover_jax.evaluation import comparison
 from cover_jax.fault_tolerance import process, workdir_lease
 from cover_jax.parallel import compilation, hosts, sharding
-from data_pipelines import catalog, command_line
+from data_pipelines import catalog, command_line, escaping
 
 _PEER_NEWS_S = 1.0  # time until this host knows that another host has ended
 _JAX_GIVES_UP_S = 600  # added to the longest of config.timeouts
@@ -130,7 +130,7 @@ def _end(error: Exception) -> NoReturn:
     message = str(error)
     if code == errors.FAILED:
         traceback.print_exception(error)
-        message = " ".join("".join(traceback.format_exception_only(error)).split())  # one line, the last
+        message = escaping.one_line("".join(traceback.format_exception_only(error)))  # the last line
     if jax.distributed.is_initialized():
         time.sleep(_PEER_NEWS_S)  # another host's end may be the cause; that host reports it
     process.end_all_hosts(code, message)

@@ -222,7 +222,7 @@ def one_line(error: Exception) -> str:
     text = str(error)
     if isinstance(error, OSError) and error.filename and error.strerror:
         text = f"{os.fsdecode(error.filename)}: {error.strerror}"
-    return " ".join(text.split()) or type(error).__name__
+    return escaping.one_line(text) or type(error).__name__
 
 
 def _end(message: str, code: int, cause: Exception | None = None) -> NoReturn:

@@ -38,6 +38,11 @@ def escape_text(text: object) -> str:
     return _UNSAFE.sub(lambda found: found[0] if found[0] in "\n\\" else _escape_one(found[0]), str(text))
 
 
+def one_line(text: object, longest: int | None = None) -> str:
+    """Text on one line, with single spaces, cut after `longest` characters."""
+    return " ".join(str(text).split())[:longest]
+
+
 def csv_cell(text: object) -> str:
     """A name as a cell of a table that a spreadsheet may open: escaped, and never a formula."""
     escaped = escape(text)

@@ -1,10 +1,11 @@
 """Pieces of a HTML page that needs nothing else: no script, no network, light and dark, as wide as a phone or wider."""
 
 import base64
-import html
 import io
 from collections.abc import Iterable, Sequence
 
+import markupsafe
+from markupsafe import Markup
 from PIL import Image
 
 from data_pipelines import escaping
@@ -40,13 +41,9 @@ figure { margin: 0; font-size: .85rem; } img { display: block; width: 100%; heig
 STORED_FORMATS = ("JPEG", "PNG")  # Pillow's names of what records hold; others might start programs
 
 
-class Html(str):
-    """Text that is HTML already; any other is escaped where it is put into a page."""
-
-
-def escape(value) -> Html:
-    """A value as HTML; Html as it is."""
-    return value if isinstance(value, Html) else Html(html.escape(escaping.escape_text(value)))
+def escape(value: object) -> Markup:
+    """A value as HTML, its control characters readable; Markup, which is HTML already, as it is."""
+    return value if isinstance(value, Markup) else markupsafe.escape(escaping.escape_text(value))
 
 
 def document(title: str, body: str, style: str = "") -> str:
@@ -59,7 +56,9 @@ def document(title: str, body: str, style: str = "") -> str:
     )
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence], numbers: Sequence[str] = (), label: str = "Table") -> Html:
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence], numbers: Sequence[str] = (), label: str = "Table"
+) -> Markup:
     """A table that scrolls by itself where it is too wide. The first cell of a row names it.
 
     Args:
@@ -79,12 +78,12 @@ def _row(cells: Sequence, kinds: Sequence[str]) -> str:
     return f'<tr><th scope="row"{first}</th>{"".join(f"<td{cell}</td>" for cell in rest)}</tr>'
 
 
-def scrolling(content: str, label: str) -> Html:
+def scrolling(content: str, label: str) -> Markup:
     """Content that may be wider than the page, and that the keyboard can scroll."""
-    return Html(f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(label)}">{content}</div>')
+    return Markup(f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(label)}">{content}</div>')
 
 
-def bars(rows: Iterable[tuple[str, int, int, int]]) -> Html:
+def bars(rows: Iterable[tuple[str, int, int, int]]) -> Markup:
     """Bars of (name, found, listed, length of the longest)."""
     cells = "".join(
         f"<span>{escape(name)}</span>"
@@ -92,23 +91,23 @@ def bars(rows: Iterable[tuple[str, int, int, int]]) -> Html:
         f"<span>{found if found == listed else f'{found} of {listed}'}</span>"
         for name, found, listed, most in rows
     )
-    return Html(f'<div class="bars">{cells}</div>')
+    return Markup(f'<div class="bars">{cells}</div>')
 
 
-def picture(image: Image.Image, alt: str, caption: str, kind: str = "JPEG") -> Html:
+def picture(image: Image.Image, alt: str, caption: str, kind: str = "JPEG") -> Markup:
     """A figure with the image in it, as a JPEG or PNG, and its caption."""
     buffer = io.BytesIO()
     image.save(buffer, kind, **({"quality": 85} if kind == "JPEG" else {"optimize": True}))
     source = f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
     size = f'width="{image.width}" height="{image.height}"'
-    return Html(
+    return Markup(
         f'<figure><img alt="{escape(alt)}" {size} src="{source}"><figcaption>{escape(caption)}</figcaption></figure>'
     )
 
 
-def pictures(figures: Iterable[str], least: str = "8rem") -> Html:
+def pictures(figures: Iterable[str], least: str = "8rem") -> Markup:
     """Figures beside each other, as many as fit with at least that width."""
-    return Html(f'<div class="pictures" style="--least:{least}">{"".join(figures)}</div>')
+    return Markup(f'<div class="pictures" style="--least:{least}">{"".join(figures)}</div>')
 
 
 def thumbnail(jpeg: bytes, longer_side_px: int) -> Image.Image:

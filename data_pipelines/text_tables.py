@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable, Sequence
 
+from data_pipelines import escaping
+
 
 def text_table(title: str, rows: Sequence[dict[str, str]]) -> str:
     """Rows of the same columns as plain text below a title: the first column left-aligned, the others right."""
@@ -41,8 +43,7 @@ def _pad(cell: str, width: int, is_left: bool) -> str:
 
 def markdown_text(value: object) -> str:
     """A value as Markdown that is nothing but its text, on one line of a table or list."""
-    line = " ".join(str(value).split())
-    return re.sub(r"([\\`*\[\]<>&|]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))", r"\\\1", line)
+    return re.sub(r"([\\`*\[\]<>&|]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))", r"\\\1", escaping.one_line(value))
 
 
 def markdown_code(text: str) -> str:

@@ -36,7 +36,7 @@ def read_meta(folder: epath.Path) -> tuple[Meta, list[str]]:
     except Exception as error:
         if not is_damage(error):
             raise
-        return {}, [one_line(error)]
+        return {}, [describe_error(error)]
     if not isinstance(meta, dict):
         return {}, ["meta is no JSON object"]
     if is_sealed(meta):
@@ -75,7 +75,7 @@ def is_damage(error: Exception) -> bool:
     return isinstance(error, unreadable | ArithmeticError) and not any(code in str(error) for code in _NO_ANSWER)
 
 
-def one_line(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """Without what TensorStore says of itself after the reason."""
     lines = str(error).partition(" [")[0].splitlines() or [""]
     return f"{type(error).__name__}: {lines[0][:600]}"

@@ -116,7 +116,7 @@ def _read_state(
         if not integrity.is_damage(error):
             raise
         if list(saved.get("fingerprints", ())) == fingerprint.paths(state_like):  # same leaves, so it must be damage
-            return None, [integrity.one_line(error)]
+            return None, [integrity.describe_error(error)]
         if problems := damage(folder):
             return None, problems
         # Some keys decide which leaves the state has: a moving average, a clipped norm, frozen parameters.
@@ -137,7 +137,7 @@ def damage(folder: epath.Path) -> list[str]:
     except Exception as error:
         if not integrity.is_damage(error):
             raise
-        return [integrity.one_line(error)]
+        return [integrity.describe_error(error)]
     missing = [f"{path}: missing" for path in meta.get("fingerprints", {}) if path not in found]
     return missing[:1] or integrity.compare(meta, found)
 
@@ -238,7 +238,7 @@ def _load(folder: epath.Path, meta: Meta) -> tuple[metadata.TrainedModel | None,
     except Exception as error:
         if not integrity.is_damage(error):
             raise
-        return None, [integrity.one_line(error)]
+        return None, [integrity.describe_error(error)]
     problems = integrity.compare(meta, fingerprint.as_json(fingerprint.fingerprint_host_tree(arrays)))
     step, accuracies = int(folder.name), layout.read_accuracies(folder)
     return metadata.TrainedModel(config, meta["heads"], arrays[which], step, meta, accuracies), problems

@@ -69,7 +69,7 @@ class Saver:
             start_save(self._manager, state, meta, accuracies)
         except Exception as error:
             if jax.process_count() > 1:  # the other hosts are already saving
-                raise NotSavedError(_message(step, integrity.one_line(error))) from error
+                raise NotSavedError(_message(step, integrity.describe_error(error))) from error
             self._pending = step
             self._fail(error)
 
@@ -123,7 +123,7 @@ class Saver:
 
     def _fail(self, error: Exception) -> None:
         where = f"host {jax.process_index()}: " if jax.process_count() > 1 else ""
-        self._problem = f"{where}{integrity.one_line(error)}"
+        self._problem = f"{where}{integrity.describe_error(error)}"
         outlook = f"training continues and retries at the next save; newest checkpoint: {self._newest}"
         print(f"WARNING: {_message(self._pending, self._problem)}; {outlook}", file=sys.stderr, flush=True)
 

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags import config_path
 
 from cover_jax.config import checks
-from data_pipelines import command_line
+from data_pipelines import command_line, escaping
 from data_pipelines.command_line import UsageError
 
 _OVERRIDE = re.compile(r"--(?:no)?config\.([^=]+)(=.*)?", re.DOTALL)
@@ -75,7 +75,7 @@ def _find(name: str) -> pathlib.Path | None:
 def _reason(file: str, error: str) -> str:
     """What a config file itself says of its argument, or of itself."""
     if refused := re.search(r"^ValueError: (.*)", error, re.MULTILINE | re.DOTALL):
-        said = " ".join(refused[1].split())
+        said = escaping.one_line(refused[1])
         return said if said.startswith(file.partition(":")[0]) else f"{file}: {said}"
     if re.search(r"^TypeError: \S+\(\) takes \d positional argument", error, re.MULTILINE):
         return f"{file}: takes no argument after its name"

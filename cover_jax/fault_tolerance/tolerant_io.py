@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from typing import TextIO
 
+from data_pipelines import escaping
+
 
 @contextlib.contextmanager
 def tolerate_storage_errors(what: str) -> Iterator[None]:
@@ -17,7 +19,7 @@ def tolerate_storage_errors(what: str) -> Iterator[None]:
         # TensorFlow, which writes TensorBoard's files, has its own error types.
         if not isinstance(error, OSError) and not type(error).__module__.startswith("tensorflow"):
             raise
-        message = " ".join(str(error).split())[:300]
+        message = escaping.one_line(error, 300)
         print(f"WARNING: {what}: not written: {type(error).__name__}: {message}", file=sys.stderr, flush=True)
 
 

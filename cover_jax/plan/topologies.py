@@ -9,6 +9,7 @@ from jax.experimental import topologies
 
 from cover_jax.errors import ConfigError
 from cover_jax.parallel import chips
+from data_pipelines import escaping
 
 _TOPOLOGY = r"(\w+):([1-9]\d*(?:x[1-9]\d*){1,2})(?:\*([1-9]\d*))?"  # generation, shape, slices
 
@@ -72,6 +73,6 @@ def devices(topology: str) -> list[jax.Device]:
         return topologies.get_topology_desc(f"{generation}:{shape}", "tpu", **options).devices
     except Exception as error:  # RuntimeError, ValueError or JaxRuntimeError, depending on the cause
         raise TopologyError(
-            f"--topology={topology}: {' '.join(str(error).split())}; the plan needs the TPU compiler (pip install "
+            f"--topology={topology}: {escaping.one_line(error)}; the plan needs the TPU compiler (pip install "
             "'cover-jax[plan]') and an existing shape, for example v4:4x4x4, v5e:16x16, v5p:4x4x4, v6e:16x16"
         ) from error

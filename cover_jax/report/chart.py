@@ -3,7 +3,9 @@
 import math
 from collections.abc import Sequence
 
-from data_pipelines.html import Html, escape
+from markupsafe import Markup
+
+from data_pipelines.html import escape
 
 WIDTH, HEIGHT = 400, 220  # of the drawing, in its own units; it is as wide as there is room
 LEFT, RIGHT, TOP, BOTTOM = 50, 20, 10, 26  # around the curves
@@ -27,18 +29,18 @@ STYLE = """
 Points = Sequence[tuple[int, float]]  # (step, value), in order
 
 
-def draw(title: str, curves: dict[str, Points], percent: bool = False) -> Html:
+def draw(title: str, curves: dict[str, Points], percent: bool = False) -> Markup:
     """A figure of up to three curves with its title and, of several curves, a key; "" if none has a point."""
     curves = {name: _finite(points) for name, points in curves.items()}
     curves = {name: _thinned(points) for name, points in curves.items() if points}
     if not curves:
-        return Html()
+        return Markup()
     scale = Scale(curves.values(), percent)
     names = "".join(f'<span class="line{i}">{escape(name)}</span>' for i, name in enumerate(curves))
     key = f'<div class="keys">{names}</div>' if len(curves) > 1 else ""
     lines = "".join(_line(i, name, points, scale) for i, (name, points) in enumerate(curves.items()))
     said = "; ".join(f"{name} from {_ends(points, scale)}" for name, points in curves.items())
-    return Html(
+    return Markup(
         f'<figure class="chart"><figcaption><b>{escape(title)}</b>{key}</figcaption>'
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(f"{title}: {said}")}">'
         f"{scale.axes()}{lines}</svg></figure>"

@@ -4,11 +4,12 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+from markupsafe import Markup
 from PIL import Image
 
 from cover_jax.evaluation.metrics import Predictions
 from data_pipelines import html
-from data_pipelines.html import Html, escape
+from data_pipelines.html import escape
 
 # C classes, S side of the picture
 
@@ -56,7 +57,7 @@ def confused_pairs(predictions: Predictions) -> list[Pair]:
     return [Pair(int(pairs[i, 0]), int(pairs[i, 1]), int(counts[i])) for i in order]
 
 
-def section(predictions: Predictions, class_names: Sequence[str]) -> Html:
+def section(predictions: Predictions, class_names: Sequence[str]) -> Markup:
     """Each class, the confusion matrix, and the most confused pairs."""
     pairs, seen = confused_pairs(predictions), _Seen(predictions, class_names)
     confused = f"<h3>Most confused pairs</h3>{_pairs(pairs, seen)}"
@@ -64,23 +65,24 @@ def section(predictions: Predictions, class_names: Sequence[str]) -> Html:
         of_each = seen.table(seen.worst_first, pairs, "Classes, the worst first") + seen.absent()
         matrix = f"<h3>Confusion</h3>{_table(predictions, class_names)}"
         return _beside(f"<h3>Classes</h3>{of_each}", matrix + confused)
-    return Html(_worst_and_best(seen, pairs) + confused + f"<h3>Confusion</h3>{_picture(predictions, class_names)}")
+    picture = _picture(predictions, class_names)
+    return Markup(f"{_worst_and_best(seen, pairs)}{confused}<h3>Confusion</h3>{picture}")
 
 
-def _worst_and_best(seen: "_Seen", pairs: list[Pair]) -> Html:
+def _worst_and_best(seen: "_Seen", pairs: list[Pair]) -> Markup:
     """Of many classes, the worst and the best, and all by name where one asks for them."""
     by_name = sorted(seen.worst_first, key=lambda i: seen.class_names[i])
     shown = ((seen.worst_first, "Worst classes"), (seen.best_first, "Best classes"))
     sides = [f"<h3>{title}</h3>{seen.table(labels[:SHOWN_CLASSES], pairs, title)}" for labels, title in shown]
     everyone = f"All {len(by_name)} classes by name"
-    return Html(
+    return Markup(
         f"{_beside(*sides)}<details><summary>{everyone}</summary>{seen.table(by_name, pairs, everyone)}</details>"
         f"{seen.absent()}"
     )
 
 
-def _beside(left: str, right: str) -> Html:
-    return Html(f'<div class="sides"><div>{left}</div><div>{right}</div></div>')
+def _beside(left: str, right: str) -> Markup:
+    return Markup(f'<div class="sides"><div>{left}</div><div>{right}</div></div>')
 
 
 class _Seen:
@@ -102,7 +104,7 @@ class _Seen:
         self.worst_first = present[np.lexsort((-self.totals[present], shares))]
         self.best_first = present[np.lexsort((-self.totals[present], -shares))]
 
-    def table(self, labels, pairs: list[Pair], title: str) -> Html:
+    def table(self, labels, pairs: list[Pair], title: str) -> Markup:
         """Of these classes the examples, the share that is right, and what the others are taken for most often."""
         most_often = {pair.label: pair for pair in reversed(pairs)}
         rows = []
@@ -112,20 +114,20 @@ class _Seen:
             rows.append([self.class_names[i], self.totals[i], _share(self.hits[i] / self.totals[i]), taken_for])
         return html.table(["class", "examples", "right", "mistaken for"], rows, ("examples", "right"), title)
 
-    def absent(self) -> Html:
+    def absent(self) -> Markup:
         """Which classes have no examples."""
         absent = [self.class_names[i] for i in np.flatnonzero(self.totals == 0).tolist()]
         said = f"No validation examples of {len(absent)} classes: {', '.join(absent)}"
-        return Html(f'<p class="muted">{escape(said)}</p>' if absent else "")
+        return Markup(f'<p class="muted">{escape(said)}</p>' if absent else "")
 
 
-def _share(value: float) -> Html:
-    return Html(f'<span class="share"><i style="--found:{100 * value:.1f}%"></i><b>{value:.1%}</b></span>')
+def _share(value: float) -> Markup:
+    return Markup(f'<span class="share"><i style="--found:{100 * value:.1f}%"></i><b>{value:.1%}</b></span>')
 
 
-def _pairs(pairs: list[Pair], seen: _Seen) -> Html:
+def _pairs(pairs: list[Pair], seen: _Seen) -> Markup:
     if not pairs:
-        return Html("<p>None: all are right.</p>")
+        return Markup("<p>None: all are right.</p>")
     names, columns = seen.class_names, ["class", "mistaken for", "times", "of the class"]
     rows = [
         [names[pair.label], names[pair.top1], pair.count, f"{pair.count / seen.totals[pair.label]:.1%}"]
@@ -134,7 +136,7 @@ def _pairs(pairs: list[Pair], seen: _Seen) -> Html:
     return html.table(columns, rows, columns[2:], "Most confused pairs")
 
 
-def _table(predictions: Predictions, class_names: Sequence[str]) -> Html:
+def _table(predictions: Predictions, class_names: Sequence[str]) -> Markup:
     """The matrix with its counts: rows are true classes, columns what they were taken for."""
     confusion = predictions.confusion(len(class_names))
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
@@ -144,7 +146,7 @@ def _table(predictions: Predictions, class_names: Sequence[str]) -> Html:
         cells = "".join(_cell(confusion[i, j], shares[i, j], i == j) for j in range(len(class_names)))
         body += f'<tr><th scope="row" title="{escape(name)}">{escape(name)}</th>{cells}</tr>'
     table = f'<table class="confusion"><thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table>'
-    return Html(f"<p>Rows: true classes. Columns: predicted ones.</p>{html.scrolling(table, 'Confusion matrix')}")
+    return Markup(f"<p>Rows: true classes. Columns: predicted ones.</p>{html.scrolling(table, 'Confusion matrix')}")
 
 
 def _cell(count: int, share: float, hit: bool) -> str:
@@ -152,7 +154,7 @@ def _cell(count: int, share: float, hit: bool) -> str:
     return f'<td{kind} style="--often:{np.sqrt(share):.2f}">{count}</td>' if count else f"<td{kind}></td>"
 
 
-def _picture(predictions: Predictions, class_names: Sequence[str]) -> Html:
+def _picture(predictions: Predictions, class_names: Sequence[str]) -> Markup:
     """The matrix as a picture; never whole in memory, as there may be many thousand classes."""
     num_classes = len(class_names)
     side = min(num_classes, MOST_CELLS)
@@ -167,4 +169,4 @@ def _picture(predictions: Predictions, class_names: Sequence[str]) -> Html:
     image = Image.fromarray(np.kron(rgba_SS4, np.ones((factor, factor, 1), np.uint8)))
     said = f"{num_classes} classes, in the order of their labels. Rows: true. Columns: predicted. Blue: right."
     alt = f"Confusion matrix, {predictions.accuracies['top1']:.1%} of the examples on its diagonal"
-    return Html(f'<div class="matrix">{html.picture(image, alt, said, "PNG")}</div>')
+    return Markup(f'<div class="matrix">{html.picture(image, alt, said, "PNG")}</div>')

@@ -1,11 +1,11 @@
 """What TensorBoard shows of a run, as charts."""
 
 from etils import epath
+from markupsafe import Markup
 from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.util import tensor_util
 
 from cover_jax.report import chart
-from data_pipelines.html import Html
 
 Scalars = dict[str, chart.Points]  # tag -> its points
 OF_RUN = {  # tag -> title, and whether it is a share
@@ -40,7 +40,7 @@ def _points(events) -> chart.Points:
     return [(step, float(tensor_util.make_ndarray(newest[step].tensor_proto))) for step in sorted(newest)]
 
 
-def render_dataset(scalars: Scalars, name: str) -> Html:
+def render_dataset(scalars: Scalars, name: str) -> Markup:
     """Loss and accuracies of one dataset."""
     loss = {"training": scalars.get(f"train/{name}/loss", [])}
     accuracy = {
@@ -51,13 +51,13 @@ def render_dataset(scalars: Scalars, name: str) -> Html:
     return _grid([chart.draw("Loss", loss), chart.draw("Accuracy", accuracy, percent=True)])
 
 
-def render_run(scalars: Scalars) -> Html:
+def render_run(scalars: Scalars) -> Markup:
     """What concerns all datasets: rates, norms, speed."""
     return _grid([
         chart.draw(title, {title: scalars.get(tag, [])}, percent) for tag, (title, percent) in OF_RUN.items()
     ])  # fmt: skip
 
 
-def _grid(charts: list[Html]) -> Html:
+def _grid(charts: list[Markup]) -> Markup:
     drawn = "".join(charts)
-    return Html(f'<div class="charts">{drawn}</div>' if drawn else "<p>There are no curves: no event files.</p>")
+    return Markup(f'<div class="charts">{drawn}</div>' if drawn else "<p>There are no curves: no event files.</p>")

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 
 import numpy as np
+from markupsafe import Markup
 from PIL import Image
 
 from cover_jax.evaluation.metrics import Predictions
 from cover_jax.evaluation.saved_predictions import SavedPredictions
 from data_pipelines import html
-from data_pipelines.html import Html, escape
+from data_pipelines.html import escape
 from data_pipelines.leaks import facts
 from data_pipelines.stream import records
 
@@ -22,7 +23,7 @@ class UnavailableError(Exception):
     """The pictures cannot be shown; the message says why."""
 
 
-def section(evaluated: SavedPredictions, class_names: Sequence[str], dataset, data_dir: str) -> Html:
+def section(evaluated: SavedPredictions, class_names: Sequence[str], dataset, data_dir: str) -> Markup:
     """Worst and best examples of one dataset; where its data is not there, why not.
 
     Args:
@@ -34,7 +35,7 @@ def section(evaluated: SavedPredictions, class_names: Sequence[str], dataset, da
     try:
         split = _open(evaluated, dataset, data_dir)
     except UnavailableError as error:
-        return Html(f'<h3>Worst and best</h3><p class="muted">No pictures: {escape(error)}</p>')
+        return Markup(f'<h3>Worst and best</h3><p class="muted">No pictures: {escape(error)}</p>')
     predictions = evaluated.predictions
     # A model that has diverged gives NaN: the worst.
     order = np.argsort(np.nan_to_num(predictions.label_probability), kind="stable")
@@ -44,7 +45,7 @@ def section(evaluated: SavedPredictions, class_names: Sequence[str], dataset, da
         figures = [_figure(split, predictions, row, class_names, dataset.frames_feature, clips) for row in rows]
         return html.pictures(figures, "16rem" if clips else "8.5rem")
 
-    return Html(
+    return Markup(
         f"<h3>Worst: the true class has the lowest probability</h3>{shown(order[:half][:NUM_WORST])}"
         f"<h3>Best: it has the highest</h3>{shown(order[half:][::-1][:NUM_BEST])}"
     )
@@ -65,7 +66,7 @@ def _open(evaluated: SavedPredictions, dataset, data_dir: str) -> records.Split:
     return split
 
 
-def _figure(split, predictions: Predictions, row: int, class_names, frames_feature: str, clips: bool) -> Html:
+def _figure(split, predictions: Predictions, row: int, class_names, frames_feature: str, clips: bool) -> Markup:
     true, said = class_names[predictions.label[row]], class_names[predictions.top1[row]]
     sure, said_sure = predictions.label_probability[row], predictions.top1_probability[row]
     text = f"<b>{escape(true)}</b> {sure:.1%}"
@@ -74,10 +75,10 @@ def _figure(split, predictions: Predictions, row: int, class_names, frames_featu
         jpegs, source = facts.some_frames(split, int(predictions.index[row]), frames_feature, FRAMES if clips else 1)
         image = _side_by_side([html.thumbnail(jpeg, FRAME_PX if clips else IMAGE_PX) for jpeg in jpegs])
     except (*facts.DAMAGE, OSError) as error:
-        return Html(f"<figure>{text}<br>cannot be read: {escape(type(error).__name__)}</figure>")
+        return Markup(f"<figure>{text}<br>cannot be read: {escape(type(error).__name__)}</figure>")
     alt = f"{'Frames of a clip' if clips else 'An image'} of {true}, taken for {said}"
     name = f'<br><span class="muted">{escape(source)}</span>' if source else ""
-    return html.picture(image, alt, Html(text + name))
+    return html.picture(image, alt, Markup(text + name))
 
 
 def _side_by_side(frames: list[Image.Image]) -> Image.Image:

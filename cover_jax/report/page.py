@@ -1,8 +1,10 @@
 """The page of a run: curves, accuracies, confusions, examples, data and config, in one file that needs nothing else."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from etils import epath
+from markupsafe import Markup
 from ml_collections import ConfigDict
 
 from cover_jax.checkpoint import metadata, restore
@@ -58,10 +60,10 @@ class _Dataset:
     class_names: list[str]
     found: saved_predictions.SavedPredictions | None
 
-    def section(self, data_dir: str) -> str:
+    def section(self, data_dir: str) -> Markup:
         """Its classes and examples; "" if it was not evaluated."""
         if self.found is None:
-            return ""
+            return Markup()
         shown = examples.section(self.found, self.class_names, self.config, data_dir)
         return classes.section(self.found.predictions, self.class_names) + shown
 
@@ -89,12 +91,12 @@ def _card(row: dict[str, str], step: int) -> str:
     )
 
 
-def _links(sections: list[tuple[str, str]]) -> str:
+def _links(sections: Sequence[tuple[str, str]]) -> str:
     links = "".join(f'<a href="#section{i}">{escape(title)}</a>' for i, (title, _) in enumerate(sections))
     return f'<nav aria-label="Sections">{links}</nav>'
 
 
-def _headed(sections: list[tuple[str, str]]) -> str:
+def _headed(sections: Sequence[tuple[str, str]]) -> str:
     return "".join(
         f'<section><h2 id="section{i}">{escape(title)}</h2>{content}</section>'
         for i, (title, content) in enumerate(sections)

@@ -2,11 +2,12 @@
 
 import io
 
+from markupsafe import Markup
 from PIL import Image
 
 from data_pipelines import html
 from data_pipelines.doctor import manifest
-from data_pipelines.html import Html, escape
+from data_pipelines.html import escape
 
 SAMPLE_PX = 160  # longer side
 SHOWN_UNUSABLE = 200
@@ -32,18 +33,18 @@ def jpeg_size_px(jpeg: bytes) -> tuple[int, int]:
     return height_px, width_px
 
 
-def _split(role: str, split: dict, samples: list[tuple[str, bytes]]) -> Html:
+def _split(role: str, split: dict, samples: list[tuple[str, bytes]]) -> Markup:
     histograms = "".join(
         f"<h3>{title}</h3>{_histogram(split[f'{name}_histogram'])}" for name, title in FIGURES.items() if split[name]
     )
     pictures = html.pictures(html.picture(html.thumbnail(jpeg, SAMPLE_PX), name, name) for name, jpeg in samples)
-    return Html(
+    return Markup(
         f"<h2>{escape(role)}</h2><p>{escape(manifest.summary_line({role: split}))}; {split['bytes'] / 1e9:.2f} GB</p>"
         f"{pictures}{histograms}{_classes(split['classes'])}{_unusable(split['unusable'])}"
     )
 
 
-def _histogram(bins: list[list]) -> Html:
+def _histogram(bins: list[list]) -> Markup:
     """Bars of [from, to, count]."""
     most = max(count for _, _, count in bins)
     return html.bars(
@@ -51,15 +52,15 @@ def _histogram(bins: list[list]) -> Html:
     )
 
 
-def _classes(classes: dict[str, list[int]]) -> Html:
+def _classes(classes: dict[str, list[int]]) -> Markup:
     most = max((listed for listed, _ in classes.values()), default=1) or 1
     rows = [(name, found, listed, most) for name, (listed, found) in list(classes.items())[:SHOWN_CLASSES]]
-    return Html(f"<h3>Found, and lacking, of each class</h3>{html.bars(rows)}")
+    return Markup(f"<h3>Found, and lacking, of each class</h3>{html.bars(rows)}")
 
 
-def _unusable(rows: list[dict[str, str]]) -> Html:
+def _unusable(rows: list[dict[str, str]]) -> Markup:
     if not rows:
-        return Html()
+        return Markup()
     shown = html.table(["File", "Reason"], ([row["path"], row["reason"]] for row in rows[:SHOWN_UNUSABLE]))
     more = f"<p>and {len(rows) - SHOWN_UNUSABLE} more, in {manifest.FILE}</p>" if len(rows) > SHOWN_UNUSABLE else ""
-    return Html(f"<h3>Not usable</h3>{shown}{more}")
+    return Markup(f"<h3>Not usable</h3>{shown}{more}")

@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 from etils import epath
 
-from data_pipelines import catalog
+from data_pipelines import catalog, escaping
 from data_pipelines.prepare import base, folder, listing, publisher, worker_pool
 from data_pipelines.prepare import flags as prepare_flags
 
@@ -138,7 +138,7 @@ def _manual(builder: tfds.core.DatasetBuilder, manual_dir: str) -> epath.Path:
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not manual.is_dir():
         raise FileNotFoundError(
             f"there is no folder {manual}; name another one with --manual_dir. It must hold "
-            + " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
+            + escaping.one_line(builder.MANUAL_DOWNLOAD_INSTRUCTIONS)
         )
     return manual
 

@@ -6,6 +6,7 @@
 import re
 from collections.abc import Callable
 
+from data_pipelines import escaping
 from data_pipelines.stream import decode, records
 from data_pipelines.stream.batch import DatasetConfig
 from data_pipelines.stream.host_tf import plain, tf
@@ -88,7 +89,7 @@ class ExampleReader:
                 source = self._source(record)
                 self._decode(record, *places)
         except tf.errors.OpError as error:
-            return f"{where}{source}: {one_line(error.message)}"
+            return f"{where}{source}: {describe_tf_error(error.message)}"
         return f"{where}{source}: nothing is wrong with it now"
 
     def _source(self, record: tf.Tensor) -> str:
@@ -182,10 +183,10 @@ def _first_of(attempt: tf.data.Dataset, fallback: tf.data.Dataset, log_warning: 
     return once.map(plain(lambda _, element: element)).concatenate(fallback).take(1)
 
 
-def one_line(message: str) -> str:
+def describe_tf_error(message: str) -> str:
     """A TensorFlow error without the names of its ops; of one that Python raised inside, what it said."""
     message = re.sub(r"\{\{.*?\}\}|\[Op:.*|\[\[.*", "", message.partition("Traceback")[0])
-    return " ".join(message.split())[:300]
+    return escaping.one_line(message, 300)
 
 
 def _check_features(split: records.Split, dataset: DatasetConfig, is_file: bool) -> None:

@@ -18,7 +18,7 @@ from absl import logging
 
 from data_pipelines.stream import order, records, sampling
 from data_pipelines.stream.batch import Batch, DatasetConfig, InputConfig
-from data_pipelines.stream.examples import PADDING_INDEX, ExampleReader, one_line
+from data_pipelines.stream.examples import PADDING_INDEX, ExampleReader, describe_tf_error
 from data_pipelines.stream.host_tf import plain, tf
 
 RETRY_WAITS_S = (1, 2, 4)
@@ -87,7 +87,7 @@ class Stream(Iterator[Batch]):
             return self._next()
         except tf.errors.OpError as error:
             tried = f"tried {len(RETRY_WAITS_S) + 1} times in {sum(RETRY_WAITS_S)} s"
-            raise ShardLostError(f"{self._reader.described}: {one_line(error.message)} ({tried})") from error
+            raise ShardLostError(f"{self._reader.described}: {describe_tf_error(error.message)} ({tried})") from error
 
     def _next(self) -> Batch:
         if self._batches is None:

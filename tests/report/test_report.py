@@ -194,7 +194,7 @@ def test_accuracies_confusions_data_and_config_are_told(page):
     assert "train 4 of 6 listed (2 missing)" in page
     assert "2 validation examples of stored stand in the training set of files as 3 (3 by file)" in page
     assert "leaks: 3 examples left out of training" in page
-    row = r'<th scope="row">model.variant</th><td>&quot;mu/8&quot;</td><td>&quot;B/16&quot;</td>'
+    row = r'<th scope="row">model.variant</th><td>&#34;mu/8&#34;</td><td>&#34;B/16&#34;</td>'
     assert page.index(row) < page.index("The whole config")
     assert "model.head</th>" not in page.partition("The whole config")[0]
     assert metadata.versions()["jax"] in page
@@ -211,7 +211,7 @@ def test_of_many_classes_the_worst_and_best_come_first(page_of_many):
 
 
 def test_where_something_is_missing_the_page_says_so(workdir, data_dir, page_of_many, tmp_path):
-    assert "No pictures: dataset &#x27;kinetics/600&#x27; is not prepared" in page_of_many
+    assert "No pictures: dataset &#39;kinetics/600&#39; is not prepared" in page_of_many
     assert "There are no curves" in page_of_many
     save_checkpoint(tmp_path, make_config(data_dir), NAMES)
     bare = report_page.render_run(str(tmp_path))

@@ -12,7 +12,7 @@ class PretrainedError(ValueError):
     """The source cannot be used. The message says what the source is, and what is expected."""
 
 
-def one_line(read: Callable[Concatenate[str, _Rest], _Read]) -> Callable[Concatenate[str, _Rest], _Read]:
+def refuse_unreadable(read: Callable[Concatenate[str, _Rest], _Read]) -> Callable[Concatenate[str, _Rest], _Read]:
     """Decorates a reader, whose first argument is the source: errors become a PretrainedError of one line.
 
     On damaged bytes and invalid values, parsers raise exceptions of any type.

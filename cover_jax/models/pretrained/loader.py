@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 
 from cover_jax.models import variants
 from cover_jax.models.pretrained import resize, sources, tensor_names
-from cover_jax.models.pretrained.errors import PretrainedError, one_line
+from cover_jax.models.pretrained.errors import PretrainedError, refuse_unreadable
 
 # Names of GELU in Hugging Face (ACT2FN in transformers/activations.py) and timm -> config.model.gelu.
 _GELUS = {
@@ -57,7 +57,7 @@ class LoadedWeights:
     report: tuple[str, ...]
 
 
-@one_line
+@refuse_unreadable
 def load(source: str, model: ConfigDict, class_names: Mapping[str, Sequence[str]]) -> LoadedWeights:
     """Reads pretrained weights for the model of a config.
 
