@@ -3,6 +3,7 @@
 import ast
 import collections
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -45,3 +46,13 @@ def test_importing_a_package_loads_nothing_else():
     loaded = set(done.stdout.split())
     assert {name for name in loaded if name.partition(".")[0] in PACKAGES} == set(packages)
     assert loaded.isdisjoint({"clu", "flax", "jax", "numpy", "optax", "orbax", "tensorflow"})
+
+
+def test_an_ignored_type_error_has_its_code_and_its_reason():
+    mark = "type: " + "ignore"
+    lines = [
+        line for path in python_files(*PACKAGES, "tests") for line in path.read_text().splitlines() if mark in line
+    ]
+    assert [
+        line for line in lines if not re.search(mark + r"\[[a-z, -]+\]  # \S+", line) and 'mark = "' not in line
+    ] == []

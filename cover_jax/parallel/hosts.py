@@ -5,6 +5,7 @@ Unlike collectives, these exchanges work while a device computes, and an error n
 
 import dataclasses
 import itertools
+from typing import Any
 
 import jax
 
@@ -54,7 +55,8 @@ def connect(coordinator: Coordinator | None, *, timeout_s: int, preemptible: boo
     by_hand: tuple[str | None, int | None, int | None] = (None, None, None)
     if coordinator is not None:
         by_hand = (coordinator.address, coordinator.num_processes, coordinator.process_id)
-    before = jax.config.jax_enable_preemption_service  # type: ignore[attr-defined]
+    config: Any = jax.config  # not all of jax's versions declare its settings
+    before = config.jax_enable_preemption_service
     jax.config.update("jax_enable_preemption_service", preemptible)  # only `initialize` reads it
     try:
         jax.distributed.initialize(*by_hand, initialization_timeout=timeout_s, heartbeat_timeout_seconds=timeout_s)
