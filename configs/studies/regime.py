@@ -107,5 +107,5 @@ def changed(setting: str, name: str, change: Change):
         "datasets": {dataset: keys for dataset, keys in change.datasets.items() if dataset in datasets},
     }
     steps = change.steps * (len(datasets) if change.plan == "interleave" else 1)
-    begun = {"start": key("start", name if change.model else ""), "changes": changes}
-    return common.setting(f"{label}, {change.label}", datasets, steps, **begun)
+    options = {"start": key("start", name if change.model else ""), "changes": changes}
+    return common.setting(f"{label}, {change.label}", datasets, steps, **options)

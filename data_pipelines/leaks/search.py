@@ -100,8 +100,8 @@ def _line(summary: dict) -> str:
     validation, training, parts = summary["validation"], summary["training"], []
     if kinds:
         parts.append(
-            f"{summary['validation_examples']} validation examples of {validation} stand in the training set of "
-            f"{training} as {summary['training_examples']} ({kinds})"
+            f"{summary['validation_examples']} validation examples of {validation} are also "
+            f"{summary['training_examples']} training examples of {training} ({kinds})"
         )
     if summary["other_moments"]:
         other = summary["other_moments"]
@@ -213,7 +213,7 @@ def _by_content(val: _Side, train: _Side) -> np.ndarray:
 def _unchecked(val: _Side, train: _Side) -> str:
     for split, known in ((side.split, side.known) for side in (val, train)):
         if min(known["height_px"].min(), known["width_px"].min()) < facts.MIN_SIDE_PX:
-            return f"{split.builder}: pictures below {facts.MIN_SIDE_PX} px are compared by origin and file alone"
+            return f"{split.builder}: pictures below {facts.MIN_SIDE_PX} px are compared only by origin and file"
     return ""
 
 

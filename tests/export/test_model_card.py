@@ -117,7 +117,7 @@ def test_what_the_card_says(exported):
     for row in ("| top-1 | 75.0% |", "| top-5 | 100.0% |", "| mean over classes | 72.6% |", "| chance | 33.3% |"):
         assert row in said
     assert "| motion | digits/motion | 4 | 0 | train 4 of 6 listed (2 missing) |" in said
-    assert "- leaks: 2 validation examples of motion stand in the training set of images as 3 (3 by file)" in said
+    assert "- leaks: 2 validation examples of motion are also 3 training examples of images (3 by file)" in said
     assert '| `model.variant` | `"mu/8"` | `"B/16"` |' in said
     assert "/home/me" not in said, "where data stood is nobody's business"
     assert r"0. left \| right" in said and r"1. \<i\>up\</i\>" in said and r"2. \_down\_" in said

@@ -52,8 +52,8 @@ def look(page: str, scheme: str) -> list[dict]:
             [find(), *FLAGS, prefers, f"--user-data-dir={folder}/profile", "--dump-dom", path.as_uri()],
             capture_output=True, text=True, timeout=TIMEOUT_S, env=os.environ | {"HOME": folder},
         )  # fmt: skip
-    said = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
-    assert not said, said
+    messages = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
+    assert not messages, messages
     title = done.stdout.partition("<title>")[2].partition("</title>")[0]
     assert title, done.stdout[:1000] + done.stderr
     return json.loads(html.unescape(title))

@@ -192,7 +192,7 @@ def test_accuracies_confusions_data_and_config_are_told(page):
     assert "top-1 of 4 examples, 4 classes" in page and "chance 25.0%; step 40" in page
     assert '<th scope="row">fox</th><td>&lt;b&gt;&amp;cat</td><td class="number">1</td>' in page
     assert "train 4 of 6 listed (2 missing)" in page
-    assert "2 validation examples of stored stand in the training set of files as 3 (3 by file)" in page
+    assert "2 validation examples of stored are also 3 training examples of files (3 by file)" in page
     assert "leaks: 3 examples left out of training" in page
     row = r'<th scope="row">model.variant</th><td>&#34;mu/8&#34;</td><td>&#34;B/16&#34;</td>'
     assert page.index(row) < page.index("The whole config")

@@ -47,7 +47,7 @@ def test_excluded_by_default():
 def test_each_mode(splits, mode, examples, said, monkeypatch, capsys):
     split, told = trained_on(splits, mode, monkeypatch)
     assert split.num_examples == examples
-    line = "leaks: 3 validation examples of appearance stand in the training set of motion as 2 (3 by file)"
+    line = "leaks: 3 validation examples of appearance are also 2 training examples of motion (3 by file)"
     assert (line in capsys.readouterr().out) == said
     assert [(leak["training_examples"], leak["by_file"]) for leak in told] == ([(2, 3)] if said else [])
 

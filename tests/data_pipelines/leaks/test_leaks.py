@@ -125,7 +125,7 @@ def test_equal_files_are_found_by_their_hash_and_told_once(tmp_path):
     assert pairs_of(found, "file", *both) == {(1, 0)}
     assert len(found.pairs) == 1  # by content as well, but already told
     (line,) = search.report_lines([found.summary()])
-    assert "1 validation examples of v stand in the training set of t as 1 (1 by file)" in line
+    assert "1 validation examples of v are also 1 training examples of t (1 by file)" in line
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +192,7 @@ def test_digits_of_the_demo_are_compared_and_have_no_leaks(digits_dir):
     assert [(leak.validation, leak.training) for leak in found] == [("appearance", "motion"), ("motion", "appearance")]
     assert not sum(len(leak.pairs) for leak in found)
     lines = search.report_lines([pair.summary() for pair in found])
-    assert any("pictures below 32 px are compared by origin and file alone" in line for line in lines)
+    assert any("pictures below 32 px are compared only by origin and file" in line for line in lines)
 
 
 def test_large_data_that_is_not_measured_is_not_compared_and_that_is_said(planted, monkeypatch, tmp_path):
