@@ -1,1 +1,1 @@
-"""Writes a trained model for use without this package: `python -m cover_jax.export`."""
+"""Exports a trained model for use without this package: `python -m cover_jax.export`."""

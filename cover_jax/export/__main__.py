@@ -1,21 +1,21 @@
-"""Writes a trained model with one of its heads, for use elsewhere.
+"""Exports a trained model with one of its heads, for use without this package.
 
     python -m cover_jax.export --workdir=/tmp/cover_demo --head=motion --format=hugging_face --out=/tmp/motion
 
 --format=hugging_face: for `TimesformerForVideoClassification.from_pretrained(OUT)`, and for config.model.init_from=OUT.
---format=jax: a program and its parameters, for any number of clips, on a CPU, GPU or TPU, without this package:
+--format=jax: a program and its parameters, for any number of clips, on a CPU, GPU or TPU:
 
     program = jax.export.deserialize(open("OUT/model.jax_export", "rb").read())
     logits = program.call(safetensors.numpy.load_file("OUT/params.safetensors"), frames)
 
-with frames float32 [any number, num_frames, size_px, size_px, 3], normalised as OUT/config.json says.
---format=saved_model: for TensorFlow 2.21 or newer and what serves it, without JAX:
+with frames float32 [any number, num_frames, size_px, size_px, 3], normalised as described in OUT/config.json.
+--format=saved_model: for TensorFlow 2.21 or newer and its serving systems, without JAX:
 
     logits = tf.saved_model.load("OUT").signatures["serving_default"](frames=frames)["logits"]
 
-with frames uint8 [any number, num_frames, size_px, size_px, 3], red, green, blue: the program normalises them.
+with frames uint8 [any number, num_frames, size_px, size_px, 3], red, green, blue. The program normalises them.
 
-OUT/README.md is the model's card: its data, accuracy and limits, and a program that loads it.
+OUT/README.md is the model card: data, accuracy, limits, and a program that loads the model.
 """
 
 import sys
@@ -39,11 +39,11 @@ def _parser() -> command_line.Parser:
 
 @command_line.command(PretrainedError)
 def main(arguments: list[str]) -> None:
-    """The command."""
+    """Runs the command."""
     args = _parser().parse_args(arguments)
     from etils import epath
 
-    from cover_jax.checkpoint import restore  # JAX and orbax: not before the arguments are known to be right
+    from cover_jax.checkpoint import restore  # JAX and orbax load slowly: check the arguments first
     from cover_jax.export import formats, model_card
 
     trained = restore.load_trained(args.workdir, args.step)

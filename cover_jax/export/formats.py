@@ -1,4 +1,4 @@
-"""A trained model with one of its heads in the formats of others: Hugging Face, jax.export, TensorFlow SavedModel."""
+"""Exports a trained model with one of its heads to Hugging Face, jax.export and TensorFlow SavedModel."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -24,14 +24,14 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def to_hugging_face(trained: metadata.TrainedModel, head: str, out: str) -> None:
-    """model.safetensors, config.json and preprocessor_config.json of a Hugging Face TimeSformer.
+    """Writes model.safetensors, config.json and preprocessor_config.json of a Hugging Face TimeSformer.
 
     Raises:
-        PretrainedError: the head is not linear, or its dataset has `standardize`, which their processor cannot do.
+        PretrainedError: the head is not linear, or its dataset has `standardize`, which Hugging Face does not support.
     """
     if trained.dataset(head).standardize:
         raise PretrainedError(
-            f"datasets.{head}.standardize: Hugging Face's image processor cannot; export as jax or saved_model"
+            f"datasets.{head}.standardize: not in Hugging Face's image processor; use --format=jax or saved_model"
         )
     patch_px = variants.parse(trained.config.model.variant).patch_px
     weights = hugging_face_export.tensors(trained.params, head, patch_px)
@@ -41,13 +41,13 @@ def to_hugging_face(trained: metadata.TrainedModel, head: str, out: str) -> None
 
 
 def to_jax(trained: metadata.TrainedModel, head: str, out: str) -> None:
-    """model.jax_export, params.safetensors and a config.json with class names, frame size and normalisation."""
+    """Writes model.jax_export, params.safetensors and a config.json with class names, frame size and normalisation."""
     model = trained.config.model
     flat, logits = _flat(trained, head), _logits(trained, head)
     _write(out, "model.jax_export", _program(logits, flat, model, jnp.float32).serialize())
     _write(out, "params.safetensors", safetensors.numpy.save({n: np.ascontiguousarray(x) for n, x in flat.items()}))
     if trained.dataset(head).standardize:
-        frames = "float32, red, green, blue: each clip less its mean, over its standard deviation or 1 level"
+        frames = "float32, red, green, blue: (clip - its mean) / max(its standard deviation, 1 level)"
         _write_about(out, trained, head, frames, ("num_frames", "size_px"))
     else:
         frames = "float32, red, green, blue: (value / 255 - pixel_mean) / pixel_std"
@@ -55,8 +55,8 @@ def to_jax(trained: metadata.TrainedModel, head: str, out: str) -> None:
 
 
 def to_saved_model(trained: metadata.TrainedModel, head: str, out: str) -> None:
-    """A TensorFlow SavedModel of uint8 frames, and a config.json with class names and frame size."""
-    from cover_jax.export import saved_model  # here and not above: it brings TensorFlow, which takes long to load
+    """Writes a TensorFlow SavedModel for uint8 frames, and a config.json with class names and frame size."""
+    from cover_jax.export import saved_model  # imported here because TensorFlow loads slowly
 
     model, flat = trained.config.model, _flat(trained, head)
     logits, normalization = _logits(trained, head), model_input.Normalization.of(model, trained.dataset(head))
@@ -70,7 +70,7 @@ def to_saved_model(trained: metadata.TrainedModel, head: str, out: str) -> None:
 
 
 def _flat(trained: metadata.TrainedModel, head: str) -> dict[str, np.ndarray]:
-    """Parameters of the backbone and one head by their paths."""
+    """Path -> parameter, of the backbone and one head."""
     params = {"backbone": trained.params["backbone"], "heads": {head: trained.params["heads"][head]}}
     return traverse_util.flatten_dict(params, sep="/")
 
@@ -78,13 +78,13 @@ def _flat(trained: metadata.TrainedModel, head: str) -> dict[str, np.ndarray]:
 def _logits(trained: metadata.TrainedModel, head: str) -> Callable[[dict, jax.Array], jax.Array]:
     """(flat parameters, normalised frames) -> logits."""
     model = trained.config.model.copy_and_resolve_references()
-    model.attention = "einsum"  # a kernel would run on one platform only
+    model.attention = "einsum"  # a kernel would run on only one platform
     apply = setup.make_model(model, {head: trained.class_names[head]}).apply
     return lambda flat, frames_BTHWC: apply(traverse_util.unflatten_dict(flat, sep="/"), frames_BTHWC, head)
 
 
 def _program(logits: Callable, flat: dict, model: ConfigDict, dtype: DTypeLike) -> jax_export.Exported:
-    """(flat parameters, frames of `dtype`) -> logits, for a number of clips that is open."""
+    """Exports (flat parameters, frames of `dtype`) -> logits, for any number of clips."""
     (batch,) = jax_export.symbolic_shape("batch")
     shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), flat)
     exported = jax_export.export(jax.jit(logits), platforms=PLATFORMS)

@@ -1,4 +1,4 @@
-"""The README.md beside an exported model: what it is, its data, how good it is, how to load it, its limits."""
+"""The model card (README.md) of an exported model: type, data, accuracy, loading, limits."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -14,11 +14,11 @@ FILE = "README.md"
 _FOLDERS = ("data_dir", "compare_with")  # config keys
 ACCURACIES = {"top1": "top-1", "top5": "top-5", "mean_class": "mean over classes"}
 
-# Format -> what it is, and a program that loads it and predicts. {num_frames} and {size_px} are filled in.
+# Format -> its description, and a program that loads the model and predicts. {num_frames} and {size_px} are filled in.
 FORMATS = {
     "hugging_face": "a Hugging Face TimeSformer",
-    "jax": "a `jax.export` program with its parameters; it runs on CPU, GPU and TPU, and needs jax alone",
-    "saved_model": "a TensorFlow SavedModel; it needs TensorFlow alone, or what serves it",
+    "jax": "a `jax.export` program with its parameters; it runs on CPU, GPU and TPU, and needs only jax",
+    "saved_model": "a TensorFlow SavedModel; it needs only TensorFlow, or a serving system for it",
 }
 NORMALIZE = 'frames = (clips / 255 - about["pixel_mean"]) / about["pixel_std"]'
 STANDARDIZE = """\
@@ -83,7 +83,7 @@ def write(trained: metadata.TrainedModel, head: str, model_format: str, out: str
 
     Args:
         trained: the model, from `restore.load_trained`.
-        head: the one that was exported.
+        head: the exported head.
         model_format: one of FORMATS.
         out: the folder, local or gs://.
     """
@@ -91,7 +91,7 @@ def write(trained: metadata.TrainedModel, head: str, model_format: str, out: str
 
 
 def text(trained: metadata.TrainedModel, head: str, model_format: str) -> str:
-    """The card; arguments as in `write`."""
+    """The text of the card; arguments as in `write`."""
     config, names = trained.config, trained.class_names[head]
     sections = {
         "Accuracy": _accuracy(trained, head),
@@ -110,7 +110,7 @@ def text(trained: metadata.TrainedModel, head: str, model_format: str) -> str:
 def _what(trained: metadata.TrainedModel, head: str, model_format: str) -> str:
     config, others = trained.config, ", ".join(name for name in trained.config.datasets if name != head)
     if head in trained.meta.get("kept", {}):
-        sets = f"{others}; its head {head} was trained by an earlier run and kept as it was"
+        sets = f"{others}; its head {head} was trained by an earlier run and kept unchanged"
     else:
         sets = f"{head}, together with {others}" if others else head
     return (
@@ -134,7 +134,7 @@ def _accuracy(trained: metadata.TrainedModel, head: str) -> str:
 
 
 def _values(trained: metadata.TrainedModel, head: str) -> dict[str, float]:
-    """Title -> accuracy, 0..1; {} where the checkpoint has none of this head, or does not say of how many examples."""
+    """Title -> accuracy, 0..1; {} if the checkpoint has no accuracy of this head, or no number of examples."""
     if f"{head}/examples" not in trained.accuracies:
         return {}
     return {title: trained.accuracies[f"{head}/{kind}"] for kind, title in ACCURACIES.items()}
@@ -145,7 +145,7 @@ def _loading(model: ConfigDict, dataset: ConfigDict, model_format: str) -> str:
     normalize = STANDARDIZE if dataset.standardize else NORMALIZE
     code = LOADING[model_format].format(num_frames=num_frames, size_px=model.size_px, normalize=normalize)
     if dataset.standardize:
-        normalized = "Then each clip is brought to mean 0 and standard deviation 1, all its values together"
+        normalized = "Then all values of a clip together are normalised to mean 0 and standard deviation 1"
     else:
         normalized = (
             f"Values from 0 to 1 are normalised with mean {_numbers(model.pixel_mean)} and standard deviation "
@@ -153,7 +153,7 @@ def _loading(model: ConfigDict, dataset: ConfigDict, model_format: str) -> str:
         )
     return (
         f"```python\n{code}```\n\n{_frames(dataset, num_frames)} Each is resized so that its shorter side has "
-        f"{model.size_px} px, and its centre is cut out. {normalized}: the program above does so."
+        f"{model.size_px} px, and its centre is cropped. {normalized}. The program above does this."
     )
 
 
@@ -161,8 +161,8 @@ def _frames(dataset: ConfigDict, num_frames: int) -> str:
     if dataset.num_frames == 1:
         return "Images are clips of one frame." if num_frames == 1 else f"An image is repeated {num_frames} times."
     if dataset.sample_fps:
-        return f"A clip is {num_frames} frames, {dataset.sample_fps:g} a second, from the middle of a video."
-    return f"A clip is {num_frames} frames, the middle ones of as many equal parts of a video."
+        return f"A clip is {num_frames} frames, {dataset.sample_fps:g} per second, from the middle of a video."
+    return f"A clip is {num_frames} frames: the middle frame of each of {num_frames} equal parts of a video."
 
 
 def _data(trained: metadata.TrainedModel) -> str:
@@ -173,10 +173,10 @@ def _data(trained: metadata.TrainedModel) -> str:
 
 def _limits(model: ConfigDict, dataset: ConfigDict, num_classes: int) -> str:
     lines = [
-        f"It answers with one of its {num_classes} classes whatever it is shown. Its probabilities are not calibrated.",
-        "Its accuracy is that on data like its validation set; on other data it was not measured.",
-        "Leaks were looked for between datasets, not between the training and validation sets of one.",
-        "The rights in its training data, and in the weights that it starts from, are not those of this file.",
+        f"It always predicts one of its {num_classes} classes, for any input. Its probabilities are not calibrated.",
+        "Its accuracy holds for data like its validation set. On other data it was not measured.",
+        "Leaks were searched between datasets, not between the training and validation set of one dataset.",
+        "Its training data and the weights that it starts from have their own licenses.",
     ]
     if dataset.num_frames != model.num_frames:
         lines.append(f"Its head was trained on clips of {dataset.num_frames} frames, not of {model.num_frames}.")
@@ -184,13 +184,13 @@ def _limits(model: ConfigDict, dataset: ConfigDict, num_classes: int) -> str:
 
 
 def _config(config: ConfigDict) -> str:
-    """What differs from the defaults, but for the folders of whoever trained it, which nobody else needs."""
+    """The config values that differ from the defaults, except folders of the machine that trained the model."""
     rows = [[markdown_code(cell) for cell in row] for row in metadata.config_rows(config) if row[0] not in _FOLDERS]
-    return f"What differs from the defaults:\n\n{markdown_table(metadata.CONFIG_COLUMNS, rows)}"
+    return f"Values that differ from the defaults:\n\n{markdown_table(metadata.CONFIG_COLUMNS, rows)}"
 
 
 def _front_matter(trained: metadata.TrainedModel, head: str) -> str:
-    """What the Hugging Face hub reads of a card, as YAML."""
+    """The metadata of the card for the Hugging Face hub, as YAML."""
     dataset = trained.dataset(head)
     task = "image-classification" if dataset.num_frames == 1 else "video-classification"
     results = [

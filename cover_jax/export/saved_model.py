@@ -1,9 +1,9 @@
-"""A program of `jax.export` as a TensorFlow SavedModel. The only module of this package that imports TensorFlow.
+"""Writes a `jax.export` program as a TensorFlow SavedModel. Only this module of the package imports TensorFlow.
 
-The program goes into the operation in which jax2tf would put it, and TensorFlow's XLA runs it. Not by jax2tf itself,
-nor by orbax-export 0.0.8, which calls it: both are maintained, but write the StableHLO of a few weeks before JAX's own
-release. TensorFlow 2.21 reads it up to version 1.13.7: from jax 0.10.2 (1.15.0) it refuses an error function, from
-0.12.0 (1.18.0) any batch of open size.
+The program is stored in the same operation that jax2tf uses, and TensorFlow's XLA runs it. This module does not use
+jax2tf, or orbax-export 0.0.8, which calls jax2tf. Both are maintained, but they write a StableHLO version from a few
+weeks before JAX's release. TensorFlow 2.21 reads StableHLO up to version 1.13.7. So it refuses an error function from
+jax 0.10.2 on (1.15.0), and any batch of variable size from 0.12.0 on (1.18.0).
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ from jax.extend.mlir.dialects import chlo, stablehlo
 from tensorflow.compiler.tf2xla.python import xla
 
 STABLEHLO_VERSION = "1.9.0"  # of February 2025; has all that the model needs
-# Error functions are composite operations: with them TensorFlow does not find out the shapes that depend on the batch.
+# Error functions are composite operations. With them, TensorFlow cannot infer the shapes that depend on the batch.
 _PASSES = "builtin.module(func.func(stablehlo-legalize-composite-to-call))"
 
 
@@ -25,7 +25,7 @@ def write(out: str, exported: jax_export.Exported, params: dict[str, np.ndarray]
     Args:
         out: folder, local or gs://.
         exported: (params, frames [batch, ...]) -> logits [batch, classes].
-        params: become variables.
+        params: stored as variables.
     """
     module = tf.Module()
     module.variables_by_path = variables = {name: tf.Variable(array) for name, array in params.items()}

@@ -1,4 +1,4 @@
-"""Predictions for clips and images by a trained model: `python -m cover_jax.predict`, or `load` in Python."""
+"""Predicts with a trained model on clips and images: `python -m cover_jax.predict`, or `load` in Python."""
 
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ __all__ = ["Prediction", "Predictor", "load"]
 
 
 def __getattr__(name: str):
-    """The public names, loaded when they are first used: this package must stay light to import."""
+    """Loads public names at their first use, so that this package is fast to import."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from cover_jax.predict import predictor

@@ -1,11 +1,11 @@
-"""Names what is done in clips, or seen in images, with the heads of a trained model.
+"""Predicts the classes of clips and images with the heads of a trained model.
 
     python -m cover_jax.predict --workdir=/tmp/cover_demo --head=motion clip.mp4 folder/ *.webm
     python -m cover_jax.predict --workdir=/tmp/cover_demo --head=motion --explain=out.mp4 clip.mp4
 
-Without --head all heads answer. Files are read as their datasets were prepared and evaluated: the same frames, the same
-views. A file that cannot be read is reported and the others go on; the exit code is then 1. With --explain=out.mp4 and
-one file, a video shows where and when the model looks. In Python:
+Without --head, all heads predict. Files are read as the datasets were prepared and evaluated: with the same frames and
+views. Files that cannot be read are reported and skipped; the exit code is then 1. With --explain=out.mp4 and one file,
+a video shows where and when the model looks. In Python:
 
     predictor = predict.load("/tmp/cover_demo", heads=["motion"])
     by_path = predictor("clip.mp4")["motion"].top(5)
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def find_files(paths: Sequence[str]) -> list[str]:
-    """The paths, with all files of each folder, at any depth, in its place; hidden ones aside, and none twice."""
+    """The paths, with each folder replaced by all its files at any depth, without hidden files and duplicates."""
     return list(dict.fromkeys(path for given in paths for path in _expand(given)))
 
 
@@ -39,7 +39,7 @@ def _expand(given: str) -> list[str]:
 
 
 def _predict_all(predictor: "Predictor", paths: list[str], batch_size: int) -> tuple[dict[str, "HeadPredictions"], int]:
-    """The predictions for each path that can be read, and how many cannot, which are reported at once."""
+    """Predictions per readable path, and the number of unreadable paths, which are reported immediately."""
     from tqdm import tqdm
 
     predictions, num_bad = {}, 0
@@ -55,14 +55,14 @@ def _predict_all(predictor: "Predictor", paths: list[str], batch_size: int) -> t
 
 @command_line.command(ValueError)
 def main(arguments: list[str]) -> None:
-    """The command."""
+    """Runs the command."""
     args, storage = flags.parse(__doc__, arguments)
     paths = find_files(args.paths)
     if not paths:
         raise UsageError(f"no files in {', '.join(args.paths)}")
     if args.explain and len(paths) > 1:
-        raise UsageError(f"--explain={args.explain} is of one file, not of {len(paths)}")
-    from cover_jax.predict.predictor import load_predictor  # JAX: not before the arguments are known to be right
+        raise UsageError(f"--explain={args.explain} needs one file, not {len(paths)}")
+    from cover_jax.predict.predictor import load_predictor  # JAX loads slowly: check the arguments first
 
     predictor = load_predictor(args.workdir, args.head, args.step, **storage)
     print(f"step {predictor.step} of {args.workdir}", file=sys.stderr)

@@ -1,8 +1,9 @@
 """Where and when a model looks: attention rollout (arXiv 2005.00928) through divided space-time attention.
 
-Each attention is taken to pass on half of a token by its residual branch and half of what its heads attend to, on
-average; MLPs and projections are left out. What the CLS token is made of is followed from the last block back to the
-first: how much of it comes from each patch of each frame. All heads share CLS, so it is the same for all.
+Assumption: each attention outputs half of the token itself (residual branch) and half of the tokens that its heads
+attend to on average. MLPs and projections are ignored. The rollout goes back from the CLS token after the last block to
+the first block, and gives the share of CLS that comes from each patch of each frame. All classification heads read the
+same CLS token, so the result is the same for all of them.
 """
 
 from typing import Any
@@ -22,30 +23,30 @@ from cover_jax.models.kernels.divided_attention import Axis
 # h, w patches of a column and of a row; L blocks
 
 SIDE_PX = 256  # of the drawn pictures; views are resized to it
-BAR_PX = 32  # height of the bars below the picture: one a frame, how much it counts
+BAR_PX = 32  # height of the bars below the picture: one bar per frame, with the frame's share
 SHADE = 0.25  # brightness of what is not looked at
 SHOWN_FPS = 2  # slow enough to look at each frame
 _SCORES = {"time": "bqshk,btshk->bshqt", "space": "btqhk,btshk->bthqs"}  # queries first
 
 
 class _Recorder:
-    """Attends as `attention.attend`, and remembers with which probabilities."""
+    """Computes attention like `attention.attend`, and records the probabilities."""
 
     def __init__(self, num_heads: int):
         self._num_heads = num_heads
         self._seen: dict[str, jax.Array] = {}
 
     def order_columns(self, projection: jax.Array) -> jax.Array:
-        """As they are."""
+        """Returns the columns unchanged."""
         return projection
 
     def __call__(self, qkv_BTSC: jax.Array, axis: Axis) -> jax.Array:
-        """Attention along one axis, which is noted."""
+        """Attention along one axis. Records its probabilities."""
         self._seen[axis] = probabilities(qkv_BTSC, self._num_heads, axis)
         return attention.attend(qkv_BTSC, self._num_heads, axis)
 
     def take(self) -> dict[str, jax.Array]:
-        """What was seen since the last time, by axis; a single frame attends to itself without being asked."""
+        """The probabilities recorded since the last call, by axis. For a single frame, "time" is always 1."""
         seen, self._seen = self._seen, {}
         return seen
 
@@ -77,12 +78,12 @@ def trace(backbone: dict, model: ConfigDict, frames_BTHWC: jax.Array) -> tuple[j
 
 
 def rollout(seen: dict[str, jax.Array]) -> jax.Array:
-    """The share of each patch in CLS, [B, T, N]; the rest to 1 is CLS's own first value."""
+    """The share of each patch in CLS, [B, T, N]. The remainder to 1 is the share of CLS's own initial value."""
 
     def back(shares, seen):
         cls_B, x_BTN = shares
         frames = x_BTN.shape[1]
-        # CLS after the block is the mean of its copies, one a frame.
+        # CLS after the block is the mean of its copies, one per frame.
         x_BTS = jnp.concatenate([x_BTN, repeat(cls_B / frames, "b -> b t 1", t=frames)], axis=-1)
         from_BTS = jnp.einsum("btq,btqs->bts", x_BTS, seen["space"])
         cls_B = (cls_B + from_BTS[..., -1].sum(axis=1)) / 2
@@ -97,9 +98,9 @@ def rollout(seen: dict[str, jax.Array]) -> jax.Array:
 
 
 def draw(frames_THWC: np.ndarray, shares_Thw: np.ndarray) -> np.ndarray:
-    """A clip's frames, bright where the model looks, above a bar for each frame: uint8 [T, 256 + 32, 256, 3].
+    """A clip's frames, bright where the model looks, above one bar per frame: uint8 [T, 256 + 32, 256, 3].
 
-    Brightness and bars are relative to the largest of the clip; the white bar is that of the frame that is shown.
+    Brightness and bars are relative to the maximum of the clip. The white bar belongs to the frame that is shown.
     """
     heat_Thw = shares_Thw / shares_Thw.max()
     of_frames_T = shares_Thw.sum(axis=(1, 2))
@@ -109,11 +110,11 @@ def draw(frames_THWC: np.ndarray, shares_Thw: np.ndarray) -> np.ndarray:
 
 
 def write(path: str, pictures_THWC: np.ndarray) -> None:
-    """Writes a video in the format of the path's ending.
+    """Writes a video. The file extension of the path selects the format.
 
     Raises:
-        ValueError: the ending is of no format.
-        OSError: it cannot be written.
+        ValueError: the extension is not that of a video format.
+        OSError: the file cannot be written.
     """
     with av.open(path, "w") as container:
         stream = container.add_stream(container.default_video_codec, rate=SHOWN_FPS)
@@ -133,7 +134,7 @@ def _shaded(frame_HWC: np.ndarray, heat_hw: np.ndarray) -> np.ndarray:
 
 
 def _bars(heights_T: np.ndarray, shown: int) -> np.ndarray:
-    """A strip [BAR_PX, SIDE_PX, 3] with the bars from its lower edge up."""
+    """A strip [BAR_PX, SIDE_PX, 3] with bars that start at its lower edge."""
     frame_W = np.arange(SIDE_PX) * len(heights_T) // SIDE_PX
     filled_HW = np.arange(BAR_PX)[::-1, None] < heights_T[frame_W]
     level_HW = filled_HW * np.where(frame_W == shown, 255, 110)

@@ -8,24 +8,26 @@ from data_pipelines import command_line
 from data_pipelines.command_line import UsageError
 from data_pipelines.prepare import base
 
-STORAGE = ("short_side_px", "fps")  # of the options of preparing: those that decide what a stored frame is
+STORAGE = ("short_side_px", "fps")  # the preparation options that change stored frames
 
 
 def make_parser(doc: str) -> command_line.Parser:
-    """All flags. `doc` is the command's docstring."""
+    """The parser of all flags. `doc` is the command's docstring."""
     parser = command_line.Parser("cover_jax.predict", doc)
     parser.add_argument("paths", nargs="+", metavar="PATH", help="a video, an image or a folder, local or gs://")
     parser.add_shared("workdir", required=True)
     parser.add_old("--checkpoint", "--workdir")
     parser.add_shared("step")
     parser.add_shared(
-        "head", type=command_line.split_list, default=[], metavar="HEAD,...", help="only these of its heads (all)"
+        "head", type=command_line.split_list, default=[], metavar="HEAD,...", help="only these heads (all)"
     )
     parser.add_shared("format", choices=tuple(formats.FORMATS), default="table", help="what is printed (table)")
     parser.add_shared("json")
     parser.add_argument("--top", type=int, default=5, metavar="N", help="how many classes are shown (5)")
-    parser.add_argument("--batch_size", type=int, default=8, metavar="N", help="files at once (8)")
-    parser.add_argument("--explain", default="", metavar="VIDEO", help="of one file: where and when the model looks")
+    parser.add_argument("--batch_size", type=int, default=8, metavar="N", help="files per batch (8)")
+    parser.add_argument(
+        "--explain", default="", metavar="VIDEO", help="video of where and when the model looks; for one file"
+    )
     storage = parser.add_argument_group("as the datasets were prepared", "needed where that was not by default")
     for name in STORAGE:
         default, help_text = base.VideoFiles.OPTIONS[name]
@@ -36,10 +38,10 @@ def make_parser(doc: str) -> command_line.Parser:
 
 
 def parse(doc: str, arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[str, int | float]]:
-    """The flags, and those of them that say how datasets were prepared.
+    """The flags, and the preparation options among them.
 
     Raises:
-        UsageError: a flag that cannot be used.
+        UsageError: a flag is invalid.
     """
     args = make_parser(doc).parse_args(arguments)
     storage = {name: getattr(args, name) for name in STORAGE if name in args}

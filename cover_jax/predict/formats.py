@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def to_rows(predictions: "dict[str, HeadPredictions]", top: int) -> list[dict[str, str | int | float]]:
-    """A row a path, head and rank: path, head, rank, class, probability."""
+    """One row per path, head and rank: path, head, rank, class, probability."""
     return [
         {"path": path, "head": head, "rank": rank, "class": name, "probability": probability}
         for path, by_head in predictions.items()
@@ -22,7 +22,7 @@ def to_rows(predictions: "dict[str, HeadPredictions]", top: int) -> list[dict[st
 
 
 def as_table(rows: list[dict]) -> str:
-    """For people; a path and a head stand only where they begin."""
+    """A table for people. A path and a head are printed only in their first row."""
     if not rows:
         return "nothing was predicted"
     shown, before = [], (None, None)
@@ -39,7 +39,7 @@ def as_table(rows: list[dict]) -> str:
 
 
 def as_csv(rows: list[dict]) -> str:
-    """With the columns of `to_rows`."""
+    """CSV with the columns of `to_rows`."""
     text = io.StringIO()
     writer = csv.DictWriter(text, ["path", "head", "rank", "class", "probability"], lineterminator="\n")
     writer.writeheader()
@@ -48,7 +48,7 @@ def as_csv(rows: list[dict]) -> str:
 
 
 def as_json(rows: list[dict]) -> str:
-    """{path: {head: [{class, probability}, ...]}}, the likeliest class first."""
+    """{path: {head: [{class, probability}, ...]}}, the most probable class first."""
     nested: dict[str, dict[str, list]] = {}
     for row in rows:
         guesses = nested.setdefault(row["path"], {}).setdefault(row["head"], [])

@@ -30,7 +30,7 @@ from data_pipelines.prepare import worker_pool
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """What one head says of one clip.
+    """The prediction of one head for one clip.
 
     Attributes:
         class_names: in the order of the labels.
@@ -41,42 +41,42 @@ class Prediction:
     probabilities: np.ndarray
 
     def top(self, k: int) -> list[tuple[str, float]]:
-        """The k likeliest classes, or all if there are fewer, with their probabilities, the likeliest first."""
+        """The k most probable classes (all if there are fewer) with their probabilities, the most probable first."""
         order = np.argsort(-self.probabilities, kind="stable")[:k]
         return [(self.class_names[label], float(self.probabilities[label])) for label in order]
 
 
-HeadPredictions = dict[str, Prediction]  # head -> what it says
+HeadPredictions = dict[str, Prediction]  # head -> its prediction
 
 
 def load_predictor(workdir: str, heads: Sequence[str] = (), step: str = "newest", **storage) -> "Predictor":
-    """A checkpoint of a run, local or gs://, ready to predict; see `Predictor`.
+    """Loads a checkpoint of a run, local or gs://, for prediction; see `Predictor`.
 
     Args:
         workdir, step: as in `restore.load_trained`.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
-        ValueError: it has no such head.
+        ValueError: the checkpoint has no such head.
     """
     return Predictor(restore.load_trained(workdir, step), heads, **storage)
 
 
 class Predictor:
-    """Predicts with one or several heads, on JAX's default device. Heads that share their view share the backbone.
+    """Predicts with one or several heads, on JAX's default device. Heads with the same view share the backbone's work.
 
     Attributes:
         step: of the checkpoint.
-        views: head -> how it sees a clip.
+        views: head -> its view of a clip.
     """
 
     def __init__(self, trained: metadata.TrainedModel, heads: Sequence[str] = (), **storage):
-        """Makes a predictor of a model in memory.
+        """Creates a predictor from a model in memory.
 
         Args:
             trained: the model.
-            heads: their names; none: all.
-            **storage: `short_side_px` and `fps` that the datasets were prepared with, where it was not by default.
+            heads: names of the heads; empty: all.
+            **storage: `short_side_px` and `fps` of the prepared datasets, if they differ from the defaults.
 
         Raises:
             ValueError: there is no such head.
@@ -99,39 +99,39 @@ class Predictor:
             )
 
     def __call__(self, clip: str | os.PathLike | np.ndarray, fps: float = 0.0) -> HeadPredictions:
-        """What each head says of one clip.
+        """The prediction of each head for one clip.
 
         Args:
-            clip: path of a video or an image, local or gs://; or its frames, uint8 [N, h, w, 3], all of them, an image
-                being one frame. They are taken as they are: those of a file are first shrunk as its dataset's are.
-            fps: of an array's frames; only heads whose datasets are sampled by time (sample_fps) need it.
+            clip: path of a video or an image, local or gs://; or all its frames, uint8 [N, h, w, 3] (an image is one
+                frame). The frames of a file are first resized like those of the dataset. An array is used unchanged.
+            fps: frame rate of an array. Only heads whose datasets are sampled by time (sample_fps) need it.
 
         Raises:
-            ValueError: the array is of another type or shape, or needs a rate.
-            Exception: whatever a decoder makes of a file that it cannot read.
+            ValueError: the array has another type or shape, or `fps` is missing.
+            Exception: the decoder's error for a file that it cannot read.
         """
         frames = self.sample(clip, fps) if isinstance(clip, np.ndarray) else self.read(os.fspath(clip))
         return self._predict([frames], 1)[0]
 
     def many(self, paths: Iterable[str], batch_size: int = 8) -> Iterator[tuple[str, HeadPredictions | Exception]]:
-        """Each path with what the heads say of it, or with why it cannot be read; in order, several at a time."""
+        """Yields each path with the heads' predictions, or with the error of reading it; in order, in batches."""
         for batch in _read_ahead(self.read, worker_pool.cut(paths, batch_size)):
             readable = [frames for _, frames in batch if isinstance(frames, dict)]
             predictions = iter(self._predict(readable, batch_size))
             yield from ((path, next(predictions) if isinstance(frames, dict) else frames) for path, frames in batch)
 
     def explain(self, clip: read_clips.Frames, out: str) -> None:
-        """Writes a video of where and when the model looks, see `explain.draw`: view after view in time, the centre.
+        """Writes a video of where and when the model looks, see `explain.draw`: all temporal views, centre crop.
 
         Args:
             clip: from `read` or `sample`.
-            out: the video's path; its ending says the format.
+            out: the video's path; its extension selects the format.
 
         Raises:
-            ValueError: the heads see clips differently.
+            ValueError: the heads have different views.
         """
         if len(clip) > 1:
-            raise ValueError(f"heads {', '.join(self.views)} see other frames: choose one to explain")
+            raise ValueError(f"heads {', '.join(self.views)} see different frames: choose one to explain")
         ((view, frames),) = clip.items()
         batch = read_clips.to_batch([frames], view, 1)
         levels_BTHWC, shares_BThw = compilation.jit(_make_look(self._config, view))(self._params["backbone"], batch)
@@ -140,7 +140,7 @@ class Predictor:
         explain.write(out, np.concatenate(drawn))
 
     def read(self, path: str) -> read_clips.Frames:
-        """The frames of a file that evaluation would see, had it been prepared."""
+        """The frames of a file that evaluation would see if the file were part of the prepared dataset."""
         found = {}
         with files.local(epath.Path(path)) as local:
             for storage in {view[:2] for view in self._steps}:
@@ -150,7 +150,7 @@ class Predictor:
         }
 
     def sample(self, frames_Nhw3: np.ndarray, fps: float = 0.0) -> read_clips.Frames:
-        """The same of a clip in memory; arguments and errors as in `__call__`."""
+        """The same for a clip in memory; arguments and errors as in `__call__`."""
         shape, dtype = frames_Nhw3.shape, frames_Nhw3.dtype
         if dtype != np.uint8 or len(shape) != 4 or shape[-1] != 3 or not all(shape):
             raise ValueError(
@@ -158,11 +158,11 @@ class Predictor:
             )
         for head, view in self.views.items():
             if view.sample_fps and not fps and len(frames_Nhw3) > 1:
-                raise ValueError(f"head {head!r} takes {view.sample_fps} frames a second: say the frames' own fps")
+                raise ValueError(f"head {head!r} takes {view.sample_fps} frames per second: give the frames' own fps")
         return {view: read_clips.sample_frames(frames_Nhw3, fps, view) for view in self._steps}
 
     def _predict(self, clips: Sequence[read_clips.Frames], batch_size: int) -> list[HeadPredictions]:
-        """Up to batch_size clips at once; fewer are filled up, so that each view is compiled once."""
+        """Predicts up to batch_size clips at once. Smaller batches are padded, so that each view is compiled once."""
         if not clips:
             return []
         probabilities: dict[str, jax.Array] = {}
@@ -176,7 +176,7 @@ class Predictor:
 
 
 def _make_look(config: ConfigDict, view: read_clips.View):
-    """(backbone, batch) -> central views [K, T, H, W, 3] of levels 0..255, and patches' shares in CLS [K, T, h, w]."""
+    """(backbone, batch) -> central views [K, T, H, W, 3], levels 0..255, and patches' shares in CLS [K, T, h, w]."""
     normalization = model_input.Normalization(config.pixel_mean, config.pixel_std, view.standardize)
 
     def look(backbone, batch):
@@ -192,12 +192,12 @@ def _make_look(config: ConfigDict, view: read_clips.View):
 
 
 def _read_ahead(read, batches: Iterable[list[str]]) -> Iterator[list[tuple[str, read_clips.Frames | Exception]]]:
-    """Batches of paths with what `read` makes of them, in threads, one batch ahead of the one that is worked on."""
+    """Yields batches of (path, result of `read`). Threads read one batch ahead."""
 
     def attempt(path: str):
         try:
             return path, read(path)
-        except Exception as error:  # decoders raise whatever they meet: it is reported with its file
+        except Exception as error:  # decoders raise errors of any type; they are reported with the file
             return path, error
 
     waiting: collections.deque[list[concurrent.futures.Future]] = collections.deque()

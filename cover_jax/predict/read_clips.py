@@ -13,19 +13,19 @@ from data_pipelines.media import media_file, opening, source_file
 from data_pipelines.prepare import base
 from data_pipelines.stream import decode, sampling
 
-# B clips of a batch, K temporal views, T frames of a view, H, W canvas, C colours or classes; N frames of a clip,
-# h, w its own height and width
+# B clips in a batch, K temporal views, T frames per view, H, W canvas, C colours or classes; N frames per clip,
+# h, w height and width of a clip
 
-MOVING_IMAGES = ("GIF", "PNG", "WEBP")  # of Pillow's names: formats whose pictures in one file are a clip
+MOVING_IMAGES = ("GIF", "PNG", "WEBP")  # Pillow's names of formats where several pictures in one file are a clip
 DEFAULT_STORAGE = {name: base.VideoFiles.OPTIONS[name][0] for name in STORAGE}
 
 
 class View(NamedTuple):
-    """How a dataset's clips are stored and evaluated; heads of equal views see the same frames.
+    """How a dataset's clips are stored and evaluated. Heads with equal views see the same frames.
 
     Attributes:
         short_side_px: of the stored frames.
-        fps: frames stored a second.
+        fps: stored frames per second.
         num_frames, sample_fps, canvas_px, standardize, clips, crops: num_frames to eval_crops of `dataset()` in
             configs/common.py.
     """
@@ -44,9 +44,10 @@ Frames = dict[View, np.ndarray]  # view -> uint8 [K * T, h, w, 3], clip after cl
 
 
 def to_batch(clips: Sequence[np.ndarray], view: View, batch_size: int) -> dict[str, np.ndarray]:
-    """Sampled frames as `model_input.evaluate` wants them: in the top left corner of the canvas, zeros around them.
+    """Sampled frames as `model_input.evaluate` needs them: in the top left corner of the canvas, padded with zeros.
 
-    The canvas is as large as the largest clip if that does not fit the view's; zeros fill the batch up as well.
+    If the largest clip does not fit the view's canvas, the canvas has the size of that clip. The batch is padded with
+    zeros too.
     """
     height, width = np.max([view.canvas_px, *(clip.shape[1:3] for clip in clips)], axis=0)
     frames = np.zeros((batch_size, view.clips * view.num_frames, height, width, 3), np.uint8)
@@ -58,11 +59,11 @@ def to_batch(clips: Sequence[np.ndarray], view: View, batch_size: int) -> dict[s
 
 
 def view_of_dataset(dataset: ConfigDict, storage: dict) -> View:
-    """The view of a dataset, stored as `storage` says and by its builder's defaults otherwise."""
+    """The view of a dataset. Storage options come from `storage`, or else from the defaults of its builder."""
     builder = catalog.builder_class(dataset.builder)
     own = getattr(builder, "OPTIONS", {})
     options = {name: own[name][0] for name in STORAGE if name in own}
-    if builder is None:  # one of TFDS's own, which store pictures as they are
+    if builder is None:  # a builder of TFDS, which stores pictures unchanged
         options["short_side_px"] = source_file.MAX_PIXELS
     return View(
         **DEFAULT_STORAGE | options | storage,
@@ -76,7 +77,7 @@ def view_of_dataset(dataset: ConfigDict, storage: dict) -> View:
 
 
 def read_file(path: str, short_side_px: int, fps: float) -> media_file.Media:
-    """A video or an image, as its dataset would store it; which of them it is, its content says."""
+    """Reads a video or an image as its dataset would store it. The content decides which of the two it is."""
     return (
         media_file.read_image(path, short_side_px)
         if _is_still(path)
@@ -85,12 +86,12 @@ def read_file(path: str, short_side_px: int, fps: float) -> media_file.Media:
 
 
 def _is_still(path: str) -> bool:
-    """Whether a file is an image and not a clip, by its content."""
+    """Whether the content of a file is an image, not a clip."""
     try:
         with source_file.open_regular(path) as file, opening.open_image(file) as image:
             is_image = Image.MIME.get(image.format or "", "").startswith(
                 "image/"
-            )  # Pillow also knows MPEG, by name only
+            )  # Pillow lists MPEG, but cannot decode it
             return is_image and not (image.format in MOVING_IMAGES and getattr(image, "is_animated", False))
     except UnidentifiedImageError:
         return False

@@ -1,1 +1,1 @@
-"""One model in several settings, each from several seeds and draws of the data: `python -m cover_jax.study`."""
+"""Trains one model in several settings, with several seeds and data draws each: `python -m cover_jax.study`."""

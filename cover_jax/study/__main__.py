@@ -2,9 +2,9 @@
 
     python -m cover_jax.study --config=configs/studies/digits.py --workdir=/tmp/digits
 
-WORKDIR/runs has every run; WORKDIR/table.md, table.json, accuracy.svg and curves.svg what they come to, of a part of
-the study part_table.md and so on. The same command again goes on: a run that has its results.json is not repeated, one
-that was killed goes on from its checkpoint.
+WORKDIR/runs has every run. WORKDIR/table.md, table.json, accuracy.svg and curves.svg have the results; for a part of
+the study they are part_table.md and so on. Run the same command again to continue: a run that has its results.json is
+not repeated, and a run that was killed continues from its checkpoint.
 """
 
 import pathlib
@@ -21,21 +21,19 @@ def _parser() -> command_line.Parser:
     parser.add_shared("workdir", required=True, help="folder for runs, table and plots; local")
     parser.add_shared("data_dir", help="folder of the prepared datasets, in place of config.run.data_dir")
     parser.add_argument(
-        "--workers", type=int, default=2, help="runs at the same time, each with its share of the cores (2)"
+        "--workers", type=int, default=2, help="number of parallel runs, each with its share of the cores (2)"
     )
-    parser.add_argument(
-        "--quick", action=command_line.Switch, help="only the study's quick settings and replicates: one effect, soon"
-    )
+    parser.add_argument("--quick", action=command_line.Switch, help="only the study's quick settings and replicates")
     parser.add_argument(
         "--settings", type=command_line.split_list, default=[], metavar="NAME,...",
-        help="only these settings, and those that they start from (all)",
+        help="only these settings, and the settings that they start from (all)",
     )  # fmt: skip
     return parser
 
 
 @command_line.command()
 def main(arguments: list[str]) -> None:
-    """The command."""
+    """Runs the command."""
     args = cover_flags.parse(_parser(), arguments)
     study, workdir = args.config, pathlib.Path(args.workdir).expanduser().resolve()
     if "://" in args.workdir:
@@ -44,7 +42,7 @@ def main(arguments: list[str]) -> None:
         raise ConfigError(f"--workers={args.workers}: must be greater than 0")
     if args.data_dir:
         study.run.data_dir = args.data_dir
-    from cover_jax.study import design, execute, summary  # JAX: not before the arguments are known to be right
+    from cover_jax.study import design, execute, summary  # JAX loads slowly: check the arguments first
 
     design.check(study)
     study = design.only(study, args.settings) if args.settings else study

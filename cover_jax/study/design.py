@@ -1,4 +1,4 @@
-"""A study's config -> the runs that it consists of, each with its whole config and its folder."""
+"""A study's config -> its runs, each with its complete config and its folder."""
 
 import copy
 import dataclasses
@@ -21,12 +21,12 @@ class Run:
     """One run of a study.
 
     Attributes:
-        setting: its name.
-        seed: its replicate's.
-        draw: its replicate's.
-        config: as in configs/common.py, valid.
+        setting: name of its setting.
+        seed: seed of its replicate.
+        draw: data draw of its replicate.
+        config: a valid config as in configs/common.py.
         folder: its workdir.
-        start: the folder of the run that it starts from; None: of no run.
+        start: folder of the run that it starts from; None: it starts from no run.
     """
 
     setting: str
@@ -41,7 +41,7 @@ class Run:
 
 
 def check(study: ConfigDict) -> None:
-    """Refuses what is no study.
+    """Refuses an invalid study.
 
     Raises:
         ConfigError: it is not as cover_jax/study/schema.py says.
@@ -51,10 +51,10 @@ def check(study: ConfigDict) -> None:
 
 
 def quick(study: ConfigDict) -> ConfigDict:
-    """The study with its quick settings and its quick replicates alone.
+    """The study with only its quick settings and quick replicates.
 
     Raises:
-        ConfigError: it has none.
+        ConfigError: it has no quick settings.
     """
     if not study.quick_settings:
         raise ConfigError(f"--quick: quick_settings has none of {', '.join(study.settings)}")
@@ -64,10 +64,10 @@ def quick(study: ConfigDict) -> ConfigDict:
 
 
 def only(study: ConfigDict, names: Sequence[str]) -> ConfigDict:
-    """The study with these of its settings alone, and those that they start from.
+    """The study with only these settings, and the settings that they start from.
 
     Raises:
-        ConfigError: it has no setting of such a name.
+        ConfigError: a setting does not exist.
     """
     if unknown := [name for name in names if name not in study.settings]:
         there = ", ".join(study.settings)
@@ -91,10 +91,10 @@ def only(study: ConfigDict, names: Sequence[str]) -> ConfigDict:
 
 
 def runs(study: ConfigDict, workdir: pathlib.Path) -> list[Run]:
-    """All runs, replicate by replicate, each after the one that it starts from.
+    """All runs, replicate by replicate, each after the run that it starts from.
 
     Raises:
-        ConfigError: the study is not as cover_jax/study/schema.py says, or one of its runs cannot be.
+        ConfigError: the study does not follow cover_jax/study/schema.py, or the config of a run is invalid.
     """
     check(study)
     replicates = zip(study.seeds, study.draws, strict=True)
@@ -114,7 +114,7 @@ def _run(study: ConfigDict, name: str, seed: int, draw: int, workdir: pathlib.Pa
     except ConfigError as error:
         raise ConfigError("\n".join(f"settings.{name}: {line}" for line in str(error).split("\n"))) from None
     if overlapping := _overlapping(study, config):
-        raise ConfigError(f"settings.{name}, draw {draw}: {overlapping}; take other draws")
+        raise ConfigError(f"settings.{name}, draw {draw}: {overlapping}; use other draws")
     return Run(name, seed, draw, config, folder(name), start)
 
 
@@ -134,7 +134,7 @@ def _config(study: ConfigDict, name: str, seed: int, draw: int) -> ConfigDict:
 
 
 def _overlapping(study: ConfigDict, config: ConfigDict) -> str:
-    """Which two datasets of a run train on the same examples, one of them on a draw that should be apart; or ""."""
+    """Names two datasets of a run whose training examples overlap although draws must be disjoint; otherwise ""."""
     for (one, first), (other, second) in itertools.combinations(config.datasets.items(), 2):
         found, found_other = (_SLICE.fullmatch(dataset.train_split) for dataset in (first, second))
         drawn = study.examples_per_draw[one] or study.examples_per_draw[other]
@@ -149,7 +149,7 @@ def _overlapping(study: ConfigDict, config: ConfigDict) -> str:
 
 
 def _errors(study: ConfigDict) -> list[str]:
-    """What of the study itself is wrong, a line each; its runs are checked one by one."""
+    """Errors of the study itself, as lines. The configs of its runs are checked separately."""
     known = schema.get_config()
     if wrong := set(study) ^ set(known):
         return [f"{key}: {'unknown' if key in study else 'missing'}; see cover_jax/study/schema.py" for key in wrong]

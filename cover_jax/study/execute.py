@@ -1,4 +1,4 @@
-"""Runs of a study, in processes beside each other. What a killed one leaves unfinished goes on from its checkpoint."""
+"""Executes the runs of a study in parallel processes. A run that was killed continues from its checkpoint."""
 
 import concurrent.futures
 import contextlib
@@ -23,13 +23,13 @@ LOG = "log.txt"
 
 
 class RunFailedError(RuntimeError):
-    """A run of the study failed. The message says which, why, and where its log is."""
+    """A run of the study failed. The message names the run, the reason and its log file."""
 
     exit_code = errors.FAILED
 
 
 def results_of(runs: list[Run], workdir: pathlib.Path, workers: int) -> list[dict]:
-    """The results of all runs, in their order; those that have none yet are trained first."""
+    """The results of all runs, in their order. Runs without results are trained first."""
     missing = [run for run in runs if results.load(run) is None]
     for run in missing:
         results.check_unfinished(run)
@@ -44,28 +44,28 @@ def results_of(runs: list[Run], workdir: pathlib.Path, workers: int) -> list[dic
 
 
 def _result(run: Run) -> dict:
-    """What a run that has ended has written."""
+    """The results that a finished run has written."""
     found = results.load(run)
     assert found is not None
     return found
 
 
 def all_of(runs: list[Run], workdir: pathlib.Path, workers: int) -> Iterator[Run]:
-    """Trains all runs, each after the one that it starts from, and yields each that has ended.
+    """Trains all runs, each after the run that it starts from, and yields each finished run.
 
     Args:
-        runs: without results so far, in the order in which to begin with them.
-        workdir: keeps compiled programs, so that equal ones are compiled once.
-        workers: processes; each takes its share of the cores.
+        runs: runs without results, in the order in which to start them.
+        workdir: stores compiled programs, so that equal programs are compiled once.
+        workers: number of processes. Each uses its share of the cores.
 
     Raises:
-        RunFailedError: after those under way have ended.
+        RunFailedError: raised after the other active runs have ended.
     """
     waiting, folders = list(runs), {run.folder for run in runs}
     going: dict[concurrent.futures.Future, Run] = {}
-    # XLA's threads in each process. Fewer than devices, which wait for each other in collectives, may wait for ever.
+    # XLA's threads per process. With fewer threads than devices, collectives may deadlock.
     os.environ["NPROC"] = str(max(_num_cores() // workers, int(os.environ.get("JAX_NUM_CPU_DEVICES", 1))))
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", str(workers == 1).lower())  # a GPU's memory, which all share
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", str(workers == 1).lower())  # several processes share a GPU
     with processes.pool(workers, _begin, str(workdir / "compilation_cache")) as pool:
         while waiting or going:
             ready = [run for run in waiting if run.start not in folders][: workers - len(going)]
@@ -87,20 +87,20 @@ def all_of(runs: list[Run], workdir: pathlib.Path, workers: int) -> Iterator[Run
 
 
 def _num_cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS has none
 
 
 def _begin(cache: str) -> None:
-    """What each process does first."""
+    """Sets up each process."""
     logging.set_verbosity(logging.WARNING)
     compilation.keep_compiled(cache)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # a hundred runs compile the small ones as well
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # cache small programs too, for many runs
 
 
 def _train(run: Run) -> None:
-    """Trains one run to its end, and keeps its results."""
-    from cover_jax.training import loop  # not before: it brings TensorFlow, which the process that waits does not need
+    """Trains one run to its end, and saves its results."""
+    from cover_jax.training import loop  # loads TensorFlow, which the main process does not need
 
     run.folder.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()

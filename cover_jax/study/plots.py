@@ -1,4 +1,4 @@
-"""The plots of a study, as SVG files that need nothing else: accuracies with error bars, and learning curves."""
+"""The plots of a study as standalone SVG files: accuracies with error bars, and learning curves."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,14 +16,14 @@ STYLE = (
     "text { font: 12px system-ui, sans-serif; fill: #1c2127; } .title { font-weight: 600; } .grid { stroke: #d5dbe1; }"
     " polyline { fill: none; stroke-width: 2; }"
 )
-LABELS_PX, VALUES_PX, ROW_PX, TITLE_PX = 300, 420, 20, 26  # of the plot of accuracies, in the drawing's own units
+LABELS_PX, VALUES_PX, ROW_PX, TITLE_PX = 300, 420, 20, 26  # sizes in the accuracy plot, in SVG user units
 TICKS = range(0, 101, 20)
 
 Curves = Mapping[str, list[tuple[int, table.Mean]]]  # setting -> its means by step
 
 
 def accuracies(of_datasets: Mapping[str, Sequence[table.Row]]) -> str:
-    """A panel for each dataset: a dot for each setting's mean, its standard error as a bar."""
+    """One panel per dataset: a dot for each setting's mean, its standard error as a bar."""
     parts, top = [], 0
     for name, rows in of_datasets.items():
         parts.append(f'<g transform="translate(0 {top})">{_panel(name, rows)}</g>')
@@ -56,7 +56,7 @@ def _x(share: float) -> float:
 
 
 def means_by_step(found: Sequence[dict], dataset: str) -> Curves:
-    """Setting -> (step, mean over replicates) of each evaluation of a dataset, from results of runs."""
+    """Setting -> (step, mean over replicates) per evaluation of a dataset, from the results of runs."""
     values: dict[str, dict[int, list[float]]] = {}  # setting -> step -> one per replicate
     for result in found:
         for step, top1 in result["curves"].get(dataset, ()):
@@ -65,7 +65,7 @@ def means_by_step(found: Sequence[dict], dataset: str) -> Curves:
 
 
 def learning_curves(study: ConfigDict, of_datasets: Mapping[str, Curves]) -> str:
-    """A panel for each dataset: each setting's mean accuracy over its own steps, with its standard error as bars."""
+    """One panel per dataset: each setting's mean accuracy over its steps, with its standard error as bars."""
     parts, top = [], 0
     for name, curves in of_datasets.items():
         parts.append(f'<svg y="{top}" width="{LABELS_PX + VALUES_PX}" overflow="visible">')
@@ -80,7 +80,7 @@ def _curves(study: ConfigDict, curves: Curves) -> str:
     scale = chart.Scale([[(step, of.value) for step, of in points] for points in curves.values()], percent=True)
     parts = [scale.axes()]
     for i, (setting, points) in enumerate(curves.items()):
-        rounds, which = divmod(list(study.settings).index(setting), len(COLORS))  # the same in all panels
+        rounds, which = divmod(list(study.settings).index(setting), len(COLORS))  # the same colour in all panels
         color, dashes = COLORS[which], f' stroke-dasharray="6 {2 * rounds}"' if rounds else ""
         y = ROW_PX * (i + 1)
         path = " ".join(f"{scale.x(step):.1f},{scale.y(of.value):.1f}" for step, of in points)

@@ -1,4 +1,4 @@
-"""What a run of a study came to, in its folder's results.json: a run that has one is not repeated."""
+"""The results of a study's run, in results.json of its folder. A run with this file is not repeated."""
 
 import json
 import pathlib
@@ -22,7 +22,7 @@ def load(run: Run) -> dict | None:
     """The results of a run, or None if it has not ended.
 
     Raises:
-        ConfigError: they are of another config.
+        ConfigError: the results belong to another config.
     """
     path = run.folder / FILE
     if not path.exists():
@@ -33,10 +33,10 @@ def load(run: Run) -> dict | None:
 
 
 def check_unfinished(run: Run) -> None:
-    """Refuses to go on from a checkpoint that the run of this folder has left under another config.
+    """Refuses to continue from a checkpoint in this run's folder that was saved with another config.
 
     Raises:
-        ConfigError: it has.
+        ConfigError: there is such a checkpoint.
     """
     if layout.saved_steps(str(run.folder)):
         step, meta, _ = restore.newest(str(run.folder))
@@ -48,25 +48,25 @@ def _check_config(run: Run, config: dict, where: pathlib.Path) -> None:
     if differing := [key for key in before.keys() | now.keys() if before.get(key) != now.get(key)]:
         key = min(differing)
         raise ConfigError(
-            f"{where}: was made with config.{key}={before.get(key)!r}, not {now.get(key)!r}; take another --workdir"
+            f"{where}: was made with config.{key}={before.get(key)!r}, not {now.get(key)!r}; use another --workdir"
         )
 
 
 def _comparable(run: Run, config: dict) -> dict:
     found: dict[str, Any] = dict(checks.flatten(metadata.config_of({"config": config})))
-    if run.start:  # a folder in the study's, which may have been moved since
+    if run.start:  # a folder of the study, which may have moved since then
         found["model.init_from"] = str(pathlib.Path(*pathlib.Path(found["model.init_from"]).parts[-3:]))
     return found
 
 
 def save(run: Run, seconds: float) -> None:
-    """Writes the results of a run that has ended.
+    """Writes the results of a finished run.
 
     Args:
-        seconds: that its last process took.
+        seconds: run time of its last process.
 
     Raises:
-        ValueError: its last evaluation is not whole.
+        ValueError: its last evaluation is incomplete.
     """
     folder = epath.Path(run.folder)
     said = {}
@@ -74,7 +74,7 @@ def save(run: Run, seconds: float) -> None:
     for name in (name for name, dataset in run.config.datasets.items() if dataset.eval_split):
         one = saved_predictions.load(folder, name)
         if one is None or one.step != last or f"validation/{name}/top1" not in scalars:
-            raise ValueError(f"{folder}: the evaluation of {name} at step {last} was not written whole")
+            raise ValueError(f"{folder}: the evaluation of {name} at step {last} is incomplete")
         said[name] = one
     found = {
         "setting": run.setting,
@@ -92,7 +92,7 @@ def save(run: Run, seconds: float) -> None:
 
 
 def _hits(predictions: metrics.Predictions) -> str:
-    """A 1 for each example of the split that is right, a 0 for the others."""
+    """Per example of the split: 1 if its prediction is correct, otherwise 0."""
     return "".join(str(int(hit)) for hit in predictions.hits)
 
 

@@ -1,4 +1,4 @@
-"""What the runs of a study come to: its table, as text and as JSON, and its plots."""
+"""The results of a study: its table, as text and as JSON, and its plots."""
 
 import collections
 import dataclasses
@@ -11,7 +11,7 @@ from cover_jax.study import plots, table
 
 
 def write(study: ConfigDict, found: list[dict], workdir: pathlib.Path, prefix: str = "") -> str:
-    """Writes table and plots of the results, into files whose names begin with `prefix`; returns the table as text."""
+    """Writes table and plots of the results to files with the name prefix `prefix`. Returns the table as text."""
     of_datasets = table.tables(study, found)
     examples = {name: len(hits) for result in found for name, hits in result["hits"].items()}
     text = f"{table.markdown(study, of_datasets, examples)}\n\n{_versions(found)}"
@@ -28,6 +28,6 @@ def write(study: ConfigDict, found: list[dict], workdir: pathlib.Path, prefix: s
 
 
 def _versions(found: list[dict]) -> str:
-    """What the runs were made with; where that differs, how many with what."""
+    """The versions of the runs, with the number of runs per combination."""
     runs = collections.Counter(", ".join(f"{name} {v}" for name, v in result["versions"].items()) for result in found)
     return "\n".join(f"{count} runs with {versions}" for versions, count in runs.items())

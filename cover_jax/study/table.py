@@ -1,8 +1,8 @@
-"""The tables of a study: of each dataset and setting the mean accuracy, and its differences from other settings.
+"""The tables of a study: mean accuracy per dataset and setting, and differences from other settings.
 
-A difference is taken within each replicate, of two settings with the same seed and the same draw, and on each
-validation example: what makes a replicate or an example easy or hard cancels out. A standard error is as if both
-replicates and validation examples were drawn anew.
+A difference is computed within each replicate, between two settings with the same seed and draw, and per validation
+example. So the difficulty of a replicate or an example cancels out. Standard errors treat both replicates and
+validation examples as random samples.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from cover_jax.evaluation import metrics
 from data_pipelines import text_tables
 
 CONFIDENCE = 0.95
-LEAST_REPLICATES = 3  # for a difference to be called clear
+LEAST_REPLICATES = 3  # minimum number for a difference to be marked as clear
 Key = tuple[int, int]  # seed and draw of a replicate
 Hits = Mapping[Key, np.ndarray]  # replicate -> 0 or 1 for each validation example
 
@@ -43,7 +43,7 @@ class Mean:
 
     @property
     def is_clear(self) -> bool:
-        """Whether zero is outside its confidence interval, by Student's t; never of one or two replicates."""
+        """Whether zero is outside its confidence interval, by Student's t. Never true for one or two replicates."""
         if self.count < LEAST_REPLICATES:
             return False
         return abs(self.value) > stats.t.ppf((1 + CONFIDENCE) / 2, self.degrees) * self.error
@@ -54,8 +54,8 @@ class Row:
     """A setting's accuracy on a dataset.
 
     Attributes:
-        setting: its name.
-        label: its name in words.
+        setting: name of the setting.
+        label: its name in the table.
         top1: mean over its replicates, 0..1.
         differences: baseline -> this setting minus it, over the replicates that both have.
     """
@@ -67,16 +67,17 @@ class Row:
 
 
 def mean(values: Sequence[float]) -> Mean:
-    """Their mean and its standard error over replicates alone."""
+    """The mean of the values, with its standard error over replicates only."""
     return Mean(float(np.mean(values)), metrics.standard_error(np.asarray(values)), len(values), len(values) - 1)
 
 
 def mean_of(hits_RN: np.ndarray) -> Mean:
-    """The mean of all, with its standard error as if replicates and examples were drawn anew.
+    """The mean of all values. Its standard error treats replicates and examples as random samples.
 
-    Each value is one of its replicate, one of its example and a rest, all three random (the two-way layout without
-    repetition). The variances over replicates and over examples both have the rest's in them, so it is taken off their
-    sum once; degrees of freedom by Satterthwaite (1946). Of one replicate: the standard error over examples alone.
+    Each value is the sum of a replicate effect, an example effect and a residual, all random (two-way layout without
+    repetition). The variances over replicates and over examples both include that of the residual, so it is
+    subtracted once from their sum. Degrees of freedom by Satterthwaite (1946). For one replicate: standard error over
+    examples only.
     """
     num_replicates, num_examples = hits_RN.shape
     mean_R, mean_N, value = hits_RN.mean(axis=1), hits_RN.mean(axis=0), float(hits_RN.mean())
@@ -86,7 +87,7 @@ def mean_of(hits_RN: np.ndarray) -> Mean:
     free_R, free_N, free_rest = num_replicates - 1, num_examples - 1, (num_replicates - 1) * (num_examples - 1)
     of_R, of_N = metrics.standard_error(mean_R) ** 2, metrics.standard_error(mean_N) ** 2
     of_rest = float(np.sum(rest_RN**2)) / free_rest / hits_RN.size
-    variance = max(of_R + of_N - of_rest, of_R, of_N)  # what is taken off is an estimate, and may be too much
+    variance = max(of_R + of_N - of_rest, of_R, of_N)  # the subtracted term is an estimate, and may be too large
     if variance == 0:
         return Mean(value, 0.0, num_replicates, free_R)
     degrees = variance**2 / (of_R**2 / free_R + of_N**2 / free_N + of_rest**2 / free_rest)
@@ -94,14 +95,14 @@ def mean_of(hits_RN: np.ndarray) -> Mean:
 
 
 def tables(study: ConfigDict, found: Sequence[dict]) -> dict[str, list[Row]]:
-    """Dataset -> a row for each setting that was validated on it.
+    """Dataset -> one row per setting that was validated on it.
 
     Args:
         study: as in cover_jax/study/schema.py.
-        found: results of runs (`results.load`).
+        found: results of the runs (`results.load`).
 
     Raises:
-        ConfigError: two of them were validated on different examples.
+        ConfigError: two runs were validated on different examples.
     """
     hits = _by_dataset(found)
     return {name: _rows(study, name, hits[name]) for name in study.run.datasets if name in hits}
@@ -138,16 +139,16 @@ def _rows(study: ConfigDict, dataset: str, hits: Mapping[str, Hits]) -> list[Row
 
 
 def _paired(hits: Hits, baseline: Hits) -> Mean | None:
-    """The one minus the other over the replicates that both have; None where there is none."""
+    """The first minus the second over the replicates that both have; None if there is no such replicate."""
     both = sorted(hits.keys() & baseline.keys())
     return mean_of(np.stack([hits[key] - baseline[key] for key in both])) if both else None
 
 
 def markdown(study: ConfigDict, of_datasets: dict[str, list[Row]], examples: Mapping[str, int]) -> str:
-    """All tables as text, in percent: of each dataset the accuracies and, where there are any, their differences.
+    """All tables as text, in percent: accuracies per dataset and, if there are any, their differences.
 
     Args:
-        examples: dataset -> how many it was validated on.
+        examples: dataset -> number of validation examples.
     """
     parts = []
     for name, rows in of_datasets.items():
@@ -172,6 +173,6 @@ def _percent(of: Mean) -> str:
 
 
 def _difference(of: Mean) -> str:
-    """Signed, bold where it is clear."""
+    """A signed difference, in bold if it is clear."""
     text = f"{100 * of.value:+.1f} ± {100 * of.error:.1f}"
     return f"**{text}**" if of.is_clear else text

@@ -121,7 +121,7 @@ def test_what_the_card_says(exported):
     assert '| `model.variant` | `"mu/8"` | `"B/16"` |' in said
     assert "/home/me" not in said, "where data stood is nobody's business"
     assert r"0. left \| right" in said and r"1. \<i\>up\</i\>" in said and r"2. \_down\_" in said
-    assert "A clip is 4 frames, the middle ones of as many equal parts of a video." in said
+    assert "A clip is 4 frames: the middle frame of each of 4 equal parts of a video." in said
     assert f"| jax | {jax.__version__} |" in said
 
 

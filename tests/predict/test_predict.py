@@ -215,7 +215,7 @@ def test_a_rate_is_asked_for_where_frames_are_sampled_by_time(params):
     trained = metadata.TrainedModel(make_config(sample_fps=2.0), HEADS, params, step=7)
     predictor = Predictor(trained, ["motion"])
     frames = numbered(16)
-    with pytest.raises(ValueError, match="head 'motion' takes 2.0 frames a second: say the frames' own fps"):
+    with pytest.raises(ValueError, match="head 'motion' takes 2.0 frames per second: give the frames' own fps"):
         predictor.sample(frames)
     # 4 frames half a second apart at 4 a second are 2 apart; from the first start, 0, and the last, 9
     (sampled,) = predictor.sample(frames, fps=4.0).values()
@@ -340,9 +340,9 @@ def test_the_command_explains_one_clip(workdir, source, tmp_path, capsys):
         pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     assert len(pictures) == 2 * 4  # two clips of four frames
     assert np.ptp(pictures[0]) > 50
-    with pytest.raises(SystemExit, match="images, motion, places see other frames: choose one"):
+    with pytest.raises(SystemExit, match="images, motion, places see different frames: choose one"):
         predict.main([*arguments, path])
-    with pytest.raises(SystemExit, match="is of one file, not of 4"):
+    with pytest.raises(SystemExit, match="needs one file, not 4"):
         predict.main([*arguments, path, str(source), path])
     with pytest.raises(SystemExit, match=r"--explain=.*out.nonsense: Could not determine output format"):
         predict.main([f"--checkpoint={workdir}", f"--explain={tmp_path}/out.nonsense", "--head=motion", path])

@@ -359,7 +359,7 @@ def test_a_study_s_folder_may_be_moved(tmp_path):
 def test_results_of_another_config_are_refused(tmp_path):
     run = design.runs(tiny_study.get_config(), tmp_path)[0]
     save_results(run, config=json.loads(run.config.to_json()) | {"steps": 77})
-    with pytest.raises(ConfigError, match=r"results.json: was made with config.steps=77, not 2; take anoth"):
+    with pytest.raises(ConfigError, match=r"results.json: was made with config.steps=77, not 2; use anoth"):
         results.load(run)
 
 
@@ -385,7 +385,7 @@ def test_the_command_killed_and_continued(tmp_path):
     assert (tmp_path / "study/runs/start/seed3_draw1" / results.FILE).exists()
 
     changed = start_study(tmp_path)
-    assert "was made with config.steps=100000, not 4; take another --workdir" in changed.communicate()[1]
+    assert "was made with config.steps=100000, not 4; use another --workdir" in changed.communicate()[1]
     assert changed.returncode == errors.CONFIG
     shutil.rmtree(after)
 
