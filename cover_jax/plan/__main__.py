@@ -1,4 +1,4 @@
-"""Predicts memory, time and MFU of a config on TPU pods. It needs only the TPU compiler, no TPU.
+"""Predicts memory, time and MFU of a config on TPU pods. Needs only the TPU compiler.
 
     python -m cover_jax.plan --config=configs/cover_l.py --topology=v5e:16x16
     python -m cover_jax.plan --config=configs/cover_l.py --topology=v5e:16x16 --topology=v5p:4x4x4 --clips_per_chip=1,2
