@@ -1,4 +1,4 @@
-"""Checks datasets for missing, damaged and leaked examples, before and after they are prepared.
+"""Checks datasets for missing, damaged and leaked examples, raw or prepared.
 
     python -m data_pipelines.doctor video_folder/ucf101 kinetics/400 --data_dir=/data/prepared
     python -m data_pipelines.doctor --raw video_folder --name=ucf101 --source=/data/ucf101
