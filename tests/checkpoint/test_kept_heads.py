@@ -178,7 +178,7 @@ def test_another_model_is_refused_with_the_flags_to_set(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("source", ["hf://org/vit", "/none/model.npz"])
 def test_other_weights_have_no_heads_to_keep(source, tmp_path, monkeypatch):
-    with pytest.raises(ConfigError, match=f"keep_heads: nothing to keep in {source}: it is no --workdir"):
+    with pytest.raises(ConfigError, match=f"keep_heads: nothing to keep in {source}: it is not the --workdir"):
         keep(tmp_path, monkeypatch, init_from=source)
 
 

@@ -149,7 +149,7 @@ def test_a_head_of_standardized_clips(trained, tmp_path):
     config = trained.config.copy_and_resolve_references()
     config.datasets.motion.standardize = True
     trained = dataclasses.replace(trained, config=config)
-    with pytest.raises(PretrainedError, match="datasets.motion.standardize: .*as jax or saved_model"):
+    with pytest.raises(PretrainedError, match="datasets.motion.standardize: .*use --format=jax or saved_model"):
         formats.to_hugging_face(trained, "motion", str(tmp_path))
     formats.to_saved_model(trained, "motion", str(tmp_path))
     frames = np.random.default_rng(1).integers(0, 256, (3, 4, 16, 16, 3), np.uint8)

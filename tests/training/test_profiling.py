@@ -54,7 +54,7 @@ def test_what_the_compiler_made_is_written(tmp_path):
     assert memory["argument_bytes"] == 2 * 64 * 64 * 4
     assert memory["alias_bytes"] == 64 * 64 * 4
     assert memory["total_bytes"] == memory["temp_bytes"] + 3 * 64 * 64 * 4 + 16
-    assert line.startswith("a+b: 0.00 GiB a device")
+    assert line.startswith("a+b: 0.00 GiB per device")
 
 
 class Device:
