@@ -1,13 +1,22 @@
-"""Eight virtual CPU devices for every test, and the folder of real clips where there is one."""
+"""Eight virtual CPU devices for every test, programs compiled once per session, and the folder of real clips if any."""
 
+import atexit
 import os
 import pathlib
+import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUM_CPU_DEVICES"] = "8"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 # The programs are tiny and compiling them takes most of the time: without optimisation that is two to three times less.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
+
+# Equal programs are compiled once per session, by whichever test process or command needs them first.
+if "PYTEST_XDIST_WORKER" not in os.environ:  # the workers inherit the environment
+    _programs = tempfile.TemporaryDirectory(prefix="compiled_programs_")
+    atexit.register(_programs.cleanup)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 import pytest  # noqa: E402 - the environment must be set before anything imports JAX or TensorFlow
 

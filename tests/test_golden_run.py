@@ -44,9 +44,9 @@ CLOSE = {"rtol": 1e-3, "atol": 1e-4}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def surroundings(tmp_path_factory):
-    """The model's size has a name; equal programs compile once."""
-    with pytest.MonkeyPatch.context() as patch, tiny_run.compilation_cache(tmp_path_factory.mktemp("cache")):
+def named_size():
+    """The model's size has a name."""
+    with pytest.MonkeyPatch.context() as patch:
         patch.setitem(variants.SIZES, *SIZE)
         yield
 

@@ -18,12 +18,6 @@ LEG_STEPS, DEVICES = 25, (4, 2, 1, 8)
 STEPS = LEG_STEPS * len(DEVICES)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    with tiny_run.compilation_cache(tmp_path_factory.mktemp("cache")):
-        yield
-
-
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("digits")

@@ -50,14 +50,11 @@ class Job:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """Runs a job on a number of processes, four devices in all, to its end; all jobs share their data."""
-    data_dir, cache_dir = tmp_path_factory.mktemp("digits"), tmp_path_factory.mktemp("cache")
+    data_dir = tmp_path_factory.mktemp("digits")
 
     def run(workdir, processes, *flags, orders=None):
         folder = tmp_path_factory.mktemp("job")
-        env = os.environ | {
-            "JAX_NUM_CPU_DEVICES": str(4 // processes), "JAX_COMPILATION_CACHE_DIR": str(cache_dir),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        }  # fmt: skip
+        env = os.environ | {"JAX_NUM_CPU_DEVICES": str(4 // processes)}
         reserved, address = jobs.reserve_address()
         env["JAX_COORDINATOR_BIND_ADDRESS"] = address
         commands = []

@@ -1,13 +1,11 @@
 """Complete runs in this process that take seconds: `loop.train` on two small embedded datasets, with faults."""
 
-import contextlib
 import dataclasses
 import pathlib
 
 import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache as compilation_cache_lib
 
 from configs import demo
 from cover_jax.training import loop
@@ -102,17 +100,3 @@ class Intercepted:
                 run.setup = setup
 
         return train_on
-
-
-@contextlib.contextmanager
-def compilation_cache(folder: pathlib.Path):
-    """Inside this context, runs with equal configs compile only once."""
-    before = jax.config.jax_compilation_cache_dir
-    settings = {"jax_compilation_cache_dir": str(folder), "jax_persistent_cache_min_compile_time_secs": 0}
-    for key, value in settings.items():
-        jax.config.update(key, value)
-    compilation_cache_lib.reset_cache()
-    yield
-    jax.config.update("jax_compilation_cache_dir", before)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1)
-    compilation_cache_lib.reset_cache()

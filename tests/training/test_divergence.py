@@ -127,12 +127,6 @@ def data_dir(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    with tiny_run.compilation_cache(tmp_path_factory.mktemp("cache")):
-        yield
-
-
 def poison(taken, at: int, value: float):
     """An order: adds `value` to a bias before the batch that stood at step `at` of an undisturbed run."""
     _, name, examples = taken[at]

@@ -60,12 +60,6 @@ def data_dir(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    with tiny_run.compilation_cache(tmp_path_factory.mktemp("compiled")):
-        yield
-
-
 def config(data_dir, **changes):
     """Ten steps on images, evaluated at every second, ended after two evaluations without a new best."""
     every = {"eval_every_steps": 2, "checkpoint_every_steps": 1, "keep_checkpoints": 2}
