@@ -553,12 +553,13 @@ def test_the_hubs_cache_serves_without_a_network(source, offline_hub):
 
 
 OFFLINE = """
-from cover_jax.models import pretrained, variants
+from cover_jax.models import variants
+from cover_jax.models.pretrained import loader
 from tests.models import small
 variants.SIZES["golden"] = (32, 2, 4, 64)
 config = small.config(variant="golden/4", size_px=12, num_frames=3)
-print(pretrained.load("hf://org/vit", config, {}).report[0])
-pretrained.load("hf://org/other", config, {})
+print(loader.load("hf://org/vit", config, {}).report[0])
+loader.load("hf://org/other", config, {})
 """
 
 
