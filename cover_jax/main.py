@@ -107,9 +107,7 @@ def _check_folders(args: argparse.Namespace) -> None:
             raise ConfigError(f"{name}={value}: is a file; it must be a folder, which is created if missing")
     if config.compare_with and jax.process_index() == 0:
         _check_compare_with(args)
-    for dataset in config.datasets.values():
-        if not catalog.is_self_contained(dataset.builder):
-            catalog.dataset_dir(dataset.builder, config.data_dir)
+    catalog.require_prepared((dataset.builder for dataset in config.datasets.values()), config.data_dir)
 
 
 def _check_compare_with(args: argparse.Namespace) -> None:

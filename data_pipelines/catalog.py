@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import pkgutil
 import re
+from collections.abc import Iterable
 
 import tensorflow_datasets as tfds
 from etils import epath
@@ -29,8 +30,22 @@ def dataset_dir(builder: str, data_dir: str) -> epath.Path:
     """
     versions = _versions(builder, data_dir)
     if not versions:
-        raise DatasetNotPreparedError(_not_prepared(builder, data_dir))
+        raise DatasetNotPreparedError(_not_prepared([builder], data_dir))
     return max(versions, key=lambda path: [int(part) for part in path.name.split(".")])
+
+
+def require_prepared(builders: Iterable[str], data_dir: str) -> None:
+    """Fails unless each of `builders` is prepared under `data_dir`, or can be prepared without the user.
+
+    Raises:
+        DatasetNotPreparedError: the message has the commands that prepare all missing datasets.
+    """
+    missing = [
+        builder for builder in dict.fromkeys(builders)
+        if not (is_self_contained(builder) or is_prepared(builder, data_dir))
+    ]  # fmt: skip
+    if missing:
+        raise DatasetNotPreparedError(_not_prepared(missing, data_dir))
 
 
 def builder_class(builder: str) -> type[tfds.core.GeneratorBasedBuilder] | None:
@@ -86,11 +101,14 @@ def _is_version(path: epath.Path) -> bool:
     return bool(re.fullmatch(r"\d+\.\d+\.\d+", path.name)) and (path / "features.json").exists()
 
 
-def _not_prepared(builder: str, data_dir: str) -> str:
+def _not_prepared(builders: list[str], data_dir: str) -> str:
     root = root_dir(data_dir)
     versions = [*root.glob("*/*/features.json"), *root.glob("*/*/*/features.json")]
     here = sorted({str(path.parent.parent.relative_to(root)) for path in versions})
+    names = ", ".join(map(repr, builders))
+    subject, pronoun = (f"dataset {names} is", "it") if len(builders) == 1 else (f"datasets {names} are", "them")
+    commands = "".join(f"\n  {prepare_command(builder, data_dir)}" for builder in builders)
     return (
-        f"dataset {builder!r} is not prepared in {root} (prepared there: {', '.join(here) or 'nothing'}). "
-        f"Prepare it with:\n  {prepare_command(builder, data_dir)}"
+        f"{subject} not prepared in {root} (prepared there: {', '.join(here) or 'nothing'}). "
+        f"Prepare {pronoun} with:{commands}"
     )

@@ -15,6 +15,11 @@ from cover_jax.parallel import jax_private
 # The peer monitor ends a host that waits for a lost host. The watchdog ends a host that waits too long.
 _NO_TIMEOUT_MS = 7 * 24 * 3600 * 1000
 
+_NO_CLUSTER = (
+    "--distributed: JAX finds no other hosts: this is no TPU slice, and no SLURM step (srun); leave the flag out on a "
+    "single machine, or name the hosts with --coordinator=HOST:PORT, --num_processes=N and --process_id=I"
+)
+
 # JAX's service stores each text under its key until the service ends, so each exchange needs its own key.
 _exchange_numbers = itertools.count()
 
@@ -50,6 +55,7 @@ def connect(coordinator: Coordinator | None, *, timeout_s: int, preemptible: boo
 
     Raises:
         LostPeerError: the hosts have not found each other.
+        ConfigError: nothing tells JAX who the hosts are.
     """
     global _exchange_numbers
     by_hand: tuple[str | None, int | None, int | None] = (None, None, None)
@@ -62,6 +68,10 @@ def connect(coordinator: Coordinator | None, *, timeout_s: int, preemptible: boo
         jax.distributed.initialize(*by_hand, initialization_timeout=timeout_s, heartbeat_timeout_seconds=timeout_s)
     except RuntimeError as error:
         raise LostPeerError(f"the hosts have not found each other: {error}") from error
+    except ValueError as error:
+        if coordinator is not None:
+            raise
+        raise errors.ConfigError(_NO_CLUSTER) from error
     finally:
         jax.config.update("jax_enable_preemption_service", before)
     _exchange_numbers = itertools.count()  # a new service starts without keys

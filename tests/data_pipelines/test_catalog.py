@@ -36,6 +36,18 @@ def test_an_unprepared_dataset_is_refused_with_the_command_that_makes_it(tmp_pat
     assert f"{builder!r} is not prepared in {tmp_path} (prepared there: nothing)" in str(error.value)
 
 
+def test_all_unprepared_datasets_are_named_at_once(tmp_path):
+    _fake_version(tmp_path / "kinetics" / "400" / "1.0.0")
+    builders = ["kinetics/400", "digits/motion", "moments_in_time", "imagenet2012", "moments_in_time"]
+    with pytest.raises(catalog.DatasetNotPreparedError) as error:
+        catalog.require_prepared(builders, str(tmp_path))
+    first, *commands = str(error.value).splitlines()
+    where = f"in {tmp_path} (prepared there: kinetics/400)"
+    assert first == f"datasets 'moments_in_time', 'imagenet2012' are not prepared {where}. Prepare them with:"
+    assert commands == [f"  {catalog.prepare_command(builder, str(tmp_path))}" for builder in builders[2:4]]
+    catalog.require_prepared(["kinetics/400", "digits/motion"], str(tmp_path))
+
+
 def _fake_version(folder):
     folder.mkdir(parents=True)
     (folder / "features.json").write_text("{}")
