@@ -43,8 +43,39 @@ wait_for() {
   wait "$1"
 }
 
+stopping=false # whether this script was told to end
+status=0       # exit code of the last main
+short=0        # how many mains in a row were lost, hung or killed soon after their start
+
+# Runs a command, and repeats it while its exit code, $status, means that the same command continues the run. TERM, INT and
+# HUP end this: they are passed on as TERM, main saves a checkpoint, and nothing is started again. If main is killed, hangs
+# or loses a host within $COVER_SHORT_S seconds (600) of its start, five times in a row, this ends too.
+run_again() {
+  local started
+  trap 'stopping=true; [[ -z ${!:-} ]] || kill -TERM $! 2>/dev/null || true' TERM INT HUP
+  while true; do
+    started=$SECONDS
+    "$@" &
+    status=0
+    wait_for $! || status=$?
+    note "${0##*/}: main ended with exit code $status"
+    if $stopping || ! goes_on $((SECONDS - started)); then break; fi
+  done
+}
+
+# Whether main must be started again after $status, when it ran for $1 s.
+goes_on() {
+  if [[ $status == "$PREEMPTED" ]]; then
+    short=0
+    return
+  fi
+  [[ $status == "$LOST_PEER" || $status == "$HUNG" || $status == "$KILLED" ]] || return 1
+  if (($1 < ${COVER_SHORT_S:-600})); then short=$((short + 1)); else short=0; fi
+  ((short < 5))
+}
+
 # Prints the help of a script: the comment before its first line of code.
-usage() { sed -n '2,/^[^#]/s/^#\( \|$\)//p' "launch/${0##*/}"; }
+usage() { sed -n '2,/^[^#]/s/^#\( \|$\)//p' "launch/${1:-${0##*/}}"; }
 
 # Fails unless all named variables have a value: `require name zone`.
 require() {
@@ -54,11 +85,36 @@ require() {
   done
 }
 
+# Fails unless the value of an option is empty or has a form: `check_form zone '[a-z0-9-]+' 'should be such as us-east5-b'`.
+check_form() { [[ -z ${!1} || ${!1} =~ ^($2)$ ]] || die "$(quoted "--$1=${!1}"): $3"; }
+
+check_number() { check_form "$1" '0|[1-9][0-9]{0,8}' 'should be a number'; }
+check_count() { check_form "$1" '[1-9][0-9]{0,8}' 'should be a number from 1'; }
+
+# Names of TPU nodes and of Kubernetes objects (RFC 1035): nothing that a shell or YAML would read in another way.
+check_name() {
+  check_form "$1" '[a-z]([a-z0-9-]{0,61}[a-z0-9])?' \
+    'should be at most 63 small letters, digits and hyphens, with a letter first and no hyphen last'
+}
+
+# Fails if two options are given that exclude each other.
+exclude() {
+  if "${!1}" && "${!2}"; then die "--$1 and --$2 exclude each other"; fi
+}
+
 # Fails unless the argument has the form NAME=VALUE.
-check_env() { [[ $1 =~ ^[A-Za-z_][A-Za-z0-9_]*= ]] || die "--env=$1: should be NAME=VALUE"; }
+check_env() {
+  [[ $1 =~ ^[A-Za-z_][A-Za-z0-9_]*= ]] || die "--env=$1: should be NAME=VALUE"
+  check_text "$1"
+}
+
+# Fails if a text has a character that neither a shell's command line nor YAML can hold.
+check_text() { [[ ${1//[$'\t\n']/} != *[[:cntrl:]]* ]] || die "${1@Q}: has a control character"; }
 
 # Fails unless the flags after `--` name a config and a workdir. Checking this here costs no time on the hosts.
 check_flags() {
+  local flag
+  for flag in "$@"; do check_text "$flag"; done
   [[ " $*" == *" --config="* ]] || die "the flags of cover_jax.main after -- lack --config="
   [[ " $*" == *" --workdir="* ]] || die "the flags of cover_jax.main after -- lack --workdir="
 }

@@ -4,7 +4,8 @@
 #     launch/local.sh [--dry-run] PROCESSES FLAGS_OF_MAIN...
 #     launch/local.sh 2 --config=configs/demo.py --workdir=/tmp/cover_demo
 #
-# Each process has JAX_NUM_CPU_DEVICES devices (1 unless set). Ctrl-C saves a checkpoint. The same command continues from it.
+# Each process has JAX_NUM_CPU_DEVICES devices (1 unless set). Ctrl-C saves a checkpoint, and so does closing the terminal; a
+# second Ctrl-C ends all processes at once. The same command continues from the newest checkpoint.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source-path=SCRIPTDIR source=lib.sh
@@ -38,7 +39,7 @@ export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
 port=$(free_port)
 
 pids=()
-trap 'kill -TERM "${pids[@]}" 2>/dev/null || true' TERM INT
+trap 'kill -TERM "${pids[@]}" 2>/dev/null || true' TERM INT HUP
 for ((id = 0; id < processes; id++)); do
   process=("$@" --coordinator="127.0.0.1:$port" --num_processes="$processes" --process_id="$id")
   if $dry_run; then

@@ -1,27 +1,38 @@
 #!/usr/bin/env bash
-# Trains on a slice of TPU VMs that is requested as a queued resource. launch/README.md explains each step.
+# Trains on slices of TPU VMs that are requested as a queued resource. launch/README.md explains each step.
 #
 #     launch/tpu_vm.sh [--dry-run] COMMAND --name=NAME --zone=ZONE [OPTIONS] [-- FLAGS_OF_MAIN...]
 #
-#     create   request a slice and wait until it exists            (--type)
-#     setup    copy this clone's last commit to every host and install it
-#     run      start python -m cover_jax.main FLAGS_OF_MAIN on every host
-#     logs     follow what one host prints                         (--worker)
-#     status   the state of the request and of each host
-#     watch    do the missing ones of create, setup and run, again after every preemption, until main has ended
-#     stop     make main save a checkpoint and end
-#     delete   delete the slice with all the data on its disks
+#     create      request the slices and wait until they exist       (--type)
+#     setup       copy this clone's last commit to every host and install it
+#     rehearse    python -m cover_jax.main FLAGS_OF_MAIN --mode=rehearse on every host, and wait for its table
+#     run         start python -m cover_jax.main FLAGS_OF_MAIN on every host
+#     logs        follow what one host prints                         (--worker, --slice)
+#     status      the state of the request and of each host
+#     watch       do the missing ones of create, setup and run, again after every preemption, until main has ended
+#     stop        make main save a checkpoint and end
+#     delete      delete the slices with all the data on their disks
+#     wheelhouse  put all that setup installs into the bucket, from a Linux machine with internet   (--wheelhouse alone)
 #
 #     --name=NAME            name of the request and of its slice
 #     --zone=ZONE            such as us-east5-b
 #     --project=PROJECT      gcloud's own default unless given
 #     --type=TYPE            accelerator type, such as v6e-64
+#     --slices=COUNT         number of slices of that type (1); give it with every command
 #     --runtime=VERSION      version of the TPU software; by default it is chosen by --type
 #     --spot                 cheaper, and may be preempted at any time
 #     --reserved             use a reservation
+#     --valid_until_duration=TIME   give the request up if it is not fulfilled after this time, such as 6h
+#     --labels=KEY=VALUE,... labels of the slices, as the bill lists them
 #     --service_account=ADDRESS   the account that reads and writes the bucket; the project's default unless given
+#     --network=NETWORK      network of the hosts (default)
+#     --subnetwork=SUBNETWORK   its part in the zone's region; needed where the network has no automatic ones
+#     --internal_ips         hosts without addresses on the internet; ssh goes through the network, or with --iap
+#     --iap                  ssh through Identity-Aware Proxy
+#     --wheelhouse=gs://BUCKET/FILE.tar.gz   what setup installs; without it, the hosts fetch it from the internet
 #     --env=NAME=VALUE       environment variable for main on every host; may be repeated
 #     --worker=NUMBER        the host whose log is followed (0)
+#     --slice=NUMBER         the slice of that host (0)
 #     --poll_s=SECONDS       time between two checks (60)
 #     --dry-run              print the commands and do not run them
 set -euo pipefail
@@ -29,25 +40,42 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source launch/lib.sh
 
-name='' zone='' project='' type='' runtime='' spot=false reserved=false service_account='' worker=0 poll_s=60
+name='' zone='' project='' type='' slices=1 runtime='' valid_until_duration='' labels='' service_account=''
+network='' subnetwork='' wheelhouse='' worker=0 slice=0 poll_s=60
+spot=false reserved=false internal_ips=false iap=false
 env=() flags=()
 
 parse() {
   while (($#)); do
     case $1 in
-      --name=* | --zone=* | --project=* | --type=* | --runtime=* | --service_account=* | --worker=* | --poll_s=*)
+      --name=* | --zone=* | --project=* | --type=* | --slices=* | --runtime=* | --valid_until_duration=* | --labels=* | \
+        --service_account=* | --network=* | --subnetwork=* | --wheelhouse=* | --worker=* | --slice=* | --poll_s=*)
         local option=${1%%=*}
         printf -v "${option#--}" %s "${1#*=}"
         ;;
       --env=*) check_env "${1#--env=}" && env+=("${1#--env=}") ;;
-      --spot) spot=true ;;
-      --reserved) reserved=true ;;
+      --spot | --reserved | --internal_ips | --iap) printf -v "${1#--}" true ;;
       --dry-run) dry_run=true ;;
       --) shift && flags=("$@") && return ;;
       *) die "'$1' is no option (see launch/tpu_vm.sh --help)" ;;
     esac
     shift
   done
+}
+
+check_options() {
+  local key='[a-z][a-z0-9_-]{0,62}' value='[a-z0-9_-]{0,63}'
+  check_name name
+  check_form zone '[a-z0-9-]+' 'should be such as us-east5-b'
+  check_form labels "$key=$value(,$key=$value)*" 'should be KEY=VALUE,... of small letters, digits, - and _'
+  check_form valid_until_duration '([0-9]+[smhd])+' 'should be such as 6h or 1d12h'
+  check_form wheelhouse 'gs://[a-z0-9._-]+/[^[:cntrl:]]+\.tar\.gz' 'should be such as gs://BUCKET/wheelhouse.tar.gz'
+  check_count slices
+  check_number worker
+  check_number slice
+  check_number poll_s
+  exclude spot reserved
+  ((slice < slices)) || die "--slice=$slice: there are slices 0 to $((slices - 1)) (--slices=$slices)"
 }
 
 # The TPU software version for --type with JAX: https://cloud.google.com/tpu/docs/runtimes
@@ -59,6 +87,7 @@ resolve_type() {
     v5p-*) runtime=v2-alpha-tpuv5 ;;
     v5litepod-*) runtime=v2-alpha-tpuv5-lite ;;
     v2-* | v3-* | v4-*) runtime=tpu-ubuntu2204-base ;;
+    tpu7x*) die "--type=$type: Google offers TPU7x in GKE only: launch/gke.sh" ;;
     *) die "--type=$type: should begin with v6e-, v5p-, v5litepod-, v4-, v3- or v2-, or come with its --runtime" ;;
   esac
 }
@@ -66,11 +95,23 @@ resolve_type() {
 # --quiet: `watch` may run unattended, so nobody can answer when an SSH key is made or a deletion must be confirmed.
 tpus() { run gcloud compute tpus "$@" "${where[@]}" --quiet; }
 
-# A host that no longer exists must not delay the check of the others for minutes.
+# Where ssh and scp go: one slice, or all slices of the request.
+each_host() { if ((slices == 1)); then echo tpu-vm; else echo queued-resources; fi; }
+
+# Runs a shell command on one host of --slice, or on all. A host that no longer exists must not delay the others' check.
 on_hosts() {
-  local which=$1
+  local which=(--worker="$1")
+  ((slices == 1)) || which+=(--node="$slice")
+  [[ $1 != all || $slices == 1 ]] || which=(--worker=all --node=all)
   shift
-  tpus tpu-vm ssh "$name" --worker="$which" --ssh-flag=-oConnectTimeout=20 --ssh-flag=-oServerAliveInterval=30 --command="$*"
+  tpus "$(each_host)" ssh "$name" "${which[@]}" "${ssh[@]}" --ssh-flag=-oConnectTimeout=20 \
+    --ssh-flag=-oServerAliveInterval=30 --command="$*"
+}
+
+copy_to_hosts() {
+  local which=(--worker=all)
+  ((slices == 1)) || which+=(--node=all)
+  tpus "$(each_host)" scp "$1" "$name:${1##*/}" "${which[@]}" "${ssh[@]}"
 }
 
 # The API's own state of the request; NONE if there is no such request, UNKNOWN if the API does not answer.
@@ -86,12 +127,17 @@ host_states() {
 }
 
 request() {
-  local options=()
+  local options=(--node-id="$name")
+  ((slices == 1)) || options=(--node-count="$slices" --node-prefix="$name")
   ! $spot || options+=(--spot)
   ! $reserved || options+=(--reserved)
+  ! $internal_ips || options+=(--internal-ips)
+  [[ -z $network ]] || options+=(--network="$network")
+  [[ -z $subnetwork ]] || options+=(--subnetwork="$subnetwork")
+  [[ -z $labels ]] || options+=(--labels="$labels")
+  [[ -z $valid_until_duration ]] || options+=(--valid-until-duration="$valid_until_duration")
   [[ -z $service_account ]] || options+=(--service-account="$service_account")
-  tpus queued-resources create "$name" --node-id="$name" --accelerator-type="$type" --runtime-version="$runtime" \
-    "${options[@]}"
+  tpus queued-resources create "$name" --accelerator-type="$type" --runtime-version="$runtime" "${options[@]}"
 }
 
 describe_command() { quoted gcloud compute tpus queued-resources describe "$name" "${where[@]}"; }
@@ -116,13 +162,30 @@ create() {
 setup() {
   check_clone &&
     git archive --output="$scratch/cover-jax.tar.gz" HEAD &&
-    tpus tpu-vm scp "$scratch/cover-jax.tar.gz" "$name:cover-jax.tar.gz" --worker=all &&
-    on_hosts all 'rm -rf cover-jax && mkdir cover-jax && tar -xzf cover-jax.tar.gz -C cover-jax && bash cover-jax/launch/worker.sh setup'
+    copy_to_hosts "$scratch/cover-jax.tar.gz" &&
+    on_hosts all "rm -rf cover-jax && mkdir cover-jax && tar -xzf cover-jax.tar.gz -C cover-jax && bash cover-jax/launch/worker.sh setup${wheelhouse:+ $(quoted "$wheelhouse")}"
 }
+
+wheelhouse() {
+  require wheelhouse
+  check_clone
+  mkdir "$scratch/code"
+  git archive HEAD | tar -x -C "$scratch/code"
+  run bash "$scratch/code/launch/worker.sh" wheelhouse "$scratch/wheelhouse.tar.gz"
+  run gcloud storage cp "$scratch/wheelhouse.tar.gz" "$wheelhouse"
+}
+
+# Calls worker.sh on all hosts, with the variables of --env and the flags of main.
+on_hosts_main() { on_hosts all "env $(quoted "${env[@]}") bash cover-jax/launch/worker.sh $(quoted "$@" --distributed)"; }
 
 start() {
   check_flags "${flags[@]}"
-  on_hosts all "env $(quoted "${env[@]}") bash cover-jax/launch/worker.sh start $(quoted "${flags[@]}" --distributed)"
+  on_hosts_main start "${flags[@]}"
+}
+
+rehearse() {
+  check_flags "${flags[@]}"
+  on_hosts_main rehearse "${flags[@]}" --mode=rehearse
 }
 
 logs() { on_hosts "$worker" 'bash cover-jax/launch/worker.sh log'; }
@@ -142,11 +205,18 @@ replace() {
   delete && request
 }
 
-# A request may still be ACTIVE for a while after its hosts were taken away.
+# A request may still be ACTIVE for a while after the hosts of a slice were taken away.
 is_preempted() {
-  local state
-  state=$(tpus tpu-vm describe "$name" --format='value(state)' 2>/dev/null) || return 1
-  [[ $state == PREEMPTED || $state == TERMINATED ]]
+  local state number node nodes=("$name")
+  if ((slices > 1)); then
+    nodes=()
+    for ((number = 0; number < slices; number++)); do nodes+=("$name-$number"); done
+  fi
+  for node in "${nodes[@]}"; do
+    state=$(tpus tpu-vm describe "$node" --format='value(state)' 2>/dev/null) || continue
+    [[ $state != PREEMPTED && $state != TERMINATED ]] || return 0
+  done
+  return 1
 }
 
 reported=''
@@ -231,7 +301,7 @@ if [[ ${1:-} == --dry-run ]]; then
 fi
 command=${1:-}
 case $command in
-  create | setup | logs | status | watch | stop | delete) ;;
+  create | setup | rehearse | logs | status | watch | stop | delete | wheelhouse) ;;
   run) command=start ;;
   --help)
     usage
@@ -240,9 +310,11 @@ case $command in
   *) die "'$command' is no command (see launch/tpu_vm.sh --help)" ;;
 esac
 parse "${@:2}"
-require name zone
-where=(--zone="$zone")
+check_options
+[[ $command == wheelhouse ]] || require name zone
+where=(--zone="$zone") ssh=()
 [[ -z $project ]] || where+=(--project="$project")
+if $iap; then ssh=(--tunnel-through-iap); elif $internal_ips; then ssh=(--internal-ip); fi
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 "$command"
