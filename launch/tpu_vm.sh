@@ -69,7 +69,7 @@ check_options() {
   check_form zone '[a-z0-9-]+' 'should be such as us-east5-b'
   check_form labels "$key=$value(,$key=$value)*" 'should be KEY=VALUE,... of small letters, digits, - and _'
   check_form valid_until_duration '([0-9]+[smhd])+' 'should be such as 6h or 1d12h'
-  check_form wheelhouse 'gs://[a-z0-9._-]+/[^[:cntrl:]]+\.tar\.gz' 'should be such as gs://BUCKET/wheelhouse.tar.gz'
+  check_form wheelhouse 'gs://[A-Za-z0-9._-]+/[^[:cntrl:]]+\.tar\.gz' 'should be such as gs://BUCKET/wheelhouse.tar.gz'
   check_count slices
   check_number worker
   check_number slice
