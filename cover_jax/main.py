@@ -18,7 +18,7 @@ from absl import flags
 from etils import epath
 
 from cover_jax import errors
-from cover_jax.config import checks
+from cover_jax.config import checks, notices
 from cover_jax.config import flags as cover_flags
 from cover_jax.errors import ConfigError
 from cover_jax.evaluation import comparison
@@ -84,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
             _find_hosts(guard, args)  # before anything that may fail on only one host
             sharding.make_mesh(args.config.mesh)
             _check_folders(args)
+            for line in notices.of(args.config):
+                hosts.print_on_host0(line)
             return _train_or_evaluate(args)
         except Exception as error:
             _end(error)

@@ -14,7 +14,7 @@ import jax
 from ml_collections import ConfigDict
 
 from cover_jax.checkpoint.layout import Meta
-from cover_jax.config import checks
+from cover_jax.config import checks, keys, schema
 from cover_jax.errors import ConfigError
 from cover_jax.parallel import compilation
 
@@ -22,7 +22,8 @@ from cover_jax.parallel import compilation
 # make it another run.
 _FIXED_KEYS = (
     "seed", "plan", "model.variant", "model.head", "model.size_px", "model.num_frames", "optimizer.name",
-    "datasets.*.builder", "datasets.*.train_split", "datasets.*.weight", "datasets.*.batch_size", "datasets.*.repeats",
+    "datasets.*.builder", "datasets.*.train_split", "datasets.*.weight", "datasets.*.weight_schedule",
+    "datasets.*.batch_size", "datasets.*.repeats",
 )  # fmt: skip
 
 
@@ -46,9 +47,10 @@ def check_same_run(saved: Meta, meta: Meta, where: str) -> list[str]:
         (allowed if meta["config"].get("allow_changed_mix") else errors).append(change)
     before, now = (dict(_flatten(side["config"])) for side in (saved, meta))
     for key in sorted(before.keys() | now.keys()):
-        if before.get(key) == now.get(key):
+        old, new = (side.get(key, _default(key)) for side in (before, now))
+        if old == new:
             continue
-        change = f"config.{key}: {before.get(key)!r} in the checkpoint, {now.get(key)!r} now"
+        change = f"config.{key}: {old!r} in the checkpoint, {new!r} now"
         fixed = any(fnmatch.fnmatchcase(key, pattern) for pattern in _FIXED_KEYS)
         if fixed and not is_free(key, saved["config"], meta["config"]):
             errors.append(change)
@@ -94,6 +96,12 @@ def _flatten(config: dict[str, Any]) -> Iterator[tuple[str, object]]:
         yield key, checks.current(key, value)
 
 
+def _default(key: str) -> object:
+    """What a key had in checkpoints that are older than it; None for a key of no group."""
+    declared = keys.find(schema.Run, key)
+    return json.loads(json.dumps(declared.default)) if declared else None
+
+
 def is_free(key: str, saved: dict[str, Any], now: dict[str, Any]) -> bool:
     """Whether a config key may differ from the checkpoint's: keys of the mix, and of added or removed datasets.
 
@@ -105,15 +113,16 @@ def is_free(key: str, saved: dict[str, Any], now: dict[str, Any]) -> bool:
     if not now["allow_changed_mix"]:
         return False
     came_or_left = saved["datasets"].keys() ^ now["datasets"].keys()
-    free = ["plan", "datasets.*.weight", *(f"datasets.{name}.*" for name in came_or_left)]
+    free = ["plan", "datasets.*.weight", "datasets.*.weight_schedule", *(f"datasets.{name}.*" for name in came_or_left)]
     return any(fnmatch.fnmatchcase(key, pattern) for pattern in free)
 
 
 def would_allow(saved: dict[str, Any], now: dict[str, Any]) -> bool:
     """Whether the mix differs and config.allow_changed_mix is off."""
 
-    def mix(config: dict[str, Any]) -> tuple[str, dict[str, float]]:
-        return config["plan"], {name: dataset["weight"] for name, dataset in config["datasets"].items()}
+    def mix(config: dict[str, Any]) -> tuple[str, dict[str, tuple[float, str]]]:
+        datasets = config["datasets"].items()
+        return config["plan"], {name: (one["weight"], one.get("weight_schedule", "")) for name, one in datasets}
 
     return mix(saved) != mix(now) and not now["allow_changed_mix"]
 

@@ -1,5 +1,6 @@
 """Loads initial parameters from `config.model.init_from`: published weights, or another run."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from ml_collections import ConfigDict
 from cover_jax.checkpoint import metadata, restore
 from cover_jax.models.pretrained import loader, resize
 from cover_jax.models.pretrained.errors import PretrainedError
+from cover_jax.parallel import hosts
 
 # Config keys that change what the model computes but not the shapes of its parameters.
 _SETTINGS = ("gelu", "layer_norm_eps", "pixel_mean", "pixel_std")
@@ -20,24 +22,24 @@ _EMBEDDINGS = ("cls_token", "pos_embed", "time_embed")
 def load(source: str, model: ConfigDict, class_names: Mapping[str, Sequence[str]]) -> loader.LoadedWeights:
     """Reads `source`: the workdir of a run of this project, or any source that `loader.load` accepts.
 
-    Of a run it reads the newest checkpoint, and the moving average if there is one. A head is copied row by row, by
+    Of a run it reads the newest checkpoint, or that after an @: WORKDIR@best, WORKDIR@STEP; and the moving average if
+    there is one. A head is copied row by row, by
     class name, from the head of the same name, or else from the first head that has all its classes. Other heads of
     the run are dropped.
 
     Args:
-        source: local or gs://; or hf://ORG/REPO[@REVISION][/FILE].
+        source: a file, a folder or WORKDIR[@best|@STEP], local or gs://; or hf://ORG/REPO[@REVISION][/FILE].
         model: `config.model`, as in configs/common.py.
         class_names: head name -> its classes, in order.
 
     Raises:
-        PretrainedError: the source cannot be read, or has other sizes than `model.variant`.
+        PretrainedError: the source cannot be read, or has other sizes than `model.variant`; or hosts read different
+            checkpoints of a run.
     """
-    if not is_run(source):
+    found = find_run(source)
+    if found is None:
         return loader.load(source, model, class_names)
-    try:
-        trained = restore.load_trained(str(epath.Path(source).expanduser()))
-    except FileNotFoundError as error:
-        raise PretrainedError(str(error)) from error
+    trained = _load_trained(source, *found)
     before = trained.config.model
     if before.variant != model.variant:
         raise PretrainedError(f"{source}: is not {model.variant}; use config.model.variant={before.variant!r}")
@@ -52,9 +54,45 @@ def load(source: str, model: ConfigDict, class_names: Mapping[str, Sequence[str]
     return loader.LoadedWeights(backbone | heads, (), tuple(report))
 
 
-def is_run(source: str) -> bool:
-    """Whether `source` is the workdir of a run of this project."""
-    return not source.startswith("hf://") and (epath.Path(source).expanduser() / "checkpoints").exists()
+def find_run(source: str) -> tuple[str, str] | None:
+    """(workdir, which checkpoint) if `source` is WORKDIR or WORKDIR@WHICH of a run of this project; otherwise None.
+
+    A folder whose own name has an @ is found as it is.
+
+    Raises:
+        PretrainedError: a checkpoint is asked for, but there is no run.
+    """
+    if source.startswith("hf://"):
+        return None  # there, an @ is before a revision
+    if _has_checkpoints(source):
+        return str(epath.Path(source).expanduser()), "newest"
+    workdir, at, which = source.rpartition("@")
+    if not at or epath.Path(source).expanduser().exists():
+        return None
+    if _has_checkpoints(workdir):
+        return str(epath.Path(workdir).expanduser()), which
+    if re.fullmatch(r"newest|best|\d+", which):
+        raise PretrainedError(f"{source}: {workdir} is not the --workdir of a run: it has no folder checkpoints")
+    return None
+
+
+def _has_checkpoints(workdir: str) -> bool:
+    return (epath.Path(workdir).expanduser() / "checkpoints").exists()
+
+
+def _load_trained(source: str, workdir: str, which: str) -> metadata.TrainedModel:
+    try:
+        trained = restore.load_trained(workdir, which)
+    except FileNotFoundError as error:
+        raise PretrainedError(f"{source}: {error}") from error
+    if which == "best" and trained.config.best_metric not in trained.accuracies:
+        raise PretrainedError(f"{source}: no checkpoint there was evaluated; name one: {workdir}@{trained.step}")
+    # A run that still trains may save between the moments at which two hosts look.
+    steps = hosts.exchange(str(trained.step))
+    if len(set(steps)) > 1:
+        read = ", ".join(steps)
+        raise PretrainedError(f"{source}: hosts read different steps, {read}; name one: {workdir}@{steps[0]}")
+    return trained
 
 
 def _backbone(params: dict[str, Any], model: ConfigDict) -> tuple[dict[str, np.ndarray], list[str]]:

@@ -7,12 +7,12 @@ never trained. If the backbone is frozen too, their logits stay identical, bit f
 import shlex
 from collections.abc import Mapping, Sequence
 
-from etils import epath
 from ml_collections import ConfigDict
 
 from cover_jax.checkpoint import init_from, metadata, restore
 from cover_jax.checkpoint.layout import Meta
 from cover_jax.errors import ConfigError
+from cover_jax.models.pretrained.errors import PretrainedError
 
 # Settings that change logits. The attention implementation and rematerialisation change only their last bits.
 _MODEL_KEYS = ("variant", "size_px", "num_frames", "head", "gelu", "layer_norm_eps", "dtype", "pixel_mean", "pixel_std")
@@ -41,10 +41,11 @@ def find_kept_heads(
 def _heads_of_source(model: ConfigDict, class_names: Mapping[str, Sequence[str]]) -> dict[str, metadata.KeptHead]:
     source = model.init_from
     try:
-        if not init_from.is_run(source):
+        found = init_from.find_run(source)
+        if found is None:
             raise FileNotFoundError("it is not the --workdir of a run of this project")
-        _, meta, _ = restore.newest(str(epath.Path(source).expanduser()))
-    except FileNotFoundError as error:
+        _, meta, _ = restore.about(*found)
+    except (FileNotFoundError, PretrainedError) as error:
         raise ConfigError(f"config.model.keep_heads: nothing to keep in {source}: {error}") from error
     _check_model(source, metadata.config_of(meta).model, model)
     for name in class_names.keys() & meta["heads"].keys():

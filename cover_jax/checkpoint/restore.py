@@ -200,13 +200,25 @@ def _candidates(workdir: str, which: str) -> list[int]:
 def newest(workdir: str) -> tuple[int, Meta, dict[str, float]]:
     """A run's newest checkpoint: its step, its metadata (`make_meta`), and its accuracies if there are any.
 
+    Raises: as `about`.
+    """
+    return about(workdir, "newest")
+
+
+def about(workdir: str, which: str) -> tuple[int, Meta, dict[str, float]]:
+    """A checkpoint of a run: its step, its metadata (`make_meta`), and its accuracies if there are any.
+
+    Args:
+        workdir: of the run, local or gs://.
+        which: as in `load_trained`.
+
     Raises:
-        FileNotFoundError: there is no checkpoint.
+        FileNotFoundError: there is no such checkpoint.
         CheckpointDamagedError: there are checkpoints, but none is sound (the arrays are not checked).
     """
     folder = layout.checkpoints_folder(workdir)
     return _first_sound(
-        workdir, "newest", lambda step, meta: ((step, meta, layout.read_accuracies(folder / str(step))), [])
+        workdir, which, lambda step, meta: ((step, meta, layout.read_accuracies(folder / str(step))), [])
     )
 
 

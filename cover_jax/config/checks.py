@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from cover_jax.config import keys, schema
 from cover_jax.errors import ConfigError
 from cover_jax.models import variants
+from data_pipelines.stream import mixture
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _CLOSE = 0.6  # how alike a key must be to an unknown one to be named, 0..1
@@ -172,13 +173,26 @@ def _value_errors(config: ConfigDict) -> Iterator[str]:
 def _cross_errors(config: ConfigDict) -> Iterator[str]:
     if not len(config.datasets):
         yield "config.datasets: empty; a run needs at least one dataset (configs/datasets.py has a function for each)"
-    warmup_steps = config.optimizer.warmup_steps
-    if warmup_steps >= config.steps:
-        yield f"config.optimizer.warmup_steps={warmup_steps}: must be below config.steps={config.steps}"
     if list(config.mesh.values()).count(-1) > 1:
         yield f"config.mesh={dict(config.mesh)}: -1 may stand once"
+    yield from _mix_errors(config)
     yield from _model_errors(config)
     yield from _best_metric_errors(config)
+
+
+def _mix_errors(config: ConfigDict) -> Iterator[str]:
+    try:
+        if len(config.datasets):
+            mixture.Mixture.of(config.datasets, config.plan, config.seed)
+    except ValueError as error:
+        yield f"config.datasets.*.weight_schedule: {error}"
+    scales = {name: dataset.learning_rate_scale for name, dataset in config.datasets.items()}
+    if config.plan == "joint" and len(set(scales.values())) > 1:
+        given = ", ".join(f"{name} {scale:g}" for name, scale in scales.items())
+        yield (
+            f"config.datasets.*.learning_rate_scale: {given}: must be the same for all, because with "
+            "config.plan='joint' a step has one update for all datasets; loss_weight gives each its share of it"
+        )
 
 
 def _model_errors(config: ConfigDict) -> Iterator[str]:

@@ -67,6 +67,11 @@ class Augment(Group):
     erase_prob = Key(0.0, SHARE, "Share of clips with one rectangle erased (arXiv 1708.04896).")
 
 
+_WEIGHT_SCHEDULE = Rule(
+    lambda text: re.fullmatch(r"(\s*\d+\s*:\s*\d+(\.\d*)?\s*(,|$))*", text), "'' or pairs 'STEP:WEIGHT, STEP:WEIGHT'"
+)
+
+
 class Dataset(Group):
     """One dataset of the mix, and its head. All values here are this project's choice."""
 
@@ -94,7 +99,21 @@ class Dataset(Group):
         model.pixel_mean and model.pixel_std. For dark clips beside bright ones.""")
 
     weight = Key(1.0, POSITIVE, "Plan 'interleave': share of the steps, relative to the weights of the other datasets.")
-    loss_weight = Key(1.0, POSITIVE, "Factor on this dataset's loss.")
+    weight_schedule = Key("", _WEIGHT_SCHEDULE, """
+        Plan 'interleave': other weights from given steps on, as STEP:WEIGHT. '90000:0.5, 120000:0': weight up to step
+        90,000, then 0.5, and from step 120,000 on no steps on this dataset. '0:0, 50000:1': none before step
+        50,000.""")
+    loss_weight = Key(1.0, POSITIVE, """
+        Factor on this dataset's loss. Plan 'joint': its share of each step. Plan 'interleave': no effect on a step
+        whose gradient is clipped (optimizer.clip_norm), because the gradient then has the same norm with any factor;
+        learning_rate_scale has an effect there.""")
+    learning_rate_scale = Key(1.0, POSITIVE, """
+        Factor on the update of a step on this dataset, after clipping, momentum and weight decay (as in PolyViT,
+        Scenic's projects/polyvit/trainer.py). Plan 'joint' has one update for all datasets, so there the factor must be
+        the same for all.""")
+    drop_path = Key(-1.0, Rule(lambda rate: rate == -1 or 0 <= rate < 1, "-1, or from 0 to below 1"), """
+        Rate of stochastic depth for this dataset's examples, in place of model.drop_path; -1: that one. PolyViT has one
+        per dataset, too: stochastic_droplayer_rates in Scenic's projects/polyvit/configs/polyvit_all.py.""")
     batch_size = Key(64, POSITIVE, """
         Examples per step, over all devices. A multiple of the devices that share a batch, times
         optimizer.grad_accum_steps.""")
@@ -113,7 +132,7 @@ class Dataset(Group):
 
 _WEIGHTS = Rule(
     lambda text: re.fullmatch(r"(?!\w+://).*|gs://.+|hf://[^/]+/.+", text),
-    "'', a path, 'gs://...' or 'hf://ORG/REPO[@REVISION][/FILE]'",
+    "'', a path, 'gs://...', WORKDIR@best, WORKDIR@STEP or 'hf://ORG/REPO[@REVISION][/FILE]'",
 )
 
 
@@ -127,7 +146,8 @@ class Model(Group):
     init_from = Key("", _WEIGHTS, """
         First values of the parameters, if WORKDIR has no checkpoint yet. '': random. A file or folder with published
         weights, local, gs:// or hf://; the names of its tensors say which kind it is. Or the workdir of another run:
-        its newest checkpoint.""")
+        its newest checkpoint, with @best after it the best by that run's best_metric, with @STEP the one of that
+        step.""")
     keep_heads = Key(False, SWITCH, """
         From another run, keep its heads with their class names, beside the heads of the datasets. They are not trained.
         Their predictions stay identical as long as the backbone is frozen (optimizer.frozen). The model must be that
@@ -165,7 +185,8 @@ class Optimizer(Group):
     name = Key("sgd", one_of("sgd", "adamw"), "Which optimizer.")
     learning_rate = Key(0.1, POSITIVE, "Learning rate at its peak, after the warm-up.")
     warmup_steps = Key(0, NOT_NEGATIVE, """
-        Steps in which the learning rate rises linearly from 0. Less than config.steps.""")
+        Steps in which the learning rate rises linearly from 0. In a run of no more steps than that, all steps but the
+        last.""")
     final_learning_rate = Key(0.0, NOT_NEGATIVE, "Learning rate at the last step, where the cosine ends.")
     momentum = Key(0.9, BELOW_ONE, "For 'sgd'.")
     b1 = Key(0.9, BELOW_ONE, "For 'adamw'.")

@@ -29,12 +29,12 @@ class Functional:
 
     Attributes:
         init: PRNG key -> float32 parameters. Can be jitted and `eval_shape`d.
-        features: (params, frames, *, key=None) -> CLS features [B, D], float32.
-        apply: (params, frames, head, *, key=None) -> logits [B, classes of that head], float32.
+        features: (params, frames, *, key=None, drop_path=None) -> CLS features [B, D], float32.
+        apply: (params, frames, head, *, key=None, drop_path=None) -> logits [B, classes of that head], float32.
         axes: the parameters' tree, with a tuple of logical axis names per parameter, one name per dimension.
 
     `frames` are float [B, T, H, W, 3], normalised. T is any number; H and W are multiples of the patch size. `head` is
-    a name in `num_classes`. A `key` turns drop-path on.
+    a name in `num_classes`. A `key` turns drop-path on; its rate is `drop_path`, by default the model's.
     """
 
     init: Callable[[jax.Array], Params]
@@ -91,12 +91,14 @@ def functional(
         drawn = {name: part.init(key) for (name, part), key in zip(head_parts.items(), head_keys, strict=True)}
         return {"backbone": backbone.init(backbone_key), "heads": drawn}
 
-    def features(params: Params, frames_BTHWC: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
-        return backbone.bind(params["backbone"])(frames_BTHWC, key, constrain)
+    def features(
+        params: Params, frames_BTHWC: jax.Array, *, key: jax.Array | None = None, drop_path: float | None = None
+    ) -> jax.Array:
+        return backbone.bind(params["backbone"])(frames_BTHWC, key, constrain, drop_path)
 
-    def apply(params: Params, frames_BTHWC: jax.Array, head: str, *, key: jax.Array | None = None) -> jax.Array:
+    def apply(params: Params, frames_BTHWC: jax.Array, head: str, **options) -> jax.Array:
         _check_choice("head", head, head_parts)
-        features_BD = features(params, frames_BTHWC, key=key)
+        features_BD = features(params, frames_BTHWC, **options)
         return head_parts[head].bind(params["heads"][head])(features_BD)
 
     axes = {"backbone": backbone.axes, "heads": {name: part.axes for name, part in head_parts.items()}}

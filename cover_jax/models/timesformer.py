@@ -317,16 +317,19 @@ class TimeSformer(nnx.Module):
         self.blocks = stack(rngs.split(config.variant.depth))
         self.norm = layer_norm(width, config.layer_norm_eps, rngs)
 
-    def __call__(self, frames_BTHWC: jax.Array, key: jax.Array | None, constrain: Constrain) -> jax.Array:
+    def __call__(
+        self, frames_BTHWC: jax.Array, key: jax.Array | None, constrain: Constrain, drop_path: float | None = None
+    ) -> jax.Array:
         """CLS features [B, D], float32, of normalised frames. A `key` turns drop-path on.
 
-        `constrain` is applied to CLS [B, D] and patch tokens [B, T, N, D] before and after every block.
+        `constrain` is applied to CLS [B, D] and patch tokens [B, T, N, D] before and after every block. `drop_path` is
+        the rate for these frames, in place of the config's.
 
         Raises:
             ValueError: the frames are not [B, T, H, W, 3] or do not split into patches.
         """
         cls_BD, x_BTND = self.embed(frames_BTHWC)
-        cls_BD, x_BTND = self.run_blocks(constrain(cls_BD), constrain(x_BTND), key, constrain)
+        cls_BD, x_BTND = self.run_blocks(constrain(cls_BD), constrain(x_BTND), key, constrain, drop_path)
         features_BD: jax.Array = self.norm(cls_BD)
         return features_BD
 
@@ -342,7 +345,12 @@ class TimeSformer(nnx.Module):
         return cls_BD.astype(dtype), self.patch_embed(patches) + added_1TND.astype(dtype)
 
     def run_blocks(
-        self, cls_BD: jax.Array, x_BTND: jax.Array, key: jax.Array | None, constrain: Constrain
+        self,
+        cls_BD: jax.Array,
+        x_BTND: jax.Array,
+        key: jax.Array | None,
+        constrain: Constrain,
+        drop_path: float | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """CLS and patch tokens after all blocks. Arguments as in `__call__`."""
         Tokens = tuple[jax.Array, jax.Array]  # CLS and patches
@@ -357,7 +365,8 @@ class TimeSformer(nnx.Module):
             # Inside a scan, nothing can merge the recomputation with the forward pass, so no barrier is needed.
             step = jax.checkpoint(step, prevent_cse=False, policy=keep)
         depth = config.variant.depth
-        keys = None if key is None or config.drop_path == 0 else jax.random.split(key, depth)
-        stacked = (cast_matrices(self.blocks, config.dtype), jnp.linspace(0.0, config.drop_path, depth), keys)
+        last_rate = config.drop_path if drop_path is None else drop_path
+        keys = None if key is None or last_rate == 0 else jax.random.split(key, depth)
+        stacked = (cast_matrices(self.blocks, config.dtype), jnp.linspace(0.0, last_rate, depth), keys)
         after, _ = jax.lax.scan(step, (cls_BD, x_BTND), stacked)
         return after

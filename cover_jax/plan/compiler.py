@@ -16,6 +16,7 @@ from cover_jax.parallel import chips, sharding
 from cover_jax.plan import hlo_cost, step_time, topologies
 from cover_jax.plan.table import Plan, Program
 from cover_jax.training import setup
+from data_pipelines.stream import mixture
 
 
 class Step(NamedTuple):
@@ -141,10 +142,10 @@ def _steps(config: ConfigDict) -> list[Step]:
     groups: dict[tuple[int, int], list[str]] = {}
     for name, dataset in config.datasets.items():
         groups.setdefault((dataset.num_frames, dataset.batch_size), []).append(name)
-    total = sum(dataset.weight for dataset in config.datasets.values())
+    counts = mixture.Mixture.of(config.datasets, config.plan, config.seed).counts(config.steps)
     canvas = lambda name: config.datasets[name].canvas_px[0] * config.datasets[name].canvas_px[1]  # noqa: E731
     return [
-        Step((max(group, key=canvas),), tuple(group), sum(config.datasets[name].weight for name in group) / total)
+        Step((max(group, key=canvas),), tuple(group), sum(counts[name] for name in group) / config.steps)
         for group in groups.values()
     ]
 

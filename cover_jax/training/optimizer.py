@@ -8,15 +8,17 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
+from cover_jax.config import notices
 from cover_jax.errors import ConfigError
 
 
 def make_schedule(config: ConfigDict, steps: int) -> optax.Schedule:
     """Linear warmup from 0, then a cosine decay to `final_learning_rate` at the last of `steps` steps."""
+    warmup_steps = notices.cut_warmup(config.warmup_steps, steps)
     return optax.warmup_cosine_decay_schedule(
-        init_value=0.0 if config.warmup_steps else config.learning_rate,
+        init_value=0.0 if warmup_steps else config.learning_rate,
         peak_value=config.learning_rate,
-        warmup_steps=config.warmup_steps,
+        warmup_steps=warmup_steps,
         decay_steps=steps,
         end_value=config.final_learning_rate,
     )

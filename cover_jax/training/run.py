@@ -49,7 +49,7 @@ class Run:
         class_names |= {name: head.class_names for name, head in self.kept.items()}
         self.setup = setup.make_setup(config, class_names, mesh, self.kept)
         self.evaluator = evaluator.Evaluator(config, self.setup.eval_steps, self.eval_splits, mesh)
-        self.mix = mixture.Mixture({n: d.weight for n, d in config.datasets.items()}, config.plan, config.seed)
+        self.mix = mixture.Mixture.of(config.datasets, config.plan, config.seed)
         self.manifests = {name: manifest.summary(d.builder, config.data_dir) for name, d in config.datasets.items()}
         self.meta = metadata.make_meta(config, self.train_splits, self.manifests, leaks, self.kept)
 

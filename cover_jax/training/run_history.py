@@ -83,8 +83,8 @@ def from_meta(mix: mixture.Mixture, step: int, meta: dict) -> RunHistory:
         meta: the metadata of the checkpoint. Old checkpoints have no history: their runs followed the plan exactly.
     """
     config = meta["config"]
-    weights = {name: dataset["weight"] for name, dataset in config["datasets"].items()}
-    saved = meta.get("history") or begin(mixture.Mixture(weights, config["plan"], config["seed"])).to_json(step)
+    its_mix = mixture.Mixture.of(config["datasets"], config["plan"], config["seed"])
+    saved = meta.get("history") or begin(its_mix).to_json(step)
     ordinals = {name: saved["ordinals"].get(name, 0) for name in mix.weights}
     schedule = mixture.BatchSchedule(mix, step, saved["plan_step"], ordinals)
     losses = {name: list(saved["losses"].get(name, [])) for name in mix.weights}

@@ -89,8 +89,10 @@ def make_train_step(
         for loss, _ in (measured[f"{name}/loss"] for name in batches):
             finite &= jnp.isfinite(loss)
         # The optimizer counts only the steps that it applied: a skipped step does not advance its schedule.
+        # Without the datasets' learning_rate_scale: one curve for all of them.
         scalars = {"learning_rate": schedule(state.step - state.skipped), "grad_norm": grad_norm}
-        state = _update(state, grads, finite, tx, config.optimizer.ema_decay)
+        scale = config.datasets[next(iter(batches))].learning_rate_scale  # equal for all of a step (config/checks.py)
+        state = _update(state, grads, finite, tx, config.optimizer.ema_decay, scale)
         scalars |= {"skipped": state.skipped, "skipped_in_a_row": state.skipped_in_a_row}
         undecodable = {name: jnp.where(batch["weight"] == 0, batch["index"], -1) for name, batch in batches.items()}
         return state, {**measured, "scalars": scalars, "undecodable": undecodable}
@@ -108,7 +110,7 @@ def _make_loss(config: ConfigDict, model: Functional) -> Callable:
         measured: Metrics = {}
         for name, piece in pieces.items():
             own_key = jax.random.fold_in(key, names.index(name))  # drop-path differs between the datasets of one step
-            logits_BC = model.apply(params, piece["frames"], name, key=own_key)
+            logits_BC = model.apply(params, piece["frames"], name, key=own_key, drop_path=drop_path(config, name))
             loss, _ = weighted_cross_entropy(logits_BC, piece["targets"], piece["weight"])
             hits = jnp.sum(metrics.top_k_hits(logits_BC, piece["label"], 1) * piece["weight"])
             total += config.datasets[name].loss_weight * loss / jnp.maximum(counts[name], 1.0)
@@ -117,6 +119,13 @@ def _make_loss(config: ConfigDict, model: Functional) -> Callable:
         return total, measured
 
     return loss_fn
+
+
+def drop_path(config: ConfigDict, name: str) -> float:
+    """The rate of stochastic depth for a dataset's examples."""
+    own: float = config.datasets[name].drop_path
+    shared: float = config.model.drop_path
+    return shared if own == -1 else own
 
 
 def _accumulate(gradients: Callable, examples: dict, key: jax.Array, num_pieces: int, cut: Callable):
@@ -133,9 +142,15 @@ def _accumulate(gradients: Callable, examples: dict, key: jax.Array, num_pieces:
     return jax.lax.scan(add, zeros, (pieces, jnp.arange(num_pieces)))[0]
 
 
-def _update(state: TrainState, grads, finite, tx, ema_decay: float) -> TrainState:
-    """The next state. If the loss or the gradients are not finite, only the counters change."""
+def _update(state: TrainState, grads, finite, tx, ema_decay: float, learning_rate_scale: float) -> TrainState:
+    """The next state. If the loss or the gradients are not finite, only the counters change.
+
+    `learning_rate_scale` multiplies the whole update, as a factor on the learning rate does: that of momentum, of Adam
+    and of weight decay, too. The optimizer's state does not depend on it.
+    """
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    if learning_rate_scale != 1:
+        updates = optax.tree.scale(learning_rate_scale, updates)
     params = optax.apply_updates(state.params, updates)
     # Not optax.incremental_update: its weighted sum changes a constant parameter's average by a rounding error.
     ema = jax.tree.map(lambda new, old: old + (1 - ema_decay) * (new - old), params, state.ema) if ema_decay else {}

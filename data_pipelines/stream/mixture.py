@@ -5,19 +5,45 @@ Philox keyed by (seed, block). If the weights are small whole numbers, or decima
 a block is exactly one set of them (2 : 1 : 1 makes blocks of 4). Otherwise the block length is fixed. The largest
 remainder method then gives each dataset a whole number of steps up to the end of each block, in exact arithmetic. So
 the shares never drift: at the end of a block each dataset is less than one step from its exact share, even at step 1e9.
+
+Weights may change at given steps. The steps from one change to the next are a phase. A phase has blocks of its own. Its
+last block is longer and ends with it. So at the end of a phase, too, each dataset is less than one step from its share.
 """
 
 import collections
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
 PLANS = ("interleave", "joint")
 LONG_BLOCK_STEPS = 1000  # for weights that do not fit a shorter block; a dataset that is rarer needs a longer block
+
+
+WeightSchedule = tuple[tuple[int, float], ...]  # (first step, weight from there on), in the order of the steps
+
+
+def parse_schedule(text: str) -> WeightSchedule:
+    """The schedule of a text such as "90000:0.5, 120000:0", STEP:WEIGHT each.
+
+    Raises:
+        ValueError: the text is no such list, or its steps do not rise.
+    """
+    schedule = []
+    for part in filter(None, map(str.strip, text.split(","))):
+        step, _, weight = part.partition(":")
+        schedule.append((int(step), float(weight)))
+    steps = [step for step, _ in schedule]
+    if steps != sorted(set(steps)) or any(not 0 <= step < 2**31 for step in steps):
+        raise ValueError(f"{text!r}: the steps must be from 0 to 2**31 - 1, and rise")
+    if not all(math.isfinite(weight) and weight >= 0 for _, weight in schedule):
+        raise ValueError(f"{text!r}: the weights must be 0 or greater")
+    return tuple(schedule)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,11 +54,21 @@ class Mixture:
         weights: dataset name -> share of the steps, relative to the others. They are checked, but "joint" ignores them.
         plan: "interleave" (one dataset per step) or "joint" (every dataset in every step).
         seed: the run's seed.
+        schedules: dataset name -> its weights from given steps of the plan on; before the first of them, and for other
+            datasets, `weights` hold. Weight 0: no steps. "joint" ignores them, too.
     """
 
     weights: Mapping[str, float]
     plan: str
     seed: int
+    schedules: Mapping[str, WeightSchedule] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(cls, datasets: Mapping[str, Mapping[str, Any]], plan: str, seed: int) -> "Mixture":
+        """The step plan of config.datasets, config.plan and config.seed; also as they stand in old checkpoints."""
+        weights = {name: dataset["weight"] for name, dataset in datasets.items()}
+        texts = {name: dataset.get("weight_schedule", "") for name, dataset in datasets.items()}
+        return cls(weights, plan, seed, {name: parse_schedule(text) for name, text in texts.items() if text})
 
     def __post_init__(self) -> None:
         if self.plan not in PLANS:
@@ -42,6 +78,21 @@ class Mixture:
         for name, weight in self.weights.items():
             if not (math.isfinite(weight) and weight > 0):
                 raise ValueError(f"weight {weight!r} of dataset {name!r} must be above 0; leave a dataset out instead")
+        for start in self.starts:
+            if not any(self.weights_at(start).values()):
+                raise ValueError(f"from step {start} on, all datasets have weight 0; one must have more")
+
+    @property
+    def starts(self) -> list[int]:
+        """The first step of each phase, in order: 0, and each step at which a weight changes."""
+        return sorted({0} | {step for schedule in self.schedules.values() for step, _ in schedule})
+
+    def weights_at(self, step: int) -> dict[str, float]:
+        """Dataset name -> its weight at a step of the plan."""
+        begun = {
+            name: [weight for start, weight in self.schedules.get(name, ()) if start <= step] for name in self.weights
+        }
+        return {name: begun[name][-1] if begun[name] else weight for name, weight in self.weights.items()}
 
     def at(self, step: int) -> dict[str, int]:
         """Dataset name -> index of the batch that `step` consumes, for each dataset of that step."""
@@ -52,39 +103,81 @@ class Mixture:
         """Dataset name -> number of its batches that are consumed before `step`."""
         if self.plan == "joint":
             return dict.fromkeys(self.weights, step)
-        block, offset = divmod(step, self._block_steps)
-        whole = _apportion(block * self._block_steps, self._shares)
-        part = collections.Counter(self._block(block)[:offset])
-        return {name: whole[i] + part[i] for i, name in enumerate(self.weights)}
+        begun = [phase for phase in self._phases if phase.start <= step]
+        totals = np.sum([phase.counts(min(step, phase.end) - phase.start) for phase in begun], axis=0)
+        return dict(zip(self.weights, totals.tolist(), strict=True))
 
     def _consumed(self, step: int) -> list[str]:
         names = list(self.weights)
         if self.plan == "joint":
             return names
-        block, offset = divmod(step, self._block_steps)
-        return [names[self._block(block)[offset]]]
+        phase = [phase for phase in self._phases if phase.start <= step][-1]
+        return [names[phase.at(step - phase.start)]]
+
+    @functools.cached_property
+    def _phases(self) -> list["_Phase"]:
+        starts = self.starts
+        ends = [*starts[1:], sys.maxsize]
+        return [
+            _Phase(start, end, tuple(_whole(self.weights_at(start).values())), self.seed)
+            for start, end in zip(starts, ends, strict=True)
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Phase:
+    """Steps of "interleave" with the same weights; steps are counted from the first of them.
+
+    Attributes:
+        start, end: its first step in the plan, and the step after its last.
+        shares: of each dataset, whole numbers without a common factor; 0: no steps.
+        seed: the run's seed.
+    """
+
+    start: int
+    end: int
+    shares: tuple[int, ...]
+    seed: int
+
+    def at(self, step: int) -> int:
+        """Index of the dataset of `step`."""
+        block = self._block_of(step)
+        return self._block(block)[step - self._first(block)]
+
+    def counts(self, step: int) -> list[int]:
+        """For each dataset, the number of its steps before `step`."""
+        block = self._block_of(step)
+        first = self._first(block)
+        part = collections.Counter(self._block(block)[: step - first] if step > first else ())
+        return [count + part[i] for i, count in enumerate(_apportion(first, self.shares))]
 
     @property
-    def _shares(self) -> list[int]:
-        """The weights as whole numbers without a common factor, exactly equal to their decimal notation."""
-        exact = [Fraction(repr(float(weight))) for weight in self.weights.values()]
-        scale = math.lcm(*(weight.denominator for weight in exact))
-        whole = [int(weight * scale) for weight in exact]
-        return [share // math.gcd(*whole) for share in whole]
+    def _steps(self) -> int:
+        return self.end - self.start
 
     @property
     def _block_steps(self) -> int:
-        """Length of a block. Each dataset has at least one step in it."""
-        total = sum(self._shares)
-        return min(total, max(LONG_BLOCK_STEPS, math.ceil(total / min(self._shares))))
+        """Length of a block, but for the last. Each dataset with a weight has at least one step in it."""
+        total = sum(self.shares)
+        return min(total, max(LONG_BLOCK_STEPS, math.ceil(total / min(filter(None, self.shares)))))
+
+    def _block_of(self, step: int) -> int:
+        """Which block has `step`. The steps at the end that fill no block belong to the last one."""
+        return min(step // self._block_steps, max(self._steps // self._block_steps - 1, 0))
+
+    def _first(self, block: int) -> int:
+        """The first step of a block; of the block after the last one: the number of steps."""
+        is_after_last = block > self._block_of(self._steps - 1)
+        return self._steps if is_after_last else block * self._block_steps
 
     def _block(self, block: int) -> list[int]:
         """Index of the dataset of each step of a block."""
-        start = _apportion(block * self._block_steps, self._shares)
-        end = _apportion((block + 1) * self._block_steps, self._shares)
-        steps = np.repeat(np.arange(len(self.weights)), np.subtract(end, start))
+        before, after = (_apportion(self._first(i), self.shares) for i in (block, block + 1))
+        counts = np.subtract(after, before)  # not negative: the block is long enough, or the only one
+        steps = np.repeat(np.arange(len(self.shares)), counts)
         # Raw Philox words and a stable sort give the same result in every NumPy version; Generator.permutation may not.
-        words = np.random.Philox(key=[self.seed % 2**64, block]).random_raw(len(steps))
+        # No two phases share a key: a phase has fewer than 2**32 blocks.
+        words = np.random.Philox(key=[self.seed % 2**64, (self.start << 32) + block]).random_raw(len(steps))
         shuffled: list[int] = steps[np.argsort(words, kind="stable")].tolist()
         return shuffled
 
@@ -128,7 +221,15 @@ class BatchSchedule:
         return self.mix.counts(self.plan_step)
 
 
-def _apportion(steps: int, shares: list[int]) -> list[int]:
+def _whole(weights: Iterable[float]) -> list[int]:
+    """The weights as whole numbers without a common factor, exactly equal to their decimal notation."""
+    exact = [Fraction(repr(float(weight))) for weight in weights]
+    scale = math.lcm(*(weight.denominator for weight in exact))
+    whole = [int(weight * scale) for weight in exact]
+    return [share // math.gcd(*whole) for share in whole]
+
+
+def _apportion(steps: int, shares: Sequence[int]) -> list[int]:
     """Whole numbers that sum to `steps`, in proportion to `shares`: largest remainder, and the first wins a tie."""
     total = sum(shares)
     counts = [steps * share // total for share in shares]

@@ -26,7 +26,10 @@ def run(request, tmp_path_factory):
     state = train_step.TrainState(counter + 7, params, {"trace": params}, {}, counter, counter)
     with saver.open_manager(str(workdir), 2, "mean_top1", 60) as manager:
         meta = {"heads": {name: list(names) for name, names in CLASSES.items()}, "config": config.to_dict()}
-        saver.start_save(manager, state, meta, {"mean_top1": 1.0})
+        for step, top1 in ((5, 0.9), (7, 0.4)):  # the best is not the newest
+            state = state.replace(step=jnp.full((), step, jnp.int32))
+            saver.start_save(manager, state, meta, {"mean_top1": top1})
+            manager.wait_until_finished()
     return str(workdir), config, params
 
 
@@ -107,3 +110,44 @@ def test_a_run_without_a_checkpoint_and_other_weights(tmp_path):
         init_from.load(str(tmp_path), small.config().model, CLASSES)
     with pytest.raises(PretrainedError, match="no such file"):
         init_from.load(str(tmp_path / "model.npz"), small.config().model, CLASSES)
+
+
+@pytest.mark.parametrize(("suffix", "step"), [("", 7), ("@newest", 7), ("@best", 5), ("@5", 5), ("/@7", 7)])
+def test_a_checkpoint_of_a_run_is_named_after_an_at(run, suffix, step):
+    workdir, config, _ = run
+    assert init_from.load(workdir + suffix, config.model, CLASSES).report[0].endswith(f"step {step}")
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("{run}@bset", r"@bset: .*no step bset; must be one of newest, best, 7, 5$"),
+        ("{run}@6", r"@6: .*no step 6; must be one of newest, best, 7, 5$"),
+        ("{empty}@best", r"@best: .* is not the --workdir of a run: it has no folder checkpoints$"),
+        ("{empty}/model@v2.npz", r"model@v2.npz: no such file$"),
+    ],
+)
+def test_what_is_not_there_is_named(run, tmp_path, source, said):
+    workdir, config, _ = run
+    with pytest.raises(PretrainedError, match=said):
+        init_from.load(source.format(run=workdir, empty=tmp_path), config.model, CLASSES)
+
+
+def test_a_folder_may_have_an_at_in_its_name(run, tmp_path):
+    workdir, config, _ = run
+    (tmp_path / "run@best").symlink_to(workdir)
+    assert init_from.load(str(tmp_path / "run@best"), config.model, CLASSES).report[0].endswith("step 7")
+
+
+def test_the_best_of_a_run_without_evaluations_is_refused(run, monkeypatch):
+    workdir, config, _ = run
+    monkeypatch.setattr(init_from.restore.layout, "read_accuracies", lambda folder: {})
+    with pytest.raises(PretrainedError, match=f"no checkpoint there was evaluated; name one: {workdir}@7$"):
+        init_from.load(f"{workdir}@best", config.model, CLASSES)
+
+
+def test_hosts_that_see_different_checkpoints_are_told_so(run, monkeypatch):
+    workdir, config, _ = run
+    monkeypatch.setattr(init_from.hosts, "exchange", lambda mine: [mine, "8"])
+    with pytest.raises(PretrainedError, match=f"hosts read different steps, 7, 8; name one: {workdir}@7$"):
+        init_from.load(workdir, config.model, CLASSES)

@@ -23,9 +23,13 @@ KEYS = {f"{prefix}.{name}".lstrip("."): entry for prefix, group in keys.walk(sch
 
 
 def as_today(defaults: dict) -> dict:
-    """The defaults of 0.1.0 with what changed since: flips have names, and further words for sides."""
+    """The defaults of 0.1.0 with what changed since: flips have names, and there are more keys."""
     defaults = {name: as_today(value) if isinstance(value, dict) else value for name, value in defaults.items()}
-    return defaults | {"flip": "swap", "opposites": ""} if defaults.get("flip") is True else defaults
+    if defaults.get("flip") is True:
+        defaults |= {"flip": "swap", "opposites": ""}
+    if "loss_weight" in defaults:
+        defaults |= {"weight_schedule": "", "learning_rate_scale": 1.0, "drop_path": -1.0}
+    return defaults
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
@@ -123,6 +127,8 @@ def test_the_command_lists_keys(tmp_path, capsys):
     command.main(["Learning_Rate", f"--json={tmp_path / 'keys.json'}"])
     lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]
     assert [line.split()[0] for line in lines] == [
+        "config.datasets.NAME.loss_weight",
+        "config.datasets.NAME.learning_rate_scale",
         "config.optimizer.learning_rate",
         "config.optimizer.final_learning_rate",
     ]

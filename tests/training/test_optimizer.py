@@ -47,6 +47,14 @@ def test_schedule_without_warmup_starts_at_the_peak():
     assert optimizer.make_schedule(common.optimizer(), steps=10)(0) == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize(("warmup_steps", "steps"), [(20, 20), (500, 20), (1, 1), (500, 1)])
+def test_a_warmup_as_long_as_the_run_is_cut(warmup_steps, steps):
+    config = common.optimizer()
+    config.update({"learning_rate": 2.0, "warmup_steps": warmup_steps})
+    rates = [float(optimizer.make_schedule(config, steps)(step)) for step in range(steps + 1)]
+    assert rates[:-1] == pytest.approx(np.linspace(0, 2, steps) if steps > 1 else [2.0]) and rates[-1] == 0
+
+
 def test_sgd_is_minus_the_gradient(params):
     updates, _ = one_update(params)
     jax.tree.map(lambda u: np.testing.assert_array_equal(u, -1), updates)

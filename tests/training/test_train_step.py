@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cover_jax.evaluation import eval_step
+from cover_jax.training import optimizer, train_step
 from tests.helpers import small
 
 
@@ -210,3 +211,52 @@ def test_eval_step_averages_probabilities_over_views():
     np.testing.assert_allclose(said["label_probability"], means[np.arange(len(means)), batch["label"]], rtol=1e-5)
     np.testing.assert_allclose(said["top1_probability"], means.max(axis=1), rtol=1e-5)
     assert np.all(np.asarray(said["hit5"]) == 1)  # of three classes, five are always enough
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_datasets_learning_rate_scales_the_whole_update_and_nothing_else(name):
+    """Clipping, momentum, weight decay, layer decay and the schedule come before it."""
+    config = small.config().optimizer
+    config.update({"name": name, "weight_decay": 0.1, "clip_norm": 0.5, "learning_rate": 0.1})
+    params = {"backbone": {"kernel": jnp.array([1.0, -2.0, 3.0])}, "heads": {"a": {"kernel": jnp.array([4.0])}}}
+    tx = optimizer.make_optimizer(config, optimizer.make_schedule(config, steps=10), params)
+    zero = jnp.zeros((), jnp.int32)
+    state = train_step.TrainState(zero, params, tx.init(params), params, zero, zero)
+    grads = jax.tree.map(lambda p: p + 1, params)
+    whole, quarter = (train_step._update(state, grads, jnp.array(True), tx, 0.75, scale) for scale in (1.0, 0.25))
+    for before, one, other in zip(*map(jax.tree.leaves, (params, whole.params, quarter.params)), strict=True):
+        np.testing.assert_allclose(other - before, (one - before) / 4, rtol=1e-5)
+    for before, other, average in zip(*map(jax.tree.leaves, (params, quarter.params, quarter.ema)), strict=True):
+        np.testing.assert_allclose(average, before + (other - before) / 4, rtol=1e-6)
+    assert not changed(whole.opt_state, quarter.opt_state)
+
+
+def test_each_step_has_the_learning_rate_of_its_dataset():
+    """With a clipped gradient in two pieces; loss_weight has no effect there."""
+    moved = {}
+    for scale, loss_weight in ((1.0, 1.0), (0.25, 7.0)):
+        trainer = small.Trainer(
+            small.config(
+                model__drop_path=0.0, optimizer__grad_accum_steps=2, optimizer__clip_norm=1e-3,
+                datasets__video__learning_rate_scale=scale, datasets__video__loss_weight=loss_weight,
+            )
+        )  # fmt: skip
+        for name in ("video", "images"):
+            before = params_of(trainer)
+            trainer(name)
+            moved[name, scale] = jax.tree.map(np.subtract, params_of(trainer), before)["heads"][name]
+    video, quarter = (moved["video", scale] for scale in (1.0, 0.25))
+    assert distance(jax.tree.map(lambda leaf: leaf / 4, video), quarter) < 1e-6 < distance(video, quarter)
+    assert distance(moved["images", 1.0], moved["images", 0.25]) < 1e-6
+
+
+def test_drop_path_of_a_dataset_takes_the_place_of_the_models():
+    results, rates_of = [], []
+    for rates in ({"model__drop_path": 0.0}, {"model__drop_path": 0.5, "datasets__video__drop_path": 0.0}):
+        trainer = small.Trainer(small.config(**rates))
+        trainer.state = trainer.state.replace(params=noisy(trainer.state.params))
+        trainer("video")
+        results.append(params_of(trainer))
+        rates_of.append([train_step.drop_path(trainer.config, name) for name in ("images", "video")])
+    assert not changed(*results)
+    assert rates_of == [[0.0, 0.0], [0.5, 0.0]]

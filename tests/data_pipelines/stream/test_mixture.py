@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from data_pipelines.stream.mixture import Mixture
+from data_pipelines.stream.mixture import Mixture, parse_schedule
 
 
 def test_golden_plan_never_changes():
@@ -79,3 +79,78 @@ def test_unknown_plan_and_empty_mixture_are_refused():
         Mixture({"a": 1}, "alternate", seed=0)
     with pytest.raises(ValueError, match="at least one dataset"):
         Mixture({}, "interleave", seed=0)
+
+
+TEXTS = {"a": "70:1, 150:0", "b": "150:3.5, 151:1", "c": "0:0, 70:2"}
+SCHEDULES = {name: parse_schedule(text) for name, text in TEXTS.items()}
+SCHEDULED = Mixture({"a": 3, "b": 2, "c": 1}, "interleave", 5, SCHEDULES)
+
+
+def test_weights_hold_from_their_step_on():
+    by_phase = [SCHEDULED.weights_at(step) for step in (0, 69, 70, 149, 150, 151, 10**6)]
+    assert by_phase == [
+        *[{"a": 3, "b": 2, "c": 0}] * 2, *[{"a": 1, "b": 2, "c": 2}] * 2,
+        {"a": 0, "b": 3.5, "c": 2}, *[{"a": 0, "b": 1, "c": 2}] * 2,
+    ]  # fmt: skip
+
+
+def test_each_phase_has_its_exact_shares():
+    """70 steps of 3 : 2, 80 of 1 : 2 : 2, one of 3.5 : 2, then 1 : 2."""
+    assert SCHEDULED.counts(70) == {"a": 42, "b": 28, "c": 0}
+    assert SCHEDULED.counts(150) == {"a": 42 + 16, "b": 28 + 32, "c": 32}
+    assert SCHEDULED.counts(151) == {"a": 58, "b": 61, "c": 32}
+    assert SCHEDULED.counts(151 + 300) == {"a": 58, "b": 161, "c": 232}
+
+
+def test_ordinals_count_on_over_the_phases_from_any_step():
+    counts = collections.Counter()
+    for step in range(200):
+        assert SCHEDULED.counts(step) == {name: counts[name] for name in "abc"}
+        ((name, ordinal),) = SCHEDULED.at(step).items()
+        assert ordinal == counts[name]
+        counts[name] += 1
+
+
+@pytest.mark.parametrize("end", [1, 3, 7, 999, 1000, 1001, 1999, 2345])
+def test_a_phase_of_any_length_ends_on_its_shares(end):
+    """Also where a block is fixed at 1,000 steps, and the largest remainder takes a step back from a dataset."""
+    weights = {"a": 0.61803, "b": 0.27183, "c": 0.11014, "d": 0.0001}
+    mixture = Mixture(weights, "interleave", 0, {"a": ((end, 1.0),)})
+    counts = mixture.counts(end)
+    assert sum(counts.values()) == end
+    assert all(abs(counts[name] - end * weight / sum(weights.values())) < 1 for name, weight in weights.items())
+    seen = collections.Counter(next(iter(mixture.at(step))) for step in range(max(0, end - 400), end))
+    before = mixture.counts(max(0, end - 400))
+    assert seen == {name: counts[name] - before[name] for name in weights if counts[name] > before[name]}
+
+
+def test_a_later_change_leaves_the_earlier_steps_alone():
+    """A run may be given a schedule while it trains, if it stands in the first phase's whole blocks."""
+    plain, later = (Mixture({"a": 3, "b": 2}, "interleave", 1, schedules) for schedules in ({}, {"a": ((100, 1.0),)}))
+    assert [plain.at(step) for step in range(95)] == [later.at(step) for step in range(95)]
+
+
+def test_phases_are_shuffled_unlike_each_other():
+    mixture = Mixture({"a": 9, "b": 8}, "interleave", 0, {"a": ((17, 8.0),), "b": ((17, 9.0),)})
+    order = "".join(next(iter(mixture.at(step))) for step in range(34))
+    assert order[:17].translate(str.maketrans("ab", "ba")) != order[17:]
+
+
+def test_joint_has_no_phases():
+    assert Mixture({"a": 1, "b": 5}, "joint", 0, SCHEDULES | {"a": ((3, 0.0),)}).at(7) == {"a": 7, "b": 7}
+
+
+@pytest.mark.parametrize("text", ["5:1, 5:2", "7:1, 5:2", f"{2**31}:1", "5", "a:1", "5:-1", "5:nan"])
+def test_impossible_schedules_are_refused(text):
+    with pytest.raises(ValueError, match=r"."):
+        parse_schedule(text)
+
+
+def test_a_phase_without_any_dataset_is_refused():
+    with pytest.raises(ValueError, match="from step 50 on, all datasets have weight 0"):
+        Mixture({"a": 1, "b": 1}, "interleave", 0, {"a": ((10, 0.0),), "b": ((50, 0.0), (60, 1.0))})
+
+
+def test_of_reads_configs_and_old_checkpoints():
+    datasets = {"a": {"weight": 3.0}, "b": {"weight": 2.0, "weight_schedule": " 150:3.5,151:1 "}}
+    assert Mixture.of(datasets, "interleave", 1).schedules == {"b": ((150, 3.5), (151, 1.0))}
