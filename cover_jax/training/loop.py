@@ -114,7 +114,10 @@ def _train_on(
 ) -> TrainState:
     """Trains from `state` to config.steps, or until a SIGTERM or config.early_stop_evals ends the run."""
     config, watch, first_step = run.config, history.watch, int(state.step)
-    report = progress.Progress(config.steps, progress.first_start_s(run.workdir), chips.peak_flops(jax.devices()))
+    step_flops = {name: run.setup.step_flops(name) for name in config.datasets}
+    report = progress.Progress(
+        config, history.batch_schedule, step_flops, progress.first_start_s(run.workdir), chips.peak_flops(jax.devices())
+    )
     with contextlib.ExitStack() as stack:
         profiler = profiling.Profiler(config.profile_steps, run.workdir / "tensorboard")
         stack.enter_context(contextlib.closing(profiler))
@@ -142,13 +145,14 @@ def _train_on(
                 writer.write_scalars(step + 1, scalars)
             accuracies = None
             if due.evaluate:
-                with report.paused():
+                with report.paused("evaluation"):
                     accuracies = _evaluate(run, state, step + 1, writer)
                 watch.add(accuracies, config.best_metric)
             watch.missed = due.misses_evaluation
             if due.save:
                 process.enter_phase("save", f"step {step + 1}")
-                saver.save(state, run.meta | {"history": history.to_json(step + 1)}, accuracies)
+                with report.paused("save"):
+                    saver.save(state, run.meta | {"history": history.to_json(step + 1)}, accuracies)
             if due.leave or watch.is_over(config.early_stop_evals):
                 break
         if first_step >= last_step:
@@ -178,7 +182,6 @@ class _Steps:
         writer: progress.MetricWriter,
     ):
         self._run, self._history, self._streams, self._report, self._writer = run, history, streams, report, writer
-        self._flops = {name: run.setup.step_flops(name) for name in run.config.datasets}
         self._previewed: set[str] = set()
         self._pending: tuple[int, dict] | None = None  # a step and its metrics: dispatched, not yet fetched
 
@@ -204,11 +207,7 @@ class _Steps:
     def _next_batches(self, names: Sequence[str]) -> dict[str, Batch]:
         start = time.perf_counter()
         batches = {name: next(self._streams[name]) for name in names}
-        self._report.waited(
-            time.perf_counter() - start,
-            examples=sum(self._run.config.datasets[name].batch_size for name in names),
-            flops=sum(self._flops[name] for name in names),
-        )
+        self._report.waited(names, time.perf_counter() - start)
         return batches
 
     def fetch(self) -> None:

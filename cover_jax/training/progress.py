@@ -4,9 +4,8 @@ import contextlib
 import dataclasses
 import datetime
 import json
-import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,16 +13,17 @@ import numpy as np
 from clu import metric_writers, parameter_overview
 from einops import rearrange
 from etils import epath
+from ml_collections import ConfigDict
 
 from cover_jax.checkpoint import restore
 from cover_jax.evaluation import comparison, metrics
 from cover_jax.fault_tolerance import tolerant_io
 from cover_jax.parallel.hosts import print_on_host0
 from cover_jax.preprocess import mirrored_labels, model_input
-from cover_jax.training import run_history
+from cover_jax.training import profiling, run_history
 from cover_jax.training.run import Run
 from data_pipelines import files
-from data_pipelines.stream import records
+from data_pipelines.stream import mixture, records
 from data_pipelines.stream.batch import Batch
 
 
@@ -31,36 +31,52 @@ class Progress:
     """Gathers fetched metrics between two log lines.
 
     Args:
-        steps: number of steps of the whole run.
+        config: the whole config.
+        schedule: which batches the steps consume.
+        step_flops: dataset -> operations of the model in a step on it.
         started_s: when the first process of the run started (seconds since 1970).
         peak_flops: peak operations per second of all devices together; None: unknown.
     """
 
-    def __init__(self, steps: int, started_s: float, peak_flops: float | None):
-        self._steps, self._started_s, self._peak_flops = steps, started_s, peak_flops
-        self._quickest_step_s: float | None = None  # the first interval does not count: it includes compilation
+    def __init__(
+        self,
+        config: ConfigDict,
+        schedule: mixture.BatchSchedule,
+        step_flops: Mapping[str, int],
+        started_s: float,
+        peak_flops: float | None,
+    ):
+        self._config, self._schedule, self._started_s, self._peak_flops = config, schedule, started_s, peak_flops
+        kinds = [tuple(config.datasets)] if config.plan == "joint" else [(name,) for name in config.datasets]
+        self._step_flops = {kind: sum(step_flops[name] for name in kind) for kind in kinds}
+        self._times = profiling.StepTimes(time.perf_counter())
+        self._paused_s: dict[str, float] = {}  # "evaluation", "save" -> how long the last one took
         self._reset()
 
     def _reset(self):
         self._since, self._wait_s, self._examples, self._taken, self._totals = time.perf_counter(), 0.0, 0, 0, {}
         self._flops = 0
 
-    def waited(self, seconds: float, examples: int, flops: int) -> None:
-        """Adds a step's input wait time, its examples and the model's operations."""
+    def waited(self, names: Sequence[str], seconds: float) -> None:
+        """Adds a step on these datasets, whose input was waited for."""
         self._wait_s += seconds
-        self._examples += examples
-        self._flops += flops
+        self._examples += sum(self._config.datasets[name].batch_size for name in names)
+        self._flops += self._step_flops[tuple(names)]
         self._taken += 1
+        self._times.begin(tuple(names), seconds)
 
     @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Excludes the time spent inside from the clips per second and from the time left."""
+    def paused(self, what: str) -> Iterator[None]:
+        """Excludes the time spent inside, on "evaluation" or "save", from that of the steps."""
         start = time.perf_counter()
         yield
-        self._since += time.perf_counter() - start
+        self._paused_s[what] = time.perf_counter() - start
+        self._since += self._paused_s[what]
+        self._times.exclude(self._paused_s[what])
 
     def add(self, measured: dict) -> None:
-        """Merges the (sum, count) pairs of one step. Its scalars replace the previous ones."""
+        """Merges the (sum, count) pairs of the step that was fetched. Its scalars replace the previous ones."""
+        self._times.fetched(time.perf_counter())
         measured = dict(measured)
         self._scalars = measured.pop("scalars")
         self._totals = metrics.merge(self._totals, measured)
@@ -69,14 +85,14 @@ class Progress:
         """The log line of the interval that ends at `step`, and its values as scalars. Starts the next interval."""
         seconds = time.perf_counter() - self._since
         values = metrics.divide(self._totals)
-        eta_s = (self._steps - step) * seconds / max(self._taken, 1)
+        self._times.end_interval()
         scalars = values | {name: float(value) for name, value in self._scalars.items()}
         scalars |= {"clips_per_s": self._examples / seconds, "input_wait_share": self._wait_s / seconds}
-        scalars |= self._utilization(seconds) | self._goodput(step, seconds)
+        scalars |= self._utilization(seconds) | self._goodput(step)
         datasets = sorted({name.split("/")[0] for name in values})
         parts = [f"{d} loss {values[f'{d}/loss']:.3f} top-1 {values[f'{d}/top1']:.1%}" for d in datasets]
         line = " | ".join([
-            f"step {step}/{self._steps}, {datetime.timedelta(seconds=round(eta_s))} left",
+            f"step {step}/{self._config.steps}, {self._left(step, seconds)} left",
             *parts,
             f"{scalars['clips_per_s']:.1f} clips/s",
             f"MFU {scalars['mfu']:.1%}" if "mfu" in scalars else f"{scalars['model_tflops']:.3g} TFLOP/s",
@@ -92,16 +108,48 @@ class Progress:
         done = {"model_tflops": self._flops / seconds / 1e12}
         return done | ({"mfu": self._flops / seconds / self._peak_flops} if self._peak_flops else {})
 
-    def _goodput(self, step: int, seconds: float) -> dict[str, float]:
+    def _left(self, step: int, seconds: float) -> str:
+        """The time to the end of the run, as text; evaluations stand beside it until one has been timed.
+
+        Steps count by their datasets, as the step plan has them; evaluations and saves as the last one of each.
+        """
+        steps = self._kinds(step, self._config.steps)
+        if self._times.mean_s:
+            left_s = self._times.total_s(steps, self._step_flops, self._times.mean_s)
+        else:
+            left_s = sum(steps.values()) * seconds / max(self._taken, 1)
+        evaluations = _count_due(step, self._config.steps, self._config.eval_every_steps)
+        saves = _count_due(step, self._config.steps, self._config.eval_every_steps, self._config.checkpoint_every_steps)
+        left_s += evaluations * self._paused_s.get("evaluation", 0.0) + saves * self._paused_s.get("save", 0.0)
+        text = str(datetime.timedelta(seconds=round(left_s)))
+        evaluates = any(dataset.eval_split for dataset in self._config.datasets.values())
+        if not evaluates or "evaluation" in self._paused_s:
+            return text
+        return f"{text} and {evaluations} evaluation{'s' if evaluations > 1 else ''}"
+
+    def _kinds(self, start: int, end: int) -> dict[profiling.Kind, float]:
+        """Kind of step -> how many steps from `start` to before `end` are of that kind."""
+        if self._config.plan == "joint":
+            return {tuple(self._config.datasets): end - start}
+        before, after = self._schedule.counts(start), self._schedule.counts(end)
+        return {(name,): after[name] - before[name] for name in after}
+
+    def _goodput(self, step: int) -> dict[str, float]:
         """Goodput: the time of all steps at their best speed, as a share of the time since the run first started.
 
         The rest is start-up, compilation, input wait, evaluation, saving, downtime, and steps repeated after a fault.
         """
-        if self._quickest_step_s is None:
-            self._quickest_step_s = math.inf
+        if not self._times.best_s:
             return {}
-        self._quickest_step_s = min(self._quickest_step_s, (seconds - self._wait_s) / max(self._taken, 1))
-        return {"goodput": step * self._quickest_step_s / (time.time() - self._started_s)}
+        # By the plan from its start: a run that was rolled back, or whose mix was changed, took as many steps.
+        best_s = self._times.total_s(self._kinds(0, step), self._step_flops, self._times.best_s)
+        return {"goodput": best_s / (time.time() - self._started_s)}
+
+
+def _count_due(step: int, last_step: int, *every_steps: int) -> int:
+    """How many of the steps from `step` to the last are multiples of one of these numbers, or the last (`loop.Due`)."""
+    multiples = (range(-(-step // every) * every, last_step + 1, every) for every in every_steps)
+    return len({last_step}.union(*multiples))
 
 
 def first_start_s(workdir: epath.Path) -> float:
