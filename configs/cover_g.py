@@ -12,10 +12,10 @@ config.model.temporal_init=zeros and config.model.time_embed_std=0.
 from configs import cover_l
 
 
-def get_config(kinetics: str = "k400"):
-    config = cover_l.get_config(kinetics)
+def get_config(argument: str = ""):
+    config = cover_l.get_config(argument, "configs/cover_g.py")
     config.model.variant = "g/14"
-    config.model.init_from = ""
+    cover_l.start_from(config, "")
     config.model.temporal_init = "xavier"
     config.model.time_embed_std = 0.02  # as for the other embeddings
     return config

@@ -10,8 +10,8 @@ everything here is this project's choice, and nobody has run it yet.
 from configs import cover_l
 
 
-def get_config(kinetics: str = "k400"):
-    config = cover_l.get_config(kinetics)
+def get_config(argument: str = ""):
+    config = cover_l.get_config(argument, "configs/cover_h.py")
     config.model.variant = "H/14"
-    config.model.init_from = "hf://google/vit-huge-patch14-224-in21k"  # ImageNet-21k, arXiv 2010.11929
+    cover_l.start_from(config, "hf://google/vit-huge-patch14-224-in21k")  # ImageNet-21k, arXiv 2010.11929
     return config

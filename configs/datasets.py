@@ -7,6 +7,29 @@ import ml_collections
 
 from configs import common
 
+# Training examples, by builder: the table in data_pipelines/prepare/README.md has the source of each. Copies differ,
+# because clips disappear; a run prints its own numbers of examples and epochs.
+TRAIN_EXAMPLES = {
+    "kinetics/400": 240_436,
+    "kinetics/600": 427_549,
+    "kinetics/700": 534_073,
+    "something_something/v2": 168_913,
+    "moments_in_time/339": 802_264,
+    "moments_in_time/305": 727_305,
+    "imagenet2012": 1_281_167,
+    "imagenet21k": 13_021_965,  # all but one in a hundred
+}
+
+
+def epochs(config: ml_collections.ConfigDict) -> dict[str, float]:
+    """Dataset name -> how often a run of a config sees each of its training examples, by TRAIN_EXAMPLES."""
+    total = sum(dataset.weight for dataset in config.datasets.values())
+    share = {name: dataset.weight / total for name, dataset in config.datasets.items()}
+    return {
+        name: config.steps * share[name] * dataset.batch_size / TRAIN_EXAMPLES[dataset.builder]
+        for name, dataset in config.datasets.items()
+    }
+
 
 def kinetics(num_classes: int, **changes) -> ml_collections.ConfigDict:
     """Kinetics-400/600/700 (arXiv 1705.06950, 1808.01340, 1907.06987): actions, many recognisable from one frame."""
@@ -29,11 +52,15 @@ def something_something_v2(**changes) -> ml_collections.ConfigDict:
     return _with(config, changes)
 
 
-def moments_in_time(**changes) -> ml_collections.ConfigDict:
-    """Moments in Time (arXiv 1801.03150; 305 classes in its 2020 release): three-second clips."""
+def moments_in_time(num_classes: int, **changes) -> ml_collections.ConfigDict:
+    """Moments in Time: three-second clips. 339 classes (arXiv 1801.03150), or 305 in the second release.
+
+    The publisher calls the second one V2 (zhoubolei/moments_models, README.md). Most papers report on the first:
+    PolyViT and MTV have 339 classes (google-research/scenic, projects/polyvit/configs/polyvit_all.py).
+    """
     config = common.dataset()
-    config.builder = "moments_in_time"
-    config.num_classes = 305
+    config.builder = f"moments_in_time/{num_classes}"
+    config.num_classes = num_classes
     config.canvas_px = (256, 342)
     return _with(config, changes)
 

@@ -39,7 +39,7 @@ WRONG = [
     ("configs", "configs/studies/demo.py", "from cover_jax.models import variants"),
     ("configs", "configs/demo.py", "from data_pipelines import catalog"),
     ("light_configs", "configs/demo.py", "import jax.numpy as jnp"),
-    ("light_configs", "configs/ablations/mix.py", "import flax"),
+    ("light_configs", "configs/ablations.py", "import flax"),
     ("light_configs", "cover_jax/config/schema.py", "import tensorflow"),
     ("models_alone", "cover_jax/models/cover.py", "from cover_jax.errors import ConfigError"),
     ("models_alone", "cover_jax/models/cover.py", "import optax"),

@@ -14,6 +14,7 @@ from cover_jax.config import checks
 from data_pipelines import command_line, escaping
 from data_pipelines.command_line import UsageError
 
+_MOVED = re.compile(r"configs/ablations/(\w+)\.py")  # one file per part, before version 0.3
 _OVERRIDE = re.compile(r"--(?:no)?config\.([^=]+)(=.*)?", re.DOTALL)
 
 
@@ -50,6 +51,7 @@ def load(file: str) -> ConfigDict:
     Raises:
         UsageError: there is no such file, or it refuses its argument.
     """
+    file = _MOVED.sub(r"configs/ablations.py:\1", file)
     name, colon, argument = file.partition(":")
     path = _find(name)
     if path is None:

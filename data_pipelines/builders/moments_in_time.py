@@ -1,5 +1,9 @@
 """Moments in Time (arXiv 1801.03150): the publisher's csv files, category file and clips.
 
+`moments_in_time/339` is the first release, of 339 classes, on which most papers report; `moments_in_time/305` is the
+second, with 305 classes, which the publisher calls V2 (zhoubolei/moments_models, README.md). A folder with another
+number of classes is refused. `moments_in_time` alone takes any number.
+
 The source is one folder with trainingSet.csv and validationSet.csv (lines FILE,CLASS,AGREE,DISAGREE),
 moments_categories.txt (lines CLASS,INDEX, where INDEX is the label) and the clips, `training/FILE` and
 `validation/FILE`. Other files are ignored, so the raw and the 256 x 256 release are read in the same way. Clips named
@@ -9,6 +13,7 @@ yt-YOUTUBEID_SECOND are three seconds of that video.
 import re
 from collections.abc import Iterator
 
+import tensorflow_datasets as tfds
 from etils import epath
 
 from data_pipelines import files
@@ -17,6 +22,7 @@ from data_pipelines.prepare import base, publisher
 from data_pipelines.prepare.listing import Item, Listing
 from data_pipelines.sources import class_names, tables
 
+CLASSES = {"339": 339, "305": 305}
 LISTS = {"train": ("trainingSet.csv", "training"), "validation": ("validationSet.csv", "validation")}
 CATEGORIES = "moments_categories.txt"
 YOUTUBE = re.compile(r"yt-(?P<id>[\w-]{11})_(?P<start>\d+)")
@@ -27,20 +33,27 @@ class Builder(base.VideoFiles, publisher.PublisherBuilder, skip_registration=Tru
     """Moments in Time: three-second clips of people, animals, objects and nature."""
 
     name = "moments_in_time"
+    BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name) for name in CLASSES]
+    IS_DATASET_WITHOUT_CONFIG = True
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         "trainingSet.csv, validationSet.csv, moments_categories.txt, training/CLASS/FILE and validation/CLASS/FILE"
     )
 
+    def get_default_builder_config(self):
+        """None: without a config, the number of classes is not checked."""
+        return None
+
     def _list(self, source):
-        return find(source, self._splits)
+        return find(source, self._splits, CLASSES.get(self.builder_config_name))
 
 
-def find(source: epath.Path, splits: tuple[str, ...]) -> Listing:
+def find(source: epath.Path, splits: tuple[str, ...], num_classes: int | None = None) -> Listing:
     """Finds the lists and clips.
 
     Raises:
         FileNotFoundError: a list is missing.
-        ValueError: a split is not published, a list cannot be parsed, or a class is not one of the categories.
+        ValueError: a split is not published, a list cannot be parsed, a class is not one of the categories, or there
+            are not `num_classes` of them.
     """
     unpublished = sorted(set(splits) - set(LISTS))
     if unpublished:
@@ -50,6 +63,8 @@ def find(source: epath.Path, splits: tuple[str, ...]) -> Listing:
     path = publisher.the_one(found, CATEGORIES, source, "it comes with the clips")
     folder = path.removesuffix(CATEGORIES)  # with its slash, or ""
     names_found = publisher.read_class_names(source / path, "CLASS,INDEX")
+    if num_classes is not None:
+        publisher.check_num_classes(names_found, num_classes, str(source / path))
     listing = Listing({}, names_found, {})
     for split in splits:
         items = list(_read_list(source / folder, split, folder, names_found))

@@ -13,7 +13,7 @@ from cover_jax.config import checks
 from cover_jax.errors import ConfigError
 
 NAMES = [p.stem for p in pathlib.Path(common.__file__).parent.glob("*.py")]
-RUNNABLE = sorted(set(NAMES) - {"__init__", "common", "datasets", "finetune", "finetune_head", "folders"})
+RUNNABLE = sorted(set(NAMES) - {"__init__", "common", "datasets", "finetune", "finetune_head", "folders", "ablations"})
 
 
 @pytest.mark.parametrize("name", RUNNABLE)

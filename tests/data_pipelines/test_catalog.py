@@ -24,7 +24,10 @@ def test_asking_does_not_import_tensorflow(tmp_path):
             "python -m data_pipelines.prepare video_folder --name=mine --source=FOLDER --data_dir={}",
         ),
         ("kinetics/400", "python -m data_pipelines.prepare kinetics/400 --manual_dir=FOLDER --data_dir={}"),
-        ("moments_in_time", "python -m data_pipelines.prepare moments_in_time --manual_dir=FOLDER --data_dir={}"),
+        (
+            "moments_in_time/305",
+            "python -m data_pipelines.prepare moments_in_time/305 --manual_dir=FOLDER --data_dir={}",
+        ),
         ("imagenet2012", "python -m data_pipelines.prepare imagenet2012 --manual_dir=FOLDER --data_dir={}"),
     ],
 )

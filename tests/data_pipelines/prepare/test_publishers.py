@@ -107,6 +107,17 @@ def test_moments_in_time(tmp_path, capsys):
     assert info.features["label"].names == ["clapping", "adult+female+singing", "barking"]  # the publisher's order
 
 
+def test_a_release_of_moments_in_time_has_its_number_of_classes(tmp_path, capsys):
+    source = publishers.moments_in_time(tmp_path / "mit")
+    with (source / "moments_categories.txt").open("a") as categories:
+        categories.writelines(f"class {i},{i}\n" for i in range(3, 305))
+    with pytest.raises(SystemExit, match=r"moments_categories.txt has 305 classes instead of 339"):
+        _run("moments_in_time/339", f"--manual_dir={source}", f"--data_dir={tmp_path}")
+    _run("moments_in_time/305", f"--manual_dir={source}", f"--data_dir={tmp_path}")
+    assert "moments_in_time/305: train 2, validation 1; 305 classes" in capsys.readouterr().out
+    assert not catalog.is_prepared("moments_in_time", str(tmp_path))
+
+
 def test_ucf101(tmp_path, capsys):
     source = publishers.ucf101(tmp_path / "ucf")
     _run("ucf101/1", f"--manual_dir={source}", f"--data_dir={tmp_path}")
