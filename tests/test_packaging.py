@@ -44,7 +44,7 @@ def test_version_is_one():
         [sys.executable, "setup.py", "--version"], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert done.stdout.splitlines()[-1] == cover_jax.__version__, done.stderr
-    newest = re.search(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1]
+    newest = re.search(r"^## (\d.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1]
     assert re.fullmatch(rf"{re.escape(cover_jax.__version__)} \(20\d\d-\d\d-\d\d\)", newest)
 
 

@@ -1,6 +1,7 @@
 """The data of a run: its splits, the examples excluded as leaks, and a stream of batches from each split."""
 
 import contextlib
+from collections.abc import Mapping
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ from cover_jax.parallel import sharding
 from cover_jax.parallel.hosts import print_on_host0
 from data_pipelines.leaks import search
 from data_pipelines.prepare import build
-from data_pipelines.stream import pipeline, records
+from data_pipelines.stream import mixture, pipeline, records
 
 
 def open_splits(config: ConfigDict) -> tuple[dict, dict]:
@@ -59,6 +60,19 @@ def without_leaks(config: ConfigDict, train_splits: dict, eval_splits: dict) -> 
     seen = np.frombuffer(bytes.fromhex("".join(split.fingerprint for split in train_splits.values())), np.uint8)
     multihost_utils.assert_equal(seen, "hosts found different data or leaks: do they read the same config.data_dir?")
     return train_splits, summaries
+
+
+def epochs(config: ConfigDict, schedule: mixture.BatchSchedule, num_examples: Mapping[str, int]) -> dict[str, float]:
+    """How often the whole run sees each training example of a dataset, whatever was changed on the way.
+
+    Args:
+        config: the whole config.
+        schedule: which batches its steps consume.
+        num_examples: dataset -> number of its training examples.
+    """
+    batches = schedule.counts(config.steps)
+    per_batch = {name: dataset.batch_size / dataset.repeats for name, dataset in config.datasets.items()}
+    return {name: batches[name] * per_batch[name] / count for name, count in num_examples.items()}
 
 
 def open_streams(

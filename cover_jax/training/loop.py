@@ -86,7 +86,7 @@ def train(config: ConfigDict, workdir: str) -> TrainState:
     """
     run = Run(config, workdir)
     state, history = run.restore_or_init()
-    progress.describe_run(run, state)
+    progress.describe_run(run, state, history.batch_schedule)
     print_on_host0("compiling: the first steps take longer")
     with contextlib.ExitStack() as stack:
         # At its end it waits for the save in progress. If that save fails, the run fails.

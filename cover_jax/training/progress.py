@@ -20,7 +20,7 @@ from cover_jax.evaluation import comparison, metrics
 from cover_jax.fault_tolerance import tolerant_io
 from cover_jax.parallel.hosts import print_on_host0
 from cover_jax.preprocess import mirrored_labels, model_input
-from cover_jax.training import profiling, run_history
+from cover_jax.training import inputs, profiling, run_history
 from cover_jax.training.run import Run
 from data_pipelines import files
 from data_pipelines.stream import mixture, records
@@ -188,12 +188,13 @@ def leaks_left_out(split: records.Split) -> str:
     return f"; {split.num_excluded} training examples left out as leaks" if split.num_excluded else ""
 
 
-def describe_run(run: Run, state) -> None:
-    """Prints what the run trains, and writes config.json and versions.json."""
+def describe_run(run: Run, state, schedule: mixture.BatchSchedule) -> None:
+    """Prints what the run trains and for how many epochs, and writes config.json and versions.json."""
+    epochs = inputs.epochs(run.config, schedule, run.num_examples)
     for name, split in run.train_splits.items():
         evaluated = run.eval_splits[name].num_examples if name in run.eval_splits else 0
         print_on_host0(f"{name}: {split.builder}, {split.num_examples} to train on, {evaluated} to validate on, "
-            f"{run.setup.num_classes[name]} classes")  # fmt: skip
+            f"{run.setup.num_classes[name]} classes; {epochs[name]:.1f} epochs in the whole run")  # fmt: skip
         for line in mirrored_labels.describe(split.class_names, run.config.datasets[name].augment):
             print_on_host0(f"{name}: {line}")
     for name in run.kept:
