@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from configs import cover_l, datasets
 from cover_jax.config import checks
+from cover_jax.models import flops
 from data_pipelines import text_tables
 from data_pipelines.stream import mixture
 
@@ -29,11 +30,17 @@ def test_the_page_states_the_epochs_of_each_recipe():
     rows = []
     for argument in RECIPES:
         config = config_of(argument)
-        epochs, share = datasets.epochs(config), config.datasets.mit.weight / total_weight(config)
+        epochs, total = datasets.epochs(config), total_weight(config)
         names = (argument.rpartition(",")[2], "ssv2", "mit", "imagenet")
-        rows.append([f"`{argument}`", f"{config.steps:,}", f"{share:.1%}", *(f"{epochs[name]:.1f}" for name in names)])
-    header = ["`cover_l.py:`", "steps", "draws of Moments", "Kinetics", "SSv2", "Moments", "ImageNet"]
-    assert text_tables.markdown_table(header, rows) in PAGE.read_text(), text_tables.markdown_table(header, rows)
+        shares = {name: config.datasets[name].weight / total for name in names}
+        flop = config.steps * sum(share * flops.train_step(config, name) for name, share in shares.items())
+        rows.append([
+            f"`{argument}`", f"{config.steps:,}", *(f"{epochs[name]:.1f}" for name in names), f"{shares['mit']:.1%}",
+            f"{flop / 1e18:.0f}",
+        ])  # fmt: skip
+    header = ["`cover_l.py:`", "steps", "Kinetics", "SSv2", "Moments", "ImageNet", "draws of Moments", "EFLOP"]
+    table = text_tables.markdown_table(header, rows)
+    assert table in PAGE.read_text(), table
 
 
 def total_weight(config: ConfigDict) -> float:
