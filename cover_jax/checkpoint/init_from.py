@@ -77,7 +77,8 @@ def find_run(source: str) -> tuple[str, str] | None:
 
 
 def _has_checkpoints(workdir: str) -> bool:
-    return (epath.Path(workdir).expanduser() / "checkpoints").exists()
+    exists: bool = (epath.Path(workdir).expanduser() / "checkpoints").exists()
+    return exists
 
 
 def _load_trained(source: str, workdir: str, which: str) -> metadata.TrainedModel:

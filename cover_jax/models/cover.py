@@ -96,9 +96,16 @@ def functional(
     ) -> jax.Array:
         return backbone.bind(params["backbone"])(frames_BTHWC, key, constrain, drop_path)
 
-    def apply(params: Params, frames_BTHWC: jax.Array, head: str, **options) -> jax.Array:
+    def apply(
+        params: Params,
+        frames_BTHWC: jax.Array,
+        head: str,
+        *,
+        key: jax.Array | None = None,
+        drop_path: float | None = None,
+    ) -> jax.Array:
         _check_choice("head", head, head_parts)
-        features_BD = features(params, frames_BTHWC, **options)
+        features_BD = features(params, frames_BTHWC, key=key, drop_path=drop_path)
         return head_parts[head].bind(params["heads"][head])(features_BD)
 
     axes = {"backbone": backbone.axes, "heads": {name: part.axes for name, part in head_parts.items()}}
