@@ -88,6 +88,18 @@ def test_what_a_dataset_that_stays_is_may_not_change_with_the_mix():
     ]
 
 
+def test_a_key_that_is_newer_than_the_checkpoint_had_its_default():
+    now = changed("config", "datasets", "a", value=META["config"]["datasets"]["a"] | {"weight_schedule": ""})
+    assert compatibility.check_same_run(META, now, "here") == []
+    now["config"]["datasets"]["a"]["weight_schedule"] = "3:2"
+    with pytest.raises(compatibility.CheckpointMismatchError, match="with --config.allow_changed_mix") as error:
+        compatibility.check_same_run(META, now, "here")
+    line = "config.datasets.a.weight_schedule: '' in the checkpoint, '3:2' now"
+    assert str(error.value).splitlines()[1:] == [line]
+    now["config"]["allow_changed_mix"] = True
+    assert line in compatibility.check_same_run(META, now, "here")
+
+
 def test_what_may_change_is_told():
     meta = changed("config", "datasets", "a", "label_smoothing", value=0.1)
     assert compatibility.check_same_run(META, meta, "here") == [
