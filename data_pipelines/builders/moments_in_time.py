@@ -13,7 +13,6 @@ yt-YOUTUBEID_SECOND are three seconds of that video.
 import re
 from collections.abc import Iterator
 
-import tensorflow_datasets as tfds
 from etils import epath
 
 from data_pipelines import files
@@ -33,15 +32,10 @@ class Builder(base.VideoFiles, publisher.PublisherBuilder, skip_registration=Tru
     """Moments in Time: three-second clips of people, animals, objects and nature."""
 
     name = "moments_in_time"
-    BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name) for name in CLASSES]
-    IS_DATASET_WITHOUT_CONFIG = True
+    RELEASES = tuple(CLASSES)
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         "trainingSet.csv, validationSet.csv, moments_categories.txt, training/CLASS/FILE and validation/CLASS/FILE"
     )
-
-    def get_default_builder_config(self):
-        """None: without a config, the number of classes is not checked."""
-        return None
 
     def _list(self, source):
         return find(source, self._splits, CLASSES.get(self.builder_config_name))

@@ -111,8 +111,7 @@ def builders(args: argparse.Namespace) -> Iterator[tfds.core.DatasetBuilder]:
     if issubclass(cls, folder.FolderBuilder):
         configs: list[Any] = [_folder_config(args)]
     else:
-        alone = getattr(cls, "IS_DATASET_WITHOUT_CONFIG", not cls.builder_configs)  # TFDS's own do not have it
-        configs = [config] if config else [None] if alone else list(cls.builder_configs)
+        configs = [config] if config else list(cls.builder_configs) or [None]
     return (cls(config=config, **common) for config in configs)
 
 

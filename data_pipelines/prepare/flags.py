@@ -18,7 +18,7 @@ def make_parser(asked: list[str], doc: str = "") -> command_line.Parser:
     ours = {name: cls for name in catalog.builder_names() if (cls := catalog.builder_class(name))}
     for name, cls in ours.items():
         text = inspect.getdoc(inspect.getmodule(cls)) or name
-        configs = [f"{name}/{config}" for config in cls.builder_configs]
+        configs = [f"{name}/{config}" for config in (*cls.builder_configs, *getattr(cls, "RELEASES", ()))]
         _add_flags(builders.add_parser(name, help=_summary(text, configs), description=_doc(text, name, cls)), cls)
         for full_name in configs:
             _add_flags(builders.add_parser(full_name, description=_doc(text, full_name, cls)), cls)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import tensorflow_datasets as tfds
 from absl import logging
 from etils import epath
 from tqdm import tqdm
@@ -24,17 +25,26 @@ SHOWN = 3  # faults per message
 class PublisherBuilder(base.MediaBuilder, skip_registration=True):
     """Base of the builders of published datasets."""
 
-    def __init__(self, *, splits: tuple[str, ...] = ("train", "validation"), **kwargs):
+    RELEASES: tuple[str, ...] = ()  # configs of a builder whose name alone is a dataset, too; TFDS has no such configs
+
+    def __init__(
+        self,
+        *,
+        splits: tuple[str, ...] = ("train", "validation"),
+        config: str | tfds.core.BuilderConfig | None = None,
+        **kwargs: Any,
+    ):
         """Makes a builder. See `base.MediaBuilder` for the other arguments.
 
         Args:
             splits: which of the publisher's splits to prepare.
+            config: the name of a config or release.
         """
         unknown = sorted(set(splits) - set(SPLITS))
         if unknown or not splits:
             raise ValueError(f"splits {','.join(splits)!r}: must be some of {', '.join(SPLITS)}")
         self._splits = tuple(splits)
-        super().__init__(**kwargs)
+        super().__init__(config=tfds.core.BuilderConfig(name=config) if config in self.RELEASES else config, **kwargs)
 
     def origin(self):
         """The splits that are prepared."""
