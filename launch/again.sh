@@ -4,7 +4,8 @@
 #     launch/again.sh --config=configs/demo.py --workdir=/tmp/cover_demo
 #
 # This script passes TERM, INT and HUP on to main as TERM. Then main saves a checkpoint, and nothing is started again.
-# If main is killed, hangs or loses a host within $COVER_SHORT_S seconds (600) of its start, five times in a row, the script ends.
+# If main is killed by a signal, hangs or loses a host within $COVER_SHORT_S seconds (600) of its start, five times in a
+# row, the script ends.
 # The interpreter is $PYTHON, or `python`. The exit code is that of the last main. All codes are in
 # cover_jax/fault_tolerance/README.md.
 set -euo pipefail

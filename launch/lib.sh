@@ -9,9 +9,9 @@ fi
 # An error within $( ) also ends the script.
 shopt -s inherit_errexit
 
-# Exit codes of main after which the same command continues the run (cover_jax/errors.py).
+# Exit codes of main (cover_jax/errors.py, data_pipelines/command_line.py). After the first three it can continue.
 # shellcheck disable=SC2034
-readonly PREEMPTED=42 LOST_PEER=47 HUNG=48 KILLED=137 # the last one is the shell's: 128 + SIGKILL
+readonly PREEMPTED=42 LOST_PEER=47 HUNG=48 INTERRUPTED=130 NO_READER=141
 
 dry_run=false
 
@@ -48,8 +48,8 @@ status=0       # exit code of the last main
 short=0        # how many mains in a row were lost, hung or killed soon after their start
 
 # Runs a command, and repeats it while its exit code, $status, means that the same command continues the run. TERM, INT and
-# HUP end this: they are passed on as TERM, main saves a checkpoint, and nothing is started again. If main is killed, hangs
-# or loses a host within $COVER_SHORT_S seconds (600) of its start, five times in a row, this ends too.
+# HUP end this: they are passed on as TERM, main saves a checkpoint, and nothing is started again. If main is killed by a
+# signal, hangs or loses a host within $COVER_SHORT_S seconds (600) of its start, five times in a row, this ends too.
 run_again() {
   local started
   trap 'stopping=true; [[ -z ${!:-} ]] || kill -TERM $! 2>/dev/null || true' TERM INT HUP
@@ -63,13 +63,17 @@ run_again() {
   done
 }
 
+# Whether a signal has ended main: KILL, or SEGV of a library. The other hosts have lost this one and start again, too.
+# Ctrl-C and an output that nobody reads any more have codes of the same form.
+was_killed() { ((status > 128)) && [[ $status != "$INTERRUPTED" && $status != "$NO_READER" ]]; }
+
 # Whether main must be started again after $status, when it ran for $1 s.
 goes_on() {
   if [[ $status == "$PREEMPTED" ]]; then
     short=0
     return
   fi
-  [[ $status == "$LOST_PEER" || $status == "$HUNG" || $status == "$KILLED" ]] || return 1
+  [[ $status == "$LOST_PEER" || $status == "$HUNG" ]] || was_killed || return 1
   if (($1 < ${COVER_SHORT_S:-600})); then short=$((short + 1)); else short=0; fi
   ((short < 5))
 }
