@@ -1,11 +1,14 @@
 """The notebook as a newcomer runs it: every cell, on the embedded clips, without a network."""
 
+import importlib.util
+import io
 import os
 import pathlib
 import re
 import shutil
 import sys
 import types
+import urllib.request
 import zipfile
 
 import pytest
@@ -14,6 +17,7 @@ from cover_jax.checkpoint import restore
 
 nbclient = pytest.importorskip("nbclient", reason="pip install -e '.[notebook]' to run the notebook")
 nbformat = pytest.importorskip("nbformat")
+inputtransformer2 = pytest.importorskip("IPython.core.inputtransformer2")
 
 NOTEBOOK = pathlib.Path(__file__).parent.parent / "launch" / "finetune_colab.ipynb"
 NUM_LINES = 20  # of a cell
@@ -60,7 +64,7 @@ def test_an_uploaded_zip_is_found_whatever_folder_is_in_it(notebook, colab, tmp_
             file.writestr(name, "")
     colab.uploads[str(archive)] = archive.read_bytes()
     settings = {"CLIPS": "upload", "WORK": tmp_path / "work", "INIT_FROM": "", "SAVE_TO": "", "shutil": shutil}
-    exec(cell_with(notebook.cells, "files.upload()").source, settings)
+    exec(cell_with(notebook.cells, "in files.upload()").source, settings)
     assert sorted(path.name for path in settings["clips"].iterdir()) == ["run", "sit"]
     assert not colab.mounted
 
@@ -68,8 +72,82 @@ def test_an_uploaded_zip_is_found_whatever_folder_is_in_it(notebook, colab, tmp_
 @pytest.mark.parametrize("setting", ["CLIPS", "INIT_FROM", "SAVE_TO"])
 def test_drive_is_mounted_where_a_setting_needs_it(notebook, colab, tmp_path, setting):
     settings = {"CLIPS": "", "WORK": tmp_path, "INIT_FROM": "", "SAVE_TO": "", "shutil": shutil}
-    exec(cell_with(notebook.cells, "files.upload()").source, settings | {setting: "/content/drive/MyDrive/mine"})
+    exec(cell_with(notebook.cells, "in files.upload()").source, settings | {setting: "/content/drive/MyDrive/mine"})
     assert colab.mounted == ["/content/drive"]
+
+
+SESSIONS = '[{"path": "fileId=https%3A//github.com/someone/cover-jax/blob/main/launch/finetune_colab.ipynb"}]'
+
+
+def run_install(notebook, monkeypatch, *, sessions: str | None, settings: dict) -> str:
+    """Runs the cells that install, where the project is not installed. Returns the package that pip is asked for."""
+    asked, find = [], importlib.util.find_spec
+    shell = types.SimpleNamespace(run_line_magic=lambda magic, line: asked.append((magic, line)))
+
+    def urlopen(address, timeout):
+        if sessions is None:
+            raise OSError("no such server")
+        assert address.endswith(":9000/api/sessions")
+        return io.BytesIO(sessions.encode())
+
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "cover_jax" else find(name))
+    variables = {"REPOSITORY": "", "get_ipython": lambda: shell} | settings
+    for text in ("def opened_from", "%pip install"):
+        source = cell_with(notebook.cells, text).source
+        exec(inputtransformer2.TransformerManager().transform_cell(source), variables)
+    assert asked == [("pip", 'install --quiet "{package}"')]
+    return variables["package"]
+
+
+def test_the_project_is_installed_from_where_the_notebook_is_from(notebook, monkeypatch):
+    package = run_install(notebook, monkeypatch, sessions=SESSIONS, settings={})
+    assert re.fullmatch(r"cover-jax(\[\w+\])? @ git\+https://github.com/someone/cover-jax@main", package)
+    given = {"REPOSITORY": "https://mine.example/cover.git"}
+    assert run_install(notebook, monkeypatch, sessions=SESSIONS, settings=given).endswith(
+        " @ git+" + given["REPOSITORY"]
+    )
+
+
+def test_the_project_is_installed_from_an_uploaded_wheel(notebook, monkeypatch, colab):
+    colab.uploads["cover_jax-1-py3-none-any.whl"] = b""
+    for sessions in (None, '[{"path": "fileId=1234"}]'):
+        assert run_install(notebook, monkeypatch, sessions=sessions, settings={}).startswith(
+            "./cover_jax-1-py3-none-any.whl"
+        )
+
+
+def test_without_a_source_the_setting_is_named(notebook, monkeypatch):
+    with pytest.raises(ValueError, match="REPOSITORY is empty"):
+        run_install(notebook, monkeypatch, sessions=None, settings={})
+
+
+def test_a_failed_installation_and_a_needed_restart_are_said(notebook, monkeypatch):
+    check = cell_with(notebook.cells, "invalidate_caches").source
+    imports = {"importlib": importlib, "sys": sys}
+    exec(check, dict(imports))
+    older = types.ModuleType("PIL")
+    older.__version__ = "1.0"
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "PIL", older)
+        with pytest.raises(RuntimeError, match="^pillow: loaded before it was updated. Runtime > Restart session"):
+            exec(check, dict(imports))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(RuntimeError, match="was not installed"):
+        exec(check, dict(imports))
+
+
+@pytest.mark.parametrize(
+    "printed, dtype",
+    [
+        ("tpu 0 [TpuDevice(id=0)]", "bfloat16"), ("gpu 9.0 [CudaDevice(id=0)]", "bfloat16"),
+        ("gpu 7.5 [CudaDevice(id=0)]", "float32"), ("cpu 0 [CpuDevice(id=0)]", "float32"),
+    ],
+)  # fmt: skip
+def test_the_dtype_is_one_that_the_device_is_fast_in(notebook, printed, dtype):
+    variables = {"python": lambda *_: ["a warning\n", f"{printed}\n"]}
+    exec(cell_with(notebook.cells, "compute_capability").source, variables)
+    assert variables["dtype"] == dtype
 
 
 @pytest.mark.slow
