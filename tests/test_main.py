@@ -129,7 +129,11 @@ def test_another_seed_in_the_same_workdir_is_refused(undisturbed, digits_dir):
     [
         ("demo.py", ["--config.steps=0"], "config.steps=0: must be greater than 0"),
         ("demo.py", ["--config.optimizer.learning_rat=1"], "learning_rate"),
-        ("cover_b.py", [], "datasets 'imagenet2012', 'kinetics/400', 'moments_in_time', 'something_something/v2' are"),
+        (
+            "cover_b.py",
+            [],
+            "datasets 'imagenet2012', 'kinetics/400', 'moments_in_time/305', 'something_something/v2' are",
+        ),
         ("demo.py", ["--distributed"], "error: --distributed: JAX finds no other hosts: this is no TPU slice"),
         ("folders.py:video_folder/mine", [], "python -m data_pipelines.prepare video_folder --name=mine --source="),
         ("demo.py", ["--config.steps=abc"], "abc"),
