@@ -18,8 +18,8 @@ free_port() {
 
 labelled() {
   local line
-  trap '' INT # main ends first, and its last output must still be printed
-  while IFS= read -r line; do printf '[%s] %s\n' "$1" "$line"; done
+  trap '' TERM INT HUP # main ends first, and its last output must still be printed
+  while IFS= read -r line; do printf '[%s] %s\n' "$1" "$line" || true; done
 }
 
 if [[ ${1:-} == --dry-run ]]; then

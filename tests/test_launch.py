@@ -561,9 +561,10 @@ def test_wrong_arguments_are_named_before_anything_is_called(cloud, args, messag
 
 # What runs on a host, and locally, for real: with a stand-in for Python in place of main
 
-# Ends with the codes of $CODES one after the other; on TERM it takes a moment, as main does to save, and ends with 42.
+# Ends with the codes of $CODES one after the other; on TERM and HUP it takes a moment, as main does to save, and ends
+# with 42.
 FAKE_MAIN = """#!/bin/bash
-trap 'sleep 0.3; echo saved; exit 42' TERM
+trap 'sleep 0.3; echo saved; exit 42' TERM HUP
 {{ flock 9; read -r code <"{folder}/codes"; sed -i 1d "{folder}/codes"; }} 9>"{folder}/lock"
 [[ $code == wait ]] && echo ready || echo "main $*"
 while [[ $code == wait ]]; do sleep 0.05; done
@@ -798,13 +799,14 @@ def test_local_fails_when_one_process_does(local_env):
     assert done.returncode == 5
 
 
+@pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["to the script", "as a terminal does"])
 @pytest.mark.parametrize("sent", STOPS)
-def test_local_lets_every_process_save_when_it_is_stopped(local_env, sent):
+def test_local_lets_every_process_save_when_it_is_stopped(local_env, sent, send):
     with started(*LOCAL, env=local_env("wait", "wait", "wait")) as process:
         begun = 0
         while begun < 3:
             begun += "ready" in process.stdout.readline()
-        process.send_signal(sent)
+        send(process.pid, sent)
         assert process.wait(timeout=30) == 42
         assert sum("saved" in line for line in process.stdout) == 3
 
