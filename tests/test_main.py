@@ -199,7 +199,7 @@ def test_a_dataset_is_added_as_another_head_in_one_command(real_data, tmp_path):
              "--config.steps=2"]  # fmt: skip
     run("folders.py:video_folder/ucf101", tmp_path / "mine", tmp_path, *flags)
     printed = run("folders.py:image_folder/cifar10", tmp_path / "more", tmp_path, *flags,
-                  f"--config.model.init_from={tmp_path / 'mine'}", "--config.model.keep_heads=True",
+                  f"--config.model.init_from={tmp_path / 'mine'}@best", "--config.model.keep_heads=True",
                   "--config.optimizer.frozen=backbone/.*")  # fmt: skip
     assert "ucf101: a head that is kept but not trained, 5 classes" in printed
     clip = str(next((tmp_path / "ucf101").rglob("*.mp4")))

@@ -180,9 +180,9 @@ def tiny(workdir: str, data_dir: pathlib.Path, *flags: str) -> list[str]:
 @pytest.mark.slow
 def test_a_run_begins_from_one_in_a_bucket_and_says_what_a_file_there_shows(storage, data_dir):
     in_bucket(storage, *tiny("gs://bucket/first", data_dir, "--config.steps=2"))
-    begin = ("--config.steps=2", "--config.model.init_from=gs://bucket/first")
+    begin = ("--config.steps=2", "--config.model.init_from=gs://bucket/first@best")
     started = in_bucket(storage, *tiny("gs://bucket/run", data_dir, *begin))
-    assert "initialised from gs://bucket/first: a run of this project, step 2" in started
+    assert "initialised from gs://bucket/first@best: a run of this project, step 2" in started
     picture = io.BytesIO()
     Image.new("RGB", (16, 16), "gray").save(picture, "PNG")
     storage.put("bucket", "pictures/gray.png", picture.getvalue())
