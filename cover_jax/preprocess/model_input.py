@@ -13,7 +13,8 @@ only on the example's own `seed`. So an example looks the same at any place in a
 number of hosts and devices. Only its mixing partner depends on its place in the batch.
 
 No example needs another one, except its mixing partner. So all of this stays local if a batch is split over devices. If
-mixing is on, each device must have an even number of examples, with all their repeats.
+mixing is on, each device must have an even number of examples, with all their repeats, or only one; then neighbouring
+devices exchange their examples.
 """
 
 import dataclasses

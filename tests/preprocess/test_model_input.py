@@ -501,6 +501,17 @@ def test_split_over_devices_equals_one_and_stays_local(split_batch):
         np.testing.assert_allclose(one, eight, atol=1e-4)
 
 
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_one_example_per_device_is_exchanged_with_the_neighbour_alone(split_batch, repeats):
+    batch, mixup = make_batch(8 * repeats), {**OFF, "mixup_alpha": 0.8}
+    compiled = jax.jit(train_fn(mixup, repeats=repeats), in_shardings=split_batch).lower(batch).compile()
+    assert not re.search(r"all-gather|all-to-all|all-reduce|reduce-scatter", compiled.as_text())
+    assert "collective-permute" in compiled.as_text()
+    split = compiled(jax.device_put(batch, split_batch))
+    for key, one in train_all(batch, mixup, repeats=repeats).items():
+        np.testing.assert_allclose(one, split[key], atol=1e-4)
+
+
 def test_evaluation_stays_local(split_batch):
     views = functools.partial(model_input.evaluate, size_px=16, clips=2, crops=3, normalization=NORMALIZATION)
     assert no_collectives(jax.jit(views, in_shardings=split_batch).lower(make_batch(8)).compile())
