@@ -170,12 +170,12 @@ rehearse() {
   name+=-rehearsal
   check_job
   create "$(manifest 0 '[]' "${flags[@]}" --mode=rehearse)"
+  trap delete EXIT # also if this script is interrupted
   run kubectl wait pod --for=create --timeout=10m "$(first_pod)"
   run kubectl logs --follow --tail=-1 --pod-running-timeout=12h "$(first_pod)"
   local code=0 last='jsonpath={.items[0].status.containerStatuses[0].state.terminated.exitCode}'
   run kubectl wait jobset "$name" --for='jsonpath={.status.terminalState}' --timeout=10m || true
   if $dry_run; then run kubectl get pods "$(first_pod)" --output="$last"; else code=$(kubectl get pods "$(first_pod)" --output="$last"); fi
-  delete
   exit "${code:-1}"
 }
 

@@ -412,6 +412,12 @@ def test_gke_rehearses_once_under_a_name_of_its_own_and_ends_with_mains_code(clo
     assert delete["argv"] == ["kubectl", "delete", "jobset", "cover-rehearsal"]
 
 
+def test_gke_leaves_no_rehearsal_behind_when_its_log_cannot_be_followed(cloud):
+    cloud.answer(("logs --follow", 1, "error: timed out"))
+    assert "timed out" in cloud.run("gke.sh", "rehearse", *GKE, *FLAGS, code=1).stderr
+    assert cloud.calls()[-1]["argv"] == ["kubectl", "delete", "jobset", "cover-rehearsal"]
+
+
 NODES = ["--name=pool", "--cluster=c", "--location=us-central1", "--zone=us-central1-c"]
 
 
