@@ -51,7 +51,8 @@ setup(
     long_description=(ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
     packages=find_packages(include=["cover_jax*", "configs*", "data_pipelines*"]),
-    package_data={"": ["*.md", "*.svg"]},  # the documentation that stands beside the code, which messages refer to
+    # The documentation that stands beside the code, which messages refer to.
+    package_data={"": ["*.md", "*.svg", "tables.json"]},
     python_requires=">=3.11",
     install_requires=[
         "absl-py>=2.1",

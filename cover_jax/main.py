@@ -39,23 +39,7 @@ _USER_ERRORS = (
 def _parser() -> command_line.Parser:
     parser = command_line.Parser("cover_jax.main", __doc__)
     cover_flags.add_config(parser)
-    parser.add_shared("workdir", required=True, help="folder for checkpoints, curves and logs, local or gs://")
-    parser.add_shared("data_dir", help="folder of the prepared datasets, in place of config.data_dir")
-    parser.add_argument(
-        "--mode", choices=("train", "evaluate"), default="train",
-        help="train: start, or continue from the newest checkpoint; evaluate: only evaluate that checkpoint (train)",
-    )  # fmt: skip
-    hosts_group = parser.add_argument_group("several hosts")
-    hosts_group.add_argument(
-        "--distributed", action=command_line.Switch, help="JAX finds the hosts automatically (TPU, SLURM)"
-    )
-    hosts_group.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0, without --distributed")
-    hosts_group.add_argument(
-        "--num_processes", type=int, default=1, metavar="N", help="number of processes, with --coordinator (1)"
-    )
-    hosts_group.add_argument(
-        "--process_id", type=int, default=0, metavar="I", help="index of this process, from 0, with --coordinator (0)"
-    )
+    cover_flags.add_run(parser, needs_workdir=True)
     return parser
 
 

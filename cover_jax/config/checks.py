@@ -6,7 +6,7 @@ Whatever is wrong is reported at once, each line with the key, its value and wha
 import difflib
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,30 +35,64 @@ def validate(config: ConfigDict) -> None:
         raise ConfigError("\n".join(errors))
 
 
-def validate_batches(config: ConfigDict, num_shards: int) -> None:
-    """Checks batch sizes against the devices that share a batch (mesh axes data x fsdp).
+def validate_batches(config: ConfigDict, mesh: Mapping[str, int]) -> None:
+    """Checks training batches against the devices that share them. An evaluation batch may have any size.
+
+    Args:
+        config: a validated config.
+        mesh: devices along data, fsdp and tensor. The devices of data x fsdp share a batch.
 
     Raises:
-        ConfigError: a batch that these devices cannot share evenly.
+        ConfigError: a batch that these devices cannot share evenly. It names the meshes that can share all batches.
     """
-    accum = config.optimizer.grad_accum_steps
-    errors = []
+    num_shards = mesh["data"] * mesh["fsdp"]
+    wrong = []
     for name, dataset in config.datasets.items():
-        mixes = dataset.augment.mixup_alpha or dataset.augment.cutmix_alpha
-        train_multiple = num_shards * math.lcm(accum, dataset.repeats * (2 if mixes else 1))
-        for key, multiple in (("batch_size", train_multiple), ("eval_batch_size", num_shards)):
-            size = dataset[key]
-            if size % multiple:
-                right = f"a multiple of {multiple}: {num_shards} devices share a batch"
-                if key == "batch_size" and accum > 1:
-                    right += f", in grad_accum_steps={accum} pieces"
-                if key == "batch_size" and dataset.repeats > 1:
-                    right += f", each example in repeats={dataset.repeats} rows"
-                if key == "batch_size" and mixes:
-                    right += ", mixed in pairs"
-                errors.append(f"config.datasets.{name}.{key}={size}: must be {right}")
-    if errors:
-        raise ConfigError("\n".join(errors))
+        multiple = num_shards * _rows_together(config, dataset)
+        if dataset.batch_size % multiple:
+            right = f"a multiple of {multiple}: {num_shards} devices share a batch{_why_together(config, dataset)}"
+            wrong.append(f"config.datasets.{name}.batch_size={dataset.batch_size}: must be {right}")
+    if wrong:
+        serving = _serving_meshes(config, mesh)
+        raise ConfigError("\n".join(f"{line}{serving}" for line in wrong))
+
+
+def _rows_together(config: ConfigDict, dataset: ConfigDict) -> int:
+    """A device's part of a training batch is a multiple of this many rows."""
+    mixes = dataset.augment.mixup_alpha or dataset.augment.cutmix_alpha
+    return math.lcm(config.optimizer.grad_accum_steps, dataset.repeats * (2 if mixes else 1))
+
+
+def _why_together(config: ConfigDict, dataset: ConfigDict) -> str:
+    why = ""
+    if config.optimizer.grad_accum_steps > 1:
+        why += f", in grad_accum_steps={config.optimizer.grad_accum_steps} pieces"
+    if dataset.repeats > 1:
+        why += f", each example in repeats={dataset.repeats} rows"
+    if dataset.augment.mixup_alpha or dataset.augment.cutmix_alpha:
+        why += ", mixed in pairs"
+    return why
+
+
+def _serving_meshes(config: ConfigDict, mesh: Mapping[str, int]) -> str:
+    """The values of config.mesh.tensor with which these devices can share all training batches, as a clause."""
+    if mesh["data"] * mesh["fsdp"] == 1:
+        return ""
+    num_devices, variant = math.prod(mesh.values()), variants.parse(config.model.variant)
+    keep = "data" if config.mesh.fsdp == -1 else "fsdp"  # the axis whose size stays
+    found = []
+    for tensor in range(mesh["tensor"] + 1, variant.num_heads + 1):
+        if variant.num_heads % tensor or variant.mlp_dim % tensor or num_devices % (tensor * mesh[keep]):
+            continue
+        num_shards = num_devices // tensor
+        fsdp = mesh["fsdp"] if keep == "fsdp" else num_shards // mesh["data"]
+        shared = all(d.batch_size % (num_shards * _rows_together(config, d)) == 0 for d in config.datasets.values())
+        if shared and variant.width % fsdp == 0:
+            found.append(tensor)
+    if not found:
+        return f"; no config.mesh.tensor serves, which must divide the {variant.num_heads} heads and the devices"
+    rest = "" if -1 in (config.mesh.data, config.mesh.fsdp) else ", with config.mesh.data=-1"
+    return f"; or fewer devices share it: config.mesh.tensor={' or '.join(map(str, found))}{rest}"
 
 
 def flatten(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -26,6 +26,35 @@ def add_config(parser: command_line.Parser, folder: str = "configs") -> None:
     )  # fmt: skip
 
 
+def add_run(parser: command_line.Parser, needs_workdir: bool) -> list[argparse.Action]:
+    """Adds the flags of a run: where it is kept, what it does, on which hosts. Returns them."""
+    hosts = parser.add_argument_group("several hosts")
+    return [
+        parser.add_shared(
+            "workdir", required=needs_workdir, help="folder for checkpoints, curves and logs, local or gs://"
+        ),
+        parser.add_shared("data_dir", help="folder of the prepared datasets, in place of config.data_dir"),
+        parser.add_argument(
+            "--mode", choices=("train", "evaluate"), default="train",
+            help="train: start, or continue from the newest checkpoint; evaluate: only evaluate that checkpoint "
+            "(train)",
+        ),
+        hosts.add_argument(
+            "--distributed", action=command_line.Switch, help="JAX finds the hosts automatically (TPU, SLURM)"
+        ),
+        hosts.add_argument(
+            "--coordinator", metavar="HOST:PORT", help="address of process 0, without --distributed"
+        ),
+        hosts.add_argument(
+            "--num_processes", type=int, default=1, metavar="N", help="number of processes, with --coordinator (1)"
+        ),
+        hosts.add_argument(
+            "--process_id", type=int, default=0, metavar="I",
+            help="index of this process, from 0, with --coordinator (0)",
+        ),
+    ]  # fmt: skip
+
+
 def parse(parser: command_line.Parser, arguments: Sequence[str]) -> argparse.Namespace:
     """The flags of a command, with the config itself, changed as they say, in `config`. It is not validated.
 

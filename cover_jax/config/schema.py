@@ -123,7 +123,8 @@ class Dataset(Group):
     label_smoothing = Key(0.0, BELOW_ONE, "Share of the label that is spread over all classes.")
 
     eval_batch_size = Key(64, POSITIVE, """
-        Examples per evaluation step, over all devices; each is eval_clips x eval_crops views.""")
+        Examples per evaluation step, over all devices; each is eval_clips x eval_crops views. Rounded up to a multiple
+        of the devices that share a batch.""")
     eval_clips = Key(1, POSITIVE, "Temporal views per example.")
     eval_crops = Key(1, Rule(lambda n: n in (1, 3), "1 or 3"), """
         Spatial views per example, along the longer side: 1 (the centre) or 3.""")

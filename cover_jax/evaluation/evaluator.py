@@ -12,6 +12,7 @@ from cover_jax.evaluation import metrics
 from cover_jax.fault_tolerance import process
 from cover_jax.parallel import sharding
 from data_pipelines.stream import pipeline
+from data_pipelines.stream.batch import eval_batch_rows
 
 
 class Evaluator:
@@ -35,8 +36,9 @@ class Evaluator:
         process.enter_phase("evaluation", name)
         dataset, split = self._config.datasets[name], self._splits[name]
         options = pipeline.ReadOptions.of(self._config.input, *sharding.host_part(self._mesh))
-        stream = pipeline.eval_stream(split, dataset, options)
-        batches = -(-split.num_examples // dataset.eval_batch_size)
+        num_shards = sharding.num_batch_shards(self._mesh)
+        stream = pipeline.eval_stream(split, dataset, options, num_shards)
+        batches = -(-split.num_examples // eval_batch_rows(dataset, num_shards))
         predictions = []
         with stream:
             # The delay hides the progress bar of very short evaluations.

@@ -9,7 +9,7 @@ GIB = 1 << 30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """One generation of TPU.
+    """One generation of TPU. All values are per chip; JAX may show a chip as several devices.
 
     Attributes:
         hbm_gib: memory per chip.
@@ -20,6 +20,7 @@ class Chip:
         cores: TensorCores, which the compiler uses as one (megacore).
         mxu_macs: multiply-adds per clock cycle of all matrix units. The clock rate follows from it and the peak.
         source: source of the values.
+        devices: devices that JAX shows per chip. They share memory, peak, bandwidth and links equally.
     """
 
     hbm_gib: float
@@ -30,6 +31,7 @@ class Chip:
     cores: int
     mxu_macs: int
     source: str
+    devices: int = 1
 
     @property
     def clock_hz(self) -> float:
@@ -43,11 +45,14 @@ class Chip:
 
 
 # v6e: its page has named both 2 and 4 matrix units; only 4 fit the compiler's estimate of a large product.
+# TPU7x: the page does not state matrix units; only 4 per TensorCore fit the compiler's estimate of a large product
+# (81 % of the peak). JAX shows each of a chip's two chiplets, with one TensorCore, as a device.
 CHIPS = {
     "v4": Chip(32, 1200, 275, 6, 300, 2, 8 * 128**2, "cloud.google.com/tpu/docs/v4; links: arXiv 2304.01433, table 4"),
     "v5e": Chip(16, 819, 197, 4, 200, 1, 4 * 128**2, "cloud.google.com/tpu/docs/v5e"),
     "v5p": Chip(95, 2765, 459, 6, 600, 2, 8 * 128**2, "cloud.google.com/tpu/docs/v5p"),
     "v6e": Chip(32, 1640, 918, 4, 448, 1, 4 * 256**2, "cloud.google.com/tpu/docs/v6e"),
+    "tpu7x": Chip(192, 7380, 2307, 6, 600, 2, 8 * 256**2, "docs.cloud.google.com/tpu/docs/tpu7x", devices=2),
 }
 
 
@@ -60,6 +65,7 @@ _PEAK_TFLOPS = {
     "TPU v5e": CHIPS["v5e"].peak_tflops,
     "TPU v5": CHIPS["v5p"].peak_tflops,
     "TPU v6": CHIPS["v6e"].peak_tflops,
+    "TPU7x": CHIPS["tpu7x"].peak_tflops / CHIPS["tpu7x"].devices,
     "NVIDIA A100": 312,
     "NVIDIA H100 80GB HBM3": 989,
     "NVIDIA H200": 989,

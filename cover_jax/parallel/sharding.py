@@ -42,17 +42,26 @@ def make_mesh(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -
     Raises:
         ConfigError: the axes do not multiply to the number of devices, or slices do not divide the data axis.
     """
-    shape = {axis: config[axis] for axis in ("data", "fsdp", "tensor")}
     devices = jax.devices() if devices is None else devices
+    shape = mesh_shape(config, len(devices))
+    return Mesh(_grid(shape, devices), tuple(shape), axis_types=(AxisType.Auto,) * 3)
+
+
+def mesh_shape(config: ConfigDict, num_devices: int) -> dict[str, int]:
+    """Axis -> number of devices along it, of `config.mesh` over this many devices.
+
+    Raises:
+        ConfigError: the axes do not multiply to the number of devices.
+    """
+    shape = {axis: config[axis] for axis in ("data", "fsdp", "tensor")}
     fixed = math.prod(size for size in shape.values() if size != -1)
     free = [axis for axis, size in shape.items() if size == -1]
-    if len(devices) % fixed or (not free and fixed != len(devices)):
+    if num_devices % fixed or (not free and fixed != num_devices):
         sizes = ", ".join(f"config.mesh.{axis}={size}" for axis, size in shape.items())
-        count = len(devices)
-        raise ConfigError(f"{sizes}: must multiply to the {count} devices; one of them may be -1: all the rest")
+        raise ConfigError(f"{sizes}: must multiply to the {num_devices} devices; one of them may be -1: all the rest")
     if free:
-        shape[free[0]] = len(devices) // fixed
-    return Mesh(_grid(shape, devices), tuple(shape), axis_types=(AxisType.Auto,) * 3)
+        shape[free[0]] = num_devices // fixed
+    return shape
 
 
 def _grid(shape: dict[str, int], devices: Sequence[jax.Device]) -> np.ndarray:

@@ -2,8 +2,10 @@
 
     python -m cover_jax.plan --config=configs/cover_l.py --topology=v5e:16x16
     python -m cover_jax.plan --config=configs/cover_l.py --topology=v5e:16x16 --topology=v5p:4x4x4 --clips_per_chip=1,2
+    python -m cover_jax.plan --tables
 
-cover_jax/plan/README.md explains the figures and their accuracy.
+cover_jax/plan/README.md explains the figures and their accuracy. A run's whole command can stand here: its other flags
+are checked, and ignored.
 """
 
 import argparse
@@ -13,9 +15,10 @@ import pathlib
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from etils import epath
 from ml_collections import ConfigDict
 
 from cover_jax.config import checks
@@ -27,7 +30,8 @@ if TYPE_CHECKING:
     from cover_jax.plan.table import Plan
 
 
-def _parser() -> command_line.Parser:
+def _parser() -> tuple[command_line.Parser, list[argparse.Action]]:
+    """The parser, and the flags of a run that a plan ignores."""
     parser = command_line.Parser("cover_jax.plan", __doc__)
     cover_flags.add_config(parser)
     parser.add_argument(
@@ -35,8 +39,8 @@ def _parser() -> command_line.Parser:
     )
     parser.add_argument(
         "--clips_per_chip", type=command_line.split_list, default=[], metavar="N,...",
-        help="clips per chip of the dataset with the longest clips, for example 1,2,4; other batches keep their ratio "
-        "(the config's batch sizes)",
+        help="clips per device of the dataset with the longest clips, for example 1,2,4; other batches keep their "
+        "ratio. A device is a chip, or half of a TPU7x chip (the config's batch sizes)",
     )  # fmt: skip
     parser.add_argument(
         "--mesh", type=command_line.split_list, default=[], metavar="DATAxFSDPxTENSOR,...",
@@ -48,7 +52,16 @@ def _parser() -> command_line.Parser:
     )  # fmt: skip
     parser.add_argument("--evaluation", action=command_line.Switch, help="compile the evaluation steps, too")
     parser.add_shared("json")
-    return parser
+    _add_tables(parser)
+    return parser, cover_flags.add_run(parser, needs_workdir=False)
+
+
+def _add_tables(parser: command_line.Parser) -> None:
+    parser.add_argument(
+        "--tables", action=command_line.Switch,
+        help="make the tables of cover_jax/plan/README.md anew, instead: hours; the same command continues",
+    )  # fmt: skip
+    parser.add_shared("out", metavar="FILE", default="", help="with --tables: their JSON; the page stands beside it")
 
 
 def _with_datasets(config: ConfigDict, names: list[str]) -> ConfigDict:
@@ -67,7 +80,7 @@ def _with_datasets(config: ConfigDict, names: list[str]) -> ConfigDict:
     return config
 
 
-def _configs(args: argparse.Namespace, config: ConfigDict, topology: str) -> list[ConfigDict]:
+def _configs(config: ConfigDict, topology: str, clips_per_chip: list[str], meshes: list[str]) -> list[ConfigDict]:
     """The config with each batch size and mesh of the flags.
 
     Raises:
@@ -75,12 +88,12 @@ def _configs(args: argparse.Namespace, config: ConfigDict, topology: str) -> lis
     """
     from cover_jax.plan import compiler
 
-    sized = [compiler.scale_batches(config, topology, _clips(text)) for text in args.clips_per_chip] or [config]
+    sized = [compiler.scale_batches(config, topology, _clips(text)) for text in clips_per_chip] or [config]
     found = []
     for one in sized:
-        for mesh in args.mesh or [None]:
+        for mesh in meshes or [""]:
             one = copy.deepcopy(one)
-            if mesh is not None:
+            if mesh:
                 one.mesh.data, one.mesh.fsdp, one.mesh.tensor = _axes(mesh)
             found.append(one)
     return found
@@ -99,28 +112,74 @@ def _axes(text: str) -> tuple[int, int, int]:
     return data, fsdp, tensor
 
 
-def _make_plans(args: argparse.Namespace, folder: pathlib.Path) -> Iterator["Plan"]:
-    """One plan per row that the flags ask for."""
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The flags. What a plan ignores is said.
+
+    Raises:
+        UsageError, ConfigError: a flag cannot be used.
+    """
+    parser, of_run = _parser()
+    args = cover_flags.parse(parser, arguments)
+    if args.workdir and epath.Path(args.workdir).is_file():
+        raise ConfigError(f"--workdir={args.workdir}: is a file; it must be a folder")
+    given = [action.option_strings[0] for action in of_run if getattr(args, action.dest) != action.default]
+    if given:
+        print(f"ignored, because nothing is run: {', '.join(given)}", file=sys.stderr)
+    return args
+
+
+def make_plans(args: argparse.Namespace, folder: pathlib.Path) -> Iterator["Plan"]:
+    """One plan per row that the flags ask for.
+
+    Args:
+        args: from `_parse`.
+        folder: as in `topologies.use_compiler_only`.
+    """
     from cover_jax.plan import compiler
 
+    checks.validate(args.config)
     config = _with_datasets(args.config, args.datasets)
-    wanted = [(topology, one) for topology in args.topology for one in _configs(args, config, topology)]
+    wanted = [
+        (topology, one)
+        for topology in args.topology
+        for one in _configs(config, topology, args.clips_per_chip, args.mesh)
+    ]
     for number, (topology, one) in enumerate(wanted, 1):
         print(f"compiling for {topology}, row {number} of {len(wanted)} ...", file=sys.stderr, flush=True)
         yield compiler.make_plan(one, topology, folder, args.evaluation)
 
 
+def _make_tables(arguments: Sequence[str]) -> None:
+    parser = command_line.Parser("cover_jax.plan", __doc__)
+    _add_tables(parser)
+    args = parser.parse_args(arguments)
+    from cover_jax.plan import tables, topologies
+
+    with tempfile.TemporaryDirectory() as folder:
+        topologies.use_compiler_only(folder)
+
+        def plan(row: str) -> "Plan":
+            (made,) = make_plans(_parse(row.split()), pathlib.Path(folder))
+            return made
+
+        tables.make(plan, pathlib.Path(args.out) if args.out else tables.FILE)
+
+
 @command_line.command()
 def main(arguments: list[str]) -> None:
     """Runs the command."""
-    args = cover_flags.parse(_parser(), arguments)
+    if any(argument.partition("=")[0] in ("--tables", "-tables") for argument in arguments):
+        _make_tables(arguments)
+        return
+    args = _parse(arguments)
+    if args.out:
+        raise ConfigError(f"--out={args.out}: is for --tables; --json writes the figures of a plan")
     from cover_jax.plan import table, topologies  # JAX loads slowly: check the arguments first
 
     plans = []
     with tempfile.TemporaryDirectory() as folder:
         topologies.use_compiler_only(folder)
-        checks.validate(args.config)
-        for plan in _make_plans(args, pathlib.Path(folder)):
+        for plan in make_plans(args, pathlib.Path(folder)):
             plans.append(plan)
             # After each plan, because the next one takes minutes and may fail.
             command_line.write_json(args.json, [dataclasses.asdict(plan) for plan in plans])

@@ -1,6 +1,7 @@
 """Compiles the steps of a config for a TPU slice, and adds up what they cost: memory, time, MFU."""
 
 import copy
+import dataclasses
 import pathlib
 import re
 import time
@@ -14,7 +15,7 @@ from ml_collections import ConfigDict
 from cover_jax.errors import ConfigError
 from cover_jax.parallel import chips, sharding
 from cover_jax.plan import hlo_cost, step_time, topologies
-from cover_jax.plan.table import Plan, Program
+from cover_jax.plan.table import Plan, Program, mean_step
 from cover_jax.training import setup
 from data_pipelines.stream import mixture
 
@@ -50,6 +51,7 @@ class Compiler:
         self.config, self.dump_folder = config, dump_folder
         self._bundles: dict[tuple[str, ...], int] = {}  # bundles per grid step of each kernel
         self.chip, self.num_chips = topologies.parse(topology)
+        self.num_devices = self.num_chips * self.chip.devices
         mesh = setup.make_mesh(config, topologies.devices(topology))
         class_names = {name: _class_names(name, dataset) for name, dataset in config.datasets.items()}
         self.setup = setup.make_setup(config, class_names, mesh)
@@ -58,41 +60,42 @@ class Compiler:
         """Compiles a training step."""
         batches = {name: self.setup.train_batch(name) for name in step.datasets}
         needed_flops = sum(map(self.setup.step_flops, step.datasets))
-        return self._compile(self.setup.train_step, (self.setup.state, batches), step, needed_flops)
+        return self._compile(self.setup.train_step, self.setup.state, batches, step, needed_flops)
 
     def eval_program(self, name: str) -> Program:
         """Compiles the evaluation step on one dataset. Its `share` is that of its own evaluation."""
-        arguments = self.setup.state.eval_params, self.setup.eval_batch(name)
-        return self._compile(self.setup.eval_steps[name], arguments, Step((name,), (name,), 1.0), needed_flops=0)
+        step, jitted = Step((name,), (name,), 1.0), self.setup.eval_steps[name]
+        return self._compile(jitted, self.setup.state.eval_params, self.setup.eval_batch(name), step, needed_flops=0)
 
-    def _compile(self, jitted: Any, arguments: tuple, step: Step, needed_flops: int) -> Program:
+    def _compile(self, jitted: Any, held: Any, batches: Any, step: Step, needed_flops: int) -> Program:
         state = self.setup.state
-        parameters, extra = _bytes_per_chip(state.params), _bytes_per_chip((state.opt_state, state.ema))
+        parameters, extra = _bytes_per_device(state.params), _bytes_per_device((state.opt_state, state.ema))
         base: dict[str, Any] = step._asdict() | {
             "parameters_gib": parameters / chips.GIB,
             "optimizer_gib": extra / chips.GIB,
+            "host_mib": _bytes_per_device(batches) / (1 << 20),
         }
         start = time.perf_counter()
         for notes in self.dump_folder.glob("*"):  # notes of an earlier program, whose names may be the same
             notes.unlink()
         try:
-            compiled = jitted.lower(*arguments).compile()
+            compiled = jitted.lower(held, batches).compile()
         except jax.errors.JaxRuntimeError as error:
             wanted = _wanted_gib(str(error))
             if wanted is None:
                 raise
-            held = (parameters + extra) / chips.GIB
-            return Program(**base, activations_gib=wanted - held, peak_gib=wanted, fits=False)
+            activations_gib = wanted - (parameters + extra) / chips.GIB
+            return Program(**base, activations_gib=activations_gib, peak_gib=wanted, fits=False)
         memory, work = compiled.memory_analysis(), hlo_cost.read(compiled.as_text())
         # The compiler does not note a kernel again that an earlier program had.
         self._bundles |= hlo_cost.kernel_bundles(self.dump_folder, work)
-        base |= step_time.program_ms(work, self._bundles, self.chip)
         return Program(
             **base,
+            **dataclasses.asdict(step_time.of_work(work, self.chip, self._bundles)),
             activations_gib=memory.temp_size_in_bytes / chips.GIB,
             peak_gib=_peak_bytes(memory) / chips.GIB,
             fits=True,
-            tflop=needed_flops / self.num_chips / 1e12,
+            tflop=needed_flops / self.num_devices / 1e12,
             compile_s=time.perf_counter() - start,
         )
 
@@ -104,13 +107,14 @@ def make_plan(config: ConfigDict, topology: str, dump_folder: pathlib.Path, eval
     evaluated = [name for name, dataset in config.datasets.items() if evaluation and dataset.eval_split]
     evaluations = tuple(compiler.eval_program(name) for name in evaluated)
     wrong = [program for program in programs + evaluations if not program.fits]
-    mean = {} if wrong else step_time.mean_step(config, programs, compiler.chip)
+    mean = {} if wrong else mean_step(config, programs, compiler.chip)
     return Plan(
         topology=topology,
         mesh=dict(compiler.setup.mesh.shape),
         chips=compiler.num_chips,
+        devices=compiler.num_devices,
         batch_sizes={name: dataset.batch_size for name, dataset in config.datasets.items()},
-        hbm_gib=compiler.chip.hbm_gib,
+        hbm_gib=compiler.chip.hbm_gib / compiler.chip.devices,
         programs=programs,
         evaluations=evaluations,
         fits=not wrong,
@@ -120,13 +124,16 @@ def make_plan(config: ConfigDict, topology: str, dump_folder: pathlib.Path, eval
 
 
 def scale_batches(config: ConfigDict, topology: str, clips_per_chip: int) -> ConfigDict:
-    """The config with `clips_per_chip` for the dataset with the longest clips. Other batches keep their ratio."""
+    """The config with `clips_per_chip` for the dataset with the longest clips. Other batches keep their ratio.
+
+    A TPU7x chip counts as two: JAX shows two devices.
+    """
     config = copy.deepcopy(config)
-    _, num_chips = topologies.parse(topology)
+    chip, num_chips = topologies.parse(topology)
     longest = max(config.datasets.values(), key=lambda dataset: (dataset.num_frames, dataset.batch_size)).batch_size
     for dataset in config.datasets.values():
         for key in ("batch_size", "eval_batch_size"):
-            dataset[key] = max(1, dataset[key] * clips_per_chip // longest) * num_chips
+            dataset[key] = max(1, dataset[key] * clips_per_chip // longest) * num_chips * chip.devices
     return config
 
 
@@ -153,13 +160,13 @@ def _steps(config: ConfigDict) -> list[Step]:
 def _advice(config: ConfigDict, program: Program, mesh: Mesh, chip: chips.Chip) -> str:
     """What to change in the config so that a program fits."""
     name = program.datasets[0]
-    held = program.parameters_gib + program.optimizer_gib
+    held, hbm_gib = program.parameters_gib + program.optimizer_gib, chip.hbm_gib / chip.devices
     reason = (
-        f"{', '.join(program.datasets)}: needs {program.peak_gib:.1f} GiB of a chip's {chip.hbm_gib:g} GiB: "
+        f"{', '.join(program.datasets)}: needs {program.peak_gib:.1f} GiB of a device's {hbm_gib:g} GiB: "
         f"{held:.1f} for parameters and optimizer state, {program.activations_gib:.1f} for activations."
     )
     changes = []
-    if held > chip.hbm_gib / 4:
+    if held > hbm_gib / 4:
         changes.append(f"raise config.mesh.fsdp (now {mesh.shape['fsdp']}), which divides parameters and optimizer")
     if config.model.remat != "full":
         changes.append(f"set config.model.remat='full' (now {config.model.remat!r})")
@@ -183,7 +190,7 @@ def _class_names(name: str, dataset: ConfigDict) -> tuple[str, ...]:
     return tuple(map(str, range(dataset.num_classes)))
 
 
-def _bytes_per_chip(tree) -> int:
+def _bytes_per_device(tree) -> int:
     def one(leaf: jax.ShapeDtypeStruct) -> int:
         return jnp.dtype(leaf.dtype).itemsize * int(jnp.prod(jnp.array(leaf.sharding.shard_shape(leaf.shape))))
 

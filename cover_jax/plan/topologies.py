@@ -55,7 +55,7 @@ def use_compiler_only(dump_folder: str) -> None:
 
 
 def devices(topology: str) -> list[jax.Device]:
-    """The chips of a topology, as compile targets. They cannot run anything.
+    """The devices of a topology, as compile targets: chips, or two per TPU7x chip. They cannot run anything.
 
     Raises:
         TopologyError: as in `parse`, or the compiler does not know the shape, or libtpu is not installed.
@@ -74,5 +74,6 @@ def devices(topology: str) -> list[jax.Device]:
     except Exception as error:  # RuntimeError, ValueError or JaxRuntimeError, depending on the cause
         raise TopologyError(
             f"--topology={topology}: {escaping.one_line(error)}; the plan needs the TPU compiler (pip install "
-            "'cover-jax[plan]') and an existing shape, for example v4:4x4x4, v5e:16x16, v5p:4x4x4, v6e:16x16"
+            "'cover-jax[plan]') and an existing shape, for example v4:4x4x4, v5e:16x16, v5p:4x4x4, v6e:16x16, "
+            "tpu7x:4x4x4"
         ) from error

@@ -20,6 +20,7 @@ from cover_jax.models import cover, flops
 from cover_jax.parallel import compilation, sharding
 from cover_jax.training import optimizer, train_step
 from cover_jax.training.train_step import DeviceBatch, Metrics, TrainState
+from data_pipelines.stream.batch import eval_batch_rows
 
 ClassNames = Mapping[str, Sequence[str]]  # head -> its classes, in the order of their labels
 
@@ -85,17 +86,18 @@ class Setup:
         """Shapes, types and shardings of a dataset's evaluation Batch, over all devices."""
         dataset = self.config.datasets[name]
         num_frames = dataset.num_frames * dataset.eval_clips
-        return _abstract_batch(self.mesh, dataset.eval_batch_size, num_frames, dataset.canvas_px)
+        size = eval_batch_rows(dataset, sharding.num_batch_shards(self.mesh))
+        return _abstract_batch(self.mesh, size, num_frames, dataset.canvas_px)
 
 
 def make_mesh(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The mesh of a config over `devices`, by default all devices.
 
     Raises:
-        ConfigError: config.mesh does not fit the devices, or they cannot share a batch evenly.
+        ConfigError: config.mesh does not fit the devices, or they cannot share a training batch evenly.
     """
     mesh = sharding.make_mesh(config.mesh, devices)
-    checks.validate_batches(config, sharding.num_batch_shards(mesh))
+    checks.validate_batches(config, mesh.shape)
     return mesh
 
 

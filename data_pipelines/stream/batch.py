@@ -33,6 +33,18 @@ class DatasetConfig(Protocol):
     eval_clips: int
 
 
+def eval_batch_rows(dataset: DatasetConfig, multiple: int) -> int:
+    """Rows of a dataset's global evaluation batch: `eval_batch_size`, rounded up to a multiple of `multiple`.
+
+    The rows that are added hold further examples of the split. Where none is left, they are padding of weight 0.
+
+    Args:
+        dataset: its entry in the config.
+        multiple: parts that must be equal: the devices that share a batch, or the hosts.
+    """
+    return -(-dataset.eval_batch_size // multiple) * multiple
+
+
 class InputConfig(Protocol):
     """The keys of the host's input settings that streams read: `input_pipeline` in configs/common.py."""
 

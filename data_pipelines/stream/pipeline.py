@@ -7,6 +7,7 @@ each of several hosts reads only its own rows of the same global batch.
 """
 
 import dataclasses
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ import numpy as np
 from absl import logging
 
 from data_pipelines.stream import order, records, sampling
-from data_pipelines.stream.batch import Batch, DatasetConfig, InputConfig
+from data_pipelines.stream.batch import Batch, DatasetConfig, InputConfig, eval_batch_rows
 from data_pipelines.stream.examples import PADDING_INDEX, ExampleReader, describe_tf_error
 from data_pipelines.stream.host_tf import plain, tf
 
@@ -165,17 +166,28 @@ def batch_indices(split: records.Split, dataset: DatasetConfig, *, name: str, se
     return [int(order.locate(tf.constant(p, tf.int64), split.num_examples, key)[1]) for p in positions]
 
 
-def eval_stream(split: records.Split, dataset: DatasetConfig, options: ReadOptions = ONE_HOST) -> Stream:
+def eval_stream(
+    split: records.Split, dataset: DatasetConfig, options: ReadOptions = ONE_HOST, num_shards: int = 1
+) -> Stream:
     """Each example of a split once, in order. The last batch is padded with index -1 and weight 0.
 
-    Arguments and errors as in `train_stream`. `frames` hold `eval_clips` clips one after another. `seed` is the
-    position in the split; only `shuffle_frames` uses it. All hosts have the same number of batches.
+    `frames` hold `eval_clips` clips one after another. `seed` is the position in the split; only `shuffle_frames` uses
+    it. All hosts have the same number of batches, of the same size: a host without examples has padding.
+
+    Args:
+        split, dataset, options: as in `train_stream`.
+        num_shards: devices that share a batch. `eval_batch_size` is rounded up to a multiple of them and of the hosts
+            (`batch.eval_batch_rows`).
+
+    Raises:
+        ValueError: the split lacks what the config asks for.
     """
-    rows = _rows("eval_batch_size", dataset.eval_batch_size, options)
-    num_batches = -(-split.num_examples // dataset.eval_batch_size)
+    batch_size = eval_batch_rows(dataset, math.lcm(num_shards, options.host_count))
+    rows = _rows("eval_batch_size", batch_size, options)
+    num_batches = -(-split.num_examples // batch_size)
 
     def locate(ordinal: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        position = _position(ordinal, rows, dataset.eval_batch_size)
+        position = _position(ordinal, rows, batch_size)
         index = tf.where(position < split.num_examples, position, PADDING_INDEX)
         return index, tf.cast([position], tf.uint32)
 

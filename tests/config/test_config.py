@@ -161,17 +161,27 @@ def test_a_run_needs_a_dataset():
         checks.validate(common.get_config())
 
 
+def mesh_of(num_devices):
+    return {"data": num_devices, "fsdp": 1, "tensor": 1}
+
+
+def test_an_evaluation_batch_needs_no_divisor():
+    config = demo.get_config()
+    config.datasets.motion.eval_batch_size = 3
+    checks.validate_batches(config, mesh_of(8))
+
+
 def test_batches_must_be_shared_evenly():
     config = demo.get_config()
     config.datasets.motion.augment.mixup_alpha = 0.2
     config.datasets.motion.batch_size = 24
-    checks.validate_batches(config, num_shards=4)
+    checks.validate_batches(config, mesh_of(4))
     with pytest.raises(ConfigError, match=r"datasets.motion.batch_size=24: must be a multiple of 16"):
-        checks.validate_batches(config, num_shards=8)
+        checks.validate_batches(config, mesh_of(8))
     config.datasets.motion.repeats = 6
     with pytest.raises(ConfigError, match=r"multiple of 48.*each example in repeats=6 rows, mixed in pairs"):
-        checks.validate_batches(config, num_shards=4)
+        checks.validate_batches(config, mesh_of(4))
     config.datasets.motion.repeats = 1
     config.optimizer.grad_accum_steps = 16
     with pytest.raises(ConfigError, match=r"grad_accum_steps=16 pieces, mixed in pairs"):
-        checks.validate_batches(config, num_shards=1)
+        checks.validate_batches(config, mesh_of(1))

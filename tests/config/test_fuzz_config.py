@@ -56,7 +56,7 @@ def changed(values: dict):
             parent[last] = value
     try:
         checks.validate(config)
-        checks.validate_batches(config, num_shards=1)
+        checks.validate_batches(config, {"data": 1, "fsdp": 1, "tensor": 1})
     except ConfigError as error:
         return config, str(error)
     return config, None

@@ -37,6 +37,7 @@ print(text.count('custom_call_target="tpu_custom_call"'))
         ("v6e:1x1", 64, 20, 64, "time"),
         ("v4:1x1x1", 128, 20, 88, "time"),  # the least fast memory
         ("v5p:1x1x1", 1, 197, 88, "space"),  # an image
+        ("tpu7x:1x1x1", 16, 20, 64, "time"),
     ],
 )
 def test_the_compiler_takes_a_kernel(topology, frames, tokens, head_dim, axis):

@@ -1,5 +1,6 @@
 """The plan: what is counted, what is read from a compiled program, and one real compilation for a slice of four."""
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -67,7 +68,7 @@ def test_nothing_goes_back_through_a_frozen_backbone(frozen, passes):
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("v5e:16x16", 256), ("v5p:4x4x4", 64), ("v6e:1x1", 1), ("v4:2x2x1", 4), ("v5e:4x4*3", 48)],
+    [("v5e:16x16", 256), ("v5p:4x4x4", 64), ("v6e:1x1", 1), ("v4:2x2x1", 4), ("v5e:4x4*3", 48), ("tpu7x:4x4x4", 64)],
 )
 def test_topology_names(name, count):
     chip, found = topologies.parse(name)
@@ -77,14 +78,14 @@ def test_topology_names(name, count):
 
 @pytest.mark.parametrize("name", ["v5e", "v5e:16", "v9:2x2", "v5e:0x2", "16x16", "v5e:2x2x2x2"])
 def test_a_topology_that_cannot_be_is_refused(name):
-    with pytest.raises(topologies.TopologyError, match=f"--topology={name}.*v4, v5e, v5p, v6e"):
+    with pytest.raises(topologies.TopologyError, match=f"--topology={name}.*v4, v5e, v5p, v6e, tpu7x"):
         topologies.parse(name)
 
 
 def test_clocks_follow_from_peak_and_matrix_units():
     """Published clocks: v4 1.05 GHz (arXiv 2304.01433, table 4)."""
     assert chips.CHIPS["v4"].clock_hz == pytest.approx(1.05e9, rel=0.01)
-    assert all(0.9e9 < chip.clock_hz < 2e9 for chip in chips.CHIPS.values())
+    assert all(0.9e9 < chip.clock_hz < 2.5e9 for chip in chips.CHIPS.values())
 
 
 # The compiled program's text
@@ -197,8 +198,33 @@ def test_each_kind_of_work_takes_the_time_of_what_binds_it():
         instruction("kernel", bytes=100_000, grid_steps=8),  # 1,000 bundles each, on two cores: 4 us against 1 us
         instruction("kernel", bytes=10_000_000, grid_steps=8),  # its traffic takes longer: 100 us
     ]
-    found = step_time.program_ms(work, {("kernel",): 1000}, CHIP)
-    assert found == pytest.approx({"matmuls_ms": 20, "elementwise_ms": 4, "collectives_ms": 50, "kernels_ms": 1.04})
+    work += [instruction("collective", bytes=2_000_000, is_async=True)]
+    found = step_time.of_work(work, CHIP, {("kernel",): 1000})
+    assert (found.matmuls_ms, found.elementwise_ms, found.kernels_ms) == pytest.approx((20, 4, 1.04))
+    assert (found.sync_collectives_ms, found.async_collectives_ms) == pytest.approx((50, 2))
+    assert found.grid_steps_ms == pytest.approx(2 * 8 * 10 * 0.35e-3 / 2)  # two kernels, ten times, on two cores
+    assert step_time.of_work(work, CHIP).kernels_ms == pytest.approx(10 * (1e-3 + 0.1))  # their traffic alone
+
+
+def test_mfu_with_all_transfers_hidden_with_the_asynchronous_ones_and_with_none():
+    time = step_time.StepTime(
+        matmuls_ms=6, kernels_ms=3, elementwise_ms=1, sync_collectives_ms=4, async_collectives_ms=6
+    )
+    assert (time.all_hidden_ms, time.step_ms, time.none_hidden_ms) == (10, 14, 20)
+    assert time.mfus(0.01, CHIP) == pytest.approx((0.5, 0.01 / 0.014 / 2, 0.25))
+    assert time.mfus(0.01, dataclasses.replace(CHIP, devices=2)) == pytest.approx((1.0, 0.01 / 0.014, 0.5))
+
+
+def test_transfers_that_take_longer_than_the_computation_do_not_hide():
+    time = step_time.StepTime(matmuls_ms=5, sync_collectives_ms=4, async_collectives_ms=6)
+    assert (time.all_hidden_ms, time.step_ms, time.none_hidden_ms) == (10, 10, 15)
+
+
+def test_a_device_of_two_per_chip_has_half_of_all():
+    half = dataclasses.replace(CHIP, devices=2)
+    work = [instruction("collective", bytes=50_000_000), instruction("kernel", bytes=100_000, grid_steps=8)]
+    found = step_time.of_work(work, half, {("kernel",): 1000})
+    assert (found.sync_collectives_ms, found.kernels_ms) == pytest.approx((100, 10 * 8e-3))
 
 
 # The plan
@@ -237,9 +263,12 @@ def test_advice_names_the_keys_to_change():
     config = cover_l.get_config()
     config.model.remat = "none"
     mesh = jax.make_mesh((8, 1, 1), ("data", "fsdp", "tensor"))
-    program = table.Program(("k400",), ("k400",), 1.0, 4.0, 4.0, 12.5, 20.5, False)
+    program = table.Program(
+        datasets=("k400",), counts_for=("k400",), share=1.0, parameters_gib=4.0, optimizer_gib=4.0,
+        activations_gib=12.5, peak_gib=20.5, fits=False,
+    )  # fmt: skip
     said = compiler._advice(config, program, mesh, chips.CHIPS["v5e"])
-    assert "20.5 GiB of a chip's 16" in said
+    assert "20.5 GiB of a device's 16" in said
     assert "config.mesh.fsdp (now 1)" in said
     assert "config.model.remat='full' (now 'none')" in said
     assert "config.optimizer.grad_accum_steps (now 1)" in said and "config.datasets.k400.batch_size (now 256)" in said
@@ -295,14 +324,19 @@ def test_slices_divide_the_data_axis_alone():
 @pytest.mark.tpu_compiler
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed: pip install '.[plan]'")
 def test_plan_of_a_small_config(tmp_path):
-    done = run_plan(tmp_path, "--topology=v5e:2x2", f"--json={tmp_path}/plan.json")
+    """A run's whole command; the evaluation's batch of 3 is no multiple of the 4 chips."""
+    of_run = ["--workdir=/nowhere/run", "--distributed", "--config.datasets.clips.eval_batch_size=3"]
+    done = run_plan(tmp_path, "--topology=v5e:2x2", f"--json={tmp_path}/plan.json", *of_run)
     assert done.returncode == 0, done.stderr
+    assert "ignored, because nothing is run: --workdir, --distributed\n" in done.stderr
     (found,) = json.loads((tmp_path / "plan.json").read_text())
     (program,) = found["programs"]
     assert found["fits"] and found["mesh"] == {"data": 2, "fsdp": 2, "tensor": 1}
     assert 0 < program["parameters_gib"] <= program["optimizer_gib"] < program["peak_gib"] < 1
-    assert min(program[f"{part}_ms"] for part in ("matmuls", "elementwise", "collectives")) > 0
-    assert 0 < found["mfu_exposed"] < found["mfu"] < 1
+    assert min(program[f"{part}_ms"] for part in ("matmuls", "elementwise", "sync_collectives")) > 0
+    assert 0 < found["mfu_none_hidden"] <= found["mfu"] < found["mfu_all_hidden"] < 1
+    of_clip = 4 * 16 * 16 * 3 + 6 * 4  # its frames, and six numbers
+    assert program["host_mib"] == pytest.approx(2 * of_clip / 2**20)
     assert "| v5e:2x2 | 2x2x1 | 2 |" in re.sub(" +", " ", done.stdout)
 
 
@@ -314,11 +348,14 @@ def test_plan_of_a_small_config(tmp_path):
         (["--topology=v5e:2x2", "--config.model.dtype=float64"], "config.model.dtype='float64'"),
         (["--topology=v5e:2x2", "--mesh=2x2"], "--mesh=2x2: must be DATAxFSDPxTENSOR"),
         (["--topology=v5e:2x2", "--clips_per_chip=0"], "--clips_per_chip=0: must be numbers of clips"),
+        (["--topology=v5e:2x2", "--mode=trian"], "--mode=trian: must be one of"),
+        (["--topology=v5e:2x2", "--workdir=FILE"], "small.py: is a file"),
+        (["--topology=v5e:2x2", "--out=a"], "--out=a: is for --tables"),
     ],
 )
 def test_a_plan_that_cannot_be_says_why(tmp_path, arguments, message):
     if message.startswith("datasets") and importlib.util.find_spec("libtpu") is None:
         pytest.skip("libtpu is not installed: pip install '.[plan]'")
-    done = run_plan(tmp_path, *arguments)
-    assert done.returncode == errors.CONFIG
+    done = run_plan(tmp_path, *(argument.replace("FILE", f"{tmp_path}/small.py") for argument in arguments))
+    assert done.returncode == errors.CONFIG, done.stderr
     assert message in done.stderr and "Traceback" not in done.stderr

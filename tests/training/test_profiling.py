@@ -66,7 +66,7 @@ class Device:
     ("kind", "tflops"),
     [
         ("TPU v5 lite", 197), ("TPU v5", 459), ("TPU v4", 275), ("TPU v6 lite", 918), ("NVIDIA H200", 989),
-        ("TPU v4 lite", None), ("cpu", None),
+        ("TPU7x", 1153.5), ("TPU v4 lite", None), ("cpu", None),
     ],
 )  # fmt: skip
 def test_peak_of_a_kind_of_device(kind, tflops):

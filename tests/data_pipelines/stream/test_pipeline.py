@@ -186,8 +186,22 @@ def test_the_global_batch_is_the_same_for_any_number_of_hosts(numbered, dataset,
 def test_a_batch_that_hosts_cannot_share_is_refused(numbered, dataset):
     with pytest.raises(ValueError, match="batch_size / repeats 8 must be a multiple of the number of hosts, 3"):
         _train(numbered, dataset, host_count=3)
-    with pytest.raises(ValueError, match="eval_batch_size 8 must be a multiple of the number of hosts, 3"):
-        pipeline.eval_stream(numbered, dataset, pipeline.ReadOptions(host_count=3))
+
+
+@pytest.mark.parametrize(("host_count", "num_shards"), [(3, 12), (4, 200)])
+def test_an_evaluation_batch_of_any_size_is_shared(numbered, dataset, host_count, num_shards):
+    """Each example once, whatever hosts and devices share; some hosts have fewer of them, or none."""
+    dataset.eval_batch_size = 5
+    hosts = [
+        list(pipeline.eval_stream(numbered, dataset, pipeline.ReadOptions(i, host_count), num_shards))
+        for i in range(host_count)
+    ]
+    sizes = {len(batch["weight"]) for batches in hosts for batch in batches}
+    assert sizes == {num_shards // host_count} and len(set(map(len, hosts))) == 1
+    index = np.concatenate([batch["index"] for batches in hosts for batch in batches])
+    weight = np.concatenate([batch["weight"] for batches in hosts for batch in batches])
+    assert sorted(index[weight > 0]) == list(range(numbered.num_examples))
+    assert (index[weight == 0] == -1).all() and len(index) % num_shards == 0
 
 
 def test_seed_and_name_change_order_and_augmentation(numbered, dataset):
