@@ -10,14 +10,14 @@ Weights may change at given steps. The steps from one change to the next are a p
 last block is longer and ends with it. So at the end of a phase, too, each dataset is less than one step from its share.
 """
 
-import collections
+import bisect
 import dataclasses
 import functools
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -96,23 +96,40 @@ class Mixture:
 
     def at(self, step: int) -> dict[str, int]:
         """Dataset name -> index of the batch that `step` consumes, for each dataset of that step."""
-        before = self.counts(step)
-        return {name: before[name] for name in self._consumed(step)}
+        if self.plan == "joint":
+            return self.counts(step)
+        number = self._phase_of(step)
+        phase = self._phases[number]
+        dataset, before = phase.at(step - phase.start)
+        return {self._names[dataset]: self._counts_before[number][dataset] + before}
 
     def counts(self, step: int) -> dict[str, int]:
         """Dataset name -> number of its batches that are consumed before `step`."""
         if self.plan == "joint":
             return dict.fromkeys(self.weights, step)
-        begun = [phase for phase in self._phases if phase.start <= step]
-        totals = np.sum([phase.counts(min(step, phase.end) - phase.start) for phase in begun], axis=0)
-        return dict(zip(self.weights, totals.tolist(), strict=True))
+        number = self._phase_of(step)
+        phase = self._phases[number]
+        counts = zip(self._counts_before[number], phase.counts(step - phase.start), strict=True)
+        return dict(zip(self._names, map(sum, counts), strict=True))
 
-    def _consumed(self, step: int) -> list[str]:
-        names = list(self.weights)
-        if self.plan == "joint":
-            return names
-        phase = [phase for phase in self._phases if phase.start <= step][-1]
-        return [names[phase.at(step - phase.start)]]
+    def _phase_of(self, step: int) -> int:
+        return bisect.bisect_right(self._starts, step) - 1
+
+    @functools.cached_property
+    def _names(self) -> list[str]:
+        return list(self.weights)
+
+    @functools.cached_property
+    def _starts(self) -> list[int]:
+        return self.starts
+
+    @functools.cached_property
+    def _counts_before(self) -> list[list[int]]:
+        """For each phase, the number of batches of each dataset before it."""
+        found = [[0] * len(self.weights)]
+        for phase in self._phases[:-1]:
+            found.append(np.add(found[-1], phase.counts(phase.end - phase.start)).tolist())
+        return found
 
     @functools.cached_property
     def _phases(self) -> list["_Phase"]:
@@ -139,23 +156,26 @@ class _Phase:
     shares: tuple[int, ...]
     seed: int
 
-    def at(self, step: int) -> int:
-        """Index of the dataset of `step`."""
-        block = self._block_of(step)
-        return self._block(block)[step - self._first(block)]
+    def at(self, step: int) -> tuple[int, int]:
+        """The dataset of `step`, and the number of its steps before: both are indices."""
+        number = self._block_of(step)
+        block = self._block(number)
+        offset = step - self._first(number)
+        dataset = int(block.datasets[offset])
+        return dataset, block.before[dataset] + int(block.ordinals[offset])
 
     def counts(self, step: int) -> list[int]:
         """For each dataset, the number of its steps before `step`."""
-        block = self._block_of(step)
-        first = self._first(block)
-        part = collections.Counter(self._block(block)[: step - first] if step > first else ())
-        return [count + part[i] for i, count in enumerate(_apportion(first, self.shares))]
+        number = self._block_of(step)
+        block = self._block(number)
+        part = np.bincount(block.datasets[: step - self._first(number)], minlength=len(self.shares))
+        return [count + int(more) for count, more in zip(block.before, part, strict=True)]
 
     @property
     def _steps(self) -> int:
         return self.end - self.start
 
-    @property
+    @functools.cached_property
     def _block_steps(self) -> int:
         """Length of a block, but for the last. Each dataset with a weight has at least one step in it."""
         total = sum(self.shares)
@@ -170,16 +190,36 @@ class _Phase:
         is_after_last = block > self._block_of(self._steps - 1)
         return self._steps if is_after_last else block * self._block_steps
 
-    def _block(self, block: int) -> list[int]:
-        """Index of the dataset of each step of a block."""
+    @functools.cached_property
+    def _block(self) -> Callable[[int], "_Block"]:
+        """Index of a block -> the block. The last two are kept: a step needs one, the next step mostly the same."""
+        return functools.lru_cache(maxsize=2)(self._make_block)
+
+    def _make_block(self, block: int) -> "_Block":
         before, after = (_apportion(self._first(i), self.shares) for i in (block, block + 1))
         counts = np.subtract(after, before)  # not negative: the block is long enough, or the only one
         steps = np.repeat(np.arange(len(self.shares)), counts)
         # Raw Philox words and a stable sort give the same result in every NumPy version; Generator.permutation may not.
         # No two phases share a key: a phase has fewer than 2**32 blocks.
         words = np.random.Philox(key=[self.seed % 2**64, (self.start << 32) + block]).random_raw(len(steps))
-        shuffled: list[int] = steps[np.argsort(words, kind="stable")].tolist()
-        return shuffled
+        datasets = steps[np.argsort(words, kind="stable")]
+        ordinals = np.empty(len(steps), np.int64)
+        ordinals[np.argsort(datasets, kind="stable")] = np.concatenate([np.arange(count) for count in counts])
+        return _Block(before, datasets, ordinals)
+
+
+class _Block(NamedTuple):
+    """The steps of a block.
+
+    Attributes:
+        before: per dataset: number of its steps before the block.
+        datasets: [steps of the block] the dataset of each step.
+        ordinals: [steps of the block] number of steps of the same dataset before it in the block.
+    """
+
+    before: list[int]
+    datasets: np.ndarray
+    ordinals: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,7 +266,8 @@ def _whole(weights: Iterable[float]) -> list[int]:
     exact = [Fraction(repr(float(weight))) for weight in weights]
     scale = math.lcm(*(weight.denominator for weight in exact))
     whole = [int(weight * scale) for weight in exact]
-    return [share // math.gcd(*whole) for share in whole]
+    common = math.gcd(*whole)
+    return [share // common for share in whole]
 
 
 def _apportion(steps: int, shares: Sequence[int]) -> list[int]:

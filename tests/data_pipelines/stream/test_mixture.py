@@ -1,6 +1,8 @@
 import collections
+import hashlib
 import time
 
+import numpy as np
 import pytest
 
 from data_pipelines.stream.mixture import Mixture, parse_schedule
@@ -9,6 +11,27 @@ from data_pipelines.stream.mixture import Mixture, parse_schedule
 def test_golden_plan_never_changes():
     mixture = Mixture({"k": 2, "s": 1, "i": 1}, "interleave", seed=3)
     assert "".join(name for step in range(12) for name in mixture.at(step)) == "ksikikskskik"
+
+
+MIXES = {
+    "short block": ({"k": 0.4, "s": 0.25, "m": 0.2, "i": 0.15}, 7),
+    "long block": ({"a": 1 / 3, "b": 2**0.5, "c": 3.14159}, 2**63 + 5),
+    "rare dataset": ({"a": 0.9999, "b": 0.0001}, 0),
+}
+# sha256 of "name index " of steps 0..2999 and 10^9..10^9 + 999, written by version 0.2.0.
+GOLDEN = {
+    "short block": "ddb5f55a618dc2de",
+    "long block": "6250c52f8074a903",
+    "rare dataset": "1264cda6b69711b0",
+}
+
+
+@pytest.mark.parametrize("name", MIXES)
+def test_golden_batches_never_change(name):
+    mixture = Mixture(MIXES[name][0], "interleave", seed=MIXES[name][1])
+    steps = [*range(3000), *range(10**9, 10**9 + 1000)]
+    text = "".join(f"{dataset} {index} " for step in steps for dataset, index in mixture.at(step).items())
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == GOLDEN[name]
 
 
 @pytest.mark.parametrize("weights", [{"a": 1}, {"a": 2, "b": 1}, {"a": 0.5, "b": 0.3, "c": 0.2}])
@@ -54,6 +77,25 @@ def test_blocks_are_shuffled_by_seed_and_block():
         return [next(iter(mixture.at(step))) for step in range(start, start + 17)]
 
     assert len({tuple(order(seed, start)) for seed in (0, 1) for start in (0, 17, 34)}) == 6
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [{f"d{i}": 1 + i / 7 for i in range(100)}, {"a": 1.0, "b": 1e-6}],
+    ids=["100 datasets", "one of weight 1e-6"],
+)
+def test_a_block_is_made_once_not_at_every_step(monkeypatch, weights):
+    mixture, made = Mixture(weights, "interleave", seed=0), []
+    monkeypatch.setattr(np.random, "Philox", lambda key, philox=np.random.Philox: made.append(key) or philox(key=key))
+    first = 999
+    seen = [mixture.at(step) for step in range(first, first + 500)]
+    assert len(made) <= 2
+    counts = collections.Counter(mixture.counts(first))
+    for step, batches in enumerate(seen, first):
+        ((name, index),) = batches.items()
+        assert index == counts[name], step
+        counts[name] += 1
+    assert mixture.counts(first + 500) == counts
 
 
 def test_far_steps_are_quick():
