@@ -27,6 +27,7 @@ from cover_jax.errors import ConfigError
 from data_pipelines import command_line
 
 if TYPE_CHECKING:
+    from cover_jax.plan.step_time import StepTime
     from cover_jax.plan.table import Plan
 
 
@@ -153,7 +154,7 @@ def _make_tables(arguments: Sequence[str]) -> None:
     parser = command_line.Parser("cover_jax.plan", __doc__)
     _add_tables(parser)
     args = parser.parse_args(arguments)
-    from cover_jax.plan import tables, topologies
+    from cover_jax.plan import compiler, tables, topologies
 
     with tempfile.TemporaryDirectory() as folder:
         topologies.use_compiler_only(folder)
@@ -162,7 +163,10 @@ def _make_tables(arguments: Sequence[str]) -> None:
             (made,) = make_plans(_parse(row.split()), pathlib.Path(folder))
             return made
 
-        tables.make(plan, pathlib.Path(args.out) if args.out else tables.FILE)
+        def kernel(topology: str, axis: str, num_frames: int, num_tokens: int, head_dim: int) -> list["StepTime"]:
+            return compiler.kernel_times(topology, (axis, num_frames, num_tokens, head_dim), pathlib.Path(folder))
+
+        tables.make(plan, kernel, pathlib.Path(args.out) if args.out else tables.FILE)
 
 
 @command_line.command()

@@ -5,7 +5,7 @@ import dataclasses
 import pathlib
 import re
 import time
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from cover_jax.errors import ConfigError
+from cover_jax.models.kernels import divided_attention
 from cover_jax.parallel import chips, sharding
 from cover_jax.plan import hlo_cost, step_time, topologies
 from cover_jax.plan.table import Plan, Program, mean_step
@@ -76,8 +77,7 @@ class Compiler:
             "host_mib": _bytes_per_device(batches) / (1 << 20),
         }
         start = time.perf_counter()
-        for notes in self.dump_folder.glob("*"):  # notes of an earlier program, whose names may be the same
-            notes.unlink()
+        _clear(self.dump_folder)
         try:
             compiled = jitted.lower(held, batches).compile()
         except jax.errors.JaxRuntimeError as error:
@@ -98,6 +98,38 @@ class Compiler:
             tflop=needed_flops / self.num_devices / 1e12,
             compile_s=time.perf_counter() - start,
         )
+
+
+def kernel_times(
+    topology: str, shape: tuple[str, int, int, int], dump_folder: pathlib.Path
+) -> list[step_time.StepTime]:
+    """Times of the fused attention's forward and backward kernel, for one clip and 16 heads.
+
+    Args:
+        topology: of the chip, such as v5e:1x1.
+        shape: axis ("time" or "space"), frames of the clip, tokens of a frame, channels of a head.
+        dump_folder: as in `topologies.use_compiler_only`.
+    """
+    (axis, num_frames, num_tokens, head_dim), num_heads = shape, 16
+    where = jax.sharding.SingleDeviceSharding(topologies.devices(topology)[0])
+    qkv_BTSC = jax.ShapeDtypeStruct((1, num_frames, num_tokens, 3 * num_heads * head_dim), jnp.bfloat16, sharding=where)
+
+    def total(qkv_BTSC: jax.Array) -> jax.Array:
+        attended = divided_attention.attend(qkv_BTSC, num_heads, head_dim, cast("divided_attention.Axis", axis))
+        return jnp.sum(attended.astype(jnp.float32))
+
+    _clear(dump_folder)
+    compiled: Any = jax.jit(jax.grad(total)).lower(qkv_BTSC).compile()
+    work = hlo_cost.read(compiled.as_text())
+    bundles, chip = hlo_cost.kernel_bundles(dump_folder, work), topologies.parse(topology)[0]
+    passes = [[one for one in work if one.kind == "kernel" and name in one.name] for name in ("forward", "backward")]
+    return [step_time.of_work(kernels, chip, bundles) for kernels in passes]
+
+
+def _clear(dump_folder: pathlib.Path) -> None:
+    """Removes the notes of an earlier program, whose names may be the same."""
+    for notes in dump_folder.glob("*"):
+        notes.unlink()
 
 
 def make_plan(config: ConfigDict, topology: str, dump_folder: pathlib.Path, evaluation: bool = False) -> Plan:

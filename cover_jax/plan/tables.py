@@ -13,11 +13,12 @@ import importlib.metadata
 import json
 import pathlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import cover_jax
 from cover_jax.plan import table, topologies
+from cover_jax.plan.step_time import StepTime
 from cover_jax.plan.table import Plan
 from data_pipelines import files, text_tables
 
@@ -25,7 +26,8 @@ FILE = pathlib.Path(__file__).parent / "tables.json"
 _L = "--config=configs/cover_l.py"
 _ONE_CLIP = "--datasets=k400 --clips_per_chip=1"
 
-# Table -> its rows: what follows `python -m cover_jax.plan`.
+# Table -> its rows: what follows `python -m cover_jax.plan`; of a kernel its chip, axis, frames, tokens and channels of
+# a head.
 TABLES: dict[str, list[str]] = {
     "cover_l": [
         *(f"{_L} {_ONE_CLIP} --topology={topology}" for topology in ("v4:4x4x4", "v5e:4x4", "v5e:16x16")),
@@ -47,18 +49,27 @@ TABLES: dict[str, list[str]] = {
         ]
         for name, clips in (("cover_b", 4), ("cover_h", 1), ("cover_g", 1))
     },
-}
+    "kernels": [
+        *(f"kernel {chip}:1x1 {size}" for size in ("space 16 1025 80", "space 16 785 64", "time 16 784 64")
+          for chip in ("v5e", "v6e")),
+        *(f"kernel {chip}:1x1x1 {size}" for size in ("space 16 1025 88", "time 16 784 64")
+          for chip in ("v4", "v5p", "tpu7x")),
+        "kernel v5e:1x1 time 64 784 64",
+    ],
+}  # fmt: skip
 _SHOWN = ("topology", "mesh", "per device", "parameters", "optimizer", "activations", "peak", "host", "matmuls",
           "kernels", "elementwise", "transfers", "step", "MFU", "examples/s")  # fmt: skip
 _MIX = ("topology", "steps on", "share", "step", "MFU")
+_KERNELS = ("topology", "over", "frames", "tokens", "head", "forward", "backward")
 _SOURCES = ("config", "models", "parallel", "plan", "preprocess", "training")  # what decides about a row
 
 
-def make(plan: Callable[[str], Plan], path: pathlib.Path) -> None:
+def make(plan: Callable[[str], Plan], kernel: Callable[..., Sequence[StepTime]], path: pathlib.Path) -> None:
     """Makes all rows that these versions have not made yet, and the page.
 
     Args:
         plan: what follows `python -m cover_jax.plan` -> the plan.
+        kernel: topology, axis, frames, tokens, channels of a head -> times of the forward and the backward kernel.
         path: the JSON file. The page beside it is README.md for FILE, and has the file's name otherwise.
     """
     rows = [(name, row) for name, commands in TABLES.items() for row in commands]
@@ -67,11 +78,14 @@ def make(plan: Callable[[str], Plan], path: pathlib.Path) -> None:
         if row in found and found[row]["versions"] == now:
             continue
         print(f"row {number} of {len(rows)}: {row}", file=sys.stderr, flush=True)
-        made = plan(row)
-        found[row] = {
-            "made": datetime.date.today().isoformat(), "versions": now, "cells": cells(name, made),
-            "plan": dataclasses.asdict(made),
-        }  # fmt: skip
+        if name == "kernels":
+            shape = row.removeprefix("kernel ").split()
+            lines, figures = _kernel_cells(shape, kernel(*shape[:2], *map(int, shape[2:]))), None
+        else:
+            made = plan(row)
+            lines, figures = cells(name, made), dataclasses.asdict(made)
+        today = datetime.date.today().isoformat()
+        found[row] = {"made": today, "versions": now, "cells": lines, "plan": figures}
         files.write_whole(path, (json.dumps(found, indent=1, ensure_ascii=False) + "\n").encode())
     write_page(path)
 
@@ -107,13 +121,19 @@ def cells(name: str, plan: Plan) -> list[list[str]]:
     ] + [mean]  # fmt: skip
 
 
+def _kernel_cells(shape: Sequence[str], times: Sequence[StepTime]) -> list[list[str]]:
+    """The line of a kernel: its shape, and the time of each pass with and without a cost per grid step."""
+    ranges = [f"{time.kernels_ms:.2f} to {time.kernels_ms + time.grid_steps_ms:.2f}" for time in times]
+    return [[*shape, *ranges]]
+
+
 def render(name: str, found: Mapping[str, Mapping[str, Any]]) -> str:
     """Table `name` in Markdown, of its rows that were made."""
     lines = [
         [*line, made["made"], ", ".join(f"{key} {value}" for key, value in made["versions"].items())]
         for row in TABLES[name] if (made := found.get(row)) for line in made["cells"]
     ]  # fmt: skip
-    columns = [*(_MIX if "mix" in name else _SHOWN), "made", "with"]
+    columns = [*(_KERNELS if name == "kernels" else _MIX if "mix" in name else _SHOWN), "made", "with"]
     return text_tables.markdown_table(columns, lines, left=2)
 
 

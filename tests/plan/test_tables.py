@@ -5,6 +5,7 @@ import json
 import pytest
 
 from cover_jax.plan import table, tables
+from cover_jax.plan.step_time import StepTime
 
 ROW = tables.TABLES["cover_l"][0]
 PROGRAM = table.Program(
@@ -25,7 +26,8 @@ CELLS = ["v4:4x4x4", "8x8x1", "1", "0.20", "0.20", "3.1", "3.5 of 32", "5.3", "2
 def rows(monkeypatch):
     """Rows that were asked for, in order; a plan of any row is PLAN."""
     asked = []
-    monkeypatch.setattr(tables, "TABLES", {"a": ["--x=1", "--x=2"], "the mix": ["--x=3"]})
+    kernels = ["kernel v5e:1x1 time 16 784 64"]
+    monkeypatch.setattr(tables, "TABLES", {"a": ["--x=1", "--x=2"], "the mix": ["--x=3"], "kernels": kernels})
     return asked
 
 
@@ -36,7 +38,11 @@ def make(rows, path, interrupted_at=""):
             raise KeyboardInterrupt
         return PLAN
 
-    tables.make(plan, path)
+    def kernel(*shape):
+        assert shape == ("v5e:1x1", "time", 16, 784, 64)
+        return [StepTime(kernels_ms=0.25, grid_steps_ms=0.2), StepTime(kernels_ms=0.5, grid_steps_ms=0.2)]
+
+    tables.make(plan, kernel, path)
 
 
 def test_the_page_has_the_rows_of_its_file():
@@ -71,7 +77,8 @@ def test_the_same_command_continues(rows, tmp_path):
     make(rows, path)
     make(rows, path)
     assert rows == ["--x=1", "--x=2", "--x=2", "--x=3"]
-    assert tmp_path.joinpath("made.md").read_text().count("| v4:4x4x4") == 4
+    page = tmp_path.joinpath("made.md").read_text()
+    assert page.count("| v4:4x4x4") == 4 and page.count("| 0.25 to 0.45 | 0.50 to 0.70 |") == 1
 
 
 def test_a_row_of_other_versions_is_made_anew(rows, tmp_path):
