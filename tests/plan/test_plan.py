@@ -296,10 +296,11 @@ def run_plan(folder, *arguments: str) -> subprocess.CompletedProcess:
 
 SLICES = """
 import tempfile
-from configs import common
+from configs import common, cover_l
 from cover_jax.errors import ConfigError
 from cover_jax.parallel import sharding
 from cover_jax.plan import topologies
+from cover_jax.training import setup
 topologies.use_compiler_only(tempfile.mkdtemp())
 devices, mesh = topologies.devices("v5e:4x4*2"), common.get_config().mesh
 mesh.fsdp = 8
@@ -309,16 +310,27 @@ try:
     sharding.make_mesh(mesh, devices)
 except ConfigError as error:
     print(error)
+CUBES = ["2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16"]
+SQUARES = ["4x4", "4x8", "8x8", "8x16", "16x16", "16x16*2", "16x16*4"]
+for generation in ("v4", "v5e", "v5p", "v6e", "tpu7x"):
+    sizes = []
+    for shape in SQUARES if generation in ("v5e", "v6e") else CUBES:
+        devices, config = topologies.devices(f"{generation}:{shape}"), cover_l.get_config()
+        config.mesh.tensor = max(1, len(devices) // 256)
+        sizes.append(setup.make_mesh(config, devices).size)
+    print(generation, sizes)
 """
 
 
 @pytest.mark.tpu_compiler
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed: pip install '.[plan]'")
-def test_slices_divide_the_data_axis_alone():
+def test_slices_divide_the_data_axis_alone_and_every_slice_has_a_mesh():
     done = subprocess.run([sys.executable, "-c", SLICES], capture_output=True, text=True, timeout=120)
-    rows, refusal = done.stdout.splitlines()
+    rows, refusal, *sizes = done.stdout.splitlines()
     assert rows == "[[0], [0], [1], [1]]"
     assert refusal.startswith("config.mesh.data=1: must be a multiple of the 2 slices")
+    chips = [16, 32, 64, 128, 256, 512, 1024]
+    assert sizes == [f"{one} {chips}" for one in ("v4", "v5e", "v5p", "v6e")] + [f"tpu7x {[2 * n for n in chips]}"]
 
 
 @pytest.mark.tpu_compiler
