@@ -18,7 +18,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from etils import epath
 from ml_collections import ConfigDict
 
 from cover_jax.config import checks
@@ -121,7 +120,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     """
     parser, of_run = _parser()
     args = cover_flags.parse(parser, arguments)
-    if args.workdir and epath.Path(args.workdir).is_file():
+    if args.workdir and "://" not in args.workdir and pathlib.Path(args.workdir).is_file():  # a plan opens no bucket
         raise ConfigError(f"--workdir={args.workdir}: is a file; it must be a folder")
     given = [action.option_strings[0] for action in of_run if getattr(args, action.dest) != action.default]
     if given:

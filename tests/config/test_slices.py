@@ -40,6 +40,7 @@ def parameters(variant: str):
 
 def check_shapes(config, num_devices: int) -> None:
     """What a run checks at its start, without its devices."""
+    checks.validate(config)
     shape = sharding.mesh_shape(config.mesh, num_devices)
     checks.validate_batches(config, shape)
     mesh = AbstractMesh(tuple(shape.values()), tuple(shape), axis_types=(AxisType.Auto,) * 3)
@@ -70,7 +71,6 @@ def test_a_full_size_config_starts_on_every_slice(name):
             for tensor in range(2, 17):
                 config.mesh.tensor = tensor
                 with pytest.raises(ConfigError):
-                    checks.validate(config)
                     check_shapes(config, num_devices)
 
 
