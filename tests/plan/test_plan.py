@@ -17,6 +17,7 @@ from configs import cover_l, demo
 from cover_jax import errors
 from cover_jax.models import flops, variants
 from cover_jax.parallel import chips
+from cover_jax.plan import __main__ as plan_command
 from cover_jax.plan import compiler, hlo_cost, step_time, table, topologies
 from cover_jax.training import optimizer
 from tests.helpers import small
@@ -360,14 +361,31 @@ def test_plan_of_a_small_config(tmp_path):
         (["--topology=v5e:2x2", "--config.model.dtype=float64"], "config.model.dtype='float64'"),
         (["--topology=v5e:2x2", "--mesh=2x2"], "--mesh=2x2: must be DATAxFSDPxTENSOR"),
         (["--topology=v5e:2x2", "--clips_per_chip=0"], "--clips_per_chip=0: must be numbers of clips"),
-        (["--topology=v5e:2x2", "--mode=trian"], "--mode=trian: must be one of"),
-        (["--topology=v5e:2x2", "--workdir=FILE"], "small.py: is a file"),
-        (["--topology=v5e:2x2", "--out=a"], "--out=a: is for --tables"),
     ],
 )
 def test_a_plan_that_cannot_be_says_why(tmp_path, arguments, message):
     if message.startswith("datasets") and importlib.util.find_spec("libtpu") is None:
         pytest.skip("libtpu is not installed: pip install '.[plan]'")
-    done = run_plan(tmp_path, *(argument.replace("FILE", f"{tmp_path}/small.py") for argument in arguments))
-    assert done.returncode == errors.CONFIG, done.stderr
+    done = run_plan(tmp_path, *arguments)
+    assert done.returncode == errors.CONFIG
     assert message in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--mode=trian", "--mode=trian: must be one of"),
+        ("--num_processes=two", "--num_processes=two: must be a whole number"),
+        ("--workdir=FILE", "small.py: is a file; it must be a folder"),
+        ("--out=a", "--out=a: is for --tables"),
+    ],
+)
+def test_the_flags_of_a_run_are_checked(tmp_path, capsys, argument, message):
+    (tmp_path / "small.py").write_text(CONFIG)
+    file = f"{tmp_path}/small.py"
+    with pytest.raises(SystemExit) as ended:
+        plan_command.main([f"--config={file}", "--topology=v5e:2x2", argument.replace("FILE", file)])
+    assert ended.value.code == errors.CONFIG
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
