@@ -17,16 +17,19 @@ from data_pipelines.stream.batch import eval_batch_rows
 
 SLICES = [16, 32, 64, 128, 256, 512, 1024]
 FOLDER = pathlib.Path(__file__).parents[2] / "configs"
-ABLATIONS = [f"ablations.{path.stem}" for path in sorted((FOLDER / "ablations").glob("[ks]*.py"))]
 FULL_SIZE = [path.stem for path in sorted(FOLDER.glob("cover_*.py"))]
-CONFIGS = [*FULL_SIZE, "cover_l:k600", "cover_l:k700", *ABLATIONS]
+ARGUMENTS = ["k600", "k700", "stage1", "stage2", "imagenet21k"]
+PARTS = ["k400", "k600", "ssv2", "k400_imagenet", "k400_ssv2_mit", "k700_ssv2_mit_imagenet"]
+CONFIGS = [*FULL_SIZE, *(f"cover_l:{one}" for one in ARGUMENTS), *(f"ablations:{one}" for one in PARTS)]
 NUM_DEVICES = sorted({count * chip.devices for count in SLICES for chip in chips.CHIPS.values()})
 
 
 def load(name: str):
     """The config of configs/FILE.py:ARGUMENT."""
     file, _, argument = name.partition(":")
-    return importlib.import_module(f"configs.{file}").get_config(*filter(None, [argument]))
+    config = importlib.import_module(f"configs.{file}").get_config(*filter(None, [argument]))
+    config.model.init_from = "/weights"  # a second stage leaves it to whoever starts the run
+    return config
 
 
 @functools.cache
@@ -61,7 +64,8 @@ def test_a_full_size_config_starts_on_every_slice(name):
             continue
         except ConfigError as error:
             said = str(error)
-        assert num_devices > min(dataset.batch_size for dataset in config.datasets.values()), said
+        together = {name: 2 if dataset.augment.mixup_alpha else 1 for name, dataset in config.datasets.items()}  # rows
+        assert num_devices > min(d.batch_size // together[name] for name, d in config.datasets.items()), said
         tensors = re.search(r"config\.mesh\.tensor=([\d or]+)", said)
         for tensor in map(int, tensors[1].split(" or ")) if tensors else ():
             config.mesh.tensor = tensor
