@@ -49,7 +49,7 @@ def validate_batches(config: ConfigDict, mesh: Mapping[str, int]) -> None:
     wrong = []
     for name, dataset in config.datasets.items():
         multiple = num_shards * _rows_together(config, dataset)
-        if dataset.batch_size % multiple:
+        if not _can_share(config, dataset, num_shards):
             right = f"a multiple of {multiple}: {num_shards} devices share a batch{_why_together(config, dataset)}"
             wrong.append(f"config.datasets.{name}.batch_size={dataset.batch_size}: must be {right}")
     if wrong:
@@ -57,8 +57,18 @@ def validate_batches(config: ConfigDict, mesh: Mapping[str, int]) -> None:
         raise ConfigError("\n".join(f"{line}{serving}" for line in wrong))
 
 
+def _can_share(config: ConfigDict, dataset: ConfigDict, num_shards: int) -> bool:
+    """Whether so many devices can share a training batch evenly.
+
+    Devices with one example each mix it with their neighbour's (preprocess/model_input.py).
+    """
+    rows, rest = divmod(dataset.batch_size, num_shards)
+    of_one_example = rows == dataset.repeats and num_shards % 2 == 0 and rows % config.optimizer.grad_accum_steps == 0
+    return not rest and (of_one_example or rows % _rows_together(config, dataset) == 0)
+
+
 def _rows_together(config: ConfigDict, dataset: ConfigDict) -> int:
-    """A device's part of a training batch is a multiple of this many rows."""
+    """A device's part of a training batch is a multiple of this many rows, but for `_can_share`."""
     mixes = dataset.augment.mixup_alpha or dataset.augment.cutmix_alpha
     return math.lcm(config.optimizer.grad_accum_steps, dataset.repeats * (2 if mixes else 1))
 
@@ -86,7 +96,7 @@ def _serving_meshes(config: ConfigDict, mesh: Mapping[str, int]) -> str:
             continue
         num_shards = num_devices // tensor
         fsdp = mesh["fsdp"] if keep == "fsdp" else num_shards // mesh["data"]
-        shared = all(d.batch_size % (num_shards * _rows_together(config, d)) == 0 for d in config.datasets.values())
+        shared = all(_can_share(config, dataset, num_shards) for dataset in config.datasets.values())
         if shared and variant.width % fsdp == 0:
             found.append(tensor)
     if not found:

@@ -179,7 +179,9 @@ def test_batches_must_be_shared_evenly():
     with pytest.raises(ConfigError, match=r"datasets.motion.batch_size=24: must be a multiple of 16"):
         checks.validate_batches(config, mesh_of(8))
     config.datasets.motion.repeats = 6
-    with pytest.raises(ConfigError, match=r"multiple of 48.*each example in repeats=6 rows, mixed in pairs"):
+    checks.validate_batches(config, mesh_of(4))  # one example per device: mixed with the neighbour's
+    config.datasets.motion.repeats = 12
+    with pytest.raises(ConfigError, match=r"multiple of 96.*each example in repeats=12 rows, mixed in pairs"):
         checks.validate_batches(config, mesh_of(4))
     config.datasets.motion.repeats = 1
     config.optimizer.grad_accum_steps = 16

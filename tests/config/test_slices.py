@@ -9,6 +9,7 @@ import jax
 import pytest
 from jax.sharding import AbstractMesh, AxisType
 
+from configs import cover_l
 from cover_jax.config import checks
 from cover_jax.errors import ConfigError
 from cover_jax.parallel import chips, sharding
@@ -64,8 +65,7 @@ def test_a_full_size_config_starts_on_every_slice(name):
             continue
         except ConfigError as error:
             said = str(error)
-        together = {name: 2 if dataset.augment.mixup_alpha else 1 for name, dataset in config.datasets.items()}  # rows
-        assert num_devices > min(d.batch_size // together[name] for name, d in config.datasets.items()), said
+        assert num_devices > min(dataset.batch_size for dataset in config.datasets.values()), said
         tensors = re.search(r"config\.mesh\.tensor=([\d or]+)", said)
         for tensor in map(int, tensors[1].split(" or ")) if tensors else ():
             config.mesh.tensor = tensor
@@ -92,3 +92,14 @@ def test_fsdp_over_all_devices_keeps_data():
     config.mesh.update({"data": 2, "fsdp": -1})
     with pytest.raises(ConfigError, match=r"config.mesh.tensor=2 or 4 or 8 or 16$"):
         checks.validate_batches(config, sharding.mesh_shape(config.mesh, 512))
+
+
+@pytest.mark.parametrize("stage", cover_l.STAGES)
+def test_a_stage_starts_with_one_mixed_clip_per_device(stage):
+    """Neighbouring devices mix their clips, so 256 clips need no more than 256 devices."""
+    config = cover_l.get_config(stage)
+    assert config.datasets.ssv2.augment.mixup_alpha and config.datasets.ssv2.batch_size == 256
+    checks.validate_batches(config, {"data": 32, "fsdp": 8, "tensor": 1})
+    config.datasets.ssv2.batch_size = 3 * 256
+    with pytest.raises(ConfigError, match=r"ssv2.batch_size=768: must be a multiple of 512: .*, mixed in pairs"):
+        checks.validate_batches(config, {"data": 32, "fsdp": 8, "tensor": 1})
