@@ -153,10 +153,17 @@ def test_ordinals_count_on_over_the_phases_from_any_step():
         counts[name] += 1
 
 
-@pytest.mark.parametrize("end", [1, 3, 7, 999, 1000, 1001, 1999, 2345])
-def test_a_phase_of_any_length_ends_on_its_shares(end):
-    """Also where a block is fixed at 1,000 steps, and the largest remainder takes a step back from a dataset."""
-    weights = {"a": 0.61803, "b": 0.27183, "c": 0.11014, "d": 0.0001}
+@pytest.mark.parametrize(
+    ("weights", "end"),
+    [
+        *(((0.61803, 0.27183, 0.11014, 0.0001), end) for end in (1, 3, 7, 999, 1000, 1001, 1999, 2345)),
+        # With one step more than a whole block, the largest remainder takes a step back from a dataset.
+        ((0.72988, 0.07047, 0.68255), 1001),
+        ((0.61594, 0.19856, 0.61228, 0.20653, 0.30939), 1002),
+    ],
+)
+def test_a_phase_of_any_length_ends_on_its_shares(weights, end):
+    weights = dict(zip("abcde", weights, strict=False))
     mixture = Mixture(weights, "interleave", 0, {"a": ((end, 1.0),)})
     counts = mixture.counts(end)
     assert sum(counts.values()) == end
