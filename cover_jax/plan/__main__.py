@@ -122,8 +122,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     args = cover_flags.parse(parser, arguments)
     if args.workdir and "://" not in args.workdir and pathlib.Path(args.workdir).is_file():  # a plan opens no bucket
         raise ConfigError(f"--workdir={args.workdir}: is a file; it must be a folder")
-    given = [action.option_strings[0] for action in of_run if getattr(args, action.dest) != action.default]
-    if given:
+    names = {argument.partition("=")[0] for argument in arguments}
+    if given := [action.option_strings[0] for action in of_run if names & set(action.option_strings)]:
         print(f"ignored, because nothing is run: {', '.join(given)}", file=sys.stderr)
     return args
 

@@ -338,10 +338,10 @@ def test_slices_divide_the_data_axis_alone_and_every_slice_has_a_mesh():
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed: pip install '.[plan]'")
 def test_plan_of_a_small_config(tmp_path):
     """A run's whole command; the evaluation's batch of 3 is no multiple of the 4 chips."""
-    of_run = ["--workdir=/nowhere/run", "--distributed", "--config.datasets.clips.eval_batch_size=3"]
+    of_run = ["--workdir=/nowhere/run", "--distributed", "--mode=train", "--config.datasets.clips.eval_batch_size=3"]
     done = run_plan(tmp_path, "--topology=v5e:2x2", f"--json={tmp_path}/plan.json", *of_run)
     assert done.returncode == 0, done.stderr
-    assert "ignored, because nothing is run: --workdir, --distributed\n" in done.stderr
+    assert "ignored, because nothing is run: --workdir, --mode, --distributed\n" in done.stderr
     (found,) = json.loads((tmp_path / "plan.json").read_text())
     (program,) = found["programs"]
     assert found["fits"] and found["mesh"] == {"data": 2, "fsdp": 2, "tensor": 1}
