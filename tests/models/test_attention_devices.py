@@ -24,7 +24,7 @@ def device(platform: str, version: str = "", compute_capability: str = "", kind:
 
 
 CPU, ROCM = device("cpu"), device("gpu", "rocm 60300", "gfx942")
-V2, V4, TPU = (device("tpu", kind=kind) for kind in ("TPU v2", "TPU v4", "TPU v5 lite"))
+V2, V4, V7X, TPU = (device("tpu", kind=kind) for kind in ("TPU v2", "TPU v4", "TPU7x", "TPU v5 lite"))
 T4, A100, B200 = (device("gpu", "cuda 12090", capability) for capability in ("7.5", "8.0", "10.0"))
 
 
@@ -59,6 +59,7 @@ def test_the_form_follows_config_and_device(monkeypatch, on, form, heads, head_d
     [
         (V4, 88, "bfloat16", (128, 1025), "pallas"),
         (V2, 64, "bfloat16", (16, 785), "einsum"),
+        (V7X, 64, "bfloat16", (16, 785), "einsum"),
         (TPU, 32, "bfloat16", (16, 785), "einsum"),
         (TPU, 64, "float32", (16, 785), "einsum"),
         (TPU, 64, "bfloat16", (129, 785), "einsum"),
