@@ -11,6 +11,7 @@ import re
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from einops import reduce
@@ -24,6 +25,7 @@ from cover_jax.evaluation import saved_predictions
 from cover_jax.export import __main__ as export
 from cover_jax.models import variants
 from cover_jax.predict import __main__ as predict
+from cover_jax.preprocess import crop
 from cover_jax.report import __main__ as report
 from cover_jax.training import loop, run_history
 from cover_jax.training.run import Run
@@ -250,7 +252,19 @@ def test_report_shows_the_same_figures(capsys):
     assert capsys.readouterr().out == "run/report.html\n"
 
 
-def test_training_goes_on_as_it_would_have(arrays):
+def box_of_version_0_1_0(key, height, width, share, aspect):
+    """A crop box as it was drawn until 0.2.0: boxes that did not fit were shrunk to the frame's edge."""
+    draw_area, draw_ratio, down, right = jax.random.uniform(key, (4,))
+    area = crop.spread(draw_area, *share) * height * width
+    ratio = jnp.exp(crop.spread(draw_ratio, *np.log(aspect)))
+    box_height, box_width = jnp.sqrt(area / ratio), jnp.sqrt(area * ratio)
+    fit = jnp.minimum(1.0, jnp.minimum(height / box_height, width / box_width))
+    return crop.place_box(down, right, height, width, fit * box_height, fit * box_width)
+
+
+def test_training_goes_on_as_it_would_have(arrays, monkeypatch):
+    """With the crop boxes of that version: everything else in a step is as it was."""
+    monkeypatch.setattr(crop, "random_box", box_of_version_0_1_0)
     before = pathlib.Path("run/config.json").read_text()
     continued = tiny_run.Intercepted()
     state = continued.train(config(), "run")

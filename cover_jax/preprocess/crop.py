@@ -10,6 +10,9 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+ASPECTS = 64  # intervals in which the density of a random box's aspect is taken as constant
+ASPECT_LEVELS = 1 << 16  # resolution of these densities
+
 
 class Box(NamedTuple):
     """A rectangle in pixels, possibly fractional: pixel i covers i to i + 1."""
@@ -82,16 +85,43 @@ def square_box(shape_px, place) -> Box:
 
 
 def random_box(key: jax.Array, height, width, share: tuple, aspect: tuple) -> Box:
-    """A random box in a height x width frame: uniform share of its area, log-uniform aspect (width / height).
+    """A random box in a height x width frame: a share of its area and an aspect (width / height) for which it fits.
 
-    A box that is too high or too wide is shrunk until it fits, with the same aspect. Its area is then below the draw.
+    The distribution is that of rejection sampling, as in torchvision's RandomResizedCrop: uniform share, log-uniform
+    aspect, again until the box fits. But nothing is drawn again. The aspect comes first: an aspect is as probable as
+    the range of shares that fit is long. Then the share is uniform in that range, from the least share to the largest
+    that fits. If no box with the least share fits, it is the largest box of the aspect nearest to the frame's.
     """
     draw_area, draw_ratio, down, right = jax.random.uniform(key, (4,))
-    area = spread(draw_area, *share) * height * width
-    ratio = jnp.exp(spread(draw_ratio, math.log(aspect[0]), math.log(aspect[1])))
-    box_height, box_width = jnp.sqrt(area / ratio), jnp.sqrt(area * ratio)
-    fit = jnp.minimum(1.0, jnp.minimum(height / box_height, width / box_width))
-    return place_box(down, right, height, width, fit * box_height, fit * box_width)
+    ratio = _draw_fitting_aspect(draw_ratio, width / height, share, aspect)
+    largest = _largest_share(ratio, width / height)
+    area = spread(draw_area, jnp.minimum(share[0], largest), jnp.minimum(share[1], largest)) * height * width
+    box_height, box_width = jnp.minimum(height, jnp.sqrt(area / ratio)), jnp.minimum(width, jnp.sqrt(area * ratio))
+    return place_box(down, right, height, width, box_height, box_width)
+
+
+def _draw_fitting_aspect(draw, frame_aspect, share: tuple, aspect: tuple) -> jax.Array:
+    """Maps a uniform draw to the aspect of a box that fits, by the inverse of the cumulative distribution.
+
+    The density over the logarithm of the aspect is the length of the range of shares that fit. It is computed in
+    ASPECTS intervals between the two aspects whose largest box has the least share. The sums are of integers, and one
+    interval alone gives the result: so it does not depend on the order in which a device adds.
+    """
+    low, high = jnp.clip(share[0] * frame_aspect, *aspect), jnp.clip(frame_aspect / share[0], *aspect)
+    interval = jnp.arange(ASPECTS)
+    middle = spread((interval + 0.5) / ASPECTS, low, high)
+    room = jnp.minimum(share[1], _largest_share(middle, frame_aspect)) - share[0]
+    room = jnp.where(share[0] < share[1], jnp.maximum(room, 0.0), 1.0)  # of equal ends all that fit are alike
+    weight = 1 + (ASPECT_LEVELS * room * low / middle).astype(jnp.int32)
+    end = jnp.cumsum(weight)
+    start, place = end - weight, draw * end[-1]
+    drawn = jnp.where((start <= place) & (place < end), interval + (place - start) / weight, 0.0)
+    return spread(jnp.sum(drawn) / ASPECTS, low, high)
+
+
+def _largest_share(aspect, frame_aspect):
+    """Share of the frame's area of the largest box of an aspect."""
+    return jnp.minimum(aspect / frame_aspect, frame_aspect / aspect)
 
 
 def place_box(down, right, height, width, box_height, box_width) -> Box:

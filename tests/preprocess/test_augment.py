@@ -27,7 +27,6 @@ def clip_THWC() -> np.ndarray:
 
 
 apply_op = jax.jit(augment_ops.apply_op)
-random_box = jax.jit(crop.random_box, static_argnums=(3, 4))
 
 
 def many(draw, count):
@@ -164,25 +163,6 @@ def test_erase_share_and_noise():
     assert abs(noise.mean()) < 0.02 and abs(noise.std() - 1) < 0.02
     rows, columns = erased[share.argmax()].any(1).sum(), erased[share.argmax()].any(0).sum()
     assert erased[share.argmax()].sum() == rows * columns  # a rectangle
-
-
-def test_random_box_covers_its_ranges():
-    box = many(lambda key: crop.random_box(key, 200.0, 200.0, (0.1, 0.4), (0.5, 2.0)), 2000)
-    share, aspect = box.height * box.width / 200**2, box.width / box.height
-    assert 0.1 - 1e-4 < share.min() < 0.11 and 0.39 < share.max() < 0.4 + 1e-4
-    assert 0.5 - 1e-4 < aspect.min() < 0.52 and 1.95 < aspect.max() < 2.0 + 1e-4
-    assert abs(np.log(aspect).mean()) < 0.05  # log-uniform: as often high as wide
-    for start, extent in ((box.top, box.height), (box.left, box.width)):
-        assert start.min() >= 0 and (start + extent).max() <= 200 + 1e-3
-        place = start / (200 - extent)
-        assert place.min() < 0.01 and place.max() > 0.99
-
-
-def test_random_box_shrinks_to_fit_and_keeps_its_aspect():
-    """The whole area of a 2:1 frame as a 1:1 box: the largest square that fits."""
-    box = random_box(jax.random.key(0), 50.0, 100.0, (1.0, 1.0), (1.0, 1.0))
-    np.testing.assert_allclose([box.top, box.height, box.width], [0, 50, 50], atol=1e-4)
-    assert 0 <= box.left <= 50
 
 
 def test_inside_counts_pixel_centres():

@@ -374,7 +374,7 @@ def test_another_seed_another_result():
 def test_draws_are_frozen():
     """A resumed run must go on with the same draws: these values change only with the project's version."""
     box = crop.draw_crop_box(model_input._streams(jnp.uint32(2**32 - 3))["crop"], jnp.array([240, 320]), augment(), 16)
-    np.testing.assert_allclose(box, [3.7572768, 34.558208, 205.80782, 269.18494], rtol=1e-4)
+    np.testing.assert_allclose(box, [3.949841, 34.9399, 204.05544, 268.6237], rtol=1e-4)
 
 
 # Mixing
