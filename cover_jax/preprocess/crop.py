@@ -3,7 +3,6 @@
 `draw_crop_box` draws the box of a training clip. Evaluation uses squares along the longer side (`square_box`).
 """
 
-import math
 from typing import NamedTuple
 
 import jax
@@ -61,14 +60,14 @@ def _true_size(shape_px):
     return jnp.maximum(shape_px, 1).astype(jnp.float32)
 
 
-def draw_crop_box(key, shape_px, augment: ConfigDict, size_px: int) -> Box:
+def draw_crop_box(key, shape_px, augment: ConfigDict) -> Box:
     """A random box in a frame, drawn by the method `augment.crop`."""
     height, width = _true_size(shape_px)
     match augment.crop:
         case "area":
             return random_box(key, height, width, augment.crop_range, augment.crop_aspect)
         case "scale":
-            # A square of size_px in a frame whose shorter side is `zoom * size_px`; at most the whole shorter side.
+            # What a frame shows of its shorter side where that is `zoom` times the model's; at most the whole side.
             zoom, down, right = jax.random.uniform(key, (3,))
             side = jnp.minimum(height, width) / jnp.maximum(spread(zoom, *augment.crop_range), 1.0)
             return place_box(down, right, height, width, side, side)

@@ -112,7 +112,7 @@ def train(batch: dict[str, jax.Array], settings: TrainInput) -> dict[str, jax.Ar
     flip_B, label_B = _flip(streams["flip"], batch["label"], augment, settings.class_names)
 
     def one_clip(frames_THWC, shape_px, flip, keys):
-        box = crop.draw_crop_box(keys["crop"], shape_px, augment, size_px)
+        box = crop.draw_crop_box(keys["crop"], shape_px, augment)
         frames_THWC = _recolor(keys, crop.resample(frames_THWC, shape_px, box, size_px, flip), augment)
         frames_THWC = normalize(frames_THWC, settings.normalization)
         return augment_ops.erase(keys["erase"], frames_THWC, augment.erase_prob) if augment.erase_prob else frames_THWC
