@@ -15,7 +15,8 @@ from data_pipelines.html import escape
 
 MOST_IN_FULL = 24  # classes whose table and matrix are shown whole
 SHOWN_CLASSES, SHOWN_PAIRS = 15, 15  # of the worst, of the best; of pairs
-MOST_CELLS = 1000  # a side of the matrix as a picture; more classes share cells
+MOST_ROWS = 1000  # rows of the table of all classes; more classes are listed as plain text, a tenth of the size
+SHOWN_ABSENT = 100  # classes without examples that are named
 PICTURE_PX = 960
 # Red, green, blue of the picture; how often is how opaque, so that it suits light and dark.
 RIGHT_RGB, WRONG_RGB = (59, 130, 214), (217, 102, 43)
@@ -74,11 +75,9 @@ def _worst_and_best(seen: "_Seen", pairs: list[Pair]) -> Markup:
     by_name = sorted(seen.worst_first, key=lambda i: seen.class_names[i])
     shown = ((seen.worst_first, "Worst classes"), (seen.best_first, "Best classes"))
     sides = [f"<h3>{title}</h3>{seen.table(labels[:SHOWN_CLASSES], pairs, title)}" for labels, title in shown]
-    everyone = f"All {len(by_name)} classes by name"
-    return Markup(
-        f"{_beside(*sides)}<details><summary>{everyone}</summary>{seen.table(by_name, pairs, everyone)}</details>"
-        f"{seen.absent()}"
-    )
+    everyone = f"All {len(by_name):,} classes by name"
+    listed = seen.table(by_name, pairs, everyone) if len(by_name) <= MOST_ROWS else seen.lines(by_name, everyone)
+    return Markup(f"{_beside(*sides)}<details><summary>{everyone}</summary>{listed}</details>{seen.absent()}")
 
 
 def _beside(left: str, right: str) -> Markup:
@@ -114,10 +113,16 @@ class _Seen:
             rows.append([self.class_names[i], self.totals[i], _share(self.hits[i] / self.totals[i]), taken_for])
         return html.table(["class", "examples", "right", "mistaken for"], rows, ("examples", "right"), title)
 
+    def lines(self, labels, title: str) -> Markup:
+        """Of these classes the share that is right, the examples and the name, one class per line."""
+        rows = (f"{self.hits[i] / self.totals[i]:6.1%} of {self.totals[i]:<6} {self.class_names[i]}" for i in labels)
+        return html.scrolling(Markup("<pre>{}</pre>").format(escape("\n".join(rows))), title)
+
     def absent(self) -> Markup:
         """Which classes have no examples."""
         absent = [self.class_names[i] for i in np.flatnonzero(self.totals == 0).tolist()]
-        said = f"No validation examples of {len(absent)} classes: {', '.join(absent)}"
+        more = f" and {len(absent) - SHOWN_ABSENT:,} more" if len(absent) > SHOWN_ABSENT else ""
+        said = f"No validation examples of {len(absent):,} classes: {', '.join(absent[:SHOWN_ABSENT])}{more}"
         return Markup(f'<p class="muted">{escape(said)}</p>' if absent else "")
 
 
@@ -155,11 +160,10 @@ def _cell(count: int, share: float, hit: bool) -> str:
 
 
 def _picture(predictions: Predictions, class_names: Sequence[str]) -> Markup:
-    """The matrix as a picture; never whole in memory, as there may be many thousand classes."""
+    """The matrix as a picture. Of more than 1,000 classes, several share a row and a column."""
     num_classes = len(class_names)
-    side = min(num_classes, MOST_CELLS)
-    counts = np.zeros((side, side))
-    np.add.at(counts, (predictions.label * side // num_classes, predictions.top1 * side // num_classes), 1)
+    counts = predictions.confusion(num_classes)
+    side = len(counts)
     often_SS = np.sqrt(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
     rgb_SS3 = np.where(np.eye(side, dtype=bool)[..., None], RIGHT_RGB, WRONG_RGB)
     # What happened once in a thousand can still be seen.

@@ -129,12 +129,13 @@ def _train_on(
         )
         steps, compiled = _Steps(run, history, streams, report, writer), set()
         for step in range(first_step, last_step):
-            names = tuple(history.batch_schedule.at(step))
+            ordinals = history.batch_schedule.at(step)
+            names = tuple(ordinals)
             process.enter_phase("step" if names in compiled else "compile", f"step {step + 1} on {', '.join(names)}")
             compiled.add(names)
             saver.poll()
             with profiler.step(step):
-                state = steps.take(step, names, state)
+                state = steps.take(step, ordinals, state)
             due = Due.after(step + 1, config, preempted=process.preemption_is_reached())
             if not due.anything:
                 continue
@@ -182,27 +183,37 @@ class _Steps:
         writer: progress.MetricWriter,
     ):
         self._run, self._history, self._streams, self._report, self._writer = run, history, streams, report, writer
-        self._previewed: set[str] = set()
+        self._compiled: set[str] = set()  # programs that are written, see config.write_compiled
         self._pending: tuple[int, dict] | None = None  # a step and its metrics: dispatched, not yet fetched
 
-    def take(self, step: int, names: Sequence[str], state: TrainState) -> TrainState:
-        """The state after `step`, counted from 0, on the next batch of each of these datasets; errors as in `fetch`."""
-        batches = self._next_batches(names)
+    def take(self, step: int, ordinals: Mapping[str, int], state: TrainState) -> TrainState:
+        """The state after a step; errors as in `fetch`.
+
+        Args:
+            step: counted from 0.
+            ordinals: dataset -> index of its batch in this step.
+            state: the state before it.
+        """
+        batches = self._next_batches(list(ordinals))
         for name, batch in batches.items():
             health.report_undecodable(jax.process_index(), name, batch, self._history.bad, self._streams[name])
-        new = [name for name in names if name not in self._previewed]
-        if new:
-            self._previewed.update(new)
-            previews = {f"input/{name}": progress.preview_input(self._run, name, batches[name]) for name in new}
-            self._writer.write_images(step, previews)
+        self._preview(step, ordinals, batches)
         with jax.transfer_guard("disallow"):
             on_device = {name: sharding.put_batch(batch, self._run.setup.mesh) for name, batch in batches.items()}
-            if self._run.config.write_compiled and new:
+            if self._run.config.write_compiled and "+".join(ordinals) not in self._compiled:
+                self._compiled.add("+".join(ordinals))
                 _write_compiled(self._run, state, on_device)
             state, measured = self._run.setup.train_step(state, on_device)
         self.fetch()
         self._pending = step, measured
         return state
+
+    def _preview(self, step: int, ordinals: Mapping[str, int], batches: Mapping[str, Batch]) -> None:
+        """Writes clips of the first batch of each dataset: once per run, not again after each restart."""
+        first = [name for name, ordinal in ordinals.items() if ordinal == 0]
+        if first and jax.process_index() == 0:
+            previews = {f"input/{name}": progress.preview_input(self._run, name, batches[name]) for name in first}
+            self._writer.write_images(step, previews)
 
     def _next_batches(self, names: Sequence[str]) -> dict[str, Batch]:
         start = time.perf_counter()
@@ -292,10 +303,9 @@ def _evaluate(run: Run, state, step: int, writer) -> dict[str, float]:
         accuracies |= {f"{name}/{kind}": value for kind, value in predictions.accuracies.items()}
         accuracies[f"{name}/examples"] = len(predictions.index)
         rows.append(metrics.accuracy_row(name, run.setup.num_classes[name], predictions))
-        writer.write_images(
-            step, {f"confusion/{name}": progress.heat_map(predictions.confusion(run.setup.num_classes[name]))}
-        )
         if jax.process_index() == 0:
+            heat_map = progress.heat_map(predictions.confusion(run.setup.num_classes[name]))
+            writer.write_images(step, {f"confusion/{name}": heat_map})
             of_split = saved_predictions.SavedPredictions(predictions, step, run.eval_splits[name].fingerprint)
             with tolerant_io.tolerate_storage_errors(f"{run.workdir}: predictions of {name}"):
                 saved_predictions.save(run.workdir, name, of_split)

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 from clu import metric_writers, parameter_overview
-from einops import rearrange
+from einops import reduce
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -25,6 +25,8 @@ from cover_jax.training.run import Run
 from data_pipelines import files
 from data_pipelines.stream import mixture, records
 from data_pipelines.stream.batch import Batch
+
+PREVIEW_CLIPS, PREVIEW_FRAMES, PREVIEW_PX = 4, 8, 128  # of the input images in TensorBoard: at most 1,024 x 512 pixels
 
 
 class Progress:
@@ -211,16 +213,33 @@ def describe_run(run: Run, state, schedule: mixture.BatchSchedule) -> None:
 
 
 def preview_input(run: Run, name: str, batch: Batch) -> np.ndarray:
-    """Up to four clips as the model sees them, before normalisation: one row per clip, frames side by side."""
+    """Some clips as the model sees them, before normalisation: one row per clip, frames side by side.
+
+    At most PREVIEW_CLIPS clips of PREVIEW_FRAMES frames, each shrunk to PREVIEW_PX.
+    """
     arrays: dict[str, Any] = {**batch}
-    few = {key: value[:4] for key, value in arrays.items() if key != "index"}
+    few = {key: value[:PREVIEW_CLIPS] for key, value in arrays.items() if key != "index"}
     settings = model_input.TrainInput.of(run.config.model, run.config.datasets[name], run.setup.class_names[name])
     seen = model_input.train(few, dataclasses.replace(settings, normalization=model_input.SHARES, repeats=1))
-    return rearrange(np.clip(seen["frames"], 0, 1), "b t h w c -> (b h) (t w) c")
+    return shrink_preview(np.asarray(seen["frames"]))
+
+
+def shrink_preview(frames: np.ndarray) -> np.ndarray:
+    """Frames [B, T, H, W, 3] of values 0..1, at most PREVIEW_FRAMES per clip, as one picture [B * h, t * w, 3]."""
+    num_frames = frames.shape[1]
+    frames = frames[:, np.unique(np.linspace(0, num_frames - 1, PREVIEW_FRAMES).astype(int))]
+    factor = -(-max(frames.shape[2:4]) // PREVIEW_PX)
+    height, width = (size // factor * factor for size in frames.shape[2:4])
+    shrunk = reduce(frames[:, :, :height, :width], "b t (h i) (w j) c -> (b h) (t w) c", "mean", i=factor, j=factor)
+    return np.clip(shrunk, 0, 1)
 
 
 def heat_map(confusion: np.ndarray) -> np.ndarray:
-    """Image [S, S, 1] of values 0..1: rows are true classes, columns are predicted classes, bright means frequent."""
+    """Image [S, S, 1] of values 0..1: rows are true classes, columns are predicted classes, bright means frequent.
+
+    Args:
+        confusion: as in `metrics.Predictions.confusion`; several classes may share a row.
+    """
     share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     return np.kron(share, np.ones((max(1, 480 // len(share)),) * 2))[..., None]
 

@@ -59,5 +59,19 @@ def test_accuracies(predictions):
     assert predictions.accuracies == pytest.approx({"top1": 0.6, "top5": 0.8, "mean_class": (2 / 3 + 1 + 0) / 3})
 
 
+def test_of_many_classes_neighbours_share_a_cell_of_the_confusion_matrix():
+    rng = np.random.default_rng(0)
+    label, top1 = rng.integers(0, 19_167, (2, 5_000))
+    many = metrics.Predictions(np.arange(5_000), label, top1, *np.zeros((3, 5_000)))
+    matrix = many.confusion(19_167)
+    assert matrix.shape == (1000, 1000) and matrix.sum() == 5_000
+    assert many.confusion(19_167, most_cells=2).tolist() == [
+        [np.sum((label < 9584) & (top1 < 9584)), np.sum((label < 9584) & (top1 >= 9584))],
+        [np.sum((label >= 9584) & (top1 < 9584)), np.sum((label >= 9584) & (top1 >= 9584))],
+    ]
+    per_class = [np.mean(top1[label == c] == c) for c in np.unique(label)]
+    assert many.accuracies["mean_class"] == np.mean(per_class)
+
+
 def test_confusion(predictions):
     np.testing.assert_array_equal(predictions.confusion(4), [[2, 1, 0, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]])

@@ -210,6 +210,21 @@ def test_of_many_classes_the_worst_and_best_come_first(page_of_many):
     assert len(page_of_many) < 1_000_000
 
 
+def test_a_head_of_19167_classes_is_readable_and_small():
+    """As of ImageNet-21k: one of a hundred of its 13.15 M images, and names of a wnid and words."""
+    rng = np.random.default_rng(0)
+    names = [f"n{i:08d} {'something with words, ' * (i % 3)}number {i}" for i in range(19_167)]
+    label = rng.integers(0, 19_000, 131_000)
+    top1 = np.where(rng.random(len(label)) < 0.4, label, rng.integers(0, 19_167, len(label)))
+    section = classes.section(say(label, top1, rng.random(len(label))), names)
+    assert len(section) < 2_500_000
+    assert "Worst classes" in section and "Most confused pairs" in section and section.count("<tr>") < 60
+    everyone = section.partition("All 18,")[2].partition("<pre>")[2].partition("</pre>")[0]
+    seen, right = np.sum(label == 7), np.sum((label == 7) & (top1 == 7))
+    assert f"{right / seen:6.1%} of {seen:<6} {names[7]}" in everyone.splitlines()
+    assert re.search("No validation examples of [0-9]+ classes: n.* and [0-9]+ more", section)
+
+
 def test_where_something_is_missing_the_page_says_so(workdir, data_dir, page_of_many, tmp_path):
     assert "No pictures: dataset &#39;kinetics/600&#39; is not prepared" in page_of_many
     assert "There are no curves" in page_of_many

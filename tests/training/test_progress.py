@@ -1,11 +1,13 @@
 """What the log line says of speed."""
 
 import datetime
+import types
 
+import numpy as np
 import pytest
 
 from configs import common
-from cover_jax.training import progress
+from cover_jax.training import loop, progress
 from data_pipelines.stream import mixture
 
 
@@ -192,3 +194,24 @@ def test_goodput_is_not_that_of_the_quickest_dataset(clock):
     devices.fetch()
     best_s = sum(count * STEP_S[name] for (name,), count in report._kinds(0, 50).items())
     assert report.flush(50)[1]["train/goodput"] == pytest.approx(best_s / (clock.now_s - 100.0))
+
+
+def test_a_preview_is_small_and_shows_all_of_the_clip():
+    frames = np.zeros((4, 16, 448, 448, 3), np.float32)
+    frames[1, 15, 400:] = 2.0
+    picture = progress.shrink_preview(frames)
+    assert picture.shape == (4 * 112, 8 * 112, 3)
+    assert picture[112 + 101 : 224, -112:].min() == 1.0 and picture[:112].max() == 0.0
+    assert progress.shrink_preview(frames[:1, :1, :32, :48]).shape == (32, 48, 3)
+
+
+def test_only_the_first_batch_of_a_dataset_is_previewed(monkeypatch):
+    written = []
+    writer = types.SimpleNamespace(write_images=lambda step, images: written.append((step, sorted(images))))
+    monkeypatch.setattr(progress, "preview_input", lambda *_: None)
+    steps = loop._Steps.__new__(loop._Steps)
+    steps._run, steps._writer = None, writer
+    steps._preview(0, {"a": 0}, {"a": None})
+    steps._preview(7, {"a": 7, "b": 0}, {"a": None, "b": None})
+    steps._preview(8, {"a": 8, "b": 1}, {"a": None, "b": None})  # as after a restart at step 8
+    assert written == [(0, ["input/a"]), (7, ["input/b"])]
