@@ -33,7 +33,6 @@ from data_pipelines.sources import class_names
 SYNSET = re.compile(r"(n\d{8})(\.tar)?")
 IN_SYNSET = re.compile(r"(?P<holder>(?P<folder>(.*/)?)(?P<synset>n\d{8})(\.tar)?)/.+", re.DOTALL)  # a path
 VALIDATION_FOLDER = re.compile(r"(.*[-_])?val(id|idation)?", re.IGNORECASE)
-WORDS = r"words\.txt|LOC_synset_mapping\.txt|synset_words\.txt"
 MAX_DEPTH = 3  # of folders in the source folder, down to the synsets
 VALIDATION_ONE_IN = 100  # this project's choice
 LISTING_THREADS = 16  # they wait for the disk, not for the CPU
@@ -163,7 +162,7 @@ def _check_distinct(places: dict[tuple[str, str], str]) -> None:
 def _names(source: epath.Path, items: list[Item], others: list[str]) -> dict[str, str]:
     """Synset -> the name of its class, in the order of the labels: its wnid, and its words if there are any."""
     synsets = sorted({item.label for item in items})
-    found = publisher.named(others, WORDS)
+    found = publisher.named(others, class_names.WNID_FILES)
     if not found:
         return dict(zip(synsets, synsets, strict=True))
     words = class_names.read_class_names(source / sorted(found)[0]).wnids

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +15,7 @@ from etils import epath
 from data_pipelines import catalog, escaping
 from data_pipelines.prepare import base, folder, listing, publisher, worker_pool
 from data_pipelines.prepare import flags as prepare_flags
+from data_pipelines.sources import class_names
 
 
 def prepare_if_self_contained(builder: str, data_dir: str) -> None:
@@ -50,7 +52,21 @@ def prepare(builder: tfds.core.DatasetBuilder, manual_dir: str = "", beam_pipeli
             _check_origin(builder)
             builder.discard_work()
         return
-    build_records(builder, manual_dir=_manual(builder, manual_dir), beam_options=_beam_options(beam_pipeline_options))
+    manual = _manual(builder, manual_dir)
+    build_records(builder, manual_dir=manual, beam_options=_beam_options(beam_pipeline_options))
+    if not isinstance(builder, base.MediaBuilder):
+        _add_words(builder, manual)
+
+
+def _add_words(builder: tfds.core.DatasetBuilder, manual: epath.Path) -> None:
+    """Puts words beside wnids, "n02084071 dog", if the source folder has a file of them, as for `imagenet21k`."""
+    label = dict(builder.info.features).get("label")
+    names = label.names if isinstance(label, tfds.features.ClassLabel) else []
+    found = publisher.named((path.name for path in manual.iterdir()), class_names.WNID_FILES) if manual.is_dir() else []
+    if found and names and all(re.fullmatch(r"n\d{8}", name) for name in names):
+        words = class_names.read_class_names(manual / sorted(found)[0]).wnids
+        named = tfds.features.ClassLabel(names=[words.get(name, name) for name in names])
+        named.save_metadata(builder.data_path, "label")
 
 
 def sources(arguments: list[str]) -> Iterator[tuple[str, str, worker_pool.Reader, listing.Listing]]:

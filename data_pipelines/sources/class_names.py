@@ -29,6 +29,7 @@ from etils import epath
 from data_pipelines.escaping import escape, quote
 from data_pipelines.sources import tables
 
+WNID_FILES = r"words\.txt|LOC_synset_mapping\.txt|synset_words\.txt"  # of image-net.org, of Kaggle, of Caffe
 _WNID = re.compile(r"(n\d{8})\s+(\S.*)")  # of WordNet, as ImageNet uses it
 _NUMBER_WORDS = {"id", "index", "idx", "number", "no", "label_id", "class_id", "classid", "label_index", "class_index"}
 _NAME_WORDS = {"name", "names", "class", "classes", "class_name", "class_names", "classname", "classnames",

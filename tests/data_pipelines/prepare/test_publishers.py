@@ -177,6 +177,7 @@ def test_a_split_of_which_nothing_is_there_is_an_error(tmp_path):
 
 def test_imagenet_1k_by_tfds_s_own_builder(tmp_path, dataset, capsys):
     source = publishers.imagenet2012(tmp_path / "ilsvrc")
+    (source / "LOC_synset_mapping.txt").write_text("n01440764 tench, Tinca tinca\nn15075141 toilet tissue\n")
     prepare.main(["imagenet2012", f"--manual_dir={source}", f"--data_dir={tmp_path}"])
     assert "imagenet2012: train 4, validation 2; 1000 classes" in capsys.readouterr().out
     split = records.open_split("imagenet2012", "train", str(tmp_path))
@@ -187,8 +188,9 @@ def test_imagenet_1k_by_tfds_s_own_builder(tmp_path, dataset, capsys):
     found = {
         (int(label), int(level)) for label, level in zip(batch["label"], batch["frames"][:, 0, 5, 5, 0], strict=True)
     }
-    names = split.class_names
-    assert found - {(0, 0)} == {(names.index(name), level) for name, level in publishers.IMAGENET_TRAIN}
+    wnids = [name.partition(" ")[0] for name in split.class_names]
+    assert found - {(0, 0)} == {(wnids.index(wnid), level) for wnid, level in publishers.IMAGENET_TRAIN}
+    assert split.class_names[0] == "n01440764 tench, Tinca tinca" and split.class_names[1] == "n01443537"
 
 
 def test_a_builder_that_nobody_has_is_refused(tmp_path, capsys):
