@@ -1,11 +1,14 @@
 """Lists source files on a disk, in a bucket or in a tar, and makes them readable by any library."""
 
 import contextlib
+import hashlib
+import json
 import os
 import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 from etils import epath
 
@@ -66,3 +69,23 @@ def write_whole(path: epath.Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def checked_json(value: Any) -> bytes:
+    """A value as JSON with its checksum, for `parse_checked_json`."""
+    content = json.dumps(value, sort_keys=True)
+    return json.dumps({"sha256": _sha256(content), "content": content}).encode()
+
+
+def parse_checked_json(data: bytes) -> Any:
+    """The value that `checked_json` was given; None if a single bit has changed since."""
+    try:
+        stored = json.loads(data)
+        content: str = stored["content"]
+        return json.loads(content) if stored["sha256"] == _sha256(content) else None
+    except (ValueError, TypeError, KeyError, AttributeError):  # ValueError: no UTF-8, or no JSON
+        return None
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -221,8 +221,8 @@ class InputPipeline(Group):
     threads = Key(0, NOT_NEGATIVE, "Threads of each dataset's tf.data pool; 0: one per core.")
     prefetch_batches = Key(2, POSITIVE, "Batches of each dataset that are ready ahead of the step.")
     leaks = Key("exclude", one_of("exclude", "report", "ignore"), """
-        Training examples that another dataset of the run is validated on: 'exclude' them, 'report' them, or 'ignore':
-        do not search.""")
+        Training examples that a dataset of the run is validated on: 'exclude' them, 'report' them, or 'ignore': do not
+        search.""")
     max_bad_share = Key(0.01, SHARE, """
         Largest share of a dataset's training examples that may be undecodable; their weight is 0. A larger share ends
         the run.""")

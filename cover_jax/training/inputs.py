@@ -1,7 +1,9 @@
 """The data of a run: its splits, the examples excluded as leaks, and a stream of batches from each split."""
 
 import contextlib
-from collections.abc import Mapping
+import functools
+import json
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
@@ -10,9 +12,10 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from cover_jax.errors import ConfigError
-from cover_jax.parallel import sharding
+from cover_jax.fault_tolerance import process
+from cover_jax.parallel import hosts, sharding
 from cover_jax.parallel.hosts import print_on_host0
-from data_pipelines.leaks import search
+from data_pipelines.leaks import facts, kept, search
 from data_pipelines.prepare import build
 from data_pipelines.stream import mixture, pipeline, records
 
@@ -38,25 +41,27 @@ def open_splits(config: ConfigDict) -> tuple[dict, dict]:
     return train_splits, eval_splits
 
 
-def without_leaks(config: ConfigDict, train_splits: dict, eval_splits: dict) -> tuple[dict, list[dict]]:
-    """The training splits without the examples that other datasets validate on, and the leaks found, as JSON.
+def without_leaks(
+    config: ConfigDict, train_splits: dict, eval_splits: dict, saved_data: Mapping[str, Mapping] | None = None
+) -> tuple[dict, list[dict]]:
+    """The training splits without the examples that any dataset validates on, and the leaks found, as JSON.
+
+    Args:
+        config: the whole config.
+        train_splits, eval_splits: dataset -> its opened split.
+        saved_data: what the checkpoint says of the data (`metadata.make_meta`), if the run continues.
 
     Raises:
         ValueError: no example of a split is left, or hosts see different data.
     """
     if config.input.leaks == "ignore":
         return train_splits, []
-    if jax.process_index():
-        multihost_utils.sync_global_devices("leaks found")  # the first host searches; the others read its saved result
-    frames_features = {name: dataset.frames_feature for name, dataset in config.datasets.items()}
-    found = search.find_leaks(train_splits, eval_splits, frames_features, measure=False)
-    if not jax.process_index():
-        multihost_utils.sync_global_devices("leaks found")
-    summaries = [pair.summary() for pair in found]
+    found = _wait_for_leaks() if jax.process_index() else _find_leaks(config, train_splits, eval_splits)
+    summaries = [pair.summary() for pair in found if not pair.is_empty_own]
     for line in search.report_lines(summaries):
         print_on_host0(line)
     if config.input.leaks == "exclude":
-        train_splits = search.exclude(train_splits, found)
+        train_splits = _exclude(train_splits, found, saved_data or {})
     seen = np.frombuffer(bytes.fromhex("".join(split.fingerprint for split in train_splits.values())), np.uint8)
     multihost_utils.assert_equal(seen, "hosts found different data or leaks: do they read the same config.data_dir?")
     return train_splits, summaries
@@ -73,6 +78,48 @@ def epochs(config: ConfigDict, schedule: mixture.BatchSchedule, num_examples: Ma
     batches = schedule.counts(config.steps)
     per_batch = {name: dataset.batch_size / dataset.repeats for name, dataset in config.datasets.items()}
     return {name: batches[name] * per_batch[name] / count for name, count in num_examples.items()}
+
+
+def _exclude(
+    train_splits: dict[str, records.Split], found: Sequence[kept.Leaks], saved_data: Mapping[str, Mapping]
+) -> dict[str, records.Split]:
+    """The splits without leaks. A run that was begun with copies within a dataset (by 0.2.0) goes on with them."""
+    excluded = search.exclude(train_splits, found)
+    with_own = search.exclude(train_splits, [leaks for leaks in found if not leaks.is_own])
+    for name, split in with_own.items():
+        if saved_data.get(name, {}).get("fingerprint") == split.fingerprint != excluded[name].fingerprint:
+            copies = excluded[name].num_excluded - split.num_excluded
+            print_on_host0(f"{name}: trains on {copies} copies of its validation examples, as when the run began")
+            excluded[name] = split
+    return excluded
+
+
+def _find_leaks(config: ConfigDict, train_splits: dict, eval_splits: dict) -> list[kept.Leaks]:
+    """Searches on the first host, and sends the result to all others.
+
+    Each line of progress restarts the timeout of the phase on all hosts.
+    """
+
+    def tell(line: str) -> None:
+        process.enter_phase("start", line)
+        print_on_host0(f"leaks: {line}")
+        hosts.exchange(json.dumps({"progress": line}))
+
+    frames_features = {name: dataset.frames_feature for name, dataset in config.datasets.items()}
+    load_facts = functools.partial(facts.load_facts, measure=False, tell=tell)
+    found = search.find_leaks(train_splits, eval_splits, frames_features, load_facts, tell)
+    hosts.exchange(json.dumps({"found": [leaks.to_json() for leaks in found]}))
+    return found
+
+
+def _wait_for_leaks() -> list[kept.Leaks]:
+    """What `_find_leaks` found on the first host. Not a collective: on CPUs collectives time out after 30 s.
+
+    If the first host ends, the peer monitor ends this host. If it makes no progress, the watchdog ends both.
+    """
+    while "found" not in (news := json.loads(hosts.exchange("")[0])):
+        process.enter_phase("start", f"the first host: {news['progress']}")
+    return [kept.Leaks.from_json(leaks) for leaks in news["found"]]
 
 
 def open_streams(

@@ -41,10 +41,11 @@ class Run:
         self.config, self.workdir = config, epath.Path(workdir)
         mesh = setup.make_mesh(config)  # first: preparing and opening data may take long
         self.train_splits, self.eval_splits = inputs.open_splits(config)
-        self.train_splits, leaks = inputs.without_leaks(config, self.train_splits, self.eval_splits)
+        saved_meta = restore.newest(workdir)[1] if layout.saved_steps(workdir) else None
+        saved_data = saved_meta["data"] if saved_meta else None
+        self.train_splits, leaks = inputs.without_leaks(config, self.train_splits, self.eval_splits, saved_data)
         self.num_examples = {name: split.num_examples for name, split in self.train_splits.items()}
         class_names = {name: split.class_names for name, split in self.train_splits.items()}
-        saved_meta = restore.newest(workdir)[1] if layout.saved_steps(workdir) else None
         self.kept = kept_heads.find_kept_heads(config, saved_meta, class_names)
         class_names |= {name: head.class_names for name, head in self.kept.items()}
         self.setup = setup.make_setup(config, class_names, mesh, self.kept)

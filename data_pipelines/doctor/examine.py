@@ -5,10 +5,12 @@ import functools
 import json
 import os
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
+from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from data_pipelines import catalog, escaping, files, processes
@@ -27,23 +29,71 @@ FILE_COLUMNS: dict[str, type | str] = {
 
 
 def examine_prepared(names: list[str], data_dir: str, output: str, frames_feature: str) -> None:
-    """Examines every record of prepared datasets, and finds the leaks between the datasets."""
-    from data_pipelines.leaks import search  # imports TensorFlow, which is slow
-    from data_pipelines.stream import records
+    """Examines every record of prepared datasets, and finds the leaks between and within the datasets."""
+    load_facts = _facts_loader()
+    examined = {name: _Examined.of(name, data_dir, output, frames_feature, load_facts) for name in names}
+    training, validation = (
+        {name: found.splits[role] for name, found in examined.items() if role in found.splits}
+        for role in ("train", "validation")
+    )
+    _search(training, validation, {name: found.frames_feature for name, found in examined.items()}, load_facts)
 
-    features: dict[str, str] = {}
-    training: dict[str, records.Split] = {}
-    validation: dict[str, records.Split] = {}
-    for name in names:
+
+def examine_mix(config: ConfigDict, data_dir: str, output: str) -> None:
+    """Examines the datasets of a config, and finds the leaks between the splits that a run with this config opens."""
+    load_facts = _facts_loader()
+    examined: dict[str, _Examined] = {}
+    training, validation = {}, {}
+    for name, dataset in config.datasets.items():
+        if dataset.builder not in examined:
+            frames_feature = dataset.frames_feature
+            examined[dataset.builder] = _Examined.of(dataset.builder, data_dir, output, frames_feature, load_facts)
+        training[name] = examined[dataset.builder].open(dataset.train_split, data_dir)
+        if dataset.eval_split:
+            validation[name] = examined[dataset.builder].open(dataset.eval_split, data_dir)
+    frames_features = {name: dataset.frames_feature for name, dataset in config.datasets.items()}
+    _search(training, validation, frames_features, load_facts)
+
+
+def _facts_loader() -> Callable:
+    """`facts.load_facts`, once per split for the manifest and for the leaks."""
+    from data_pipelines.leaks import facts  # imports TensorFlow, which is slow
+
+    return functools.cache(facts.load_facts)
+
+
+def _search(training: dict, validation: dict, frames_features: dict[str, str], load_facts: Callable) -> None:
+    from data_pipelines.leaks import search  # imports TensorFlow, which is slow
+
+    leaks = search.find_leaks(training, validation, frames_features, load_facts, own_content=True)
+    print("\n".join(search.report_lines([pair.summary() for pair in leaks])))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Examined:
+    """A prepared dataset: its name, its splits, and the feature that holds its pictures."""
+
+    name: str
+    splits: dict[str, Any]
+    frames_feature: str
+
+    @classmethod
+    def of(cls, name: str, data_dir: str, output: str, frames_feature: str, load_facts: Callable) -> "_Examined":
+        """Examines a dataset, and writes its manifest and page."""
+        from data_pipelines.stream import records
+
         where = catalog.dataset_dir(name, data_dir)
         splits = {split: records.open_split(name, split, data_dir) for split in _splits_of(where)}
-        features[name] = frames_feature or _pictures_feature(next(iter(splits.values())).features)
-        found, samples = _of_records(name, where, splits, features[name])
+        frames_feature = frames_feature or _pictures_feature(next(iter(splits.values())).features)
+        found, samples = _of_records(name, where, splits, frames_feature, load_facts)
         _publish(found, samples, epath.Path(output) / name.replace("/", "_") if output else where)
-        for role, opened in (("train", training), ("validation", validation)):
-            opened.update({name: splits[role]} if role in splits else {})
-    leaks = search.find_leaks(training, validation, features, measure=True)
-    print("\n".join(search.report_lines([pair.summary() for pair in leaks])))
+        return cls(name, splits, frames_feature)
+
+    def open(self, split: str, data_dir: str) -> Any:
+        """One of the splits, or a part of one, such as "train[:10%]"."""
+        from data_pipelines.stream import records
+
+        return self.splits.get(split) or records.open_split(self.name, split, data_dir)
 
 
 def _splits_of(where: epath.Path) -> list[str]:
@@ -60,14 +110,16 @@ def _pictures_feature(features: tuple[str, ...]) -> str:
     )
 
 
-def _of_records(name: str, where: epath.Path, splits: dict, frames_feature: str) -> tuple[dict, dict]:
+def _of_records(
+    name: str, where: epath.Path, splits: dict, frames_feature: str, load_facts: Callable
+) -> tuple[dict, dict]:
     """The manifest of a prepared dataset, and for each split (class, JPEG) of some of its records."""
     from data_pipelines.leaks import facts
 
     refused, described = manifest.read_refused(where), {}
     samples: dict[str, list[tuple[str, bytes]]] = {}
     for role, split in splits.items():
-        known = facts.load_facts(split, frames_feature)
+        known = load_facts(split, frames_feature)
         paths = [known.text("source", i) or f"record {i}" for i in range(len(known))]
         described[role] = manifest.describe_split(split.class_names, known.columns, paths, refused[role])
         good = np.flatnonzero(known["reason"] == b"")

@@ -3,37 +3,38 @@
 `<dataset>/facts/<shard>.npz` has, for each record of a shard: its offset, label, size, frames, rate and origin, the
 reason if it cannot be read, and the perceptual hashes of a few frames per second. Shards are measured one after
 another, and the records of a shard in parallel. An interrupted measurement continues with the first shard that has no
-file.
+file. Stored facts are read in parallel.
 
-# T stored frames, S side of a thumbnail.
+# T stored frames, M side of a grey frame, S side of a thumbnail, R regions, N hashed frames.
 """
 
+import concurrent.futures
 import dataclasses
 import functools
 import io
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, overload
 
 import numpy as np
 from absl import logging
 from etils import epath
-from tqdm import tqdm
 
 from data_pipelines import files
-from data_pipelines.leaks import perceptual
-from data_pipelines.leaks.alignment import SIDE_PX
+from data_pipelines.leaks import perceptual, regions
+from data_pipelines.leaks.progress import Tell, tell_nobody, track
 from data_pipelines.media import frames_of_video, media_file
 from data_pipelines.stream import records
 from data_pipelines.stream.host_tf import plain, tf
 
 FOLDER = "facts"
-VERSION = 1  # of the format of the facts; files of another version are measured again
+VERSION = 2  # of the format of the facts; files of another version are measured again. 1: one region, and its bars
 HASHES_PER_S = 4
 MAX_HASHED = 64  # frames per clip
+DECODED_PX = 64  # shorter side of a decoded frame, or more
 MIN_SIDE_PX = 32  # smaller frames all look alike, so they are not compared by content
 QUICK_BYTES = 256 << 20  # total size of shards that are measured immediately, even if `measure` is False
 BATCH = 64
+READERS = 32  # threads that read facts; they wait for storage, not for the CPU
 # A wrong checksum; an undecodable frame; any other error in Python that a video file causes.
 DAMAGE = (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.UnknownError)
 
@@ -61,11 +62,13 @@ class Facts:
 
     Attributes:
         columns: name (see COLUMNS) -> array [N].
-        hashes: hashes of the frames of all records, with the index of their record.
+        hashes: uint64 [N, R], hashes of the regions of some frames of all records.
+        clips: int64 [N], the index of their record.
     """
 
     columns: dict[str, np.ndarray]
-    hashes: perceptual.Hashes
+    hashes: np.ndarray
+    clips: np.ndarray
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.columns[name]
@@ -73,16 +76,25 @@ class Facts:
     def __len__(self) -> int:
         return len(self.columns["offset"])
 
+    def hashes_of(self, region: int) -> perceptual.Hashes:
+        """The hashes of one of `regions.INSETS`, without flat frames."""
+        known = self.hashes[:, region] != perceptual.NO_HASH
+        return perceptual.Hashes(self.hashes[known, region], self.clips[known])
+
     def text(self, name: str, i: int) -> str:
         """A text of one record."""
         return self.columns[name][i].decode()
 
 
 @overload
-def load_facts(split: records.Split, frames_feature: str = "frames", measure: Literal[True] = True) -> Facts: ...
+def load_facts(
+    split: records.Split, frames_feature: str = "frames", measure: Literal[True] = True, tell: Tell = tell_nobody
+) -> Facts: ...
 @overload
-def load_facts(split: records.Split, frames_feature: str, measure: bool) -> Facts | None: ...
-def load_facts(split: records.Split, frames_feature: str = "frames", measure: bool = True) -> Facts | None:
+def load_facts(split: records.Split, frames_feature: str, measure: bool, tell: Tell = tell_nobody) -> Facts | None: ...
+def load_facts(
+    split: records.Split, frames_feature: str = "frames", measure: bool = True, tell: Tell = tell_nobody
+) -> Facts | None:
     """The facts of a split. Shards that are not measured yet are measured, and the result is stored.
 
     Args:
@@ -90,17 +102,20 @@ def load_facts(split: records.Split, frames_feature: str = "frames", measure: bo
         frames_feature: the feature that holds its JPEG bytes.
         measure: whether to measure however long it takes. If False, it measures only what takes seconds; otherwise it
             returns None.
+        tell: called with a line of progress now and then.
     """
     frames_feature = records.media_feature(split, frames_feature)
-    known = {i: found for i, path in enumerate(split.paths) if (found := _load(_facts_path(path), path)) is not None}
-    missing = [i for i in range(len(split.paths)) if i not in known]
-    if not measure and sum(epath.Path(split.paths[i]).stat().length for i in missing) > QUICK_BYTES:
-        return None
-    hidden = not (measure and missing)
-    for i in tqdm(missing, f"looking at {split.builder} {split.split}", unit="shard", disable=hidden, leave=False):
-        known[i] = _measure_shard(split.paths[i], frames_feature)
-        _save(_facts_path(split.paths[i]), known[i], split.paths[i])
-    return _of_records(split, [known[i] for i in range(len(split.paths))])
+    name = f"{split.builder} {split.split}"
+    with concurrent.futures.ThreadPoolExecutor(READERS) as pool:
+        loaded = track(pool.map(_load, split.paths), f"reading facts of {name}", len(split.paths), "shard", tell)
+        parts = list(loaded)
+        missing = [i for i, part in enumerate(parts) if part is None]
+        if not measure and sum(pool.map(_size, (split.paths[i] for i in missing))) > QUICK_BYTES:
+            return None
+    for i in track(missing, f"looking at {name}", len(missing), "shard", tell):
+        parts[i] = measured = _measure_shard(split.paths[i], frames_feature)
+        _save(split.paths[i], measured)
+    return _of_records(split, [part for part in parts if part is not None])
 
 
 def pictures_feature(features: Sequence[str]) -> str | None:
@@ -108,15 +123,15 @@ def pictures_feature(features: Sequence[str]) -> str | None:
     return next((name for name in ("frames", "image", records.VIDEO_FEATURE) if name in features), None)
 
 
-def read_thumbs(split: records.Split, index: int, frames_feature: str = "frames") -> tuple[np.ndarray, float]:
-    """Thumbnails of all frames of one record, float32 [T, S, S], and their rate.
+def read_frames(split: records.Split, index: int, frames_feature: str = "frames") -> tuple[np.ndarray, float]:
+    """All frames of one record in grey, uint8 [T, M, M], and their rate.
 
     Raises:
         One of DAMAGE: it cannot be read.
     """
-    thumbs_at = _thumbs_function(records.media_feature(split, frames_feature))
-    thumbs, fps = thumbs_at(split.paths[split.shards[index]], split.offsets[index])
-    return thumbs.numpy().astype(np.float32), float(fps) or 1.0
+    frames_at = _frames_function(records.media_feature(split, frames_feature))
+    frames, fps = frames_at(split.paths[split.shards[index]], split.offsets[index])
+    return frames.numpy(), float(fps) or 1.0
 
 
 def some_frames(split: records.Split, index: int, frames_feature: str, count: int) -> tuple[list[bytes], str]:
@@ -142,6 +157,14 @@ def keep(path: epath.Path, data: bytes) -> None:
         logging.warning("%s cannot be stored, so each start computes it again: %s", path, error)
 
 
+def read_kept(path: epath.Path) -> bytes | None:
+    """The bytes that `keep` has written; None if there is no such file."""
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, tf.errors.NotFoundError):
+        return None
+
+
 def _facts_path(shard: str) -> epath.Path:
     path = epath.Path(shard)
     return path.parent / FOLDER / f"{path.name}.npz"
@@ -156,19 +179,29 @@ def _measure_shard(path: str, media_feature: str) -> dict[str, np.ndarray]:
     except DAMAGE:  # read one by one to find out which record is damaged, and why
         rows = [_row_or_reason(path, offset, look) for offset in offsets[:-1]]
     for row, offset, end in zip(rows, offsets[:-1], offsets[1:], strict=True):
-        row |= {"offset": offset, "bytes": end - offset, "hashes": perceptual.frame_hashes(row.pop("thumbs"))}
+        row |= {"offset": offset, "bytes": end - offset, "hashes": _hashes(row.pop("frames"))}
         row["num_hashes"] = len(row["hashes"])
     columns = {name: np.array([row[name] for row in rows], dtype) for name, dtype in COLUMNS.items()}
     return columns | {"hashes": np.concatenate([row["hashes"] for row in rows])}
+
+
+def _hashes(frames_TMM: np.ndarray) -> np.ndarray:
+    """The hashes of all regions of the frames that are not flat: uint64 [at most T, R]."""
+    if not len(frames_TMM):
+        return np.zeros((0, len(regions.INSETS)), np.uint64)
+    box = regions.content_box(frames_TMM)
+    hashes = [perceptual.frame_hashes(regions.thumbs(frames_TMM, box, inset)) for inset in regions.INSETS]
+    hashes_TR = np.stack(hashes, axis=1)
+    return hashes_TR[(hashes_TR != perceptual.NO_HASH).any(axis=1)]
 
 
 def _rows(path: str, look: Callable, num_records: int) -> Iterator[dict]:
     """Facts of a shard's records in order; the records are read in parallel."""
     looked_at = tf.data.TFRecordDataset(path).map(look, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     for batch in looked_at.padded_batch(min(BATCH, num_records)).prefetch(2).as_numpy_iterator():
-        thumbs, sizes = batch.pop("thumbs"), batch.pop("num_thumbs")
+        frames, sizes = batch.pop("frames"), batch.pop("num_hashed")
         for i, size in enumerate(sizes):
-            yield {name: column[i] for name, column in batch.items()} | {"thumbs": thumbs[i, :size], "reason": b""}
+            yield {name: column[i] for name, column in batch.items()} | {"frames": frames[i, :size], "reason": b""}
 
 
 def _row_or_reason(path: str, offset: int, look: Callable) -> dict:
@@ -177,9 +210,9 @@ def _row_or_reason(path: str, offset: int, look: Callable) -> dict:
         found = {name: value.numpy() for name, value in look(_read(path, offset)).items()}
     except DAMAGE as error:
         nothing = {name: np.zeros((), dtype)[()] for name, dtype in COLUMNS.items()}
-        thumbs = np.zeros((0, SIDE_PX, SIDE_PX), np.uint8)
-        return nothing | {"label": -1, "thumbs": thumbs, "reason": _reason(error).encode()}
-    del found["num_thumbs"]
+        frames = np.zeros((0, regions.FRAME_PX, regions.FRAME_PX), np.uint8)
+        return nothing | {"label": -1, "frames": frames, "reason": _reason(error).encode()}
+    del found["num_hashed"]
     return found | {"reason": b""}
 
 
@@ -190,15 +223,15 @@ def _read(path, offset):
 
 
 @functools.cache
-def _thumbs_function(media_feature: str) -> Callable:
-    """(shard, offset) -> thumbnails of all frames of a record, and their rate. Traced only once."""
+def _frames_function(media_feature: str) -> Callable:
+    """(shard, offset) -> all frames of a record in grey, and their rate. Traced only once."""
 
     @functools.partial(tf.function, input_signature=_read.input_signature, autograph=False)
-    def thumbs_at(path, offset):
+    def frames_at(path, offset):
         parsed = _parse(_read(path, offset), media_feature)
-        return _thumbs(parsed["jpegs"]), parsed["fps"]
+        return _grey_frames(parsed["jpegs"]), parsed["fps"]
 
-    return thumbs_at
+    return frames_at
 
 
 @functools.cache
@@ -246,14 +279,14 @@ def _look_function(media_feature: str) -> Callable:
 
 
 def _look(record, media_feature: str) -> dict:
-    """One record -> its facts and the thumbnails of some frames, as tensors."""
+    """One record -> its facts and some of its frames in grey, as tensors."""
     parsed = _parse(record, media_feature)
     jpegs = parsed.pop("jpegs")
     size_px = tf.io.extract_jpeg_shape(jpegs[0])[:2]
     chosen = tf.where(tf.reduce_min(size_px) < MIN_SIDE_PX, 0, _num_hashed(tf.size(jpegs), parsed["fps"]))
     at = _middles(tf.size(jpegs), chosen)
-    facts = {"num_frames": tf.size(jpegs), "height_px": size_px[0], "width_px": size_px[1], "num_thumbs": chosen}
-    return parsed | facts | {"thumbs": _thumbs(tf.gather(jpegs, at))}
+    facts = {"num_frames": tf.size(jpegs), "height_px": size_px[0], "width_px": size_px[1], "num_hashed": chosen}
+    return parsed | facts | {"frames": _grey_frames(tf.gather(jpegs, at))}
 
 
 def _num_hashed(num_frames, fps):
@@ -263,37 +296,45 @@ def _num_hashed(num_frames, fps):
     return tf.minimum(tf.minimum(by_time, num_frames), MAX_HASHED)
 
 
-def _thumbs(jpegs):
-    return tf.map_fn(plain(_thumb), jpegs, fn_output_signature=tf.TensorSpec((SIDE_PX, SIDE_PX), tf.uint8))
+def _grey_frames(jpegs):
+    side_px = regions.FRAME_PX
+    return tf.map_fn(plain(_grey_frame), jpegs, fn_output_signature=tf.TensorSpec((side_px, side_px), tf.uint8))
 
 
-def _thumb(jpeg):
-    """The grey thumbnail of a frame. Decoding a JPEG at a fraction of its size takes a fraction of the time."""
+def _grey_frame(jpeg):
+    """A frame as grey [M, M]. Decoding a JPEG at a fraction of its size takes a fraction of the time."""
     height_px, width_px = tf.unstack(tf.io.extract_jpeg_shape(jpeg)[:2])
     side_px = tf.minimum(height_px, width_px)
     decode = [plain(lambda r=r: tf.io.decode_jpeg(jpeg, channels=1, ratio=r)) for r in (8, 4, 2, 1)]
-    enough = [(side_px >= r * SIDE_PX, branch) for r, branch in zip((8, 4, 2), decode, strict=False)]
+    enough = [(side_px >= r * DECODED_PX, branch) for r, branch in zip((8, 4, 2), decode, strict=False)]
     grey = tf.case(enough, default=decode[-1])
-    return tf.cast(tf.round(tf.image.resize(grey, (SIDE_PX, SIDE_PX), method="area"))[..., 0], tf.uint8)
+    size_px = (regions.FRAME_PX, regions.FRAME_PX)
+    return tf.cast(tf.round(tf.image.resize(grey, size_px, method="area"))[..., 0], tf.uint8)
 
 
-def _save(path: epath.Path, columns: dict[str, np.ndarray], shard: str) -> None:
+def _size(shard: str) -> int:
+    return epath.Path(shard).stat().length
+
+
+def _save(shard: str, columns: dict[str, np.ndarray]) -> None:
     buffer = io.BytesIO()
-    about: dict[str, Any] = {"version": VERSION, "shard_bytes": epath.Path(shard).stat().length}
+    about: dict[str, Any] = {"version": VERSION, "shard_bytes": _size(shard)}
     np.savez(buffer, **about | columns)
-    keep(path, buffer.getvalue())
+    keep(_facts_path(shard), buffer.getvalue())
 
 
-def _load(path: epath.Path, shard: str) -> dict[str, np.ndarray] | None:
-    """The facts of a shard; None if there is no file of this version for this shard."""
-    if not path.exists():
+def _load(shard: str) -> dict[str, np.ndarray] | None:
+    """The facts of a shard; None if there is no sound file of this version for this shard."""
+    data = read_kept(_facts_path(shard))
+    if data is None:
         return None
     try:
-        columns = dict(np.load(io.BytesIO(path.read_bytes())))
-    except (ValueError, zipfile.BadZipFile, EOFError):
+        columns = dict(np.load(io.BytesIO(data)))
+    except Exception:  # NumPy and zipfile raise many types for damaged bytes; the file has a CRC-32 of each column
         return None
-    current = columns.pop("version", 0) == VERSION and columns.pop("shard_bytes") == epath.Path(shard).stat().length
-    return columns if current else None
+    if {*COLUMNS, "hashes", "version", "shard_bytes"} - columns.keys():
+        return None
+    return columns if columns["version"] == VERSION and columns["shard_bytes"] == _size(shard) else None
 
 
 def _of_records(split: records.Split, parts: list[dict[str, np.ndarray]]) -> Facts:
@@ -308,6 +349,6 @@ def _of_records(split: records.Split, parts: list[dict[str, np.ndarray]]) -> Fac
         owner = np.repeat(index_of_row, part["num_hashes"])
         values.append(part["hashes"][owner >= 0])
         clips.append(owner[owner >= 0])
-    hashes = perceptual.Hashes(np.concatenate(values), np.concatenate(clips))
     order = np.argsort(np.concatenate([np.flatnonzero(split.shards == s) for s in range(len(parts))]), kind="stable")
-    return Facts({name: np.concatenate([c[name] for c in columns])[order] for name in COLUMNS}, hashes)
+    in_order = {name: np.concatenate([c[name] for c in columns])[order] for name in COLUMNS}
+    return Facts(in_order, np.concatenate(values), np.concatenate(clips))

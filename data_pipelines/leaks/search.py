@@ -1,4 +1,4 @@
-"""Leaks of a mix: validation examples of one dataset that are also in the training set of another.
+"""Leaks of a mix: validation examples of one dataset that are also in the training set of another, or of the same.
 
 They are found by origin (a YouTube id and overlapping times), by the source file (its hash), and by content (perceptual
 hashes of frames, then a comparison of the clips themselves). The result for each pair of splits is stored beside the
@@ -8,80 +8,75 @@ training dataset, so that a run that starts again does not repeat the search.
 import concurrent.futures
 import dataclasses
 import functools
-import hashlib
-import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from etils import epath
-from tqdm import tqdm
 
-from data_pipelines.leaks import alignment, facts, perceptual
+from data_pipelines import catalog
+from data_pipelines.leaks import alignment, facts, kept, perceptual, regions
 from data_pipelines.leaks.facts import Facts
+from data_pipelines.leaks.kept import KINDS, Leaks, SplitPair
+from data_pipelines.leaks.progress import Tell, tell_nobody, track
 from data_pipelines.stream import records
 
-VERSION = 1  # of the search; results of another version are not used
-KINDS = ("origin", "file", "content")  # how a pair was found; the most reliable kind comes first
+FILE_HASH = "source_sha256"
 MODES = ("exclude", "report", "ignore")
-CLIPS_IN_MEMORY = 256  # clips whose thumbnails are kept for the comparison; about 400 KB each
+MAX_COMPARED = 100_000  # pairs of clips per pair of splits that are decoded and aligned, at about 0.1 s of CPU each
+CLIPS_IN_MEMORY = 256  # clips whose thumbnails are kept for the comparison; about 700 KB each
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Leaks:
-    """The examples that one dataset's validation set and another's training set have in common.
+def pairs_to_compare(training: Mapping, validation: Mapping, own_content: bool = False) -> list[SplitPair]:
+    """Each validation split with the training splits of all datasets of the same modality, its own among them.
 
-    Attributes:
-        validation, training: names of the two datasets.
-        by: "origin", "file" or "content" -> pairs (validation index, training index), int64 [n, 2]; each pair is
-            listed only under the first of the three that finds it.
-        other_moments: number of pairs that are cut from one original at different times: related, but no leaks.
-        unchecked: what could not be compared, and why; "" if everything was compared.
+    Datasets that this project generates are not compared with themselves.
+
+    Args:
+        training, validation: dataset name -> opened split.
+        own_content: whether the splits of one dataset are compared by content, too. A run compares only their files.
     """
+    return [
+        SplitPair(a, b, val, train, by_content=a != b or own_content)
+        for a, val in validation.items()
+        for b, train in training.items()
+        if val.modality == train.modality and (a != b or _may_have_copies(train, own_content))
+    ]
 
-    validation: str
-    training: str
-    by: dict[str, np.ndarray]
-    other_moments: int
-    unchecked: str
 
-    @property
-    def pairs(self) -> np.ndarray:
-        """Pairs of all kinds: int64 [n, 2]."""
-        return np.concatenate(list(self.by.values()))
-
-    def summary(self) -> dict:
-        """Counts, as JSON."""
-        return {
-            "validation": self.validation,
-            "training": self.training,
-            "validation_examples": len(np.unique(self.pairs[:, 0])),
-            "training_examples": len(np.unique(self.pairs[:, 1])),
-            **{f"by_{kind}": len(pairs) for kind, pairs in self.by.items()},
-            "other_moments": self.other_moments,
-            "unchecked": self.unchecked,
-        }
+def _may_have_copies(split: records.Split, own_content: bool) -> bool:
+    return (own_content or FILE_HASH in split.features) and not catalog.is_self_contained(split.builder)
 
 
 def find_leaks(
-    training: Mapping, validation: Mapping, frames_features: Mapping[str, str], measure: bool
+    training: Mapping,
+    validation: Mapping,
+    frames_features: Mapping[str, str],
+    load_facts: Callable[[records.Split, str], Facts | None],
+    tell: Tell = tell_nobody,
+    own_content: bool = False,
 ) -> list[Leaks]:
-    """Compares each validation split with the training splits of all other datasets.
+    """Compares validation splits with training splits, see `pairs_to_compare`.
+
+    Pairs of splits whose result is stored are not searched again, and their facts are not read. `kept.load` alone says
+    which pairs these are.
 
     Args:
         training, validation: dataset name -> opened split.
         frames_features: dataset name -> the feature that holds its pictures.
-        measure: whether to measure splits that are not measured yet, however long this takes.
+        load_facts: (split, frames feature) -> its facts, as `facts.load_facts`. Called once per split.
+        tell: called with a line of progress now and then.
+        own_content: see `pairs_to_compare`.
     """
-    measured = functools.cache(lambda split, feature: facts.load_facts(split, feature, measure))
-    found = []
-    for a, val in validation.items():
-        for b, train in training.items():
-            if a != b and val.modality == train.modality:
-                sides = [_Side(split, measured(split, frames_features[n]), frames_features[n])
-                         for n, split in ((a, val), (b, train))]  # fmt: skip
-                found.append(_of_pair(a, b, *sides))
-    return found
+    load_once = functools.cache(load_facts)
+
+    def side(name: str, split: records.Split) -> _Side:
+        return _Side(split, load_once(split, frames_features[name]), frames_features[name])
+
+    pairs = pairs_to_compare(training, validation, own_content)
+    return [
+        stored or _of_pair(pair, side(pair.validation, pair.val), side(pair.training, pair.train), tell)
+        for pair, stored in zip(pairs, kept.load(pairs), strict=True)
+    ]
 
 
 def report_lines(found: Sequence[dict]) -> list[str]:
@@ -98,10 +93,11 @@ def _line(summary: dict) -> str:
     counts = {kind: summary[f"by_{kind}"] for kind in KINDS}
     kinds = ", ".join(f"{count} by {kind}" for kind, count in counts.items() if count)
     validation, training, parts = summary["validation"], summary["training"], []
+    of_training = "of its own training examples" if validation == training else f"training examples of {training}"
     if kinds:
         parts.append(
             f"{summary['validation_examples']} validation examples of {validation} are also "
-            f"{summary['training_examples']} training examples of {training} ({kinds})"
+            f"{summary['training_examples']} {of_training} ({kinds})"
         )
     if summary["other_moments"]:
         other = summary["other_moments"]
@@ -137,29 +133,34 @@ class _Side:
         return self.facts
 
 
-def _of_pair(validation: str, training: str, val: _Side, train: _Side) -> Leaks:
-    nothing = {kind: np.zeros((0, 2), np.int64) for kind in KINDS}
-    lacking = " and ".join(side.split.builder for side in (val, train) if side.facts is None)
-    if lacking:
+def _of_pair(pair: SplitPair, val: _Side, train: _Side, tell: Tell) -> Leaks:
+    """Searches a pair, and stores the result if both sides are measured."""
+    if lacking := " and ".join(side.split.builder for side in (val, train) if side.facts is None):
         remedy = f"`python -m data_pipelines.doctor {lacking.replace(' and ', ' ')}` measures it"
-        unchecked = f"{validation} and {training} were not compared: {lacking} is not measured; {remedy}"
-        return Leaks(validation, training, nothing, 0, unchecked)
-    kept = _kept_path(val.split, train.split)
-    by, other_moments = _load(kept) or _search(val, train)
-    if not kept.exists():
-        _save(kept, by, other_moments)
-    return Leaks(validation, training, nothing | by, other_moments, _unchecked(val, train))
+        unchecked = f"{pair.validation} and {pair.training} were not compared: {lacking} is not measured; {remedy}"
+        nothing = {kind: np.zeros((0, 2), np.int64) for kind in KINDS}
+        return Leaks(pair.validation, pair.training, nothing, 0, unchecked)
+    tell(f"searching the validation examples of {pair.validation} in the training set of {pair.training}")
+    found = _search(pair, val, train, tell)
+    kept.save(pair, found)
+    return found
 
 
-def _search(val: _Side, train: _Side) -> tuple[dict[str, np.ndarray], int]:
-    same_original = _equal(val.known["source_id"], train.known["source_id"])
+def _search(pair: SplitPair, val: _Side, train: _Side, tell: Tell) -> Leaks:
+    nothing = np.zeros((0, 2), np.int64)
+    # Which clips of one original are in which split of a dataset is the publisher's decision.
+    same_original = nothing if pair.is_own else _equal(val.known["source_id"], train.known["source_id"])
     overlapping = _overlap(val.known, train.known, same_original)
     by = {
         "origin": same_original[overlapping],
-        "file": _equal(val.known["source_sha256"], train.known["source_sha256"]),
-        "content": _by_content(val, train),
+        "file": _equal(val.known[FILE_HASH], train.known[FILE_HASH]),
+        "content": nothing,
     }
-    return _each_pair_once(by), int((~overlapping).sum())
+    unchecked = []
+    if pair.by_content:
+        by["content"], skipped = _by_content(val, train, np.concatenate(list(by.values())), tell)
+        unchecked = [text for text in (_too_small(val, train), skipped) if text]
+    return Leaks(pair.validation, pair.training, _each_pair_once(by), int((~overlapping).sum()), "; ".join(unchecked))
 
 
 def _equal(wanted: np.ndarray, stored: np.ndarray) -> np.ndarray:
@@ -189,46 +190,73 @@ def _each_pair_once(by: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return result
 
 
-def _by_content(val: _Side, train: _Side) -> np.ndarray:
-    """Pairs that show the same footage: int64 [n, 2]."""
-    candidates = perceptual.similar_clips(val.known.hashes, train.known.hashes)
+@dataclasses.dataclass(frozen=True)
+class _View:
+    """A region of `regions.INSETS`, mirrored or not."""
+
+    region: int
+    mirrored: bool = False
+
+
+# Regions of the validation clip and the training clip that show the same if one of them is a copy of the other:
+# the same frame; a border was cut off from one of them; a logo is at the border of one of them.
+_REGIONS = ((0, 0), (1, 0), (0, 1), (2, 2))
+_VIEWS = [(_View(a, flip), _View(b)) for a, b in _REGIONS for flip in (False, True)]
+
+
+def _candidates(
+    val: _Side, train: _Side, known_pairs: np.ndarray, title: str, tell: Tell
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Pairs that may show the same footage, int64 [n, 2], other than those that are already known.
+
+    Also returns the position in `_VIEWS` at which each pair agrees most, and how many pairs are above MAX_COMPARED.
+    """
+    found, shares, views = [np.zeros((0, 2), np.int64)], [np.zeros(0)], [np.zeros(0, np.int64)]
+    for i, (of_val, of_train) in enumerate(_VIEWS):
+        wanted = val.known.hashes_of(of_val.region)
+        pairs, share = perceptual.similar_clips(
+            perceptual.mirrored(wanted) if of_val.mirrored else wanted,
+            train.known.hashes_of(of_train.region),
+            lambda parts: track(parts, f"{title}: looking up hashes", len(parts), "part", tell),
+        )
+        found, shares, views = [*found, pairs], [*shares, share], [*views, np.full(len(pairs), i)]
+    pairs, share, view = np.concatenate(found), np.concatenate(shares), np.concatenate(views)
+    order = np.lexsort((view, -share))
+    best = order[np.unique(pairs[order], axis=0, return_index=True)[1]]
+    known = set(map(tuple, known_pairs.tolist()))
+    best = best[np.array([tuple(pair) not in known for pair in pairs[best].tolist()], bool)]
+    best = best[perceptual.first_per_clip(pairs[best], share[best], perceptual.MAX_PARTNERS)]
+    kept_best = np.sort(np.argsort(-share[best], kind="stable")[:MAX_COMPARED])  # in the order of validation clips
+    return pairs[best][kept_best], view[best][kept_best], len(best) - len(kept_best)
+
+
+def _by_content(val: _Side, train: _Side, known_pairs: np.ndarray, tell: Tell) -> tuple[np.ndarray, str]:
+    """Pairs that show the same footage, other than those that are known: int64 [n, 2]; and what was not compared."""
+    title = f"comparing {val.split.builder} with {train.split.builder}"
+    candidates, views, skipped = _candidates(val, train, known_pairs, title, tell)
+    unchecked = f"{title}: {skipped} pairs of clips with the least in common were not compared" if skipped else ""
 
     @functools.lru_cache(CLIPS_IN_MEMORY)
-    def clip(side: _Side, index: int) -> alignment.Clip | None:
+    def clip(side: _Side, index: int, view: _View) -> alignment.Clip | None:
         try:
-            return alignment.Clip(*facts.read_thumbs(side.split, index, side.frames_feature))
+            frames, fps = facts.read_frames(side.split, index, side.frames_feature)
         except facts.DAMAGE:
             return None  # damaged, so it is not used for training either
+        thumbs = regions.thumbs(frames, regions.content_box(frames), regions.INSETS[view.region])
+        return alignment.Clip(thumbs[:, :, ::-1] if view.mirrored else thumbs, fps)
 
-    def same(pair) -> bool:
-        one, other = clip(val, int(pair[0])), clip(train, int(pair[1]))
-        return one is not None and other is not None and alignment.compare(one, other).same
+    def same(pair, view) -> bool:
+        of_val, of_train = _VIEWS[view]
+        one, other = clip(val, int(pair[0]), of_val), clip(train, int(pair[1]), of_train)
+        return one is not None and other is not None and alignment.same_at_any_speed(one, other)
 
-    title = f"comparing {val.split.builder} with {train.split.builder}"
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        verdicts = list(tqdm(pool.map(same, candidates), title, len(candidates), unit="pair", leave=False, delay=2.0))
-    return candidates[np.array(verdicts, bool)]
+        verdicts = list(track(pool.map(same, candidates, views), title, len(candidates), "pair", tell))
+    return candidates[np.array(verdicts, bool)], unchecked
 
 
-def _unchecked(val: _Side, train: _Side) -> str:
+def _too_small(val: _Side, train: _Side) -> str:
     for split, known in ((side.split, side.known) for side in (val, train)):
         if min(known["height_px"].min(), known["width_px"].min()) < facts.MIN_SIDE_PX:
             return f"{split.builder}: pictures below {facts.MIN_SIDE_PX} px are compared only by origin and file"
     return ""
-
-
-def _kept_path(val: records.Split, train: records.Split) -> epath.Path:
-    key = hashlib.sha256(f"{VERSION} {facts.VERSION} {val.fingerprint} {train.fingerprint}".encode()).hexdigest()
-    return epath.Path(train.paths[0]).parent / facts.FOLDER / f"leaks-{key[:32]}.json"
-
-
-def _save(path: epath.Path, by: dict[str, np.ndarray], other_moments: int) -> None:
-    kept = {"by": {kind: pairs.tolist() for kind, pairs in by.items()}, "other_moments": other_moments}
-    facts.keep(path, json.dumps(kept).encode())
-
-
-def _load(path: epath.Path) -> tuple[dict[str, np.ndarray], int] | None:
-    if not path.exists():
-        return None
-    kept = json.loads(path.read_text())
-    return {kind: np.array(pairs, np.int64).reshape(-1, 2) for kind, pairs in kept["by"].items()}, kept["other_moments"]

@@ -10,6 +10,7 @@ the command again does nothing. If its preparation was interrupted, the command 
 
 import collections
 import csv
+import functools
 import sys
 
 import tensorflow_datasets as tfds
@@ -39,14 +40,25 @@ def main(arguments: list[str]) -> None:
 
 
 def _measure(name: str, data_dir: str) -> None:
-    """Measures a dataset for the doctor and the leak search. At the start of a run this would take too long."""
-    from data_pipelines.leaks import facts
+    """Measures a dataset for the doctor and the leak search. At the start of a run this would take too long.
+
+    Prints which validation files are also training files.
+    """
+    from data_pipelines.leaks import facts, search
     from data_pipelines.stream import records
 
+    splits, features = {}, {}
+    load_facts = functools.cache(facts.load_facts)
     for split in tfds.builder_from_directory(catalog.dataset_dir(name, data_dir)).info.splits:
-        opened = records.open_split(name, split, data_dir)
-        if feature := facts.pictures_feature(opened.features):
-            facts.load_facts(opened, feature)
+        splits[split] = records.open_split(name, split, data_dir)
+        if feature := facts.pictures_feature(splits[split].features):
+            features[name] = feature
+            load_facts(splits[split], feature)
+    if features and {"train", "validation"} <= splits.keys():
+        train, validation = ({name: splits[role]} for role in ("train", "validation"))
+        copies = search.find_leaks(train, validation, features, load_facts)
+        for line in search.report_lines([found.summary() for found in copies if len(found.pairs)]):
+            print(line)
 
 
 def _print_summary(name: str, where: epath.Path) -> None:

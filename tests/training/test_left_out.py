@@ -1,5 +1,8 @@
 """config.input.leaks decides whether the run trains on what another of its datasets is validated on."""
 
+import concurrent.futures
+import threading
+
 import numpy as np
 import pytest
 
@@ -7,7 +10,7 @@ from configs import demo
 from cover_jax.checkpoint import compatibility, metadata
 from cover_jax.training import inputs
 from data_pipelines.builders import digits
-from data_pipelines.leaks import search
+from data_pipelines.leaks import kept, search
 from data_pipelines.prepare import build
 from data_pipelines.stream import records
 
@@ -28,7 +31,7 @@ def splits(tmp_path_factory):
 def trained_on(splits, mode: str, monkeypatch):
     """The training split of `motion`, and what the checkpoint says of leaks, where two of its clips leak."""
     none = np.zeros((0, 2), np.int64)
-    found = search.Leaks("appearance", "motion", {"origin": none, "file": LEAKING, "content": none}, 0, "")
+    found = kept.Leaks("appearance", "motion", {"origin": none, "file": LEAKING, "content": none}, 0, "")
     monkeypatch.setattr(search, "find_leaks", lambda *args, **kwargs: [found])
     config = demo.get_config()
     config.input.leaks = mode
@@ -64,3 +67,62 @@ def test_a_checkpoint_with_other_exclusions_is_refused(splits, monkeypatch):
         "14 training examples without 2 that are left out as leaks (config.input.leaks) in the checkpoint, 16"
         in str(error.value)
     )
+
+
+def test_a_run_that_was_begun_with_copies_of_its_own_goes_on_with_them(splits, monkeypatch, capsys):
+    none = np.zeros((0, 2), np.int64)
+    own = kept.Leaks("motion", "motion", {"origin": none, "file": LEAKING, "content": none}, 0, "")
+    monkeypatch.setattr(search, "find_leaks", lambda *args, **kwargs: [own])
+    fresh, told = inputs.without_leaks(demo.get_config(), *splits)
+    assert fresh["motion"].num_examples == 14
+    line = "leaks: 3 validation examples of motion are also 2 of its own training examples (3 by file)"
+    assert line in capsys.readouterr().out
+    began = {"motion": {"fingerprint": splits[0]["motion"].fingerprint}}
+    goes_on, _ = inputs.without_leaks(demo.get_config(), *splits, began)
+    assert goes_on["motion"].fingerprint == splits[0]["motion"].fingerprint
+    assert "motion: trains on 2 copies of its validation examples, as when the run began" in capsys.readouterr().out
+    other, _ = inputs.without_leaks(
+        demo.get_config(), *splits, {"motion": {"fingerprint": fresh["motion"].fingerprint}}
+    )
+    assert other["motion"].num_examples == 14
+
+
+def test_other_hosts_wait_for_the_first_host_without_a_collective(splits, monkeypatch, capsys):
+    """The first host searches for as long as it takes. Each of its lines restarts the timeout on both hosts."""
+    host, phases = threading.local(), []
+    both = threading.Barrier(2, timeout=60)
+    texts = {}
+
+    def exchange(mine: str) -> list[str]:
+        texts[host.index] = mine
+        both.wait()
+        every = [texts[0], texts[1]]
+        both.wait()
+        return every
+
+    def find_leaks(train_splits, eval_splits, frames_features, load_facts, tell):
+        assert host.index == 0
+        tell("reading facts")
+        tell("comparing")
+        none = np.zeros((0, 2), np.int64)
+        return [kept.Leaks("appearance", "motion", {"origin": none, "file": LEAKING, "content": none}, 0, "")]
+
+    monkeypatch.setattr(search, "find_leaks", find_leaks)
+    monkeypatch.setattr(inputs.jax, "process_index", lambda: host.index)
+    monkeypatch.setattr(inputs.hosts, "exchange", exchange)
+    monkeypatch.setattr(inputs.process, "enter_phase", lambda name, detail: phases.append((host.index, name, detail)))
+    monkeypatch.setattr(inputs.multihost_utils, "assert_equal", lambda *_: None)
+
+    def start(index: int):
+        host.index = index
+        return inputs.without_leaks(demo.get_config(), *splits)
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        (first, told), (second, told_second) = pool.map(start, range(2))
+    assert first["motion"].fingerprint == second["motion"].fingerprint != splits[0]["motion"].fingerprint
+    assert told == told_second and told[0]["by_file"] == 3
+    assert sorted(phases) == [
+        (0, "start", "comparing"), (0, "start", "reading facts"),
+        (1, "start", "the first host: comparing"), (1, "start", "the first host: reading facts"),
+    ]  # fmt: skip
+    assert "leaks: comparing\n" in capsys.readouterr().out

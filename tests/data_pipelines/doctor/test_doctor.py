@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 
 from data_pipelines.doctor import __main__ as doctor
 from data_pipelines.doctor import examine, manifest
-from data_pipelines.leaks import facts
+from data_pipelines.leaks import facts, kept, search
 from data_pipelines.prepare import __main__ as prepare
 from data_pipelines.stream import records
 
@@ -113,6 +114,37 @@ def test_facts_of_a_slice_are_those_of_its_records(make_numbered):
     np.testing.assert_array_equal(part["source"], whole["source"][20:60])
 
 
+@pytest.mark.filterwarnings(r"ignore:the load_module\(\) method is deprecated:DeprecationWarning")
+def test_the_mix_of_a_config_is_searched_once(source, tmp_path, capsys, monkeypatch):
+    """Afterwards a run with this config finds all results, those of parts of splits as well."""
+    for name in ("pets", "zoo"):
+        prepare.main([*flags(source)[:1], f"--name={name}", *flags(source)[2:], f"--data_dir={tmp_path}"])
+    config = tmp_path / "mix.py"
+    config.write_text("""from configs import common, datasets
+
+def get_config():
+    config = common.get_config()
+    config.datasets.pets = datasets.folder("image_folder/pets", train_split="train[:4]")
+    config.datasets.zoo = datasets.folder("image_folder/zoo")
+    return config
+""")
+    capsys.readouterr()
+    doctor.main([f"--config={config}", f"--data_dir={tmp_path}"])
+    printed = capsys.readouterr().out
+    assert "image_folder/pets (image) in" in printed and "image_folder/zoo (image) in" in printed
+    assert "leaks: no validation example" in printed
+    train, val = (
+        {name: records.open_split(f"image_folder/{name}", split, str(tmp_path)) for name, split in splits}
+        for splits in (
+            (("pets", "train[:4]"), ("zoo", "train")),
+            (("pets", "validation"), ("zoo", "validation")),
+        )
+    )
+    assert None not in kept.load(search.pairs_to_compare(train, val))
+    with pytest.raises(SystemExit, match="--config names the datasets"):
+        doctor.main([f"--config={config}", "image_folder/pets"])
+
+
 def test_mistakes_are_told_in_one_line(tmp_path, capsys):
     with pytest.raises(SystemExit, match="dataset 'nothing' is not prepared"):
         doctor.main(["nothing", f"--data_dir={tmp_path}"])
@@ -132,3 +164,12 @@ def test_what_becomes_of_sides_is_told(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "  mirrored clips: swapped: turn left <-> turn right\n" in printed
     assert "  mirrored clips: never mirrored, for want of the opposite class: left hook\n" in printed
+
+
+def test_a_copy_within_a_dataset_is_named_by_prepare_and_doctor(source, tmp_path, capsys):
+    shutil.copy(source / "train" / "dog" / "0.jpg", source / "validation" / "dog" / "copy.jpg")
+    prepare.main(flags(source, f"--data_dir={tmp_path}"))
+    copies = "leaks: 1 validation examples of image_folder/pets are also "
+    assert copies in capsys.readouterr().out
+    doctor.main(["image_folder/pets", f"--data_dir={tmp_path}"])
+    assert copies in capsys.readouterr().out

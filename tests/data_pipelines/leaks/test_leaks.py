@@ -1,14 +1,19 @@
 """Leaks are found by origin, file and content, are no others, and are left out of training in a way that resumes."""
 
 import dataclasses
+import functools
 import io
+import json
+import re
+import threading
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from einops import reduce
 from PIL import Image, ImageFilter
 
-from data_pipelines.leaks import alignment, facts, perceptual, search
+from data_pipelines.leaks import alignment, facts, kept, perceptual, regions, search
 from data_pipelines.prepare import build, schema
 from data_pipelines.stream import pipeline, records
 
@@ -50,9 +55,12 @@ def numbers(split: records.Split) -> np.ndarray:
     return np.array([int(known.text("source", i)) for i in range(len(known))])
 
 
+load_quick = functools.partial(facts.load_facts, measure=False)  # as a run does
+
+
 def found_between(validation: records.Split, training: records.Split) -> search.Leaks:
     names = {"v": "frames", "t": "frames"}
-    (found,) = search.find_leaks({"t": training}, {"v": validation}, names, measure=True)
+    (found,) = search.find_leaks({"t": training}, {"v": validation}, names, facts.load_facts)
     return found
 
 
@@ -84,12 +92,12 @@ def scene(rng: np.random.Generator, num_frames: int = 12, size_px: int = 48) -> 
 
 def reencoded(frames: np.ndarray, rng: np.random.Generator) -> list[bytes]:
     """The clip as others would have it: from a little later on, a border cut off, another size, brightness, quality."""
-    size_px = frames.shape[1]
+    height_px, width_px = frames.shape[1:3]
     top, left, bottom, right = rng.integers(0, 2, 4)
     new_px, gain, lift = int(rng.integers(40, 72)), rng.uniform(0.85, 1.15), rng.uniform(-12, 12)
     copies = []
     for frame in frames[rng.integers(0, 2) :]:
-        image = Image.fromarray(frame[top : size_px - bottom, left : size_px - right]).resize((new_px, new_px))
+        image = Image.fromarray(frame[top : height_px - bottom, left : width_px - right]).resize((new_px, new_px))
         image = image.filter(ImageFilter.GaussianBlur(0.3))
         bright = np.clip(np.asarray(image, np.float32) * gain + lift, 0, 255).astype(np.uint8)
         copies.append(jpeg(bright, int(rng.integers(35, 80))))
@@ -144,11 +152,84 @@ def test_reencoded_copies_are_found_and_nothing_else(planted):
     assert len(found) >= 0.99 * 40
 
 
-def test_what_was_found_is_kept(planted, monkeypatch):
+def test_what_was_found_is_kept_and_no_facts_are_read_for_it(planted, monkeypatch):
     before = found_between(*planted)
-    monkeypatch.setattr(perceptual, "similar_clips", None)
-    monkeypatch.setattr(facts, "_measure_shard", None)
-    np.testing.assert_array_equal(found_between(*planted).pairs, before.pairs)
+    monkeypatch.setattr(facts, "load_facts", lambda *_: pytest.fail("facts are read"))
+    again = found_between(*planted)
+    assert again.to_json() == before.to_json()
+    (pair,) = search.pairs_to_compare({"t": planted[1]}, {"v": planted[0]})
+    read = []
+    monkeypatch.setattr(facts, "read_kept", lambda path: read.append(path) or path.read_bytes())
+    assert kept.load([pair])[0].to_json() == before.to_json()
+    assert read == [pair.path]  # one request per pair
+
+
+def test_a_damaged_result_is_noticed_and_searched_again(with_own_copies):
+    before = own_leaks(with_own_copies)
+    (pair,) = search.pairs_to_compare({"d": with_own_copies["train"]}, {"d": with_own_copies["validation"]})
+    sound = pair.path.read_bytes()
+    rng = np.random.default_rng(3)
+    for _ in range(200):
+        flipped = bytearray(sound)
+        flipped[rng.integers(len(sound))] ^= 1 << rng.integers(8)
+        pair.path.write_bytes(bytes(flipped))
+        (loaded,) = kept.load([pair])
+        assert loaded is None or loaded.to_json() == before.to_json()  # a flip in white space changes nothing
+    without_checksum = json.dumps({"by": {kind: [] for kind in kept.KINDS}, "other_moments": 0}).encode()
+    for damaged in (without_checksum, sound[:-9], b"[1]", b""):
+        pair.path.write_bytes(damaged)
+        assert kept.load([pair]) == [None]
+    assert own_leaks(with_own_copies).to_json() == before.to_json()
+    assert pair.path.read_bytes() == sound
+
+
+def test_facts_are_read_in_parallel_and_each_file_once(planted, monkeypatch):
+    facts.load_facts(planted[1])
+    whole = threading.Barrier(2, timeout=60)
+
+    def load(shard, loaded=facts._load):
+        whole.wait()  # passes only if two shards are read at the same time
+        return loaded(shard)
+
+    monkeypatch.setattr(facts, "_load", load)
+    double = dataclasses.replace(planted[1], paths=planted[1].paths * 2)
+    assert len(facts.load_facts(double)) == 300
+
+
+def test_clips_with_a_few_frames_in_common_by_chance_are_not_decoded():
+    """As a test picture or a title that many clips have: one of ten frames is equal, the others are not."""
+    rng = np.random.default_rng(8)
+    values = rng.integers(0, 1 << 63, (200, 10), np.uint64)
+    stored = rng.integers(0, 1 << 63, (300, 10), np.uint64)
+    stored[:, 3], values[:, 4], stored[:, 5], values[:, 6] = 12345, 12345, 98765, 98765
+    stored[:7] = values[:7] ^ np.uint64(1 << 40)
+    wanted = perceptual.Hashes(values.ravel(), np.repeat(np.arange(200), 10))
+    pairs, _ = perceptual.similar_clips(wanted, perceptual.Hashes(stored.ravel(), np.repeat(np.arange(300), 10)))
+    assert pairs.tolist() == [[i, i] for i in range(7)]
+
+
+def test_no_more_pairs_are_compared_than_stated_and_that_is_said(planted, monkeypatch):
+    monkeypatch.setattr(search, "MAX_COMPARED", 25)
+    monkeypatch.setattr(kept, "load", lambda pairs: [None] * len(pairs))
+    monkeypatch.setattr(kept, "save", lambda pair, found: None)
+    found = found_between(*planted)
+    assert 0 < len(found.by["content"]) <= 25
+    assert re.fullmatch(r"comparing clips with clips: \d+ pairs of clips .* were not compared", found.unchecked)
+
+
+def test_parts_and_blocks_do_not_change_what_is_found(monkeypatch):
+    rng = np.random.default_rng(9)
+    values, stored = rng.integers(0, 1 << 12, (2, 40, 6)).astype(np.uint64) * np.uint64(0x0123456789AB)
+    sides = [perceptual.Hashes(side.ravel(), np.repeat(np.arange(40), 6)) for side in (values, stored)]
+    sides[1].values[:60] = sides[0].values[60:120]
+    whole, _ = perceptual.similar_clips(*sides)
+    assert len(whole) >= 10
+    parts = []
+    monkeypatch.setattr(perceptual, "BLOCK_HASHES", 50)
+    monkeypatch.setattr(perceptual, "PART_HITS", 20)
+    pieces, _ = perceptual.similar_clips(*sides, track=lambda part: parts.extend(part) or part)
+    assert set(map(tuple, pieces.tolist())) == set(map(tuple, whole.tolist()))
+    assert len(parts) > 8
 
 
 def test_leaks_are_left_out_of_training_in_every_epoch_on_any_number_of_hosts(planted, dataset):
@@ -188,7 +269,8 @@ def test_digits_of_the_demo_are_compared_and_have_no_leaks(digits_dir):
         split: {name: records.open_split(builder, split, digits_dir) for name, builder in names.items()}
         for split in ("train", "validation")
     }
-    found = search.find_leaks(splits["train"], splits["validation"], dict.fromkeys(names, "frames"), measure=False)
+    features = dict.fromkeys(names, "frames")
+    found = search.find_leaks(splits["train"], splits["validation"], features, load_quick)
     assert [(leak.validation, leak.training) for leak in found] == [("appearance", "motion"), ("motion", "appearance")]
     assert not sum(len(leak.pairs) for leak in found)
     lines = search.report_lines([pair.summary() for pair in found])
@@ -198,7 +280,7 @@ def test_digits_of_the_demo_are_compared_and_have_no_leaks(digits_dir):
 def test_large_data_that_is_not_measured_is_not_compared_and_that_is_said(planted, monkeypatch, tmp_path):
     monkeypatch.setattr(facts, "QUICK_BYTES", 0)
     fresh = make(tmp_path, [plain(scene(np.random.default_rng(4)))])["train"]
-    (found,) = search.find_leaks({"t": fresh}, {"v": planted[0]}, {"t": "frames", "v": "frames"}, measure=False)
+    (found,) = search.find_leaks({"t": fresh}, {"v": planted[0]}, {"t": "frames", "v": "frames"}, load_quick)
     assert not len(found.pairs)
     assert "clips is not measured; `python -m data_pipelines.doctor clips` measures it" in found.unchecked
 
@@ -227,12 +309,112 @@ def test_hashes_within_five_bits_are_always_found():
         [np.bitwise_or.reduce(np.uint64(1) << rng.permutation(63)[:5].astype(np.uint64)) for _ in range(300)]
     )
     wanted = perceptual.Hashes(stored[:300] ^ flips, np.arange(300))
-    pairs = perceptual.similar_clips(wanted, perceptual.Hashes(stored, np.arange(2000)))
+    pairs, shares = perceptual.similar_clips(wanted, perceptual.Hashes(stored, np.arange(2000)))
+    assert (shares == 1).all()
     assert pairs.tolist() == [[i, i] for i in range(300)]
 
 
 def test_black_frames_have_no_hash():
-    assert not len(perceptual.frame_hashes(np.zeros((3, 32, 32))))
+    assert perceptual.frame_hashes(np.zeros((3, 32, 32))).tolist() == [perceptual.NO_HASH] * 3
+    assert not len(facts._hashes(np.zeros((3, 96, 96), np.uint8)))
+
+
+def test_the_hash_of_a_mirrored_frame_is_known_without_the_frame():
+    thumbs = _thumbs(scene(np.random.default_rng(10)))
+    hashes = perceptual.Hashes(perceptual.frame_hashes(thumbs), np.zeros(len(thumbs), int))
+    flipped = perceptual.frame_hashes(thumbs[:, :, ::-1])
+    assert np.bitwise_count(perceptual.mirrored(hashes).values ^ flipped).max() <= 2  # rounding
+    np.testing.assert_array_equal(perceptual.mirrored(perceptual.mirrored(hashes)).values, hashes.values)
+
+
+def test_black_bars_are_trimmed_and_dark_content_is_not():
+    frames = np.full((4, 96, 96), 3, np.uint8)
+    frames[:, 12:90, 20:76] = 80
+    frames[:, 12:90, 20:48] = 4  # a dark half
+    frames[1, 40, 25] = frames[2, 50, 90] = 255  # specks
+    assert regions.content_box(frames) == (12, 90, 0, 76)  # 48 columns are more than a bar
+    frames[0, 60:80, 20:48] = 30
+    assert regions.content_box(frames) == (12, 90, 20, 76)
+    assert regions.content_box(frames * 0) == (0, 96, 0, 96)
+    thumbs = regions.thumbs(frames[:1], (12, 90, 20, 76), 0.0)
+    assert (
+        thumbs.shape == (1, 32, 32)
+        and thumbs[0, :, 16:].min() == pytest.approx(80)
+        and thumbs[0, 0, :15].max() == pytest.approx(4)
+    )
+    np.testing.assert_allclose(regions.thumbs(frames, (0, 96, 0, 96), 0.0), block_means(frames), rtol=1e-5)
+
+
+def block_means(frames: np.ndarray) -> np.ndarray:
+    return reduce(frames.astype(np.float32), "t (h i) (w j) -> t h w", "mean", i=3, j=3)
+
+
+@pytest.fixture(scope="module")
+def with_own_copies(tmp_path_factory) -> dict[str, records.Split]:
+    """Of 3 validation clips, the first has a training clip's file, and the second is a training clip re-encoded."""
+    rng = np.random.default_rng(11)
+    clips = [scene(rng) for _ in range(6)]
+    train = [(plain(clip)[0], {"source_sha256": f"{i:064d}"}) for i, clip in enumerate(clips[:5])]
+    val = [train[0], (reencoded(clips[1], rng), {"source_sha256": "1" * 64}), plain(clips[5])]
+    return make(tmp_path_factory.mktemp("own"), train, val)
+
+
+def own_leaks(splits: dict[str, records.Split], **kwargs) -> search.Leaks:
+    (found,) = search.find_leaks(
+        {"d": splits["train"]}, {"d": splits["validation"]}, {"d": "frames"}, facts.load_facts, **kwargs
+    )
+    return found
+
+
+def test_copies_within_a_dataset_are_found_by_file_and_by_the_doctor_by_content(with_own_copies):
+    train, val = with_own_copies["train"], with_own_copies["validation"]
+    found = own_leaks(with_own_copies)
+    assert pairs_of(found, "file", val, train) == {(0, 0)} and len(found.pairs) == 1
+    (line,) = search.report_lines([found.summary()])
+    assert line == "leaks: 1 validation examples of d are also 1 of its own training examples (1 by file)"
+    assert search.exclude({"d": train}, [found])["d"].num_examples == 4
+    thorough = own_leaks(with_own_copies, own_content=True)
+    assert pairs_of(thorough, "file", val, train) == {(0, 0)}
+    assert pairs_of(thorough, "content", val, train) == {(1, 1)}
+    assert own_leaks(with_own_copies).to_json() == thorough.to_json()  # a run uses what the doctor has found
+
+
+COPIES = {
+    "mirrored": lambda frames: frames[:, :, ::-1],
+    "letterboxed": lambda frames: np.pad(frames, ((0, 0), (8, 8), (0, 0), (0, 0))),
+    "pillarboxed": lambda frames: np.pad(frames, ((0, 0), (0, 0), (8, 8), (0, 0))),  # 4:3 in 16:9
+    "cropped by 10 % a side": lambda frames: frames[:, 5:-5, 5:-5],
+    "with a logo": lambda frames: with_logo(frames),
+    "at double speed": lambda frames: frames[::2],
+}
+
+
+def with_logo(frames: np.ndarray) -> np.ndarray:
+    frames = frames.copy()
+    frames[:, 3:9, 36:45] = 230
+    frames[:, 5:7, 38:43] = 20
+    return frames
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory) -> tuple[list[np.ndarray], records.Split]:
+    """30 clips, and a training split of them."""
+    rng = np.random.default_rng(12)
+    clips = [scene(rng, num_frames=16) for _ in range(30)]
+    return clips, make(tmp_path_factory.mktemp("originals"), [plain(clip) for clip in clips])["train"]
+
+
+@pytest.mark.parametrize(
+    "change", ["letterboxed", *(pytest.param(name, marks=pytest.mark.slow) for name in COPIES if name != "letterboxed")]
+)
+def test_changed_copies_are_found_and_nothing_else(originals, tmp_path, change):
+    """At least 12 of 15."""
+    clips, train = originals
+    rng = np.random.default_rng(13)
+    val = make(tmp_path, [(reencoded(COPIES[change](clip), rng), {}) for clip in clips[:15]])["train"]
+    found = pairs_of(found_between(val, train), "content", val, train)
+    assert found <= {(i, i) for i in range(15)}
+    assert len(found) >= 12
 
 
 @pytest.mark.slow

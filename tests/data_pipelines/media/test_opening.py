@@ -35,7 +35,7 @@ PLACES = {  # every place that opens media: (file, function, call) -> what keeps
     ("data_pipelines/doctor/page.py", "jpeg_size_px", "Image.open"): "formats",
     ("data_pipelines/media/video.py", "_decoder", "av.CodecContext.create"): "decodes packets, opens no file",
     ("data_pipelines/stream/decode.py", "_decode_one", "tf.io.decode_jpeg"): "without_gifs",
-    ("data_pipelines/leaks/facts.py", "_thumb", "tf.io.decode_jpeg"): "extract_jpeg_shape",
+    ("data_pipelines/leaks/facts.py", "_grey_frame", "tf.io.decode_jpeg"): "extract_jpeg_shape",
     ("data_pipelines/media/media_file.py", "_encode_h264", "av.open"): "writes",
     ("cover_jax/predict/explain.py", "write", "av.open"): "writes",
 }
@@ -273,7 +273,7 @@ def test_gifs_among_the_frames_of_a_record_are_not_decoded():
     with pytest.raises(tf.errors.InvalidArgumentError):
         decode.decode_frames(frames[:2], (8, 8))
     with pytest.raises(tf.errors.InvalidArgumentError):
-        facts._thumb(frames[1])
+        facts._grey_frame(frames[1])
 
 
 def test_png_bombs_end_within_their_time_limit(tmp_path, monkeypatch):

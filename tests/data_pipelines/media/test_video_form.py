@@ -122,7 +122,7 @@ def test_their_facts_and_leaks_are_found(prepared):
     assert known.columns["num_frames"].tolist() == [30, 30]
     assert known.columns["height_px"].tolist() == [96, 96] and not any(known.columns["reason"])
     frames_features = dict.fromkeys(("one", "two"), "frames")
-    found = search.find_leaks({"two": two["train"]}, {"one": one["validation"]}, frames_features, measure=True)
+    found = search.find_leaks({"two": two["train"]}, {"one": one["validation"]}, frames_features, facts.load_facts)
     assert [leak.summary()["training_examples"] for leak in found] == [1]
 
 
