@@ -12,6 +12,8 @@ from collections.abc import Iterable
 import tensorflow_datasets as tfds
 from etils import epath
 
+from data_pipelines import escaping, files
+
 
 class DatasetNotPreparedError(FileNotFoundError):
     """A dataset has to be prepared before it can be read. The message has the command."""
@@ -32,6 +34,25 @@ def dataset_dir(builder: str, data_dir: str) -> epath.Path:
     if not versions:
         raise DatasetNotPreparedError(_not_prepared([builder], data_dir))
     return max(versions, key=lambda path: [int(part) for part in path.name.split(".")])
+
+
+def read_info(where: epath.Path) -> tfds.core.DatasetInfo:
+    """What TFDS stores about a prepared dataset in its folder (`dataset_dir`).
+
+    Raises:
+        DamagedFileError: one of these files is damaged.
+    """
+    try:
+        info = tfds.builder_from_directory(where).info
+        _ = info.metadata  # which it reads late
+        return info
+    except OSError:
+        raise
+    except Exception as error:  # TFDS reads JSON, protocol buffers and texts, and raises an error of its own for each
+        raise files.DamagedFileError(
+            f"{where}: dataset_info.json, features.json or metadata.json is damaged: {type(error).__name__}: "
+            f"{escaping.one_line(error, 300)}; restore it, or prepare the dataset again"
+        ) from error
 
 
 def require_prepared(builders: Iterable[str], data_dir: str) -> None:

@@ -1,8 +1,9 @@
-"""Lists source files on a disk, in a bucket or in a tar, and makes them readable by any library."""
+"""Lists source files on a disk, in a bucket or in a tar, makes them readable by any library; reads JSON with checks."""
 
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -13,8 +14,10 @@ from typing import Any
 from etils import epath
 
 from data_pipelines import archives
+from data_pipelines.command_line import CONFIG
 
 COPY_BYTES = 1 << 20
+MAX_JSON_BYTES = 1 << 28  # more than any file of this project; a manifest names each unusable file
 
 
 def is_remote(path: os.PathLike | str) -> bool:
@@ -89,3 +92,61 @@ def parse_checked_json(data: bytes) -> Any:
 
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+class DamagedFileError(ValueError):
+    """A file is not what was written. The message names it."""
+
+    exit_code = CONFIG
+
+
+def read_json(path: epath.Path, form: Any) -> Any:
+    """The content of a JSON file.
+
+    Args:
+        path: local or in a bucket.
+        form: what it must hold: a type; a dict of the forms of its keys, to which a file may have more keys; a list
+            with the form of all items; or a dict {str: form} with the form of all values.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DamagedFileError: it is too large, no JSON, or of another form.
+    """
+    if path.stat().length > MAX_JSON_BYTES:
+        raise DamagedFileError(f"{path} is damaged: larger than {MAX_JSON_BYTES >> 20} MiB")
+    try:
+        value = json.loads(path.read_bytes(), parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:  # not UTF-8, no JSON, or nested too deeply
+        raise DamagedFileError(f"{path} is damaged: no JSON: {error}") from error
+    if where := mismatch(value, form):
+        raise DamagedFileError(f"{path} is damaged: {where}")
+    return value
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
+def mismatch(value: Any, form: Any, where: str = "its content") -> str:
+    """Where a value is not of a form, in words; "" if it is."""
+    if isinstance(form, type):
+        return "" if _is_of(value, form) else f"{where} is not of type {form.__name__}"
+    if not isinstance(value, type(form)):
+        return f"{where} is not of type {type(form).__name__}"
+    if isinstance(form, list):
+        parts = [(f"item {i} of {where}", item, form[0]) for i, item in enumerate(value)]
+    elif str in form:
+        parts = [(f"{key!r} of {where}", item, form[str]) for key, item in value.items()]
+    else:
+        if missing := [key for key in form if key not in value]:
+            return f"{where} has no {missing[0]!r}"
+        parts = [(f"{key!r} of {where}", value[key], of_key) for key, of_key in form.items()]
+    return next((wrong for name, item, part in parts if (wrong := mismatch(item, part, name))), "")
+
+
+def _is_of(value: Any, kind: type) -> bool:
+    if isinstance(value, bool):
+        return kind is bool
+    if kind is float:
+        return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, kind)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 from etils import epath
 from ml_collections import ConfigDict
 from tqdm import tqdm
@@ -97,7 +96,7 @@ class _Examined:
 
 
 def _splits_of(where: epath.Path) -> list[str]:
-    return list(tfds.builder_from_directory(where).info.splits)
+    return list(catalog.read_info(where).splits)
 
 
 def _pictures_feature(features: tuple[str, ...]) -> str:
@@ -129,7 +128,7 @@ def _of_records(
             (jpeg,), _ = facts.some_frames(split, i, frames_feature, 1)
             samples[role].append((_class_name(split.class_names, known["label"][i]), jpeg))
     metadata = where / "metadata.json"
-    origin = json.loads(metadata.read_text()).get("origin", {}) if metadata.exists() else {}
+    origin = files.read_json(metadata, {}).get("origin", {}) if metadata.exists() else {}
     modality = next(iter(splits.values())).modality
     about = {"dataset": name, "where": escaping.escape(where), "modality": modality, "origin": origin}
     return about | {"splits": described}, samples

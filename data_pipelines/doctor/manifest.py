@@ -10,13 +10,12 @@ The format is the same for a prepared dataset and for the files before they are 
 
 import collections
 import csv
-import json
+import sys
 
 import numpy as np
-import tensorflow_datasets as tfds
 from etils import epath
 
-from data_pipelines import catalog, escaping
+from data_pipelines import catalog, escaping, files
 from data_pipelines.prepare import base
 
 FILE = "manifest.json"
@@ -31,11 +30,17 @@ def summary(builder: str, data_dir: str) -> dict[str, dict[str, int]]:
     """
     where = catalog.dataset_dir(builder, data_dir)
     written = where / FILE
-    if written.exists():
-        splits = json.loads(written.read_text())["splits"]
+    try:
+        splits = files.read_json(written, {"splits": {str: dict.fromkeys(COUNTS, int)}})["splits"]
         return {split: {count: of_split[count] for count in COUNTS} for split, of_split in splits.items()}
+    except FileNotFoundError:
+        pass  # the doctor was not run
+    except files.DamagedFileError as error:
+        print(
+            f"WARNING: {error}; not used; python -m data_pipelines.doctor writes it again", file=sys.stderr, flush=True
+        )
     refused = read_refused(where)
-    info = tfds.builder_from_directory(where).info
+    info = catalog.read_info(where)
     return {split: _counts(found.num_examples, refused[split], 0) for split, found in info.splits.items()}
 
 
@@ -47,9 +52,12 @@ def summary_line(of_splits: dict[str, dict[str, int]]) -> str:
 def read_refused(where: epath.Path) -> dict[str, list[dict[str, str]]]:
     """Split -> files that are listed but not in a prepared dataset: `path`, `reason` and, if it is known, `label`."""
     path, refused = where / base.REFUSED_FILE, collections.defaultdict(list)
-    for row in csv.DictReader(path.read_text().splitlines()) if path.exists() else ():
-        label = escaping.unescape(row.get("label", ""))
-        refused[row["split"]].append({"path": row["path"], "label": label, "reason": row["reason"]})
+    try:
+        for row in csv.DictReader(path.read_text().splitlines()) if path.exists() else ():
+            label = escaping.unescape(row.get("label", "") or "")
+            refused[row["split"]].append({"path": row["path"], "label": label, "reason": row["reason"]})
+    except (KeyError, csv.Error, UnicodeDecodeError) as error:
+        raise files.DamagedFileError(f"{path} is damaged: {type(error).__name__}: {error}; restore it") from error
     return refused
 
 

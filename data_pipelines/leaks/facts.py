@@ -172,7 +172,7 @@ def _facts_path(shard: str) -> epath.Path:
 
 def _measure_shard(path: str, media_feature: str) -> dict[str, np.ndarray]:
     """Facts of all records of a shard, and their hashes under the key `hashes`."""
-    offsets = records.scan(epath.Path(path))
+    offsets = records.scan(epath.Path(path)).offsets
     look = _look_function(media_feature)
     try:
         rows = list(_rows(path, look, len(offsets) - 1))

@@ -13,7 +13,6 @@ import csv
 import functools
 import sys
 
-import tensorflow_datasets as tfds
 from etils import epath
 
 from data_pipelines import catalog, command_line, escaping
@@ -49,7 +48,7 @@ def _measure(name: str, data_dir: str) -> None:
 
     splits, features = {}, {}
     load_facts = functools.cache(facts.load_facts)
-    for split in tfds.builder_from_directory(catalog.dataset_dir(name, data_dir)).info.splits:
+    for split in catalog.read_info(catalog.dataset_dir(name, data_dir)).splits:
         splits[split] = records.open_split(name, split, data_dir)
         if feature := facts.pictures_feature(splits[split].features):
             features[name] = feature
@@ -62,7 +61,7 @@ def _measure(name: str, data_dir: str) -> None:
 
 
 def _print_summary(name: str, where: epath.Path) -> None:
-    info = tfds.builder_from_directory(where).info
+    info = catalog.read_info(where)
     counts = ", ".join(f"{split} {details.num_examples}" for split, details in info.splits.items())
     print(f"{name}: {counts}; {info.features['label'].num_classes} classes; in {escaping.escape(where)}")
     refused = _read_refused(where)

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import json
 import re
 import time
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 from etils import epath
 
-from data_pipelines import catalog, escaping
+from data_pipelines import catalog, escaping, files
 from data_pipelines.prepare import base, folder, listing, publisher, worker_pool
 from data_pipelines.prepare import flags as prepare_flags
 from data_pipelines.sources import class_names
@@ -166,7 +165,7 @@ def builder_name(builder: tfds.core.DatasetBuilder) -> str:
 
 
 def _check_origin(builder: base.MediaBuilder) -> None:
-    origin = json.loads((builder.data_path / "metadata.json").read_text())["origin"]
+    origin = files.read_json(builder.data_path / "metadata.json", {"origin": {}})["origin"]
     asked = builder.origin()
     differing = [f"{key} {origin.get(key)!r}, not {asked[key]!r}" for key in asked if asked[key] != origin.get(key)]
     if differing:

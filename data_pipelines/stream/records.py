@@ -1,15 +1,18 @@
 """One split of a prepared dataset, opened for random access: the offset of each record, and a read that checks it.
 
-Each TFRecord shard has an offset index beside it, `<shard>.index.npy`: int64 [n + 1], the first byte of each record
-and the size of the file. The CRC-32 of the array follows it. The index is made when the dataset is prepared, and again
-when it is missing, damaged, or of another size.
+Each TFRecord shard has an index beside it, `<shard>.index.npy`: int64 [n + 1], the first byte of each record and the
+size of the file; then uint32 [n], the checksum that the shard stores with each record; then the CRC-32 of both. The
+index is made when the dataset is prepared, and again when it is missing, damaged, or of another shard. Indices of
+earlier versions have no checksums of records; they are then read from a local shard.
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import hashlib
 import io
 import json
+import os
 import struct
 import uuid
 import zlib
@@ -21,7 +24,8 @@ import tensorflow_datasets as tfds
 from absl import logging
 from etils import epath
 
-from data_pipelines import catalog
+from data_pipelines import catalog, files
+from data_pipelines.stream import contents
 from data_pipelines.stream.host_tf import tf
 
 # TFRecord framing: length (8 bytes), its checksum (4), data, the data's checksum (4).
@@ -29,6 +33,21 @@ HEADER_BYTES, FOOTER_BYTES = 12, 4
 VIDEO_FEATURE = "video"  # holds a whole video file
 INDEX_SUFFIX = ".index.npy"
 READ_BUFFER_BYTES = 1 << 18
+_COMPARED_RECORDS = 4  # of each shard, to notice that it was replaced
+_CHECKSUM_BYTES = 4  # of the CRC-32 at the end of an index
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ShardIndex:
+    """Where the records of one shard are, and their stored checksums.
+
+    Attributes:
+        offsets: int64 [n + 1], the first byte of each record, and the size of the shard.
+        checksums: uint32 [n], the masked CRC-32C of each record's data; None: not known.
+    """
+
+    offsets: np.ndarray
+    checksums: np.ndarray | None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,6 +65,7 @@ class Split:
         modality: "video" or "image".
         fingerprint: sha256 of features, class names, and names, sizes and record offsets of the shards, and of the
             excluded records.
+        content: of all its records, with those that are excluded.
         num_excluded: number of excluded records.
     """
 
@@ -58,6 +78,7 @@ class Split:
     features: tuple[str, ...]
     modality: str
     fingerprint: str
+    content: contents.Content = contents.UNKNOWN
     num_excluded: int = 0
 
     @property
@@ -80,11 +101,12 @@ def open_split(builder: str, split: str, data_dir: str) -> Split:
         FileNotFoundError: a shard is missing.
         IOError: a shard is shorter than it was, or its framing is broken.
     """
-    info = tfds.builder_from_directory(catalog.dataset_dir(builder, data_dir)).info
+    info = catalog.read_info(catalog.dataset_dir(builder, data_dir))
     pieces = _pieces(builder, split, info)
     paths = tuple(piece.filename for piece in pieces)
     indices = _load_indices(paths, [piece.examples_in_shard for piece in pieces])
-    offsets = [index[:-1][piece.skip : piece.skip + piece.take] for index, piece in zip(indices, pieces, strict=True)]
+    spans = [slice(piece.skip, piece.skip + piece.take) for piece in pieces]
+    offsets = [index.offsets[:-1][span] for index, span in zip(indices, spans, strict=True)]
     class_names = _class_names(info)
     return Split(
         builder=builder,
@@ -96,6 +118,12 @@ def open_split(builder: str, split: str, data_dir: str) -> Split:
         features=tuple(info.features),
         modality=_modality(info),
         fingerprint=_fingerprint(info, class_names, pieces, indices),
+        content=contents.of_records(
+            split,
+            [None if i.checksums is None else i.checksums[span] for i, span in zip(indices, spans, strict=True)],
+            sum(map(len, offsets)),
+            (info.metadata or {}).get("origin", {}),
+        ),
     )
 
 
@@ -153,21 +181,24 @@ def write_indices(folder: epath.Path) -> None:
             _save_index(path, scan(path))
 
 
-def scan(path: epath.Path) -> np.ndarray:
-    """The offset index of a shard, from its framing: int64 [n + 1].
+def scan(path: epath.Path) -> ShardIndex:
+    """The index of a shard, from its framing.
 
     Raises:
         IOError: the framing is broken or the last record is incomplete.
     """
-    offsets, end, size = [], 0, path.stat().length
+    offsets, end, size, checksums = [], 0, path.stat().length, bytearray()
     with path.open("rb") as file:
+        header = file.read(HEADER_BYTES)
         while end < size:
             offsets.append(end)
-            file.seek(end)
-            end += HEADER_BYTES + _record_bytes(file.read(HEADER_BYTES), path, end) + FOOTER_BYTES
+            end += HEADER_BYTES + _record_bytes(header, path, end) + FOOTER_BYTES
+            file.seek(end - FOOTER_BYTES)
+            checksums += file.read(FOOTER_BYTES)
+            header = file.read(HEADER_BYTES)
     if end != size:
         raise OSError(f"shard {path} is cut off: its last record ends at byte {end}, the file at {size}")
-    return np.array([*offsets, end], np.int64)
+    return ShardIndex(np.array([*offsets, end], np.int64), np.frombuffer(bytes(checksums), "<u4").astype(np.uint32))
 
 
 def _pieces(builder: str, split: str, info: tfds.core.DatasetInfo) -> list[Any]:
@@ -184,57 +215,86 @@ def _pieces(builder: str, split: str, info: tfds.core.DatasetInfo) -> list[Any]:
     return pieces
 
 
-def _load_indices(paths: Sequence[str], expected_records: Sequence[int]) -> list[np.ndarray]:
+def _load_indices(paths: Sequence[str], expected_records: Sequence[int]) -> list[ShardIndex]:
     with concurrent.futures.ThreadPoolExecutor(max_workers=16) as pool:  # they wait for storage, not for the CPU
         return list(pool.map(_load_index, paths, expected_records))
 
 
-def _load_index(shard: str, expected_records: int) -> np.ndarray:
-    """The offset index of a shard, checked against its size and number of records."""
+def _load_index(shard: str, expected_records: int) -> ShardIndex:
+    """The index of a shard, checked against its size and number of records."""
     path = epath.Path(shard)
     if not path.exists():
         raise FileNotFoundError(f"shard {path} is missing; restore it, or delete its folder and prepare it again")
     index_path = path.with_name(path.name + INDEX_SUFFIX)
     index = _parse_index(index_path.read_bytes(), path.stat().length) if index_path.exists() else None
-    if index is None:
+    if index is None or not _may_belong_to(path, index):
         index = scan(path)
         _save_index(path, index)
-    if len(index) - 1 != expected_records:
-        raise OSError(f"shard {path} has {len(index) - 1} records instead of {expected_records}; restore it")
+    num_records = len(index.offsets) - 1
+    if num_records != expected_records:
+        raise OSError(f"shard {path} has {num_records} records instead of {expected_records}; restore it")
+    if index.checksums is None and not files.is_remote(path):
+        return ShardIndex(index.offsets, _stored_checksums(path, index.offsets[1:]))
     return index
 
 
-def _parse_index(data: bytes, shard_bytes: int) -> np.ndarray | None:
-    """The offset index in a file's bytes; None if it is damaged or belongs to another shard."""
-    stream = io.BytesIO(data)
+def _may_belong_to(path: epath.Path, index: ShardIndex) -> bool:
+    """Whether the index has the checksums of a local shard, for a few records: a shard may have been replaced.
+
+    One wrong checksum is damage of that record, which reading it will show.
+    """
+    if index.checksums is None or not len(index.checksums) or files.is_remote(path):
+        return True
+    some = np.unique(np.linspace(0, len(index.checksums) - 1, _COMPARED_RECORDS).astype(int))
+    differs = _stored_checksums(path, index.offsets[some + 1]) != index.checksums[some]
+    return int(differs.sum()) <= 1
+
+
+def _stored_checksums(path: epath.Path, ends: np.ndarray) -> np.ndarray:
+    """The checksums of the records that end at these bytes of a local shard: reads four bytes per record."""
+    with open(path, "rb", buffering=0) as file:
+        found = b"".join(os.pread(file.fileno(), FOOTER_BYTES, int(end) - FOOTER_BYTES) for end in ends)
+    return np.frombuffer(found, "<u4").astype(np.uint32)
+
+
+def _parse_index(data: bytes, shard_bytes: int) -> ShardIndex | None:
+    """The index in a file's bytes; None if it is damaged or belongs to another shard."""
+    stream, checksums = io.BytesIO(data), None
     try:
-        index = np.load(stream)
+        offsets = np.load(stream)
+        if len(data) - stream.tell() > _CHECKSUM_BYTES:  # indices of earlier versions end here
+            checksums = np.load(stream)
     except Exception:  # NumPy raises many types for damaged bytes
         return None
-    checksum = data[stream.tell() :]  # indices written by earlier versions have no checksum
-    if checksum not in (b"", _checksum(data[: stream.tell()])):
+    checksum = data[stream.tell() :]  # the first indices have none
+    if checksum != _checksum(data[: stream.tell()]) and (checksum or checksums is not None):
         return None
-    if not isinstance(index, np.ndarray) or index.dtype != np.int64 or index.ndim != 1 or not len(index):
+    if not isinstance(offsets, np.ndarray) or offsets.dtype != np.int64 or offsets.ndim != 1 or not len(offsets):
         return None
-    apart = (np.diff(index) >= HEADER_BYTES + FOOTER_BYTES).all()
-    return index if apart and index[0] == 0 and index[-1] == shard_bytes else None
+    if checksums is not None and (checksums.dtype, checksums.shape) != (np.uint32, (len(offsets) - 1,)):
+        return None
+    apart = (np.diff(offsets) >= HEADER_BYTES + FOOTER_BYTES).all()
+    return ShardIndex(offsets, checksums) if apart and offsets[0] == 0 and offsets[-1] == shard_bytes else None
 
 
 def _checksum(data: bytes) -> bytes:
-    return zlib.crc32(data).to_bytes(4, "little")
+    return zlib.crc32(data).to_bytes(_CHECKSUM_BYTES, "little")
 
 
-def _save_index(path: epath.Path, index: np.ndarray) -> None:
+def _save_index(path: epath.Path, index: ShardIndex) -> None:
     """Writes the index beside its shard, atomically: several hosts may write it at the same time."""
     buffer = io.BytesIO()
-    np.save(buffer, index)
+    np.save(buffer, index.offsets)
+    if index.checksums is not None:
+        np.save(buffer, index.checksums)
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         temporary.write_bytes(buffer.getvalue() + _checksum(buffer.getvalue()))
-    except (PermissionError, tf.errors.PermissionDeniedError) as error:
-        logging.warning("The offset index of %s cannot be stored, so each start computes it again: %s", path, error)
-    else:
         temporary.replace(path.with_name(path.name + INDEX_SUFFIX))
+    except (OSError, tf.errors.OpError) as error:  # no permission, no space
+        with contextlib.suppress(OSError, tf.errors.OpError):
+            temporary.unlink(missing_ok=True)
+        logging.warning("The offset index of %s cannot be stored, so each start computes it again: %s", path, error)
 
 
 def _record_bytes(header: bytes, path: epath.Path, at: int) -> int:
@@ -282,7 +342,7 @@ def _modality(info: tfds.core.DatasetInfo) -> str:
 
 
 def _fingerprint(
-    info: tfds.core.DatasetInfo, class_names: tuple[str, ...], pieces: list[Any], indices: list[np.ndarray]
+    info: tfds.core.DatasetInfo, class_names: tuple[str, ...], pieces: list[Any], indices: list[ShardIndex]
 ) -> str:
     described = {
         "features": info.features.to_json(),
@@ -291,5 +351,5 @@ def _fingerprint(
     }
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     for index in indices:
-        digest.update(index.astype("<i8").tobytes())
+        digest.update(index.offsets.astype("<i8").tobytes())
     return digest.hexdigest()

@@ -157,5 +157,5 @@ def written(path: str, clips: list[list[bytes]]) -> records.Split:
     with test_pipeline.tf.io.TFRecordWriter(path) as writer:
         for label, jpegs in enumerate(clips):
             writer.write(test_pipeline._serialized(jpegs, label))
-    shards, offsets = np.zeros(len(clips), np.int32), records.scan(epath.Path(path))[:-1]
+    shards, offsets = np.zeros(len(clips), np.int32), records.scan(epath.Path(path)).offsets[:-1]
     return records.Split("bad", "train", (path,), shards, offsets, (), ("frames", "label"), "video", "")

@@ -282,7 +282,7 @@ def test_undecodable_jpegs_and_empty_clips_weigh_nothing(tmp_path, dataset, numb
     with tf.io.TFRecordWriter(path) as writer:
         for label, jpegs in enumerate(clips):
             writer.write(_serialized(jpegs, label))
-    index = records.scan(epath.Path(path))
+    index = records.scan(epath.Path(path)).offsets
     split = records.Split(
         "bad", "train", (path,), np.zeros(5, np.int32), index[:-1], (), ("frames", "label"), "video", ""
     )

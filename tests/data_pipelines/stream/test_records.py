@@ -52,6 +52,20 @@ def test_a_lost_index_is_made_again_and_a_stale_one_replaced(make_numbered):
     assert before.fingerprint == after.fingerprint
 
 
+@pytest.mark.parametrize("name", ["dataset_info.json", "features.json", "metadata.json"])
+@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"\xff"], ids=["empty", "{}", "list", "no text"])
+def test_a_damaged_description_is_refused_by_name_or_says_the_same(make_numbered, name, content):
+    data_dir = make_numbered(num_shards=1)
+    where = pathlib.Path(data_dir) / "numbered" / "1.0.0"
+    (where / name).write_bytes(content)
+    try:
+        opened = records.open_split("numbered", "train", data_dir)
+    except ValueError as error:  # DamagedFileError, or an empty description that has no such split
+        assert str(where) in str(error) or "has no split" in str(error)
+    else:
+        assert opened.num_examples == 97
+
+
 def test_a_missing_shard_is_refused_by_name(make_numbered):
     data_dir = make_numbered()
     shard = _shards(data_dir)[1]
