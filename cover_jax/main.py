@@ -18,12 +18,12 @@ from absl import flags
 from etils import epath
 
 from cover_jax import errors
-from cover_jax.config import checks, notices
+from cover_jax.config import checks, notices, schema
 from cover_jax.config import flags as cover_flags
 from cover_jax.errors import ConfigError
 from cover_jax.evaluation import comparison
-from cover_jax.fault_tolerance import process, workdir_lease
-from cover_jax.parallel import compilation, hosts, sharding
+from cover_jax.fault_tolerance import process, statements, workdir_lease
+from cover_jax.parallel import compilation, hosts, roll_call, sharding
 from data_pipelines import catalog, command_line, escaping
 
 _PEER_NEWS_S = 1.0  # time until this host knows that another host has ended
@@ -64,25 +64,54 @@ def run(args: argparse.Namespace) -> int:
     quiet = not flags.FLAGS["verbosity"].present
     with process.guarded_process(preemptible=args.mode == "train", quiet=quiet) as guard:
         try:
-            checks.validate(args.config)
-            _find_hosts(guard, args)  # before anything that may fail on only one host
+            problem = _problem(args)
+            _find_hosts(guard, args, problem)  # before anything that may fail on only one host
             sharding.make_mesh(args.config.mesh)
             _check_folders(args)
             for line in notices.of(args.config):
                 hosts.print_on_host0(line)
+            workdir_lease.check_is_shared(args.workdir, needs_writing=args.mode == "train")
             return _train_or_evaluate(args)
         except Exception as error:
             _end(error)
 
 
-def _find_hosts(guard: process.ProcessGuard, args: argparse.Namespace) -> None:
-    guard.start_watchdog(args.config.timeouts)
-    if args.coordinator or args.distributed:
-        by_hand = hosts.Coordinator(args.coordinator, args.num_processes, args.process_id)
+def _coordinator(args: argparse.Namespace) -> hosts.Coordinator | None:
+    """How the hosts find each other; None: JAX knows it, or there are no others."""
+    if not args.coordinator:
+        if (args.num_processes, args.process_id) != (1, 0):
+            raise ConfigError("--num_processes, --process_id: need --coordinator=HOST:PORT, the address of process 0")
+        return None
+    by_hand = hosts.Coordinator(args.coordinator, args.num_processes, args.process_id)
+    roll_call.check(by_hand)
+    return by_hand
+
+
+def _problem(args: argparse.Namespace) -> ConfigError | None:
+    """What is wrong with the config. With other hosts it is only printed, until they know it too."""
+    try:
+        checks.validate(args.config)
+    except ConfigError as error:
+        if not (args.coordinator or args.distributed):
+            raise
+        print(f"error: {error}; this ends the other hosts, too, once they are found", file=sys.stderr, flush=True)
+        return error
+    return None
+
+
+def _find_hosts(guard: process.ProcessGuard, args: argparse.Namespace, problem: ConfigError | None) -> None:
+    timeouts = schema.get_config().timeouts if problem else args.config.timeouts
+    guard.start_watchdog(timeouts)
+    by_hand = _coordinator(args)
+    if by_hand or args.distributed:
         # JAX aborts a host that finds no other host, or whose heartbeat stops. The peer monitor (host is gone) and the
         # watchdog (host hangs) act sooner and report a reason.
-        timeout_s = round(max(args.config.timeouts.values())) + _JAX_GIVES_UP_S
-        guard.connect_hosts(by_hand if args.coordinator else None, timeout_s)
+        timeout_s = round(max(timeouts.values())) + _JAX_GIVES_UP_S
+        guard.connect_hosts(by_hand, timeout_s)
+    if problem:
+        raise problem
+    hosts.agree(statements.of_command(dict(checks.flatten(args.config)), args.mode))  # before it takes any time
+    hosts.agree(statements.of_devices())
     process.enter_phase("start")
 
 

@@ -18,8 +18,6 @@ import time
 from collections.abc import Iterator
 from typing import NoReturn
 
-import jax
-
 from cover_jax import errors
 from cover_jax.fault_tolerance.exit_process import exit_process
 from cover_jax.parallel import hosts, jax_private
@@ -39,7 +37,7 @@ def connected_peers() -> Iterator["PeerMonitor"]:
     Leave the block when this host no longer needs the others. Hosts may leave in any order. If an exception leaves the
     block, the other hosts end as if this process had been killed.
     """
-    host = jax.process_index()
+    host, _ = jax_private.this_process()
     with contextlib.ExitStack() as stack:
         token, port = secrets.token_hex(16), 0
         if host == 0:

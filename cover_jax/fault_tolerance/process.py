@@ -5,8 +5,8 @@
 | environment of TensorFlow | quiet imports, more retries of storage (`data_pipelines.environment`) |
 | standard output and error | a full disk with the log file must not end the run (`tolerant_io`) |
 | faulthandler, absl's log handler and level, hooks for unhandled errors of asyncio | the cause stays readable |
-| SIGINT | ends all hosts, see `_interrupt` |
-| SIGTERM | is recorded, and training saves the step (`preemption`) |
+| SIGINT, and a thread | training saves the step; the second one ends all hosts at once, see `_interrupts` |
+| SIGTERM, SIGHUP | are recorded, and training saves the step (`preemption`) |
 | the watchdog: a thread, faulthandler's timer | ends a process that hangs (`watchdog`) |
 | JAX's distributed runtime | several hosts (`parallel.hosts`) |
 | the peer monitor: threads, connections, C's handler of SIGABRT | ends all hosts when one ends (`peers`) |
@@ -19,6 +19,7 @@ import contextlib
 import faulthandler
 import logging
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -34,7 +35,7 @@ from cover_jax.fault_tolerance.exit_process import exit_process
 from cover_jax.fault_tolerance.peers import PeerMonitor, connected_peers
 from cover_jax.fault_tolerance.preemption import PreemptionNotice
 from cover_jax.fault_tolerance.watchdog import Watchdog
-from cover_jax.parallel import hosts
+from cover_jax.parallel import hosts, roll_call
 from data_pipelines import environment
 
 
@@ -42,7 +43,7 @@ class ProcessGuard:
     """What `guarded_process` yields. It starts the watchdog and connects the hosts once the config is known."""
 
     def __init__(self, stack: contextlib.ExitStack, *, preemptible: bool):
-        self._stack, self._preemptible = stack, preemptible
+        self._stack, self.preemptible = stack, preemptible
         self.preemption = PreemptionNotice()
         self.watchdog: Watchdog | None = None
         self.peers: PeerMonitor | None = None
@@ -52,13 +53,15 @@ class ProcessGuard:
         self.watchdog = self._stack.enter_context(Watchdog(timeouts, end_all_hosts))
 
     def connect_hosts(self, coordinator: hosts.Coordinator | None, timeout_s: int) -> None:
-        """Starts JAX's distributed runtime and the peer monitor, see `hosts.connect`."""
+        """Starts JAX's distributed runtime and the peer monitor, see `roll_call.meet` and `hosts.connect`."""
         self._stack.enter_context(self._connected(coordinator, timeout_s))
 
     @contextlib.contextmanager
     def _connected(self, coordinator: hosts.Coordinator | None, timeout_s: int) -> Iterator[None]:
-        hosts.connect(coordinator, timeout_s=timeout_s, preemptible=self._preemptible)
-        if self._preemptible:
+        if coordinator is not None:
+            roll_call.meet(coordinator)
+        hosts.connect(coordinator, timeout_s=timeout_s, preemptible=self.preemptible)
+        if self.preemptible:
             self.preemption.hand_over()
         with connected_peers() as self.peers:
             yield
@@ -75,7 +78,7 @@ def guarded_process(*, preemptible: bool, quiet: bool) -> Iterator[ProcessGuard]
     """Guards this process inside its `with` block. Must be entered in the main thread, and not twice at once.
 
     Args:
-        preemptible: SIGTERM does not end this process; `preemption_is_reached` reports it.
+        preemptible: SIGTERM, SIGHUP and the first Ctrl-C do not end this process; `preemption_is_reached` reports them.
         quiet: libraries log warnings and errors only.
     """
     global _guard
@@ -86,12 +89,13 @@ def guarded_process(*, preemptible: bool, quiet: bool) -> Iterator[ProcessGuard]
         stack.enter_context(environment.tensorflow_defaults())
         stack.enter_context(tolerant_io.tolerate_output_errors())
         stack.enter_context(_stacks_of_fatal_errors())
-        stack.enter_context(_signal_handler(signal.SIGINT, _interrupt))
+        stack.enter_context(_interrupts(guard))
         stack.enter_context(_logging(quiet))
         if quiet:
             stack.enter_context(tolerant_io.hide_orphaned_errors())
         if preemptible:
-            stack.enter_context(_signal_handler(signal.SIGTERM, guard.preemption.receive))
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                stack.enter_context(_signal_handler(number, guard.preemption.receive))
         _guard = guard
         stack.callback(_unguard)
         yield guard
@@ -113,6 +117,11 @@ def preemption_is_reached() -> bool:
     return _guard.preemption.is_reached()
 
 
+def is_interrupted() -> bool:
+    """Whether it was Ctrl-C that was reached, see `PreemptionNotice.is_interrupt`."""
+    return _guard.preemption.is_interrupt()
+
+
 def end_all_hosts(code: int, cause: str) -> NoReturn:
     """Ends this process and all other hosts with `code`. `cause` is on the last line. Works in any thread."""
     if _guard.peers:
@@ -122,17 +131,42 @@ def end_all_hosts(code: int, cause: str) -> NoReturn:
 
 def exit_command(code: int) -> NoReturn:
     """Ends a command after its guard has ended. Later errors do not change its exit code."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     # The interpreter flushes both at its end. If that fails, its exit code would be 120.
     sys.stdout, sys.stderr = tolerant_io.TolerantStream(sys.stdout), tolerant_io.TolerantStream(sys.stderr)
     sys.exit(code)
 
 
-def _interrupt(*_) -> None:
-    """Handles Ctrl-C. A KeyboardInterrupt inside a callback would be lost, and the other hosts would wait."""
-    cause = "interrupted; the same command continues from the newest checkpoint"
-    threading.Thread(target=end_all_hosts, args=(errors.INTERRUPTED, cause), name="interrupt", daemon=True).start()
+@contextlib.contextmanager
+def _interrupts(guard: ProcessGuard) -> Iterator[None]:
+    """Handles Ctrl-C: training saves the step and ends; the second one, or one outside of training, ends at once.
+
+    The thread learns of the signal also while the main thread is inside of C++, as in a long compilation. A
+    KeyboardInterrupt inside a callback would be lost, and the other hosts would wait.
+    """
+    reading, writing = socket.socketpair()
+    writing.setblocking(False)
+    thread = threading.Thread(target=_listen_for_interrupts, args=(guard, reading), name="interrupt", daemon=True)
+    with reading, writing, _signal_handler(signal.SIGINT, lambda *_: None):
+        before = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+        thread.start()
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+            writing.shutdown(socket.SHUT_WR)
+            thread.join()
+
+
+def _listen_for_interrupts(guard: ProcessGuard, reading: socket.socket) -> None:
+    while number := reading.recv(1):
+        if number[0] != signal.SIGINT:
+            continue
+        if guard.preemptible and guard.preemption.interrupt():
+            print("Ctrl-C: the run ends when the step is saved; a second Ctrl-C ends it at once", flush=True)
+        else:
+            end_all_hosts(errors.INTERRUPTED, "interrupted; the same command continues from the newest checkpoint")
 
 
 @contextlib.contextmanager

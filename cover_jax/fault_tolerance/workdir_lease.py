@@ -23,10 +23,13 @@ from etils import epath
 
 from cover_jax import errors
 from cover_jax.fault_tolerance import process, tolerant_io
-from cover_jax.parallel import hosts
+from cover_jax.parallel import hosts, jax_private
+from data_pipelines import command_line, files
 
+_FORM = {"run_id": str, "host": str, "boot": str, "pid": int, "started": str}
 BEAT_S = 10.0
 STALE_S = 60.0
+_APPEARS_S = 10.0  # until a file of another host is seen
 
 
 class WorkdirInUseError(RuntimeError):
@@ -35,23 +38,103 @@ class WorkdirInUseError(RuntimeError):
     exit_code = errors.IN_USE
 
 
+class WorkdirNotWritableError(RuntimeError):
+    """The workdir cannot be written at the start: its storage is full, read-only or broken. The message names it."""
+
+    exit_code = errors.NOT_SAVED
+
+
 @contextlib.contextmanager
 def hold(workdir: str) -> Iterator[None]:
     """Holds the workdir inside its `with` block. The first host does so for all hosts.
 
     Raises:
-        WorkdirInUseError: on all hosts.
+        WorkdirInUseError, WorkdirNotWritableError, ConfigError: on all hosts.
     """
     with contextlib.ExitStack() as stack:
-        problem = ""
+        kind, problem = "", ""
         if jax.process_index() == 0:
             try:
                 stack.enter_context(_Lease(epath.Path(workdir)))
             except WorkdirInUseError as error:
-                problem = str(error)
-        if problem := hosts.exchange(problem)[0]:
-            raise WorkdirInUseError(problem)
+                kind, problem = "in use", str(error)
+            except Exception as error:
+                kind, problem = _why_not_writable(workdir, error)
+        kind, problem = json.loads(hosts.exchange(json.dumps([kind, problem]))[0])
+        if problem:
+            raise _KINDS[kind](problem)
         yield
+
+
+_KINDS = {
+    "in use": WorkdirInUseError,
+    "not writable": WorkdirNotWritableError,
+    "not permitted": errors.ConfigError,
+}
+
+
+def _why_not_writable(workdir: str, error: Exception) -> tuple[str, str]:
+    """(one of _KINDS, what to say) for an error of the storage of a workdir; raises any other error again."""
+    if not tolerant_io.is_storage_error(error):
+        raise error
+    reason, where = command_line.one_line(error), f"--workdir={workdir}"
+    if isinstance(error, PermissionError | NotADirectoryError | FileExistsError):
+        return "not permitted", f"{where}: {reason}; must be a folder that this user can write"
+    return (
+        "not writable",
+        f"{where}: cannot be written at the start: {reason}; make space or repair it",
+    )
+
+
+def check_is_shared(workdir: str, *, needs_writing: bool) -> None:
+    """Checks that all hosts see the same folder: the first host writes a file there, and the others read it.
+
+    Args:
+        workdir: of this host. Its name may differ between hosts.
+        needs_writing: whether a workdir that cannot be written is an error; otherwise it is then not checked.
+
+    Raises:
+        ConfigError, WorkdirNotWritableError: on all hosts.
+    """
+    index, count = jax_private.this_process()
+    if count == 1:
+        return
+    token, folder = uuid.uuid4().hex, epath.Path(workdir)
+    kind, problem, written = "", "", False
+    if index == 0:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f".hosts-{token}").write_text(token)
+            written = True
+        except Exception as error:
+            kind, problem = _why_not_writable(workdir, error) if needs_writing else ("", "")
+    mine = [token, kind, problem, workdir, written]
+    token, kind, problem, theirs, written = json.loads(hosts.exchange(json.dumps(mine))[0])
+    seen = not written or _sees(folder / f".hosts-{token}", token)
+    found = [host for host, answer in enumerate(hosts.exchange(json.dumps(seen))) if not json.loads(answer)]
+    if index == 0 and written:
+        with contextlib.suppress(Exception):  # what is left there is small, and disturbs nothing
+            (folder / f".hosts-{token}").unlink()
+    if found:
+        kind = "not permitted"
+        problem = (
+            f"--workdir={theirs}: host {found[0]} does not see what host 0 wrote there; must be one folder on storage "
+            "that all hosts share"
+        )
+    if problem:
+        raise _KINDS[kind](problem)
+
+
+def _sees(path: epath.Path, token: str) -> bool:
+    """Whether a file appears here with this text. Network file systems may show it late."""
+    deadline = time.monotonic() + _APPEARS_S
+    while True:
+        with contextlib.suppress(Exception):  # not there yet, or not at all
+            if path.read_text() == token:
+                return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.2)
 
 
 class _Lease:
@@ -157,13 +240,14 @@ def _is_alive(pid: int) -> bool:
 
 
 def _read(path: epath.Path) -> dict | None:
-    """The content of the file; None if it does not exist or is incomplete."""
+    """The content of the file; None if it does not exist, is incomplete or damaged: then it is written anew."""
     for _ in range(5):
         try:
-            return json.loads(path.read_text())
+            content: dict = files.read_json(path, _FORM)
+            return content
         except FileNotFoundError:
             return None
-        except json.JSONDecodeError:
+        except files.DamagedFileError:
             time.sleep(0.05)  # another process may be writing it
     return None
 

@@ -5,6 +5,8 @@ Unlike collectives, these exchanges work while a device computes, and an error n
 
 import dataclasses
 import itertools
+import json
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -20,6 +22,8 @@ _NO_CLUSTER = (
     "single machine, or name the hosts with --coordinator=HOST:PORT, --num_processes=N and --process_id=I"
 )
 
+_SHOWN_CHARACTERS = 200  # of a value that differs
+
 # JAX's service stores each text under its key until the service ends, so each exchange needs its own key.
 _exchange_numbers = itertools.count()
 
@@ -28,6 +32,10 @@ class LostPeerError(RuntimeError):
     """Another host is gone, or does not answer. The message names it."""
 
     exit_code = errors.LOST_PEER
+
+
+class HostsDifferError(errors.ConfigError):
+    """Hosts were started with different configs, code or data. The message names the first difference and the host."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,8 +95,53 @@ def exchange(mine: str) -> list[str]:
     if client is None:
         return [mine]
     key = f"cover/exchange/{next(_exchange_numbers)}"
-    client.key_value_set(f"{key}/{jax.process_index()}", mine)
-    return [_answer(client, f"{key}/{host}", host) for host in range(jax.process_count())]
+    index, count = jax_private.this_process()
+    client.key_value_set(f"{key}/{index}", mine)
+    return [_answer(client, f"{key}/{host}", host) for host in range(count)]
+
+
+def agree(mine: Mapping[str, str]) -> None:
+    """Refuses to go on if the hosts have different tables. All hosts call it, with what they must have in common.
+
+    Each host compares its table with that of the first host, so a table may have thousands of entries.
+
+    Raises:
+        HostsDifferError: on all hosts, with the same message.
+        LostPeerError: JAX's service is gone.
+    """
+    client = jax_private.coordination_client()
+    if client is None:
+        return
+    key = f"cover/agree/{next(_exchange_numbers)}"
+    index, count = jax_private.this_process()
+    if index == 0:
+        client.key_value_set(f"{key}/0", json.dumps(mine))
+        found = [answer for host in range(1, count) if (answer := _answer(client, f"{key}/{host}", host)) != "same"]
+        more = f"; so do {len(found) - 1} more hosts" if len(found) > 1 else ""
+        client.key_value_set(f"{key}/all", found[0] + more if found else "same")
+    else:
+        theirs = json.loads(_answer(client, f"{key}/0", 0))
+        client.key_value_set(f"{key}/{index}", difference(theirs, mine, index) or "same")
+    if (result := _answer(client, f"{key}/all", 0)) != "same":
+        raise HostsDifferError(result)
+
+
+def difference(first: Mapping[str, str], mine: Mapping[str, str], host: int) -> str:
+    """The first difference between the table of the first host and that of `host`, in words; "" if there is none."""
+    for name in [*first, *(name for name in mine if name not in first)]:
+        there, here = first.get(name), mine.get(name)
+        if there != here:
+            there, here = (_shortened(value) for value in (there, here))
+            return (
+                f"host {host} differs from host 0: {name}: {there} on host 0, {here} on host {host}; must be the same"
+            )
+    return ""
+
+
+def _shortened(value: str | None) -> str:
+    if value is None:
+        return "nothing"
+    return value if len(value) <= _SHOWN_CHARACTERS else f"{value[:_SHOWN_CHARACTERS]}..."
 
 
 def _answer(client, key: str, host: int) -> str:

@@ -1,6 +1,6 @@
 """JAX internals that this project needs. This is its only module that imports `jax._src`.
 
-Both functions read `jax._src.distributed.global_state`, as orbax does. JAX 0.10.2 has no public name for it:
+Its functions read `jax._src.distributed.global_state`, as orbax does. JAX 0.10.2 has no public name for it:
 `jax.distributed` offers only `initialize`, `is_initialized` and `shutdown`.
 """
 
@@ -21,6 +21,16 @@ def coordination_client() -> Any:
         An object with `key_value_set(key, value)` and `blocking_key_value_get(key, timeout_ms)`.
     """
     return distributed.global_state.client if jax.distributed.is_initialized() else None
+
+
+def this_process() -> tuple[int, int]:
+    """(index of this process, number of processes); (0, 1) if `jax.distributed` is not initialised.
+
+    The public `jax.process_index` and `jax.process_count` start the backend, which waits for all processes and may fail
+    on one of them.
+    """
+    state = distributed.global_state
+    return (state.process_id, state.num_processes) if jax.distributed.is_initialized() else (0, 1)
 
 
 def coordinator_host() -> str:

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,7 +13,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from cover_jax.errors import ConfigError
-from cover_jax.fault_tolerance import process
+from cover_jax.fault_tolerance import process, statements
 from cover_jax.parallel import hosts, sharding
 from cover_jax.parallel.hosts import print_on_host0
 from data_pipelines.leaks import facts, kept, search
@@ -38,7 +39,17 @@ def open_splits(config: ConfigDict) -> tuple[dict, dict]:
         train_splits[name] = split
         if dataset.eval_split:
             eval_splits[name] = records.open_split(dataset.builder, dataset.eval_split, config.data_dir)
+    hosts.agree(statements.of_data({"training": train_splits, "validation": eval_splits}))
     return train_splits, eval_splits
+
+
+def contents(train_splits: dict, eval_splits: dict) -> dict[str, dict[str, Any]]:
+    """Dataset -> "train" and "validation" -> what the records of that split are, as JSON for a checkpoint."""
+    by_purpose = {"train": train_splits, "validation": eval_splits}
+    return {
+        name: {purpose: splits[name].content.to_json() for purpose, splits in by_purpose.items() if name in splits}
+        for name in train_splits
+    }
 
 
 def without_leaks(

@@ -28,9 +28,15 @@ from data_pipelines.stream.batch import Batch
 
 
 class PreemptedError(RuntimeError):
-    """A SIGTERM was received. All hosts saved the same step."""
+    """A SIGTERM or SIGHUP was received. All hosts saved the same step."""
 
     exit_code = errors.PREEMPTED
+
+
+class InterruptedRunError(PreemptedError):
+    """It was Ctrl-C. All hosts saved the same step."""
+
+    exit_code = errors.INTERRUPTED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +88,7 @@ def train(config: ConfigDict, workdir: str) -> TrainState:
         DivergedError: see `health.check_divergence`. Raised after config.max_rollbacks rollbacks.
         BadDataError: too many examples of a dataset cannot be decoded.
         ShardLostError: a shard can no longer be read.
-        PreemptedError: SIGTERM was received. The last step is saved.
+        PreemptedError: SIGTERM, SIGHUP or Ctrl-C was received. The last step is saved.
     """
     run = Run(config, workdir)
     state, history = run.restore_or_init()
@@ -104,7 +110,10 @@ def train(config: ConfigDict, workdir: str) -> TrainState:
     process.enter_phase("exit")
     ended = int(state.step) >= config.steps or history.watch.is_over(config.early_stop_evals)
     if not ended:
-        raise PreemptedError(f"SIGTERM: step {int(state.step)} is saved; the same command continues from it")
+        saved = f"step {int(state.step)} is saved; the same command continues from it"
+        if process.is_interrupted():
+            raise InterruptedRunError(f"Ctrl-C: {saved}")
+        raise PreemptedError(f"SIGTERM: {saved}")
     progress.print_how_it_ended(run, int(state.step), history.watch)
     return state
 

@@ -173,10 +173,20 @@ def test_sigterm_in_any_phase_saves_one_step_on_all_and_loses_none(start, tmp_pa
             assert f"SIGTERM: step {last} is saved" in job.printed(), moment
 
 
-def test_ctrl_c_on_one_host_ends_all(start, tmp_path):
+@pytest.mark.parametrize("interrupted", [[1], [0, 1]], ids=["one host", "all hosts"])
+def test_ctrl_c_saves_and_ends_all_and_the_second_one_ends_at_once(start, tmp_path, interrupted):
     with start(tmp_path, ENDLESS, hosts=2) as job:
         job.until(lambda: steps_done(job) >= 1)
-        job.processes[1].send_signal(signal.SIGINT)
+        for host in interrupted:
+            job.processes[host].send_signal(signal.SIGINT)
+        assert job.codes() == [errors.INTERRUPTED] * 2, job.all_printed()
+        last = saved_steps(tmp_path)[-1]
+        assert last >= completed(job.printed()) and f"Ctrl-C: step {last} is saved" in job.printed()
+    with start(tmp_path, ENDLESS, hosts=2, orders={1: {"hang_at": last + 2}}) as job:
+        job.until_printed(f"step {last + 2}/")
+        for _ in range(2):
+            job.processes[1].send_signal(signal.SIGINT)
+            time.sleep(0.5)  # as a person's fingers; signals that arrive together are one
         assert job.codes(within_s=END_S) == [errors.INTERRUPTED] * 2, job.all_printed()
         assert all(job.last_line(host).startswith("error on host 1: interrupted") for host in range(2))
 

@@ -116,6 +116,38 @@ def test_a_phase_that_takes_too_long_ends_the_process_with_stacks():
     )
 
 
+SIGNALLED = """
+import os, signal, sys, time
+from cover_jax.fault_tolerance import process
+with process.guarded_process(preemptible=sys.argv[1] == "train", quiet=True) as guard:
+    for number in sys.argv[2:]:
+        os.kill(os.getpid(), getattr(signal, number))
+        while guard.preemptible and not process.preemption_is_reached():
+            time.sleep(0.01)
+    time.sleep(100 if not guard.preemptible or len(sys.argv) > 3 else 0)
+    print("interrupted" if process.is_interrupted() else "preempted")
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "printed"),
+    [
+        (["train", "SIGHUP"], 0, "preempted\n"),
+        (["train", "SIGINT"], 0, "interrupted\n"),
+        (["train", "SIGINT", "SIGINT"], errors.INTERRUPTED, ""),
+        (["evaluate", "SIGINT"], errors.INTERRUPTED, ""),
+    ],
+    ids=["SIGHUP", "Ctrl-C", "Ctrl-C twice", "Ctrl-C outside of training"],
+)
+def test_signals_save_once_and_end_at_the_second_ctrl_c(arguments, code, printed):
+    done = run_script(SIGNALLED, *arguments)
+    assert done.returncode == code, done.stderr
+    assert done.stdout.endswith(printed)
+    assert ("a second Ctrl-C ends it at once" in done.stdout) == (arguments[:2] == ["train", "SIGINT"])
+    if code:
+        assert done.stderr.splitlines()[-1].startswith("error: interrupted; the same command continues")
+
+
 LATE = """
 import atexit, os, signal, sys
 from cover_jax.fault_tolerance import process

@@ -1,5 +1,6 @@
 """Who holds a workdir: a job elsewhere is believed while it shows signs of life, and no longer."""
 
+import errno
 import json
 import os
 import subprocess
@@ -135,3 +136,32 @@ def test_where_the_file_system_knows_no_locks_a_living_process_of_this_machine_i
         workdir_lease.hold(str(tmp_path)),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("number", "error", "code"),
+    [
+        (errno.ENOSPC, workdir_lease.WorkdirNotWritableError, errors.NOT_SAVED),
+        (errno.EROFS, workdir_lease.WorkdirNotWritableError, errors.NOT_SAVED),
+        (errno.EACCES, errors.ConfigError, errors.CONFIG),
+    ],
+    ids=["full", "read-only", "permission"],
+)
+def test_a_workdir_that_cannot_be_written_is_named(tmp_path, monkeypatch, number, error, code):
+    def write(self, **state):
+        raise OSError(number, os.strerror(number), str(self._path))
+
+    monkeypatch.setattr(workdir_lease._Lease, "_write", write)
+    with (
+        pytest.raises(error, match=f"--workdir={tmp_path}: .*{os.strerror(number)}") as raised,
+        workdir_lease.hold(str(tmp_path)),
+    ):
+        pass
+    assert raised.value.exit_code == code
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "nonsense", json.dumps(ELSEWHERE | {"pid": "7"})])
+def test_a_damaged_lease_is_written_anew(tmp_path, content):
+    (tmp_path / "lease.json").write_text(content)
+    with workdir_lease.hold(str(tmp_path)):
+        assert held(tmp_path)["pid"] == os.getpid()

@@ -26,10 +26,10 @@ QUICK_TO_COMPILE = (
 class Job:
     """Running processes, each with its output in a file."""
 
-    def __init__(self, commands: list[list[str]], env: dict, folder: pathlib.Path):
+    def __init__(self, commands: list[list[str]], envs: list[dict], folder: pathlib.Path):
         self.outputs = [folder / f"printed{host}" for host in range(len(commands))]
         self.processes, self.started = [], time.monotonic()
-        for command, output in zip(commands, self.outputs, strict=True):
+        for command, env, output in zip(commands, envs, self.outputs, strict=True):
             with output.open("w") as file:
                 self.processes.append(subprocess.Popen(command, env=env, stdout=file, stderr=subprocess.STDOUT))
 
@@ -85,13 +85,16 @@ class Jobs:
                 build.prepare_if_self_contained(f"digits/{name}", str(self.data_dir))
 
     @contextlib.contextmanager
-    def start(self, workdir, *flags: str, hosts: int = 1, absent=(), orders=None, env=()) -> Iterator[Job]:
+    def start(
+        self, workdir, *flags: str, hosts: int = 1, absent=(), orders=None, env=(), flags_of=None, env_of=None
+    ) -> Iterator[Job]:
         """Starts processes that train. Processes that still run at the end of the context are killed.
 
         Args:
             absent: hosts that are not started.
             orders: host -> orders for tests/helpers/host.py.
             env: additional environment variables.
+            flags_of, env_of: host -> flags and environment variables that only this host has.
         """
         self._count += 1
         folder = self._folder / f"job{self._count}"
@@ -102,16 +105,17 @@ class Jobs:
             "JAX_COMPILATION_CACHE_DIR": str(self._folder / "cache"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "XLA_FLAGS": QUICK_TO_COMPILE, **dict(env),
         }  # fmt: skip
-        commands = []
+        commands, envs = [], []
         for host in sorted(set(range(hosts)) - set(absent)):
+            envs.append(environment | (env_of or {}).get(host, {}))
             together = [f"--coordinator={address}", f"--num_processes={hosts}", f"--process_id={host}"]
             commands.append([
                 sys.executable, "-m", "tests.helpers.host", json.dumps((orders or {}).get(host, {})),
                 f"--config=tests/helpers/tiny_config.py:{','.join(self._datasets)}", f"--workdir={workdir}",
                 f"--config.data_dir={self.data_dir}",
-                *flags, *(together if hosts > 1 else []),
+                *flags, *(together if hosts > 1 else []), *(flags_of or {}).get(host, []),
             ])  # fmt: skip
-        job = Job(commands, environment, folder)
+        job = Job(commands, envs, folder)
         try:
             yield job
         finally:
