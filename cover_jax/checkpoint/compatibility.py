@@ -17,6 +17,7 @@ from cover_jax.checkpoint.layout import Meta
 from cover_jax.config import checks, keys, schema
 from cover_jax.errors import ConfigError
 from cover_jax.parallel import compilation
+from data_pipelines.stream import contents as contents_of
 
 # Config keys that decide the input of a step or the shapes of the state. Continuing with another value would silently
 # make it another run.
@@ -40,8 +41,9 @@ def check_same_run(saved: Meta, meta: Meta, where: str) -> list[str]:
     Raises:
         CheckpointMismatchError: heads, class order, data or a fixed config key differ.
     """
-    errors = [*_class_errors(saved["heads"], meta["heads"]), *_data_errors(saved["data"], meta["data"])]
-    allowed: list[str] = []
+    errors, allowed = list(_class_errors(saved["heads"], meta["heads"])), list(_other_versions(saved, meta))
+    other_data = list(_data_errors(saved, meta))
+    (allowed if meta["config"].get("allow_changed_mix") else errors).extend(other_data)
     if list(saved["heads"]) != list(meta["heads"]):
         change = f"heads: {', '.join(saved['heads'])} in the checkpoint, {', '.join(meta['heads'])} now"
         (allowed if meta["config"].get("allow_changed_mix") else errors).append(change)
@@ -58,7 +60,7 @@ def check_same_run(saved: Meta, meta: Meta, where: str) -> list[str]:
             allowed.append(change)
     if errors:
         remedy = "restore the values of the checkpoint, or start in an empty --workdir"
-        if would_allow(saved["config"], meta["config"]):
+        if would_allow(saved["config"], meta["config"]) or (other_data and errors == other_data):
             remedy += ", or allow the changed mix with --config.allow_changed_mix"
         raise CheckpointMismatchError("\n".join([f"{where} belongs to another run; {remedy}:", *errors]))
     return allowed
@@ -74,14 +76,48 @@ def _class_errors(saved: dict[str, list[str]], now: dict[str, list[str]]) -> Ite
             yield f"head {name}: class {first} is {old[first]!r} in the checkpoint, {new[first]!r} now"
 
 
-def _data_errors(saved: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
-    for name in saved.keys() & now.keys():
-        old, new = saved[name], now[name]
+def _data_errors(saved: Meta, now: Meta) -> Iterator[str]:
+    """What differs in the data of the datasets that stay: one line per split."""
+    for name in sorted(saved["data"].keys() & now["data"].keys()):
+        old, new = saved["data"][name], now["data"][name]
+        contents = [side.get("contents", {}).get(name, {}) for side in (saved, now)]
+        found = {
+            split: contents_of.difference(contents[0][split], contents[1][split])
+            for split in contents[0].keys() & contents[1].keys()
+            if contents[0][split]["split"] == contents[1][split]["split"]  # or the config differs, which is told
+        }
         if old["fingerprint"] != new["fingerprint"]:
+            why = f"; {found.pop('train')}" if found.get("train") else ""
             yield (
                 f"dataset {name}: the prepared data of {new['builder']} has changed "
-                f"({_examples(old)} in the checkpoint, {_examples(new)} now)"
+                f"({_examples(old)} in the checkpoint, {_examples(new)} now{why})"
             )
+        for split, what in sorted(found.items()):
+            if what:
+                yield f"dataset {name}: the prepared {split} data of {new['builder']} has changed: {what}"
+
+
+def describe_unchecked(saved: Meta) -> str:
+    """Which datasets' records cannot be compared with those that the run used before; "" if all can."""
+    known = saved.get("contents", {})
+    unknown = [name for name in saved["data"] if not known.get(name, {}).get("train", {}).get("in_order")]
+    if not unknown:
+        return ""
+    return (
+        f"whether the records of {', '.join(unknown)} are those of before cannot be checked: the checkpoint has no "
+        "checksums of them"
+    )
+
+
+def _other_versions(saved: Meta, now: Meta) -> Iterator[str]:
+    """The versions that differ, and what that may change."""
+    before, after = saved.get("versions", {}), now.get("versions", {})
+    changed = [f"{name} {old} -> {after[name]}" for name, old in before.items() if after.get(name, old) != old]
+    if changed:
+        yield (
+            f"versions: {', '.join(changed)}; numbers may differ in their last bits from here on, so the end is not "
+            "bit for bit that of a run with the versions of before"
+        )
 
 
 def _examples(data: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from cover_jax import errors
 from cover_jax.parallel import compilation
 
 _LANES = (0x0, 0x4D)  # two sums, made independent by a constant mixed into the position
@@ -31,8 +32,30 @@ def fingerprint_tree(tree: object) -> dict[str, np.ndarray]:
 
     Args:
         tree: jax arrays with 1, 2 or 4 bytes per element.
+
+    Raises:
+        ReplicasDifferError: two devices of this host hold different copies of a leaf.
     """
-    return {path: jax.device_get(_program(leaf.sharding)(leaf)) for path, leaf in _leaves(tree)}
+    copies = {path: _copies(_program(leaf.sharding)(leaf)) for path, leaf in _leaves(tree)}
+    return {path: _only(path, of_devices) for path, of_devices in copies.items()}
+
+
+class ReplicasDifferError(RuntimeError):
+    """Devices hold different copies of what must be one array. The message names the leaf."""
+
+    exit_code = errors.NOT_SAVED
+
+
+def _copies(sums: jax.Array) -> list[np.ndarray]:
+    """The two sums as each device of this host has computed them, from its own copy of a leaf or of its shards."""
+    return [np.asarray(shard.data) for shard in sums.addressable_shards]
+
+
+def _only(path: str, copies: list[np.ndarray]) -> np.ndarray:
+    for number, copy in enumerate(copies):
+        if not np.array_equal(copy, copies[0]):
+            raise ReplicasDifferError(f"{path}: the copy on local device {number} differs from that on device 0")
+    return copies[0]
 
 
 @functools.cache

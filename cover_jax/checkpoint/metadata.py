@@ -1,10 +1,7 @@
 """Metadata of a checkpoint: heads with their class names, data, config, versions; as JSON and as text."""
 
 import dataclasses
-import importlib.metadata
-import importlib.util
 import json
-import sys
 import types
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -13,12 +10,9 @@ from ml_collections import ConfigDict
 
 from cover_jax.checkpoint.layout import Meta
 from cover_jax.config import checks, schema
+from cover_jax.versions import versions
 from data_pipelines.doctor import manifest
 from data_pipelines.leaks import search
-
-PACKAGES = (
-    "jax", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "ml_collections", "clu", "einops", "numpy",
-)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +46,7 @@ def make_meta(
     splits: Mapping[str, TrainSplit],
     manifests: Mapping[str, dict[str, Any]],
     leaks: list[dict[str, Any]],
+    contents: Mapping[str, dict[str, Any]] = types.MappingProxyType({}),
     kept: Mapping[str, KeptHead] = NO_HEADS,
 ) -> Meta:
     """Metadata of a checkpoint, as JSON: class names per head in order, data, config, versions.
@@ -60,6 +55,7 @@ def make_meta(
         config: the whole config.
         splits: dataset name -> its opened training split.
         manifests: dataset name -> which listed examples of its source exist (`data_pipelines.doctor.manifest.summary`).
+        contents: dataset -> purpose, such as "train" -> the content of its split (`contents.Content.to_json`).
         leaks: examples that validation and training sets share (`data_pipelines.leaks.Leaks.summary`).
         kept: the kept heads, beside those of the datasets.
     """
@@ -78,15 +74,10 @@ def make_meta(
             for name, split in splits.items()
         },
         "leaks": leaks,
+        "contents": dict(contents),
         "config": json.loads(config.to_json()),
         "versions": versions(),
     }
-
-
-def versions() -> dict[str, str]:
-    """The Python and package versions that a run was made with."""
-    found = {package: importlib.metadata.version(package) for package in PACKAGES}
-    return {"python": sys.version.split()[0], **found}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ from etils import epath
 from cover_jax import errors
 from cover_jax.checkpoint import compatibility, fingerprint, integrity, layout, metadata
 from cover_jax.checkpoint.layout import Meta
-from cover_jax.parallel import hosts
+from cover_jax.parallel import backend, hosts
 
 _State = TypeVar("_State")  # a tree of arrays, or the shapes of one
 _Result = TypeVar("_Result")
@@ -86,11 +86,14 @@ def _restore(
     """(state, its meta, list of the damage). The list is the same on all hosts, and empty for a sound checkpoint."""
     hosts.print_on_host0(f"continuing from {folder}")
     saved, problems = integrity.read_meta(folder)
+    _check_name(folder, saved)
     state = None
     if not problems:
         changes = compatibility.check_same_run(saved, meta, str(folder))
         for change in changes:
             hosts.print_on_host0(f"changed since the checkpoint: {change}")
+        if unchecked := compatibility.describe_unchecked(saved):
+            hosts.print_on_host0(unchecked)
         state, problems = _read_state(folder, state_like_of(saved), saved, changes)
     found = hosts.exchange("; ".join(problems))
     if any(found):
@@ -125,9 +128,36 @@ def _read_state(
         ) from error
 
 
+class RenamedCheckpointError(errors.ConfigError):
+    """The folder of a checkpoint was copied or renamed: its name is not the step of its state."""
+
+
+def _check_name(folder: epath.Path, meta: Meta) -> None:
+    if problem := wrong_name(folder, meta):
+        raise RenamedCheckpointError(f"{folder}: {problem}")
+
+
+def wrong_name(folder: epath.Path, meta: Meta) -> str:
+    """What is wrong with the name of a checkpoint's folder; "" if it is the step of its state.
+
+    The fingerprint of the state's step tells it, without reading the state.
+    """
+    saved = meta.get("fingerprints", {}).get("step")  # checkpoints of the first versions have no fingerprints
+    expected = fingerprint.as_json(fingerprint.fingerprint_host_tree({"step": np.int32(folder.name)}))["step"]
+    if saved in (None, expected):
+        return ""
+    return (
+        f"holds the state of another step than {folder.name}, so it was copied or renamed; rename it to the step of "
+        "its state, or move it out of this folder"
+    )
+
+
 def damage(folder: epath.Path) -> list[str]:
     """The damage of one checkpoint. Needs no config and no devices, but memory for the whole state."""
+    backend.start()  # orbax needs one; without it all checkpoints would look damaged
     meta, problems = integrity.read_meta(folder)
+    if not problems and (problem := wrong_name(folder, meta)):
+        problems = [problem]
     if problems:
         return problems
     try:
@@ -224,12 +254,14 @@ def about(workdir: str, which: str) -> tuple[int, Meta, dict[str, float]]:
 
 def _first_sound(workdir: str, which: str, read: Callable[[int, Meta], tuple[_Result | None, list[str]]]) -> _Result:
     """The result of `read(step, meta) -> (result, damage)` for the first candidate that is not damaged."""
+    backend.start()  # orbax needs one; without it all checkpoints would look damaged
     folder = layout.checkpoints_folder(workdir)
     damaged: list[int] = []
     if not folder.exists():
         raise FileNotFoundError(f"{folder}: no checkpoints; is {workdir} the --workdir of a run?")
     for step in _candidates(workdir, which):
         meta, problems = integrity.read_meta(folder / str(step))
+        _check_name(folder / str(step), meta)
         result = None
         if not problems:
             result, problems = read(step, meta)

@@ -2,6 +2,8 @@
 
 import contextlib
 import functools
+import hashlib
+import json
 import math
 import sys
 from collections.abc import Mapping
@@ -67,6 +69,9 @@ class Saver:
                 return
             self._pending = step
             start_save(self._manager, state, meta, accuracies)
+        except fingerprint.ReplicasDifferError:  # what would be saved later is not sound, either
+            self._pending = None
+            raise
         except Exception as error:
             if jax.process_count() > 1:  # the other hosts are already saving
                 raise NotSavedError(_message(step, integrity.describe_error(error))) from error
@@ -189,11 +194,32 @@ def start_save(
         The error of the previous save, if that failed.
     """
     accuracies = accuracies or {}  # None: orbax would warn at every save
-    sealed = integrity.seal(
-        meta | {"fingerprints": fingerprint.as_json(fingerprint.fingerprint_tree(state))}, accuracies
-    )
+    sealed = integrity.seal(meta | {"fingerprints": _agreed_fingerprints(state)}, accuracies)
     items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(sealed))
     manager.save(int(state.step), args=items, metrics=accuracies, force=True)
+
+
+def _agreed_fingerprints(state: SteppedState) -> dict[str, str]:
+    """Path of each leaf -> its fingerprint, which is the same on all devices of all hosts.
+
+    Raises:
+        ReplicasDifferError: on all hosts, if one holds other values than the first.
+    """
+    found: dict[str, str] = {}
+    problem = ""
+    try:
+        found = fingerprint.as_json(fingerprint.fingerprint_tree(state))
+    except fingerprint.ReplicasDifferError as error:
+        problem = str(error)
+    digest = hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+    of_hosts = [json.loads(text) for text in hosts.exchange(json.dumps([digest, problem]))]
+    for host, (theirs, why) in enumerate(of_hosts):
+        if why or theirs != of_hosts[0][0]:
+            raise fingerprint.ReplicasDifferError(
+                f"step {int(state.step)} is not saved: {why or 'the state differs from that of host 0'} (host {host}); "
+                "hosts or devices have computed different numbers. the same command continues from the newest save"
+            )
+    return found
 
 
 def close_failed(manager: ocp.CheckpointManager) -> None:

@@ -13,6 +13,7 @@ from cover_jax.errors import ConfigError
 from cover_jax.evaluation import metrics, saved_predictions
 from cover_jax.report import curves
 from cover_jax.study.design import Run
+from cover_jax.versions import versions
 from data_pipelines import files
 
 FILE = "results.json"
@@ -27,7 +28,7 @@ def load(run: Run) -> dict | None:
     path = run.folder / FILE
     if not path.exists():
         return None
-    found = json.loads(path.read_text())
+    found: dict = files.read_json(epath.Path(path), {"config": {}})
     _check_config(run, found["config"], path)
     return found
 
@@ -85,7 +86,7 @@ def save(run: Run, seconds: float) -> None:
         "validated_on": {name: one.fingerprint for name, one in said.items()},
         "curves": {name: scalars[f"validation/{name}/top1"] for name in said},
         "seconds": round(seconds, 1),
-        "versions": metadata.versions(),
+        "versions": versions(),
         "config": _as_json(run.config),
     }
     files.write_whole(folder / FILE, json.dumps(found, indent=1).encode())

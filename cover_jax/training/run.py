@@ -13,7 +13,7 @@ from cover_jax.evaluation import evaluator
 from cover_jax.models.pretrained import loader
 from cover_jax.models.pretrained.errors import PretrainedError
 from cover_jax.parallel.hosts import print_on_host0
-from cover_jax.training import inputs, run_history, setup
+from cover_jax.training import inputs, optimizer, run_history, setup
 from cover_jax.training.train_step import TrainState
 from data_pipelines.doctor import manifest
 from data_pipelines.stream import mixture
@@ -41,6 +41,7 @@ class Run:
         self.config, self.workdir = config, epath.Path(workdir)
         mesh = setup.make_mesh(config)  # first: preparing and opening data may take long
         self.train_splits, self.eval_splits = inputs.open_splits(config)
+        contents = inputs.contents(self.train_splits, self.eval_splits)
         saved_meta = restore.newest(workdir)[1] if layout.saved_steps(workdir) else None
         saved_data = saved_meta["data"] if saved_meta else None
         self.train_splits, leaks = inputs.without_leaks(config, self.train_splits, self.eval_splits, saved_data)
@@ -52,15 +53,28 @@ class Run:
         self.evaluator = evaluator.Evaluator(config, self.setup.eval_steps, self.eval_splits, mesh)
         self.mix = mixture.Mixture.of(config.datasets, config.plan, config.seed)
         self.manifests = {name: manifest.summary(d.builder, config.data_dir) for name, d in config.datasets.items()}
-        self.meta = metadata.make_meta(config, self.train_splits, self.manifests, leaks, self.kept)
+        self.meta = metadata.make_meta(config, self.train_splits, self.manifests, leaks, contents, self.kept)
 
     def restore(self, set_aside: bool) -> tuple[TrainState | None, dict]:
         """(state of the newest sound checkpoint, its meta). See `restore.restore_newest`."""
         state, saved = restore.restore_newest(str(self.workdir), self._state_of, self.meta, set_aside)
+        if state is not None and (line := self._other_rate(saved, int(state.step))):
+            print_on_host0(line)
         if state is not None and not self._has_heads_of(saved):
             now = self.setup
             state = compatibility.carry_over(state, now.init, now.shardings, now.init_key)
         return state, saved
+
+    def _other_rate(self, saved: dict, step: int) -> str:
+        """What another number of steps does to the learning rate; "" if it is the same number."""
+        before, steps = metadata.config_of(saved), self.config.steps
+        if before.steps == steps:
+            return ""
+        old, new = optimizer.make_schedule(before.optimizer, before.steps), self.setup.schedule
+        return (
+            f"config.steps={steps}, {before.steps} before: the learning rate at step {step} is {float(new(step)):.3g}, "
+            f"with {before.steps} steps it would be {float(old(step)):.3g}; its schedule now ends at step {steps}"
+        )
 
     def _state_of(self, saved: dict) -> TrainState:
         """Shapes and shardings of the state in a checkpoint with this meta. Its heads may differ from this run's."""

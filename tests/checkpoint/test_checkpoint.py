@@ -6,10 +6,13 @@ import jax
 import numpy as np
 import pytest
 
-from cover_jax.checkpoint import compatibility, restore, saver
+from cover_jax import errors
+from cover_jax.checkpoint import __main__ as checkpoint
+from cover_jax.checkpoint import compatibility, fingerprint, layout, restore, saver
 from cover_jax.parallel import sharding
 from tests.helpers import small
 
+CONTENT = {"split": "train", "records": 9, "in_order": "o", "as_set": "s", "shards": "01234567", "settings": {}}
 META = {
     "heads": {"a": ["run", "sit"], "b": ["x"]},
     "data": {"a": {"builder": "video_folder/a", "examples": 9, "fingerprint": "f"}},
@@ -20,7 +23,8 @@ META = {
         "allow_changed_mix": False,
         "datasets": {"a": {"batch_size": 8, "label_smoothing": 0.0, "weight": 1.0}},
     },
-    "versions": {},
+    "contents": {"a": {"train": CONTENT, "validation": CONTENT}},
+    "versions": {"jax": "0.10.1"},
 }
 
 
@@ -44,6 +48,14 @@ def test_the_same_run_is_accepted():
         (changed("heads", "a", value=["run"]), "head a: 2 classes in the checkpoint, 1 now"),
         (changed("heads", value={"a": ["run", "sit"]}), "heads: a, b in the checkpoint, a now"),
         (changed("data", "a", "fingerprint", value="g"), "prepared data of video_folder/a has changed"),
+        (
+            changed("contents", "a", "train", value=CONTENT | {"in_order": "other"}),
+            "dataset a: the prepared train data of video_folder/a has changed: the same records in another order",
+        ),
+        (
+            changed("contents", "a", "validation", value=CONTENT | {"in_order": "p", "as_set": "q", "shards": "0" * 8}),
+            "the prepared validation data of video_folder/a has changed: records with other content in shard 0",
+        ),
         (changed("config", "seed", value=1), "config.seed: 0 in the checkpoint, 1 now"),
         (changed("config", "datasets", "a", "batch_size", value=4), "config.datasets.a.batch_size: 8"),
     ],
@@ -100,6 +112,48 @@ def test_a_key_that_is_newer_than_the_checkpoint_had_its_default():
     assert line in compatibility.check_same_run(META, now, "here")
 
 
+def test_other_data_is_accepted_by_name_if_it_is_asked_for():
+    meta = changed("contents", "a", "train", value=CONTENT | {"in_order": "other"})
+    with pytest.raises(compatibility.CheckpointMismatchError, match="with --config.allow_changed_mix"):
+        compatibility.check_same_run(META, meta, "here")
+    meta["config"]["allow_changed_mix"] = True
+    assert "dataset a: the prepared train data of video_folder/a has changed: the same records in another order" in (
+        compatibility.check_same_run(META, meta, "here")
+    )
+
+
+def test_the_records_of_another_split_are_not_compared():
+    meta = changed("contents", "a", "validation", value=CONTENT | {"split": "test", "in_order": "other"})
+    assert compatibility.check_same_run(META, meta, "here") == []
+
+
+def test_the_data_of_checkpoints_without_checksums_cannot_be_checked():
+    before = {key: value for key, value in META.items() if key != "contents"}
+    assert compatibility.check_same_run(before, META, "here") == []
+    assert compatibility.describe_unchecked(before).startswith("whether the records of a are those of before cannot be")
+    assert compatibility.describe_unchecked(META) == ""
+
+
+def test_other_versions_are_told():
+    (line,) = compatibility.check_same_run(META, changed("versions", value={"jax": "0.10.2", "new": "1"}), "here")
+    assert line.startswith("versions: jax 0.10.1 -> 0.10.2; numbers may differ in their last bits")
+
+
+def test_a_renamed_checkpoint_is_refused_by_name_and_verify_finds_it(tmp_path, capsys):
+    save(tmp_path, [0.2, 0.9])
+    folder = tmp_path / "checkpoints"
+    (folder / "2").rename(folder / "7")
+    holds = f"{folder / '7'}: holds the state of another step than 7"
+    for read in (lambda: restore.load_trained(str(tmp_path)), lambda: restore.newest(str(tmp_path))):
+        with pytest.raises(restore.RenamedCheckpointError, match=holds):
+            read()
+    with pytest.raises(restore.RenamedCheckpointError, match=holds):
+        restore.restore_newest(str(tmp_path), lambda saved: None, META, set_aside=True)
+    with pytest.raises(SystemExit) as ended:
+        checkpoint.main(["verify", f"--workdir={tmp_path}"])
+    assert ended.value.code == errors.DAMAGED and holds in capsys.readouterr().out
+
+
 def test_what_may_change_is_told():
     meta = changed("config", "datasets", "a", "label_smoothing", value=0.1)
     assert compatibility.check_same_run(META, meta, "here") == [
@@ -116,6 +170,19 @@ def save(folder, accuracies, ema_decay=0.9):
         saver.start_save(manager, trainer.state, META, None if accuracy is None else {"mean_top1": accuracy})
     manager.close()
     return trainer
+
+
+def test_a_state_that_differs_between_hosts_is_not_saved(tmp_path, monkeypatch):
+    exchange = saver.hosts.exchange
+
+    def of_two_hosts(mine: str) -> list[str]:
+        """The fingerprints of a second host differ; what else is exchanged does not."""
+        return [mine, mine.replace('", ""]', 'f", ""]')] if mine.endswith('", ""]') else exchange(mine)
+
+    monkeypatch.setattr(saver.hosts, "exchange", of_two_hosts)
+    with pytest.raises(fingerprint.ReplicasDifferError, match=r"step 1 is not saved: .* of host 0 \(host 1\)"):
+        save(tmp_path, [0.5])
+    assert layout.saved_steps(str(tmp_path)) == []
 
 
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])

@@ -67,3 +67,13 @@ def test_a_whole_training_state():
     found = fingerprint.as_json(fingerprint.fingerprint_tree(trainer.state))
     assert found == of_host(jax.device_get(trainer.state))
     assert "params/backbone/cls_token" in found and "step" in found
+
+
+def test_copies_that_differ_are_found():
+    mesh = jax.make_mesh((2,), ("data",), devices=jax.devices()[:2])
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    copies = [jax.device_put(np.arange(4.0, dtype=np.float32) + i, device) for i, device in enumerate(mesh.devices)]
+    same = jax.device_put(np.ones(4, np.float32), everywhere)
+    other = jax.make_array_from_single_device_arrays((4,), everywhere, copies)
+    with pytest.raises(fingerprint.ReplicasDifferError, match="^w: the copy on local device 1 differs"):
+        fingerprint.fingerprint_tree({"v": same, "w": other})
