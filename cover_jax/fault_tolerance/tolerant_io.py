@@ -16,11 +16,15 @@ def tolerate_storage_errors(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        # TensorFlow, which writes TensorBoard's files, has its own error types.
-        if not isinstance(error, OSError) and not type(error).__module__.startswith("tensorflow"):
+        if not is_storage_error(error):
             raise
         message = escaping.one_line(error, 300)
         print(f"WARNING: {what}: not written: {type(error).__name__}: {message}", file=sys.stderr, flush=True)
+
+
+def is_storage_error(error: Exception) -> bool:
+    """Whether a disk or a bucket is the cause. TensorFlow, which writes to buckets, has its own error types."""
+    return isinstance(error, OSError) or type(error).__module__.startswith("tensorflow")
 
 
 class TolerantStream:

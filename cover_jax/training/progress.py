@@ -159,8 +159,12 @@ def first_start_s(workdir: epath.Path) -> float:
     path, now = workdir / "first_start.json", time.time()
     if jax.process_index() != 0:
         return now
-    with contextlib.suppress(OSError, ValueError):  # the file does not exist, or is incomplete
-        return json.loads(path.read_text())["unix_time_s"]
+    try:
+        return files.read_json(path, {"unix_time_s": float})["unix_time_s"]
+    except files.DamagedFileError as error:
+        print_on_host0(f"WARNING: {error}; goodput is counted from now on")
+    except OSError:
+        pass  # it does not exist, or cannot be read
     with tolerant_io.tolerate_storage_errors(f"{path}: the start time for goodput"):
         files.write_whole(path, json.dumps({"unix_time_s": now}).encode())
     return now
@@ -249,8 +253,10 @@ class MetricWriter:
 
     def __init__(self, workdir: epath.Path):
         self._folder = str(workdir / "tensorboard")
-        first = jax.process_index() == 0
-        self._writer = metric_writers.SummaryWriter(self._folder) if first else metric_writers.MultiWriter([])
+        self._writer: Any = metric_writers.MultiWriter([])
+        if jax.process_index() == 0:
+            with tolerant_io.tolerate_storage_errors(self._folder):
+                self._writer = metric_writers.SummaryWriter(self._folder)
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes one value per name."""
