@@ -38,7 +38,6 @@ def kinetics(num_classes: int, **changes) -> ml_collections.ConfigDict:
     config.num_classes = num_classes
     # TimeSformer-HR's official config takes 16 frames that are 16 frames apart at 30 fps; here in frames per second.
     config.sample_fps = 1.875
-    config.canvas_px = (256, 456)
     return _with(config, changes)
 
 
@@ -61,7 +60,6 @@ def moments_in_time(num_classes: int, **changes) -> ml_collections.ConfigDict:
     config = common.dataset()
     config.builder = f"moments_in_time/{num_classes}"
     config.num_classes = num_classes
-    config.canvas_px = (256, 342)
     return _with(config, changes)
 
 
@@ -72,7 +70,6 @@ def imagenet(**changes) -> ml_collections.ConfigDict:
     config.frames_feature = "image"
     config.num_classes = 1000
     config.num_frames = 1
-    config.canvas_px = (512, 512)
     config.augment.crop_range = (0.08, 1.0)
     return _with(config, changes)
 
@@ -83,7 +80,6 @@ def imagenet21k(**changes) -> ml_collections.ConfigDict:
     config.builder = "imagenet21k"
     config.frames_feature = "frames"
     config.num_classes = 19_167
-    config.canvas_px = (342, 342)  # as prepared: shorter side 256, up to 4:3 either way; longer images are shrunk
     return _with(config, changes)
 
 

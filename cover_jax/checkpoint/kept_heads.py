@@ -55,7 +55,8 @@ def _heads_of_source(model: ConfigDict, class_names: Mapping[str, Sequence[str]]
 
 def _kept(meta: Meta, name: str) -> metadata.KeptHead:
     datasets = meta["config"]["datasets"] | meta.get("kept", {})
-    return metadata.KeptHead(tuple(meta["heads"][name]), datasets[name])
+    storage = meta.get("storage", {}).get(name, {})  # of a checkpoint of 0.2.0 or earlier it is not known
+    return metadata.KeptHead(tuple(meta["heads"][name]), datasets[name], storage)
 
 
 def _check_model(source: str, before: ConfigDict, now: ConfigDict) -> None:

@@ -13,6 +13,7 @@ from cover_jax.config import checks, schema
 from cover_jax.versions import versions
 from data_pipelines.doctor import manifest
 from data_pipelines.leaks import search
+from data_pipelines.prepare import base
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,10 +23,12 @@ class KeptHead:
     Attributes:
         class_names: in order.
         dataset: the dataset that it was trained on, as `dataset()` in configs/common.py, in JSON types.
+        storage: how its frames were stored: options of their preparation (`prepare.base.STORAGE`).
     """
 
     class_names: tuple[str, ...]
     dataset: dict[str, Any]
+    storage: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 NO_HEADS: Mapping[str, KeptHead] = types.MappingProxyType({})
@@ -39,6 +42,7 @@ class TrainSplit(Protocol):
     num_examples: int
     num_excluded: int
     fingerprint: str
+    origin: Mapping[str, Any]
 
 
 def make_meta(
@@ -63,6 +67,8 @@ def make_meta(
         "heads": {name: list(split.class_names) for name, split in splits.items()}
         | {name: list(head.class_names) for name, head in kept.items()},
         "kept": {name: head.dataset for name, head in kept.items()},
+        "storage": {name: _storage(split.origin) for name, split in splits.items()}
+        | {name: head.storage for name, head in kept.items()},
         "data": {
             name: {
                 "builder": split.builder,
@@ -78,6 +84,10 @@ def make_meta(
         "config": json.loads(config.to_json()),
         "versions": versions(),
     }
+
+
+def _storage(origin: Mapping[str, Any]) -> dict[str, Any]:
+    return {option: origin[option] for option in base.STORAGE if option in origin}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +118,11 @@ class TrainedModel:
         with dataset.ignore_type(), dataset.unlocked():
             dataset.update(self.meta["kept"][head])
         return dataset
+
+    def storage(self, head: str) -> dict[str, Any]:
+        """How the frames of its dataset were stored (`prepare.base.STORAGE`); {} if the checkpoint does not say so."""
+        found: dict[str, Any] = self.meta.get("storage", {}).get(head, {})
+        return found
 
 
 def config_of(meta: Meta) -> ConfigDict:

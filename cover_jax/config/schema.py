@@ -33,6 +33,12 @@ def _are_pairs(text: str) -> bool:
     return all(len(pair) == 2 and all(pair) and pair[0] != pair[1] for pair in sides)
 
 
+_CANVAS = Rule(
+    lambda size: len(size) == 2 and (min(size) > 0 or tuple(size) == (0, 0)),
+    "height, width, both greater than 0, or (0, 0)",
+)
+
+
 # A key's default and rule stand in one line, its text below.
 # fmt: off
 class Augment(Group):
@@ -91,9 +97,10 @@ class Dataset(Group):
     shuffle_frames = Key(False, SWITCH, """
         Shuffle the frames of each clip, in training and in evaluation: what is learnt then cannot depend on their
         order.""")
-    canvas_px = Key((256, 456),
-        Rule(lambda size: len(size) == 2 and min(size) > 0, "height, width, both greater than 0"), """
-        Height, width that frames are padded to on the host; larger frames are shrunk.""")
+    canvas_px = Key((0, 0), _CANVAS, """
+        Height, width that frames are padded to on the host; larger frames are shrunk, none is enlarged. (0, 0): as
+        large as the stored frames, but no larger than the model needs: shorter side 8/7 of model.size_px (512 px for
+        448), or up to the largest zoom of augment.crop='scale'. The run's config.json says what that is.""")
     standardize = Key(False, SWITCH, """
         Bring the levels of each clip, over all its frames and colours, to mean 0 and standard deviation 1, in place of
         model.pixel_mean and model.pixel_std. For dark clips beside bright ones.""")

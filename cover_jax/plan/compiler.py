@@ -135,7 +135,7 @@ def _clear(dump_folder: pathlib.Path) -> None:
 def make_plan(config: ConfigDict, topology: str, dump_folder: pathlib.Path, evaluation: bool = False) -> Plan:
     """Compiles a config for a topology; arguments and errors as in `Compiler`."""
     compiler = Compiler(config, topology, dump_folder)
-    programs = tuple(map(compiler.train_program, _steps(config)))
+    programs = tuple(map(compiler.train_program, _steps(compiler.setup.config)))
     evaluated = [name for name, dataset in config.datasets.items() if evaluation and dataset.eval_split]
     evaluations = tuple(compiler.eval_program(name) for name in evaluated)
     wrong = [program for program in programs + evaluations if not program.fits]

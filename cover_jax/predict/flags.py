@@ -8,8 +8,6 @@ from data_pipelines import command_line
 from data_pipelines.command_line import UsageError
 from data_pipelines.prepare import base
 
-STORAGE = ("short_side_px", "fps")  # the preparation options that change stored frames
-
 
 def make_parser(doc: str) -> command_line.Parser:
     """The parser of all flags. `doc` is the command's docstring."""
@@ -28,12 +26,16 @@ def make_parser(doc: str) -> command_line.Parser:
     parser.add_argument(
         "--explain", default="", metavar="VIDEO", help="video of where and when the model looks; for one file"
     )
-    storage = parser.add_argument_group("as the datasets were prepared", "needed where that was not by default")
-    for name in STORAGE:
+    storage = parser.add_argument_group(
+        "as the datasets were prepared",
+        "needed for checkpoints up to version 0.2.0, if not by default",
+    )
+    for name in base.STORAGE:
         default, help_text = base.VideoFiles.OPTIONS[name]
         storage.add_argument(
-            f"--{name}", type=type(default), default=argparse.SUPPRESS, metavar="N", help=f"{help_text} ({default})"
-        )
+            f"--{name}", type=type(default), default=argparse.SUPPRESS, metavar="N",
+            help=f"{help_text} (as the checkpoint says)",
+        )  # fmt: skip
     return parser
 
 
@@ -44,7 +46,7 @@ def parse(doc: str, arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[
         UsageError: a flag is invalid.
     """
     args = make_parser(doc).parse_args(arguments)
-    storage = {name: getattr(args, name) for name in STORAGE if name in args}
+    storage = {name: getattr(args, name) for name in base.STORAGE if name in args}
     for name in ("top", "batch_size", *storage):
         if getattr(args, name) <= 0:
             raise UsageError(f"--{name}={getattr(args, name)}: must be positive")

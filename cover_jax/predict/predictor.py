@@ -76,7 +76,8 @@ class Predictor:
         Args:
             trained: the model.
             heads: names of the heads; empty: all.
-            **storage: `short_side_px` and `fps` of the prepared datasets, if they differ from the defaults.
+            **storage: `short_side_px` and `fps` of the prepared datasets, if the checkpoint does not know them, or to
+                read files in another way.
 
         Raises:
             ValueError: there is no such head.
@@ -86,7 +87,10 @@ class Predictor:
                 raise ValueError(f"head {head!r}: must be one of {', '.join(trained.class_names)}")
         self.step = trained.step
         self._class_names = {head: trained.class_names[head] for head in heads or trained.class_names}
-        self.views = {head: read_clips.view_of_dataset(trained.dataset(head), storage) for head in self._class_names}
+        self.views = {
+            head: read_clips.view_of_dataset(trained.dataset(head), trained.storage(head) | storage)
+            for head in self._class_names
+        }
         params = {"backbone": trained.params["backbone"], "heads": {h: trained.params["heads"][h] for h in self.views}}
         self._params, self._config = jax.device_put(params), trained.config.model
         model = setup.make_model(trained.config.model, self._class_names)

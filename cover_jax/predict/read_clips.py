@@ -7,17 +7,16 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image, UnidentifiedImageError
 
-from cover_jax.predict.flags import STORAGE
 from data_pipelines import catalog
 from data_pipelines.media import media_file, opening, source_file
-from data_pipelines.prepare import base
 from data_pipelines.stream import decode, sampling
 
 # B clips in a batch, K temporal views, T frames per view, H, W canvas, C colours or classes; N frames per clip,
 # h, w height and width of a clip
 
 MOVING_IMAGES = ("GIF", "PNG", "WEBP")  # Pillow's names of formats where several pictures in one file are a clip
-DEFAULT_STORAGE = {name: base.VideoFiles.OPTIONS[name][0] for name in STORAGE}
+# Of a checkpoint of version 0.2.0 or earlier, which does not say how its frames were stored: the defaults of then.
+EARLIER_STORAGE = {"short_side_px": 256, "fps": 10.0}
 
 
 class View(NamedTuple):
@@ -59,14 +58,14 @@ def to_batch(clips: Sequence[np.ndarray], view: View, batch_size: int) -> dict[s
 
 
 def view_of_dataset(dataset: ConfigDict, storage: dict) -> View:
-    """The view of a dataset. Storage options come from `storage`, or else from the defaults of its builder."""
+    """The view of a dataset. What `storage` lacks is as in EARLIER_STORAGE, at the builder's own rate."""
     builder = catalog.builder_class(dataset.builder)
     own = getattr(builder, "OPTIONS", {})
-    options = {name: own[name][0] for name in STORAGE if name in own}
+    options = {"fps": own["fps"][0]} if "fps" in own else {}
     if builder is None:  # a builder of TFDS, which stores pictures unchanged
         options["short_side_px"] = source_file.MAX_PIXELS
     return View(
-        **DEFAULT_STORAGE | options | storage,
+        **EARLIER_STORAGE | options | storage,
         num_frames=dataset.num_frames,
         sample_fps=dataset.sample_fps,
         canvas_px=tuple(dataset.canvas_px),

@@ -16,8 +16,10 @@ from cover_jax.errors import ConfigError
 from cover_jax.fault_tolerance import process, statements
 from cover_jax.parallel import hosts, sharding
 from cover_jax.parallel.hosts import print_on_host0
+from cover_jax.preprocess import frame_size
 from data_pipelines.leaks import facts, kept, search
 from data_pipelines.prepare import build
+from data_pipelines.stream import frame_sizes as frame_sizes_of
 from data_pipelines.stream import mixture, pipeline, records
 
 
@@ -131,6 +133,16 @@ def _wait_for_leaks() -> list[kept.Leaks]:
     while "found" not in (news := json.loads(hosts.exchange("")[0])):
         process.enter_phase("start", f"the first host: {news['progress']}")
     return [kept.Leaks.from_json(leaks) for leaks in news["found"]]
+
+
+def frame_sizes(config: ConfigDict, train_splits: dict, eval_splits: dict) -> frame_size.Sizes:
+    """Sizes of a few stored frames of each dataset's splits; without an evaluation split, of none there."""
+    none = np.zeros((0, 2), np.int32)
+
+    def sample(split: records.Split | None, name: str) -> np.ndarray:
+        return none if split is None else frame_sizes_of.sample_sizes(split, config.datasets[name].frames_feature)
+
+    return {name: (sample(split, name), sample(eval_splits.get(name), name)) for name, split in train_splits.items()}
 
 
 def open_streams(

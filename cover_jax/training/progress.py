@@ -203,6 +203,8 @@ def describe_run(run: Run, state, schedule: mixture.BatchSchedule) -> None:
             f"{run.setup.num_classes[name]} classes; {epochs[name]:.1f} epochs in the whole run")  # fmt: skip
         for line in mirrored_labels.describe(split.class_names, run.config.datasets[name].augment):
             print_on_host0(f"{name}: {line}")
+    for name, enlargement in run.enlargements.items():
+        print_on_host0(enlargement.line(name))
     for name in run.kept:
         print_on_host0(f"{name}: a head that is kept but not trained, {run.setup.num_classes[name]} classes")
     overview = parameter_overview.get_parameter_overview(state.params, include_stats=False)

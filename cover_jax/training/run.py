@@ -13,6 +13,7 @@ from cover_jax.evaluation import evaluator
 from cover_jax.models.pretrained import loader
 from cover_jax.models.pretrained.errors import PretrainedError
 from cover_jax.parallel.hosts import print_on_host0
+from cover_jax.preprocess import frame_size
 from cover_jax.training import inputs, optimizer, run_history, setup
 from cover_jax.training.train_step import TrainState
 from data_pipelines.doctor import manifest
@@ -27,8 +28,10 @@ class Run:
         workdir: the run's folder, local or gs://.
 
     Attributes:
+        config: the same, with the canvases that follow the model.
         setup: mesh, model, optimizer, steps.
         train_splits, eval_splits: dataset -> its opened split.
+        enlargements: dataset -> how much its frames are enlarged for the model.
         num_examples: dataset -> number of its training examples.
         kept: the heads that are kept but not trained.
         evaluator: parameters -> predictions on all evaluation splits.
@@ -38,10 +41,14 @@ class Run:
     """
 
     def __init__(self, config: ConfigDict, workdir: str):
-        self.config, self.workdir = config, epath.Path(workdir)
+        self.workdir = epath.Path(workdir)
         mesh = setup.make_mesh(config)  # first: preparing and opening data may take long
         self.train_splits, self.eval_splits = inputs.open_splits(config)
         contents = inputs.contents(self.train_splits, self.eval_splits)
+        sizes = inputs.frame_sizes(config, self.train_splits, self.eval_splits)
+        self.config = config = frame_size.with_canvases(config, sizes)
+        prepared_px = {name: split.origin.get("short_side_px") for name, split in self.train_splits.items()}
+        self.enlargements = frame_size.enlargements(config, sizes, prepared_px)
         saved_meta = restore.newest(workdir)[1] if layout.saved_steps(workdir) else None
         saved_data = saved_meta["data"] if saved_meta else None
         self.train_splits, leaks = inputs.without_leaks(config, self.train_splits, self.eval_splits, saved_data)

@@ -18,6 +18,7 @@ from cover_jax.config import checks
 from cover_jax.evaluation import eval_step
 from cover_jax.models import cover, flops
 from cover_jax.parallel import compilation, sharding
+from cover_jax.preprocess import frame_size
 from cover_jax.training import optimizer, train_step
 from cover_jax.training.train_step import DeviceBatch, Metrics, TrainState
 from data_pipelines.stream.batch import eval_batch_rows
@@ -122,6 +123,7 @@ def make_setup(config: ConfigDict, class_names: ClassNames, mesh: Mesh, kept_hea
     Raises:
         ConfigError: `optimizer.frozen` matches no parameter, or all of them; or a mesh axis does not divide a size.
     """
+    config = frame_size.with_canvases(config, {})  # where no data is known, as in a plan
     model = make_model(config.model, class_names, mesh)
     key = jax.eval_shape(lambda: jax.random.key(config.seed))
     schedule = optimizer.make_schedule(config.optimizer, config.steps)

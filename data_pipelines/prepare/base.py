@@ -21,6 +21,10 @@ REFUSED_FILE = "refused.csv"
 REFUSED_COLUMNS = ("split", "path", "reason", "label")
 MISSING = "missing"  # the reason for a file that the publisher lists but that is not in the source folder
 SHOWN_REASONS = 3
+STORAGE = ("short_side_px", "fps")  # the options that change the stored frames
+# What a model of 448 px needs with crops: TimeSformer-HR is trained on shorter sides of 448 to 512
+# (facebookresearch/TimeSformer, configs/Kinetics/TimeSformer_divST_16x16_448.yaml).
+SHORT_SIDE_PX = 512
 
 
 class VideoFiles:
@@ -28,7 +32,7 @@ class VideoFiles:
 
     MODALITY = "video"
     OPTIONS = {  # option of the reader -> (default, description); also flags of `data_pipelines.prepare`
-        "short_side_px": (256, "shorter side of the stored frames; smaller ones are not enlarged"),
+        "short_side_px": (SHORT_SIDE_PX, "shorter side of the stored frames; smaller ones are not enlarged"),
         "fps": (10.0, "frames stored per second; if the file has fewer, all are stored"),
         "form": ("frames", "frames: JPEGs, fast to read; video: files, a few times smaller and several times slower"),
     }
@@ -40,7 +44,7 @@ class ImageFiles:
     """How a builder reads images."""
 
     MODALITY = "image"
-    OPTIONS = {"short_side_px": (256, "shorter side of the stored images; smaller ones are not enlarged")}
+    OPTIONS = {"short_side_px": (SHORT_SIDE_PX, "shorter side of the stored images; smaller ones are not enlarged")}
     READ = staticmethod(media_file.read_image)
     CHUNK_FILES = 1024
 
@@ -63,9 +67,11 @@ class MediaBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
         """Makes a builder. See `tfds.core.DatasetBuilder` for the other arguments.
 
         Args:
-            options: arguments for the reader that differ from OPTIONS.
+            options: arguments for the reader that were asked for. The others are those of OPTIONS; a dataset that is
+                already prepared may have been prepared with others.
             workers: number of processes that decode; 0: one per core.
         """
+        self._asked = options or {}
         self._options = {name: default for name, (default, _) in self.OPTIONS.items()} | (options or {})
         if self._form not in media_file.FORMS:
             raise ValueError(f"form={self._form!r}: must be one of {', '.join(media_file.FORMS)}")
@@ -81,6 +87,10 @@ class MediaBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
     def origin(self) -> dict:
         """All settings that determine the records, as JSON. Stored beside the data, so that a change is detected."""
         return self._options
+
+    def asked_origin(self) -> dict:
+        """As `origin`, without the options that nobody asked for."""
+        return {name: value for name, value in self.origin().items() if name not in self.OPTIONS or name in self._asked}
 
     def discard_work(self) -> None:
         """Deletes the intermediate results of a preparation; they are useless after the dataset is complete."""

@@ -119,7 +119,7 @@ def builders(args: argparse.Namespace) -> Iterator[tfds.core.DatasetBuilder]:
     assert cls is not None  # the flags accept no other name
     common: dict[str, Any] = {"data_dir": str(catalog.root_dir(args.data_dir))}
     if issubclass(cls, base.MediaBuilder):
-        common["options"] = {option: vars(args)[option] for option in cls.OPTIONS}
+        common["options"] = {option: vars(args)[option] for option in cls.OPTIONS if option in vars(args)}
         common["workers"] = args.workers
     if issubclass(cls, publisher.PublisherBuilder):
         common["splits"] = args.splits
@@ -166,7 +166,7 @@ def builder_name(builder: tfds.core.DatasetBuilder) -> str:
 
 def _check_origin(builder: base.MediaBuilder) -> None:
     origin = files.read_json(builder.data_path / "metadata.json", {"origin": {}})["origin"]
-    asked = builder.origin()
+    asked = builder.asked_origin()
     differing = [f"{key} {origin.get(key)!r}, not {asked[key]!r}" for key in asked if asked[key] != origin.get(key)]
     if differing:
         other = "Choose another --name, or delete" if isinstance(builder, folder.FolderBuilder) else "Delete"

@@ -81,7 +81,10 @@ def _add_media_flags(command: command_line.Parser, cls: type[base.MediaBuilder])
         help="prepare on Apache Beam, with these options: runner=DataflowRunner,project=... (extra `beam`)",
     )
     for option, (default, help_text) in cls.OPTIONS.items():
-        command.add_argument(f"--{option}", type=type(default), default=default, help=f"{help_text} ({default})")
+        command.add_argument(
+            f"--{option}", type=type(default), default=argparse.SUPPRESS,
+            help=f"{help_text} ({default})",
+        )  # fmt: skip
 
 
 def _add_folder_flags(command: command_line.Parser) -> None:

@@ -43,6 +43,8 @@ class ExampleReader:
         self.described = f"{split.builder} {split.split}"
         self._is_file = self._media_feature == records.VIDEO_FEATURE
         _check_features(split, dataset, self._is_file)
+        if min(dataset.canvas_px) <= 0:
+            raise ValueError(f"canvas_px {tuple(dataset.canvas_px)}: must be greater than 0, or be chosen by the run")
         self._locate = records.locator(split)
         self._dataset = dataset
         self._sample = sample

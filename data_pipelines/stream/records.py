@@ -16,7 +16,7 @@ import os
 import struct
 import uuid
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,7 @@ class Split:
             excluded records.
         content: of all its records, with those that are excluded.
         num_excluded: number of excluded records.
+        origin: the settings with which this project prepared it (`prepare.base.MediaBuilder.origin`); {} for others.
     """
 
     builder: str
@@ -80,6 +81,7 @@ class Split:
     fingerprint: str
     content: contents.Content = contents.UNKNOWN
     num_excluded: int = 0
+    origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def num_examples(self) -> int:
@@ -124,6 +126,7 @@ def open_split(builder: str, split: str, data_dir: str) -> Split:
             sum(map(len, offsets)),
             (info.metadata or {}).get("origin", {}),
         ),
+        origin=(info.metadata or {}).get("origin", {}),
     )
 
 

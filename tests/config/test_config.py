@@ -105,7 +105,7 @@ IMPOSSIBLE = [
     ("datasets.motion.weight", 0.0, "greater than 0"),
     ("datasets.motion.builder", "Digits Motion", "name/config"),
     ("datasets.motion.canvas_px", (16,), "height, width"),
-    ("datasets.motion.canvas_px", (16, 16.0), "a tuple of integers, as in (256, 456)"),
+    ("datasets.motion.canvas_px", (16, 16.0), "a tuple of integers, as in (0, 0)"),
     ("model.pixel_mean", (0.5, float("nan"), 0.5), "a tuple of finite numbers, as in (0.5, 0.5, 0.5)"),
     ("datasets.motion.augment.randaugment_layers", 15, "from 0 to 14"),
     ("model.pixel_mean", (0.5, True, 0.5), "a tuple of finite numbers"),

@@ -23,10 +23,12 @@ KEYS = {f"{prefix}.{name}".lstrip("."): entry for prefix, group in keys.walk(sch
 
 
 def as_today(defaults: dict) -> dict:
-    """The defaults of 0.1.0 with what changed since: flips have names, and there are more keys."""
+    """The defaults of 0.1.0 with what changed since: names of flips, canvases that follow the model, more keys."""
     defaults = {name: as_today(value) if isinstance(value, dict) else value for name, value in defaults.items()}
     if defaults.get("flip") is True:
         defaults |= {"flip": "swap", "opposites": ""}
+    if "canvas_px" in defaults:
+        defaults |= {"canvas_px": [0, 0]}
     if "loss_weight" in defaults:
         defaults |= {"weight_schedule": "", "learning_rate_scale": 1.0, "drop_path": -1.0}
     return defaults

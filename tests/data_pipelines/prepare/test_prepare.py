@@ -70,7 +70,7 @@ def test_another_source_under_the_same_name_is_refused(tmp_path, pictures):
     _run(*command, f"--source={pictures}")
     with pytest.raises(SystemExit, match=r"mine was prepared with source '.*pictures', not '.*other'.*--name"):
         _run(*command, f"--source={tmp_path / 'other'}")
-    with pytest.raises(SystemExit, match="was prepared with short_side_px 256, not 8"):
+    with pytest.raises(SystemExit, match="was prepared with short_side_px 512, not 8"):
         _run(*command, f"--source={pictures}", "--short_side_px=8")
 
 

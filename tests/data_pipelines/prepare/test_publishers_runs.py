@@ -233,7 +233,7 @@ def test_tfds_build_prepares_the_same_dataset(tmp_path):
 def test_a_builder_s_description_and_defaults_are_its_own(tmp_path):
     builder = kinetics.Builder(config="700", data_dir=str(tmp_path))
     assert builder.info.description.startswith("Kinetics: ten-second clips")
-    assert builder.origin() == {"splits": ["train", "validation"], "short_side_px": 256, "fps": 10.0,
+    assert builder.origin() == {"splits": ["train", "validation"], "short_side_px": 512, "fps": 10.0,
                                 "form": "frames"}  # fmt: skip
     config = folder.FolderConfig(name="mine", source=str(tmp_path))
     other = catalog.builder_class("video_folder")(config=config, data_dir=str(tmp_path), options={"fps": 5.0})
