@@ -1,6 +1,7 @@
 """Eight virtual CPU devices for every test, programs compiled once per session, and the folder of real clips if any."""
 
 import atexit
+import gc
 import os
 import pathlib
 import tempfile
@@ -11,18 +12,34 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 # The programs are tiny and compiling them takes most of the time: without optimisation that is two to three times less.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
 
-# Equal programs are compiled once per session, by whichever test process or command needs them first.
-if "PYTEST_XDIST_WORKER" not in os.environ:  # the workers inherit the environment
+# Equal programs are compiled once per session, by whichever test process or command needs them first; and once for
+# several sessions where JAX_COMPILATION_CACHE_DIR is set, as in .ci/run.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # the workers inherit the environment
     _programs = tempfile.TemporaryDirectory(prefix="compiled_programs_")
     atexit.register(_programs.cleanup)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs.name
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 import pytest  # noqa: E402 - the environment must be set before anything imports JAX or TensorFlow
 
 from data_pipelines import environment  # noqa: E402
 
 environment.set_tensorflow_defaults()
+
+
+def pytest_collection_finish():
+    """Leaves out of garbage collection what lives until the end: modules and tests, which are most of all objects."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
+
+
+def pytest_report_teststatus(report):
+    """Prints the name of a test that fails at once, among the dots: a run may be stopped before its summary."""
+    if report.failed:
+        category = "failed" if report.when == "call" else "error"
+        return category, f"\n{category.upper()} {report.nodeid}\n", category.upper()
+    return None
 
 
 @pytest.fixture(scope="session")

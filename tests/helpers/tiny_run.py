@@ -1,14 +1,16 @@
 """Complete runs in this process that take seconds: `loop.train` on two small embedded datasets, with faults."""
 
+import contextlib
 import dataclasses
 import pathlib
+from collections.abc import Iterator
 
 import jax
 import numpy as np
 import pytest
 
 from configs import demo
-from cover_jax.training import loop
+from cover_jax.training import loop, setup
 from data_pipelines.builders import digits
 from data_pipelines.prepare import build
 from data_pipelines.stream import records
@@ -51,6 +53,26 @@ def config(data_dir: pathlib.Path, keep=("images", "motion"), **changes):
     config.datasets[keep[-1]].eval_split, config.best_metric = "validation", f"{keep[-1]}/top1"
     config.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
     return config
+
+
+@contextlib.contextmanager
+def shared_setups() -> Iterator[None]:
+    """Inside this context, runs with equal configs share their setup, and so trace and compile their steps once.
+
+    A step is a pure function of the state and the batches. That a new process continues in the same way is shown by the
+    slow tests, which start the command.
+    """
+    make_setup, made = setup.make_setup, {}
+
+    def make_once(config, class_names, mesh, kept_heads=()):
+        key = (config.to_json(), repr(class_names), mesh, tuple(kept_heads))
+        if key not in made:
+            made[key] = make_setup(config, class_names, mesh, kept_heads)
+        return made[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(setup, "make_setup", make_once)
+        yield
 
 
 class Killed(BaseException):
