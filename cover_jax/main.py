@@ -1,7 +1,8 @@
-"""Trains a config, continues its training, or evaluates it.
+"""Trains a config, continues its training, evaluates it, or rehearses it.
 
     python -m cover_jax.main --config=configs/demo.py --workdir=/tmp/cover_demo
     python -m cover_jax.main --config=configs/demo.py --workdir=/tmp/cover_demo --mode=evaluate
+    python -m cover_jax.main --config=configs/demo.py --workdir=/tmp/cover_demo --mode=rehearse
 
 Run the same command again to continue from WORKDIR's newest checkpoint. On SIGTERM to any host, all hosts save the same
 step and exit with code 42. All exit codes: cover_jax/fault_tolerance/README.md.
@@ -40,6 +41,7 @@ def _parser() -> command_line.Parser:
     parser = command_line.Parser("cover_jax.main", __doc__)
     cover_flags.add_config(parser)
     cover_flags.add_run(parser, needs_workdir=True)
+    parser.add_shared("out", help="JSON file of --mode=rehearse (WORKDIR.rehearsal.json)")
     return parser
 
 
@@ -62,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
     All process settings that `process.guarded_process` lists are restored afterwards. JAX keeps the compilation cache.
     """
     quiet = not flags.FLAGS["verbosity"].present
-    with process.guarded_process(preemptible=args.mode == "train", quiet=quiet) as guard:
+    preemptible, cleans_up = args.mode == "train", args.mode == "rehearse"
+    with process.guarded_process(preemptible=preemptible, quiet=quiet, cleans_up=cleans_up) as guard:
         try:
             problem = _problem(args)
             _find_hosts(guard, args, problem)  # before anything that may fail on only one host
@@ -71,7 +74,9 @@ def run(args: argparse.Namespace) -> int:
             for line in notices.of(args.config):
                 hosts.print_on_host0(line)
             workdir_lease.check_is_shared(args.workdir, needs_writing=args.mode == "train")
-            return _train_or_evaluate(args)
+            return _rehearse(args) if args.mode == "rehearse" else _train_or_evaluate(args)
+        except process.TerminatedError as terminated:
+            process.end_all_hosts(terminated.exit_code, str(terminated))
         except Exception as error:
             _end(error)
 
@@ -122,7 +127,8 @@ def _check_folders(args: argparse.Namespace) -> None:
             raise ConfigError(f"{name}={value}: is a file; it must be a folder, which is created if missing")
     if config.compare_with and jax.process_index() == 0:
         _check_compare_with(args)
-    catalog.require_prepared((dataset.builder for dataset in config.datasets.values()), config.data_dir)
+    if args.mode != "rehearse":  # a rehearsal names what is not prepared together with all else that is wrong
+        catalog.require_prepared((dataset.builder for dataset in config.datasets.values()), config.data_dir)
 
 
 def _check_compare_with(args: argparse.Namespace) -> None:
@@ -165,6 +171,15 @@ def _train_or_evaluate(args: argparse.Namespace) -> int:
         except loop.PreemptedError as stopped:
             hosts.print_on_host0(str(stopped))
             return stopped.exit_code
+    return errors.DONE
+
+
+def _rehearse(args: argparse.Namespace) -> int:
+    """Rehearses the run, and returns the exit code of a run that would work."""
+    # Imported here as above.
+    from cover_jax.rehearsal import rehearse
+
+    rehearse.rehearse(args.config, args.workdir, args.out or "")
     return errors.DONE
 
 

@@ -33,9 +33,9 @@ def add_run(parser: command_line.Parser, needs_workdir: bool) -> list[argparse.A
         ),
         parser.add_shared("data_dir", help="folder of the prepared datasets, in place of config.data_dir"),
         parser.add_argument(
-            "--mode", choices=("train", "evaluate"), default="train",
-            help="train: start, or continue from the newest checkpoint; evaluate: only evaluate that checkpoint "
-            "(train)",
+            "--mode", choices=("train", "evaluate", "rehearse"), default="train",
+            help="train: start, or continue from the newest checkpoint; evaluate: only evaluate that checkpoint; "
+            "rehearse: find out what would stop the run, and how long it will take (train)",
         ),
         hosts.add_argument(
             "--distributed", action=command_line.Switch, help="JAX finds the hosts automatically (TPU, SLURM)"

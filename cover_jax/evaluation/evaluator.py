@@ -1,5 +1,6 @@
 """Evaluates a model on splits: every example once, with eval_clips x eval_crops views per example."""
 
+import itertools
 from collections.abc import Callable, Mapping
 
 import jax
@@ -30,20 +31,28 @@ class Evaluator:
 
     def __call__(self, params) -> dict[str, metrics.Predictions]:
         """Dataset -> predictions of the model with these parameters for its validation examples."""
-        return {name: self._evaluate(params, name) for name in self._splits}
+        return {name: self.evaluate(params, name) for name in self._splits}
 
-    def _evaluate(self, params, name: str) -> metrics.Predictions:
-        process.enter_phase("evaluation", name)
-        dataset, split = self._config.datasets[name], self._splits[name]
+    def num_batches(self, name: str) -> int:
+        """Number of batches of a dataset's evaluation."""
+        rows = eval_batch_rows(self._config.datasets[name], sharding.num_batch_shards(self._mesh))
+        return -(-self._splits[name].num_examples // rows)
+
+    def open_stream(self, name: str) -> pipeline.Stream:
+        """The evaluation batches of a dataset for this host's devices."""
         options = pipeline.ReadOptions.of(self._config.input, *sharding.host_part(self._mesh))
         num_shards = sharding.num_batch_shards(self._mesh)
-        stream = pipeline.eval_stream(split, dataset, options, num_shards)
-        batches = -(-split.num_examples // eval_batch_rows(dataset, num_shards))
+        return pipeline.eval_stream(self._splits[name], self._config.datasets[name], options, num_shards)
+
+    def evaluate(self, params, name: str, most_batches: int | None = None) -> metrics.Predictions:
+        """The predictions for one dataset's examples, or only for those of its first `most_batches` batches."""
+        process.enter_phase("evaluation", name)
+        batches = min(self.num_batches(name), most_batches or self.num_batches(name))
         predictions = []
-        with stream:
+        with self.open_stream(name) as stream:
             # The delay hides the progress bar of very short evaluations.
-            hidden = jax.process_index() != 0
-            for batch in tqdm(stream, f"evaluating {name}", batches, leave=False, delay=2.0, disable=hidden):
+            hidden, first = jax.process_index() != 0, itertools.islice(stream, batches)
+            for batch in tqdm(first, f"evaluating {name}", batches, leave=False, delay=2.0, disable=hidden):
                 predictions.append(self._steps[name](params, sharding.put_batch(batch, self._mesh)))
         return _gather(jax.device_get(predictions))
 

@@ -6,7 +6,7 @@
 | standard output and error | a full disk with the log file must not end the run (`tolerant_io`) |
 | faulthandler, absl's log handler and level, hooks for unhandled errors of asyncio | the cause stays readable |
 | SIGINT, and a thread | training saves the step; the second one ends all hosts at once, see `_interrupts` |
-| SIGTERM, SIGHUP | are recorded, and training saves the step (`preemption`) |
+| SIGTERM, SIGHUP | are recorded, and training saves the step (`preemption`); a rehearsal cleans up and ends |
 | the watchdog: a thread, faulthandler's timer | ends a process that hangs (`watchdog`) |
 | JAX's distributed runtime | several hosts (`parallel.hosts`) |
 | the peer monitor: threads, connections, C's handler of SIGABRT | ends all hosts when one ends (`peers`) |
@@ -37,6 +37,17 @@ from cover_jax.fault_tolerance.preemption import PreemptionNotice
 from cover_jax.fault_tolerance.watchdog import Watchdog
 from cover_jax.parallel import hosts, roll_call
 from data_pipelines import environment
+
+
+class TerminatedError(BaseException):
+    """SIGTERM or Ctrl-C, raised in the main thread of a process that must clean up before it ends.
+
+    No handler of usual exceptions catches it.
+    """
+
+    def __init__(self, number: int):
+        super().__init__(f"ended by {signal.Signals(number).name}")
+        self.exit_code = 128 + number  # as shells have it
 
 
 class ProcessGuard:
@@ -74,12 +85,13 @@ _guard = _UNGUARDED
 
 
 @contextlib.contextmanager
-def guarded_process(*, preemptible: bool, quiet: bool) -> Iterator[ProcessGuard]:
+def guarded_process(*, preemptible: bool, quiet: bool, cleans_up: bool = False) -> Iterator[ProcessGuard]:
     """Guards this process inside its `with` block. Must be entered in the main thread, and not twice at once.
 
     Args:
         preemptible: SIGTERM, SIGHUP and the first Ctrl-C do not end this process; `preemption_is_reached` reports them.
         quiet: libraries log warnings and errors only.
+        cleans_up: SIGTERM, SIGHUP and Ctrl-C raise a TerminatedError in the main thread.
     """
     global _guard
     if _guard is not _UNGUARDED:
@@ -89,13 +101,16 @@ def guarded_process(*, preemptible: bool, quiet: bool) -> Iterator[ProcessGuard]
         stack.enter_context(environment.tensorflow_defaults())
         stack.enter_context(tolerant_io.tolerate_output_errors())
         stack.enter_context(_stacks_of_fatal_errors())
-        stack.enter_context(_interrupts(guard))
+        stack.enter_context(_signal_handler(signal.SIGINT, _terminate) if cleans_up else _interrupts(guard))
         stack.enter_context(_logging(quiet))
         if quiet:
             stack.enter_context(tolerant_io.hide_orphaned_errors())
         if preemptible:
             for number in (signal.SIGTERM, signal.SIGHUP):
                 stack.enter_context(_signal_handler(number, guard.preemption.receive))
+        elif cleans_up:
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                stack.enter_context(_signal_handler(number, _terminate))
         _guard = guard
         stack.callback(_unguard)
         yield guard
@@ -167,6 +182,12 @@ def _listen_for_interrupts(guard: ProcessGuard, reading: socket.socket) -> None:
             print("Ctrl-C: the run ends when the step is saved; a second Ctrl-C ends it at once", flush=True)
         else:
             end_all_hosts(errors.INTERRUPTED, "interrupted; the same command continues from the newest checkpoint")
+
+
+def _terminate(number: int, _: object) -> NoReturn:
+    for again in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a second signal would interrupt the cleaning up
+        signal.signal(again, signal.SIG_IGN)
+    raise TerminatedError(number)
 
 
 @contextlib.contextmanager

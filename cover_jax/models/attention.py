@@ -88,6 +88,10 @@ class Attend:
                 return self._on_each_device(functools.partial(_cudnn, head_dim=self.head_dim, axis=axis))(qkv_BTSC)
         return attend(qkv_BTSC, self.num_heads, axis)
 
+    def on_one_device(self) -> "Attend":
+        """The same form for arrays of one device, with the heads that a device has."""
+        return dataclasses.replace(self, num_heads=self._local_heads, sharding=None)
+
     @property
     def _local_heads(self) -> int:
         if self.sharding is None or self.sharding.spec[-1] is None:

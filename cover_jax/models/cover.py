@@ -82,7 +82,7 @@ def functional(
     Raises:
         ValueError: an invalid config value, head name or head size. The message names it and the valid values.
     """
-    backbone = make_backbone(model, _choose_attention(model, qkv_sharding))
+    backbone = make_backbone(model, choose_attention(model, qkv_sharding))
     head_parts = {name: _head_part(model, name, count) for name, count in num_classes.items()}
 
     def init(key: jax.Array) -> Params:
@@ -147,7 +147,8 @@ def _backbone_config(model: ConfigDict) -> timesformer.TimeSformerConfig:
     )
 
 
-def _choose_attention(model: ConfigDict, qkv_sharding: NamedSharding | None) -> attention.Attend:
+def choose_attention(model: ConfigDict, qkv_sharding: NamedSharding | None) -> attention.Attend:
+    """The form of attention of `config.model` on the devices of a sharding (`attention.choose`)."""
     _check_choice("model.attention", model.attention, attention.FORMS)
     config = _backbone_config(model)
     head_dim = config.variant.width // config.variant.num_heads

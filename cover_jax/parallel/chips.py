@@ -72,6 +72,18 @@ _PEAK_TFLOPS = {
 }
 
 
+_KINDS = {
+    "TPU v4": "v4", "TPU v5 lite": "v5e", "TPU v5e": "v5e", "TPU v5": "v5p", "TPU v6": "v6e", "TPU7x": "tpu7x",
+}  # fmt: skip
+
+
+def find(device: jax.Device) -> Chip | None:
+    """The chip of a TPU device; None for other devices and for unknown chips."""
+    kind = device.device_kind
+    named = next((name for beginning, name in _KINDS.items() if kind.startswith(beginning)), None)
+    return CHIPS[named] if named and kind != "TPU v4 lite" else None
+
+
 def peak_flops(devices: list[jax.Device]) -> float | None:
     """Peak operations per second of all devices, bfloat16 matrix products; None if the device kind is unknown."""
     kind = devices[0].device_kind

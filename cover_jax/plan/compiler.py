@@ -18,6 +18,7 @@ from cover_jax.parallel import chips, sharding
 from cover_jax.plan import hlo_cost, step_time, topologies
 from cover_jax.plan.table import Plan, Program, mean_step
 from cover_jax.training import setup
+from cover_jax.training.train_step import TrainState
 from data_pipelines.stream import mixture
 
 
@@ -69,35 +70,45 @@ class Compiler:
         return self._compile(jitted, self.setup.state.eval_params, self.setup.eval_batch(name), step, needed_flops=0)
 
     def _compile(self, jitted: Any, held: Any, batches: Any, step: Step, needed_flops: int) -> Program:
-        state = self.setup.state
-        parameters, extra = _bytes_per_device(state.params), _bytes_per_device((state.opt_state, state.ema))
-        base: dict[str, Any] = step._asdict() | {
-            "parameters_gib": parameters / chips.GIB,
-            "optimizer_gib": extra / chips.GIB,
-            "host_mib": _bytes_per_device(batches) / (1 << 20),
-        }
+        base: dict[str, Any] = step._asdict() | {"host_mib": _bytes_per_device(batches) / (1 << 20)}
         start = time.perf_counter()
         _clear(self.dump_folder)
         try:
             compiled = jitted.lower(held, batches).compile()
         except jax.errors.JaxRuntimeError as error:
-            wanted = _wanted_gib(str(error))
-            if wanted is None:
-                raise
-            activations_gib = wanted - (parameters + extra) / chips.GIB
-            return Program(**base, activations_gib=activations_gib, peak_gib=wanted, fits=False)
-        memory, work = compiled.memory_analysis(), hlo_cost.read(compiled.as_text())
+            return Program(**base, **program_memory(self.setup.state, error))
+        work = hlo_cost.read(compiled.as_text())
         # The compiler does not note a kernel again that an earlier program had.
         self._bundles |= hlo_cost.kernel_bundles(self.dump_folder, work)
         return Program(
             **base,
+            **program_memory(self.setup.state, compiled),
             **dataclasses.asdict(step_time.of_work(work, self.chip, self._bundles)),
-            activations_gib=memory.temp_size_in_bytes / chips.GIB,
-            peak_gib=_peak_bytes(memory) / chips.GIB,
-            fits=True,
             tflop=needed_flops / self.num_devices / 1e12,
             compile_s=time.perf_counter() - start,
         )
+
+
+def program_memory(state: TrainState, compiled: jax.stages.Compiled | BaseException) -> dict[str, Any]:
+    """The memory of a compiled program on one device, or of one that the compiler refused: fields of `Program`.
+
+    Args:
+        state: shapes and shardings of the state.
+        compiled: the program, or the error of its compilation.
+
+    Raises:
+        The error, if the compiler did not refuse the program for its memory.
+    """
+    parameters, extra = _bytes_per_device(state.params), _bytes_per_device((state.opt_state, state.ema))
+    held = {"parameters_gib": parameters / chips.GIB, "optimizer_gib": extra / chips.GIB}
+    if isinstance(compiled, BaseException):
+        wanted = _wanted_gib(str(compiled))
+        if wanted is None:
+            raise compiled
+        return held | {"activations_gib": wanted - sum(held.values()), "peak_gib": wanted, "fits": False}
+    memory: Any = compiled.memory_analysis()
+    activations, peak = memory.temp_size_in_bytes / chips.GIB, _peak_bytes(memory) / chips.GIB
+    return held | {"activations_gib": activations, "peak_gib": peak, "fits": True}
 
 
 def kernel_times(
@@ -139,6 +150,7 @@ def make_plan(config: ConfigDict, topology: str, dump_folder: pathlib.Path, eval
     evaluated = [name for name, dataset in config.datasets.items() if evaluation and dataset.eval_split]
     evaluations = tuple(compiler.eval_program(name) for name in evaluated)
     wrong = [program for program in programs + evaluations if not program.fits]
+    hbm_gib = compiler.chip.hbm_gib / compiler.chip.devices
     mean = {} if wrong else mean_step(config, programs, compiler.chip)
     return Plan(
         topology=topology,
@@ -146,11 +158,11 @@ def make_plan(config: ConfigDict, topology: str, dump_folder: pathlib.Path, eval
         chips=compiler.num_chips,
         devices=compiler.num_devices,
         batch_sizes={name: dataset.batch_size for name, dataset in config.datasets.items()},
-        hbm_gib=compiler.chip.hbm_gib / compiler.chip.devices,
+        hbm_gib=hbm_gib,
         programs=programs,
         evaluations=evaluations,
         fits=not wrong,
-        advice=_advice(config, wrong[0], compiler.setup.mesh, compiler.chip) if wrong else "",
+        advice=advice(config, wrong[0], compiler.setup.mesh, hbm_gib) if wrong else "",
         **mean,
     )
 
@@ -189,10 +201,10 @@ def _steps(config: ConfigDict) -> list[Step]:
     ]
 
 
-def _advice(config: ConfigDict, program: Program, mesh: Mesh, chip: chips.Chip) -> str:
+def advice(config: ConfigDict, program: Program, mesh: Mesh, hbm_gib: float) -> str:
     """What to change in the config so that a program fits."""
     name = program.datasets[0]
-    held, hbm_gib = program.parameters_gib + program.optimizer_gib, chip.hbm_gib / chip.devices
+    held = program.parameters_gib + program.optimizer_gib
     reason = (
         f"{', '.join(program.datasets)}: needs {program.peak_gib:.1f} GiB of a device's {hbm_gib:g} GiB: "
         f"{held:.1f} for parameters and optimizer state, {program.activations_gib:.1f} for activations."

@@ -25,24 +25,59 @@ from data_pipelines.stream import mixture, pipeline, records
 
 def open_splits(config: ConfigDict) -> tuple[dict, dict]:
     """The training and evaluation splits of all datasets. Self-contained data is prepared first."""
-    for dataset in config.datasets.values():
-        if jax.process_index() == 0:
-            build.prepare_if_self_contained(dataset.builder, config.data_dir)
-        else:  # not a collective: on CPUs collectives time out after 30 s
-            build.wait_if_self_contained(dataset.builder, config.data_dir)
-    train_splits, eval_splits = {}, {}
-    for name, dataset in config.datasets.items():
-        split = records.open_split(dataset.builder, dataset.train_split, config.data_dir)
-        found = len(split.class_names)
-        if dataset.num_classes and dataset.num_classes != found:
-            raise ConfigError(
-                f"config.datasets.{name}.num_classes={dataset.num_classes}: the prepared {dataset.builder} has {found}"
-            )
-        train_splits[name] = split
-        if dataset.eval_split:
-            eval_splits[name] = records.open_split(dataset.builder, dataset.eval_split, config.data_dir)
-    hosts.agree(statements.of_data({"training": train_splits, "validation": eval_splits}))
+    for name in config.datasets:
+        prepare_if_self_contained(config, name)
+    opened = {name: open_dataset(config, name) for name in config.datasets}
+    train_splits = {name: train for name, (train, _) in opened.items()}
+    eval_splits = {name: evaluated for name, (_, evaluated) in opened.items() if evaluated}
+    agree_on_data(train_splits, eval_splits)
     return train_splits, eval_splits
+
+
+def agree_on_data(train_splits: dict, eval_splits: dict) -> None:
+    """Checks that all hosts have opened the same data (`hosts.agree`)."""
+    hosts.agree(statements.of_data({"training": train_splits, "validation": eval_splits}))
+
+
+def prepare_if_self_contained(config: ConfigDict, name: str) -> None:
+    """Prepares a dataset that needs no files, on the first host; the other hosts wait for it."""
+    builder = config.datasets[name].builder
+    if jax.process_index() == 0:
+        build.prepare_if_self_contained(builder, config.data_dir)
+    else:  # not a collective: on CPUs collectives time out after 30 s
+        build.wait_if_self_contained(builder, config.data_dir)
+
+
+def open_dataset(config: ConfigDict, name: str) -> tuple[records.Split, records.Split | None]:
+    """The training split of a dataset, and its evaluation split if it has one.
+
+    Raises:
+        DatasetNotPreparedError, FileNotFoundError, OSError: as in `records.open_split`.
+        ConfigError: the data has no such split, feature or number of classes. The message names the key.
+    """
+    dataset = config.datasets[name]
+    train, evaluated = _open_split(config, name, "train_split"), None
+    found = len(train.class_names)
+    if dataset.num_classes and dataset.num_classes != found:
+        raise ConfigError(
+            f"config.datasets.{name}.num_classes={dataset.num_classes}: the prepared {dataset.builder} has {found}"
+        )
+    if records.media_feature(train, dataset.frames_feature) not in train.features:
+        raise ConfigError(
+            f"config.datasets.{name}.frames_feature={dataset.frames_feature!r}: the prepared {dataset.builder} has "
+            f"{', '.join(train.features)}"
+        )
+    if dataset.eval_split:
+        evaluated = _open_split(config, name, "eval_split")
+    return train, evaluated
+
+
+def _open_split(config: ConfigDict, name: str, key: str) -> records.Split:
+    dataset = config.datasets[name]
+    try:
+        return records.open_split(dataset.builder, dataset[key], config.data_dir)
+    except ValueError as error:
+        raise ConfigError(f"config.datasets.{name}.{key}={dataset[key]!r}: {error}") from error
 
 
 def contents(train_splits: dict, eval_splits: dict) -> dict[str, dict[str, Any]]:
@@ -154,17 +189,15 @@ def open_streams(
         stack: closes them.
         counts: dataset -> number of its batches that are already consumed.
     """
-    options = pipeline.ReadOptions.of(config.input, *sharding.host_part(mesh))
     return {
-        name: stack.enter_context(
-            pipeline.train_stream(
-                split,
-                config.datasets[name],
-                name=name,
-                seed=config.seed,
-                first_batch=counts[name],
-                options=options,
-            )
-        )
+        name: stack.enter_context(open_stream(config, name, split, mesh, counts[name]))
         for name, split in train_splits.items()
     }
+
+
+def open_stream(config: ConfigDict, name: str, split: records.Split, mesh: Mesh, first_batch: int) -> pipeline.Stream:
+    """The training batches of a dataset for this host's devices, from `first_batch` on."""
+    options = pipeline.ReadOptions.of(config.input, *sharding.host_part(mesh))
+    return pipeline.train_stream(
+        split, config.datasets[name], name=name, seed=config.seed, first_batch=first_batch, options=options
+    )

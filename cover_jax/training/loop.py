@@ -15,7 +15,7 @@ from cover_jax.checkpoint import layout
 from cover_jax.checkpoint.saver import Saver
 from cover_jax.evaluation import metrics, saved_predictions
 from cover_jax.fault_tolerance import process, tolerant_io
-from cover_jax.parallel import chips, sharding
+from cover_jax.parallel import chips, compilation, hosts, sharding
 from cover_jax.parallel.hosts import print_on_host0
 from cover_jax.training import health, inputs, profiling, progress, run_history
 from cover_jax.training.run import Run
@@ -93,7 +93,8 @@ def train(config: ConfigDict, workdir: str) -> TrainState:
     run = Run(config, workdir)
     state, history = run.restore_or_init()
     progress.describe_run(run, state, history.batch_schedule)
-    print_on_host0("compiling: the first steps take longer")
+    if int(state.step) < config.steps:
+        _compile(run)
     with contextlib.ExitStack() as stack:
         # At its end it waits for the save in progress. If that save fails, the run fails.
         saver = stack.enter_context(Saver(config, workdir))
@@ -116,6 +117,18 @@ def train(config: ConfigDict, workdir: str) -> TrainState:
         raise PreemptedError(f"SIGTERM: {saved}")
     progress.print_how_it_ended(run, int(state.step), history.watch)
     return state
+
+
+def _compile(run: Run) -> None:
+    """Compiles the training steps of all datasets. A host that is done waits for the others."""
+    wanted = run.setup.step_datasets
+    side_by_side = f"{len(wanted)} programs side by side, " if len(wanted) > 1 else ""
+    print_on_host0(f"compiling: {side_by_side}before the first step")
+    process.enter_phase("compile", "; ".join(map(", ".join, wanted)))
+    programs = compilation.compile_side_by_side({names: run.setup.lower_train_step(names) for names in wanted})
+    for program in programs.values():
+        program.result()
+    hosts.exchange("compiled")
 
 
 def _train_on(

@@ -26,6 +26,7 @@ class Run:
     Args:
         config: a validated config.
         workdir: the run's folder, local or gs://.
+        splits: the opened training and evaluation splits (`inputs.open_splits`). None: they are opened here.
 
     Attributes:
         config: the same, with the canvases that follow the model.
@@ -40,10 +41,10 @@ class Run:
         meta: the metadata of each of its checkpoints.
     """
 
-    def __init__(self, config: ConfigDict, workdir: str):
+    def __init__(self, config: ConfigDict, workdir: str, splits: tuple[dict, dict] | None = None):
         self.workdir = epath.Path(workdir)
         mesh = setup.make_mesh(config)  # first: preparing and opening data may take long
-        self.train_splits, self.eval_splits = inputs.open_splits(config)
+        self.train_splits, self.eval_splits = splits or inputs.open_splits(config)
         contents = inputs.contents(self.train_splits, self.eval_splits)
         sizes = inputs.frame_sizes(config, self.train_splits, self.eval_splits)
         self.config = config = frame_size.with_canvases(config, sizes)
@@ -93,9 +94,9 @@ class Run:
         same_heads = saved["heads"].keys() == self.setup.class_names.keys()
         return same_heads and saved.get("kept", {}).keys() == self.kept.keys()
 
-    def restore_or_init(self) -> tuple[TrainState, run_history.RunHistory]:
+    def restore_or_init(self, set_aside: bool = True) -> tuple[TrainState, run_history.RunHistory]:
         """The state and the history to train from: those of the newest sound checkpoint, or else of a new run."""
-        state, saved = self.restore(set_aside=True)
+        state, saved = self.restore(set_aside)
         if state is None:
             state = self.setup.new_state()
             state = self._with_pretrained(state) if self.config.model.init_from else state

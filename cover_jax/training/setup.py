@@ -7,6 +7,7 @@ it also works on devices that exist only for the compiler.
 
 import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -77,6 +78,24 @@ class Setup:
         """Operations that a training step on a dataset needs (`flops.train_step`)."""
         trains_backbone = optimizer.trains_backbone(self.config.optimizer, self.state.params)
         return flops.train_step(self.config, name, trains_backbone)
+
+    @property
+    def step_datasets(self) -> list[tuple[str, ...]]:
+        """The sets of datasets that steps are taken on: each has a program of its own."""
+        names = tuple(self.config.datasets)
+        return [names] if self.config.plan == "joint" else [(name,) for name in names]
+
+    def lower_train_step(self, names: Sequence[str]) -> jax.stages.Lowered:
+        """The training step on these datasets, ready to be compiled."""
+        jitted: Any = self.train_step
+        lowered: jax.stages.Lowered = jitted.lower(self.state, {name: self.train_batch(name) for name in names})
+        return lowered
+
+    def lower_eval_step(self, name: str) -> jax.stages.Lowered:
+        """The evaluation step on a dataset, ready to be compiled."""
+        jitted: Any = self.eval_steps[name]
+        lowered: jax.stages.Lowered = jitted.lower(self.state.eval_params, self.eval_batch(name))
+        return lowered
 
     def train_batch(self, name: str) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes, types and shardings of a dataset's training Batch, over all devices."""

@@ -91,6 +91,7 @@ def jit_and_wait(function, _jit=compilation.jit, **arguments):
             multihost.sync_global_processes(f"compiled {next(_programs)}")
         return compiled[key](*args)
 
+    call.lower = jitted.lower
     return call
 
 

@@ -268,7 +268,7 @@ def test_advice_names_the_keys_to_change():
         datasets=("k400",), counts_for=("k400",), share=1.0, parameters_gib=4.0, optimizer_gib=4.0,
         activations_gib=12.5, peak_gib=20.5, fits=False,
     )  # fmt: skip
-    said = compiler._advice(config, program, mesh, chips.CHIPS["v5e"])
+    said = compiler.advice(config, program, mesh, chips.CHIPS["v5e"].hbm_gib)
     assert "20.5 GiB of a device's 16" in said
     assert "config.mesh.fsdp (now 1)" in said
     assert "config.model.remat='full' (now 'none')" in said

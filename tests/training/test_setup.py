@@ -69,3 +69,30 @@ def test_the_devices_decide_how_it_is_compiled_not_the_default_platform(monkeypa
 def test_a_model_without_a_mesh_is_the_same_model(trainer):
     model = setup.make_model(trainer.config.model, small.CLASS_NAMES)
     assert model.axes == trainer.setup.model.axes
+
+
+@pytest.mark.slow
+def test_programs_compiled_side_by_side_are_those_that_the_steps_run():
+    trainer, seen = small.Trainer(small.config(optimizer__learning_rate=0.07)), []
+    programs = {names: trainer.setup.lower_train_step(names) for names in trainer.setup.step_datasets}
+    compiled = compilation.compile_side_by_side(programs)
+    assert list(compiled) == [("images",), ("video",)] and len(trainer.traces) == 2
+    batches = {name: trainer.put(small.batch(trainer.config, name)) for name in small.CLASS_NAMES}
+    jax.monitoring.register_event_duration_secs_listener(listener := lambda event, *_, **__: seen.append(event))
+    try:
+        for name, batch in batches.items():
+            trainer.step({name: batch})
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listener)
+    assert len(trainer.traces) == 2 and not [event for event in seen if "backend_compile" in event]
+
+
+def test_a_program_that_cannot_be_compiled_does_not_stop_the_others():
+    def refuse():
+        raise RuntimeError("too large")
+
+    done = compilation.compile_side_by_side({"sound": types.SimpleNamespace(compile=lambda: 1),
+                                             "large": types.SimpleNamespace(compile=refuse)})  # fmt: skip
+    assert done["sound"].result() == 1
+    with pytest.raises(RuntimeError, match="too large"):
+        done["large"].result()
