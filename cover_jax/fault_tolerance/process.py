@@ -6,7 +6,7 @@
 | standard output and error | a full disk with the log file must not end the run (`tolerant_io`) |
 | faulthandler, absl's log handler and level, hooks for unhandled errors of asyncio | the cause stays readable |
 | SIGINT, and a thread | training saves the step; the second one ends all hosts at once, see `_interrupts` |
-| SIGTERM, SIGHUP | are recorded, and training saves the step (`preemption`); a rehearsal cleans up and ends |
+| SIGTERM; SIGHUP, unless `nohup` ignores it | are recorded, and training saves the step (`preemption`); a rehearsal cleans up and ends |
 | the watchdog: a thread, faulthandler's timer | ends a process that hangs (`watchdog`) |
 | JAX's distributed runtime | several hosts (`parallel.hosts`) |
 | the peer monitor: threads, connections, C's handler of SIGABRT | ends all hosts when one ends (`peers`) |
@@ -105,12 +105,11 @@ def guarded_process(*, preemptible: bool, quiet: bool, cleans_up: bool = False) 
         stack.enter_context(_logging(quiet))
         if quiet:
             stack.enter_context(tolerant_io.hide_orphaned_errors())
-        if preemptible:
+        if preemptible or cleans_up:
+            handler = guard.preemption.receive if preemptible else _terminate
             for number in (signal.SIGTERM, signal.SIGHUP):
-                stack.enter_context(_signal_handler(number, guard.preemption.receive))
-        elif cleans_up:
-            for number in (signal.SIGTERM, signal.SIGHUP):
-                stack.enter_context(_signal_handler(number, _terminate))
+                if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` ignores SIGHUP: the run goes on
+                    stack.enter_context(_signal_handler(number, handler))
         _guard = guard
         stack.callback(_unguard)
         yield guard

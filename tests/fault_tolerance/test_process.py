@@ -148,6 +148,21 @@ def test_signals_save_once_and_end_at_the_second_ctrl_c(arguments, code, printed
         assert done.stderr.splitlines()[-1].startswith("error: interrupted; the same command continues")
 
 
+UNDER_NOHUP = """
+import os, signal
+from cover_jax.fault_tolerance import process
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+with process.guarded_process(preemptible=True, quiet=True):
+    os.kill(os.getpid(), signal.SIGHUP)
+    print(process.preemption_is_reached())
+"""
+
+
+def test_under_nohup_a_run_goes_on_when_its_terminal_is_closed():
+    done = run_script(UNDER_NOHUP)
+    assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
+
+
 LATE = """
 import atexit, os, signal, sys
 from cover_jax.fault_tolerance import process
