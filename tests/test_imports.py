@@ -47,7 +47,7 @@ WRONG = [
     ("models_alone", "cover_jax/models/kernels/divided_attention.py", "import tensorflow as tf"),
     ("models_alone", "cover_jax/models/pretrained/loader.py", "from data_pipelines import files"),
     ("models_alone", "cover_jax/models/variants.py", "from clu import metric_writers"),
-    ("no_jax", "data_pipelines/html.py", "import jax"),
+    ("no_jax", "data_pipelines/output/html.py", "import jax"),
     ("no_jax", "data_pipelines/media/video.py", "from flax import nnx"),
     ("no_jax", "data_pipelines/stream/mixture.py", "import optax"),
     ("no_jax", "data_pipelines/stream/records.py", "import orbax.checkpoint"),

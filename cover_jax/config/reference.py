@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cover_jax.config import keys, schema
-from data_pipelines import text_tables
+from data_pipelines.output import text_tables
 
 _PAGE = """# All config keys
 

@@ -5,7 +5,7 @@ from ml_collections import ConfigDict
 
 from cover_jax.errors import ConfigError
 from cover_jax.evaluation import metrics, saved_predictions
-from data_pipelines import text_tables
+from data_pipelines.output import text_tables
 
 _OF_ERROR = "±: one standard error over validation examples; another seed may change the result more"
 

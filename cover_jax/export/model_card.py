@@ -8,7 +8,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from ml_collections import ConfigDict
 
 from cover_jax.checkpoint import metadata
-from data_pipelines.text_tables import markdown_code, markdown_table, markdown_text
+from data_pipelines.output.text_tables import markdown_code, markdown_table, markdown_text
 
 FILE = "README.md"
 _FOLDERS = ("data_dir", "compare_with")  # config keys

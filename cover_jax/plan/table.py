@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from cover_jax.parallel import chips
 from cover_jax.plan import topologies
 from cover_jax.plan.step_time import GRID_STEP_OVERHEAD_US, StepTime
-from data_pipelines import text_tables
+from data_pipelines.output import text_tables
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,8 @@ import cover_jax
 from cover_jax.plan import table, topologies
 from cover_jax.plan.step_time import StepTime
 from cover_jax.plan.table import Plan
-from data_pipelines import files, text_tables
+from data_pipelines import files
+from data_pipelines.output import text_tables
 
 FILE = pathlib.Path(__file__).parent / "tables.json"
 _L = "--config=configs/cover_l.py"

@@ -5,7 +5,7 @@ import io
 import json
 from typing import TYPE_CHECKING
 
-from data_pipelines import text_tables
+from data_pipelines.output import text_tables
 
 if TYPE_CHECKING:
     from cover_jax.predict.predictor import HeadPredictions

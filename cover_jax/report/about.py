@@ -5,8 +5,8 @@ from ml_collections import ConfigDict
 
 from cover_jax.checkpoint import metadata
 from cover_jax.config import checks
-from data_pipelines import html
-from data_pipelines.html import escape
+from data_pipelines.output import html
+from data_pipelines.output.html import escape
 
 
 def data(meta: dict, config: ConfigDict) -> Markup:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from data_pipelines.html import escape
+from data_pipelines.output.html import escape
 
 WIDTH, HEIGHT = 400, 220  # of the drawing, in its own units; it is as wide as there is room
 LEFT, RIGHT, TOP, BOTTOM = 50, 20, 10, 26  # around the curves

@@ -8,8 +8,8 @@ from markupsafe import Markup
 from PIL import Image
 
 from cover_jax.evaluation.metrics import Predictions
-from data_pipelines import html
-from data_pipelines.html import escape
+from data_pipelines.output import html
+from data_pipelines.output.html import escape
 
 # C classes, S side of the picture
 

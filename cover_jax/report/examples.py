@@ -8,9 +8,9 @@ from PIL import Image
 
 from cover_jax.evaluation.metrics import Predictions
 from cover_jax.evaluation.saved_predictions import SavedPredictions
-from data_pipelines import html
-from data_pipelines.html import escape
 from data_pipelines.leaks import facts
+from data_pipelines.output import html
+from data_pipelines.output.html import escape
 from data_pipelines.stream import records
 
 NUM_WORST, NUM_BEST = 12, 6  # at most half of all each

@@ -10,8 +10,8 @@ from ml_collections import ConfigDict
 from cover_jax.checkpoint import metadata, restore
 from cover_jax.evaluation import metrics, saved_predictions
 from cover_jax.report import about, chart, classes, curves, examples
-from data_pipelines import html
-from data_pipelines.html import escape
+from data_pipelines.output import html
+from data_pipelines.output.html import escape
 
 STYLE = """
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(15rem, 100%), 1fr)); gap: 1rem; }

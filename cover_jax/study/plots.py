@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from cover_jax.report import chart
 from cover_jax.study import table
-from data_pipelines.html import escape
+from data_pipelines.output.html import escape
 
 COLORS = (
     "#0b62b8", "#d98560", "#2b7a3e", "#8a5a00", "#7b4fb5", "#b0305c", "#3c8f99", "#555e68", "#c9a227", "#5f8dd3",

@@ -15,7 +15,7 @@ from scipy import stats
 
 from cover_jax.errors import ConfigError
 from cover_jax.evaluation import metrics
-from data_pipelines import text_tables
+from data_pipelines.output import text_tables
 
 CONFIDENCE = 0.95
 LEAST_REPLICATES = 3  # minimum number for a difference to be marked as clear

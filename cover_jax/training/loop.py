@@ -21,8 +21,8 @@ from cover_jax.training import health, inputs, profiling, progress, run_history
 from cover_jax.training.run import Run
 from cover_jax.training.run_history import RunHistory
 from cover_jax.training.train_step import TrainState
-from data_pipelines import text_tables
 from data_pipelines.doctor import manifest
+from data_pipelines.output import text_tables
 from data_pipelines.stream import pipeline
 from data_pipelines.stream.batch import Batch
 

@@ -5,9 +5,9 @@ import io
 from markupsafe import Markup
 from PIL import Image
 
-from data_pipelines import html
 from data_pipelines.doctor import manifest
-from data_pipelines.html import escape
+from data_pipelines.output import html
+from data_pipelines.output.html import escape
 
 SAMPLE_PX = 160  # longer side
 SHOWN_UNUSABLE = 200

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from configs import cover_l, datasets
 from cover_jax.config import checks
 from cover_jax.models import flops
-from data_pipelines import text_tables
+from data_pipelines.output import text_tables
 from data_pipelines.stream import mixture
 
 PAGE = pathlib.Path(cover_l.__file__).with_name("README.md")

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipelines import catalog, escaping, html
+from data_pipelines import catalog, escaping
 from data_pipelines.doctor import __main__ as doctor
 from data_pipelines.doctor import manifest
+from data_pipelines.output import html
 from data_pipelines.prepare import __main__ as prepare
 from data_pipelines.prepare.listing import Layout, find
 from data_pipelines.sources import class_names

@@ -19,11 +19,11 @@ from PIL import Image, UnidentifiedImageError
 import cover_jax
 import data_pipelines
 from cover_jax.predict import read_clips
-from data_pipelines import html
 from data_pipelines.doctor import page
 from data_pipelines.leaks import facts
 from data_pipelines.media import frames_of_video, media_file, opening
 from data_pipelines.media.source_file import MediaError
+from data_pipelines.output import html
 from data_pipelines.stream import decode
 from tests.data_pipelines import media_clips as clips
 
@@ -31,7 +31,7 @@ OPENERS = ("av.open", "Image.open", "av.CodecContext.create", "tf.io.decode_jpeg
 PLACES = {  # every place that opens media: (file, function, call) -> what keeps a hostile file from opening another
     ("data_pipelines/media/opening.py", "open_container", "av.open"): "format_whitelist",
     ("data_pipelines/media/opening.py", "open_image", "Image.open"): "formats",
-    ("data_pipelines/html.py", "thumbnail", "Image.open"): "formats",
+    ("data_pipelines/output/html.py", "thumbnail", "Image.open"): "formats",
     ("data_pipelines/doctor/page.py", "jpeg_size_px", "Image.open"): "formats",
     ("data_pipelines/media/video.py", "_decoder", "av.CodecContext.create"): "decodes packets, opens no file",
     ("data_pipelines/stream/decode.py", "_decode_one", "tf.io.decode_jpeg"): "without_gifs",

@@ -1,0 +1,1 @@
+"""How results are written for people: HTML parts, tables as text and Markdown."""
