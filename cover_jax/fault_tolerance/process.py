@@ -6,7 +6,7 @@
 | standard output and error | a full disk with the log file must not end the run (`tolerant_io`) |
 | faulthandler, absl's log handler and level, hooks for unhandled errors of asyncio | the cause stays readable |
 | SIGINT, and a thread | training saves the step; the second one ends all hosts at once, see `_interrupts` |
-| SIGTERM; SIGHUP, unless `nohup` ignores it | are recorded, and training saves the step (`preemption`); a rehearsal cleans up and ends |
+| SIGTERM; SIGHUP, if not ignored (`nohup`) | training saves the step (`preemption`); a rehearsal cleans up and ends |
 | the watchdog: a thread, faulthandler's timer | ends a process that hangs (`watchdog`) |
 | JAX's distributed runtime | several hosts (`parallel.hosts`) |
 | the peer monitor: threads, connections, C's handler of SIGABRT | ends all hosts when one ends (`peers`) |

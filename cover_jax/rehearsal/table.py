@@ -10,7 +10,7 @@ from cover_jax.rehearsal import schedule as schedules
 from cover_jax.rehearsal.findings import Findings
 from cover_jax.rehearsal.schedule import Schedule
 from cover_jax.training.run import Run
-from data_pipelines import text_tables
+from data_pipelines.output import text_tables
 
 Row = tuple[str, str, str, str]  # what, needed, found, predicted
 

@@ -17,9 +17,9 @@ from cover_jax.fault_tolerance import process, statements
 from cover_jax.parallel import hosts, sharding
 from cover_jax.parallel.hosts import print_on_host0
 from cover_jax.preprocess import frame_size
+from data_pipelines.doctor import frame_sizes as frame_sizes_of
 from data_pipelines.leaks import facts, kept, search
 from data_pipelines.prepare import build
-from data_pipelines.stream import frame_sizes as frame_sizes_of
 from data_pipelines.stream import mixture, pipeline, records
 
 

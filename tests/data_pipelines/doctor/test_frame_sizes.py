@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from etils import epath
 
-from data_pipelines.stream import decode, frame_sizes, pipeline, records
+from data_pipelines.doctor import frame_sizes
+from data_pipelines.stream import decode, pipeline, records
 from data_pipelines.stream.host_tf import tf
 from tests.data_pipelines import clips
 
@@ -19,7 +20,7 @@ def make_split(folder, media: list[bytes], feature: str = "frames") -> records.S
         for one in media:
             stored = {feature: tf.train.Feature(bytes_list=tf.train.BytesList(value=[one]))}
             writer.write(tf.train.Example(features=tf.train.Features(feature=stored)).SerializeToString())
-    shards, offsets = np.zeros(len(media), np.int32), records.scan(epath.Path(path))[:-1]
+    shards, offsets = np.zeros(len(media), np.int32), records.scan(epath.Path(path)).offsets[:-1]
     return records.Split("some", "train", (path,), shards, offsets, (), (feature, "label"), "video", "")
 
 
