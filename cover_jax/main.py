@@ -73,7 +73,8 @@ def run(args: argparse.Namespace) -> int:
             _check_folders(args)
             for line in notices.of(args.config):
                 hosts.print_on_host0(line)
-            workdir_lease.check_is_shared(args.workdir, needs_writing=args.mode == "train")
+            if args.mode != "rehearse":  # a rehearsal checks its scratch folder, and leaves the workdir as it is
+                workdir_lease.check_is_shared(args.workdir, needs_writing=args.mode == "train")
             return _rehearse(args) if args.mode == "rehearse" else _train_or_evaluate(args)
         except process.TerminatedError as terminated:
             process.end_all_hosts(terminated.exit_code, str(terminated))

@@ -34,6 +34,7 @@ def scratch_folder(workdir: str, findings: Findings) -> Iterator[str | None]:
         yield None
         return
     try:
+        workdir_lease.check_is_shared(str(folder), needs_writing=True)
         with workdir_lease.hold(str(folder)):
             if jax.process_index() == 0:
                 (folder / "checkpoints").rmtree(missing_ok=True)  # of a rehearsal that was killed

@@ -21,7 +21,7 @@ from cover_jax.rehearsal import data, findings, kernels, memory, programs, rehea
 from cover_jax.training import setup
 from data_pipelines.leaks import search
 from data_pipelines.stream import mixture
-from tests.helpers import tiny_run
+from tests.helpers import jobs, tiny_run
 
 NOTHING_COMPILED = programs.Programs([], [])  # for faults that are found before
 STEPS = 24
@@ -282,3 +282,13 @@ def test_a_rehearsal_that_is_ended_removes_its_scratch_folder(data_dir, tmp_path
 )
 def test_chips_are_found_by_their_device(kind, chip):
     assert chips.find(types.SimpleNamespace(device_kind=kind)) is (chips.CHIPS[chip] if chip else None)
+
+
+@pytest.mark.slow
+def test_two_hosts_rehearse_together_and_leave_only_the_json(tmp_path):
+    with jobs.Jobs(tmp_path).start(tmp_path / "run", "--mode=rehearse", hosts=2) as job:
+        assert job.codes() == [0, 0], job.all_printed()
+    assert "\nready" in job.printed(0) and "ready" not in job.printed(1)
+    result = json.loads((tmp_path / "run.rehearsal.json").read_text())
+    assert result["ready"] and result["measured"]["images/step_s"] > 0 and result["measured"]["restore_s"] > 0
+    assert not (tmp_path / "run").exists() and not (tmp_path / "run.rehearsal").exists()
