@@ -95,9 +95,9 @@ def load(source, class_names=None, **overrides):
     return model, loader.fill(zeros(model), loaded)[0], loaded
 
 
-def all_tokens(backbone, frames, key, constrain):
+def all_tokens(backbone, frames, key, constrain, drop_path):
     """In place of the backbone's CLS feature: its final tokens of one frame, [B, S, D], CLS first."""
-    cls_BD, x_BTND = backbone.run_blocks(*backbone.embed(frames), key, constrain)
+    cls_BD, x_BTND = backbone.run_blocks(*backbone.embed(frames), key, constrain, drop_path)
     return backbone.norm(jnp.concatenate([cls_BD[:, None], x_BTND[:, 0]], axis=1))
 
 
