@@ -86,11 +86,13 @@ class Enlargement:
             (the root of the area) of the box.
         evaluation: in evaluation; None: the dataset is not evaluated.
         remedy: what to do about it; "" up to MAX_ENLARGEMENT.
+        canvas_is_too_small: more pixels are stored, but the canvas of the config keeps them from the model.
     """
 
     train: float
     evaluation: float | None
     remedy: str = ""
+    canvas_is_too_small: bool = False
 
     def line(self, name: str) -> str:
         """One line for the log, a warning where the frames have too few pixels."""
@@ -122,11 +124,14 @@ def _enlargement(
     evaluation = None
     if dataset.eval_split and len(eval_N2):
         evaluation = float(np.median(size_px / _on_canvas(eval_N2, dataset.canvas_px).min(axis=1)))
-    remedy = ""
-    if max(train, evaluation or 0.0) > MAX_ENLARGEMENT:
-        needed_px = needed_short_side_px(size_px, dataset.augment)
-        remedy = _remedy(name, train_N2, dataset.canvas_px, needed_px, prepared_px)
-    return Enlargement(train, evaluation, remedy)
+    if max(train, evaluation or 0.0) <= MAX_ENLARGEMENT:
+        return Enlargement(train, evaluation)
+    needed_px = needed_short_side_px(size_px, dataset.augment)
+    if _canvas_is_too_small(train_N2, dataset.canvas_px, needed_px):
+        canvas = f"config.datasets.{name}.canvas_px={tuple(dataset.canvas_px)}"
+        remedy = f"raise {canvas}, to which frames are shrunk, or lower config.model.size_px"
+        return Enlargement(train, evaluation, remedy, canvas_is_too_small=True)
+    return Enlargement(train, evaluation, _remedy(train_N2, needed_px, prepared_px))
 
 
 def _on_canvas(sizes_N2: np.ndarray, canvas_px) -> np.ndarray:
@@ -150,12 +155,16 @@ def _draw_sides(kind: str, shapes: jax.Array, crop_range: jax.Array, crop_aspect
     return jnp.sqrt(box.height * box.width)
 
 
-def _remedy(name: str, sizes_N2: np.ndarray, canvas_px, needed_px: int, prepared_px: int | None) -> str:
-    """What keeps the pixels away from the model: the canvas, the preparation, or the source itself."""
+def _canvas_is_too_small(sizes_N2: np.ndarray, canvas_px, needed_px: int) -> bool:
+    """Whether the canvas takes pixels that are stored and that the model can use."""
+    stored_px = float(np.median(sizes_N2.min(axis=1)))
+    return bool(np.median(_on_canvas(sizes_N2, canvas_px).min(axis=1)) < min(stored_px, needed_px) - 1)
+
+
+def _remedy(sizes_N2: np.ndarray, needed_px: int, prepared_px: int | None) -> str:
+    """What to do if the canvas is large enough: the pixels were lost in the preparation, or the source has no more."""
     stored_px = float(np.median(sizes_N2.min(axis=1)))
     lower = "lower config.model.size_px"
-    if np.median(_on_canvas(sizes_N2, canvas_px).min(axis=1)) < min(stored_px, needed_px) - 1:
-        return f"raise config.datasets.{name}.canvas_px={tuple(canvas_px)}, to which frames are shrunk, or {lower}"
     if prepared_px is not None and stored_px >= prepared_px and prepared_px < needed_px:
         return f"prepare again with --short_side_px={needed_px}, or {lower}"
     return f"its frames have no more pixels than a median of {stored_px:.0f} rows or columns: {lower}"

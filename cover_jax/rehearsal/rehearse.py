@@ -61,6 +61,7 @@ def _rehearse(config: ConfigDict, workdir: str, scratch: str | None, findings: F
         inputs.agree_on_data(opened.train, opened.evaluated)
         run = Run(opened.config, workdir, (opened.train, opened.evaluated))
         _note_leaks(run, findings)
+        _note_enlargements(run, findings)
     findings.agree()
     if run is None:
         return None, False
@@ -87,6 +88,17 @@ def _note_leaks(run: Run, findings: Findings) -> None:
                 f"{summary['training']} are also validation examples of {summary['validation']}; "
                 "set config.input.leaks='exclude'"
             )
+
+
+def _note_enlargements(run: Run, findings: Findings) -> None:
+    """How much frames are enlarged for the model. A canvas that shrinks them before is a problem."""
+    for name, enlargement in run.enlargements.items():
+        findings.facts[f"{name}/enlargement_train"] = enlargement.train
+        findings.facts[f"{name}/enlargement_evaluation"] = enlargement.evaluation
+        if enlargement.canvas_is_too_small:
+            findings.add(f"{name}: frames are enlarged {enlargement.train:.3g} times: {enlargement.remedy}")
+        elif enlargement.remedy:
+            findings.warn(f"{name}: frames are enlarged {enlargement.train:.3g} times: {enlargement.remedy}")
 
 
 def _measure_memory(findings: Findings) -> dict[str, float]:

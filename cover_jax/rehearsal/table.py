@@ -6,6 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from cover_jax.preprocess import frame_size
 from cover_jax.rehearsal import schedule as schedules
 from cover_jax.rehearsal.findings import Findings
 from cover_jax.rehearsal.schedule import Schedule
@@ -56,6 +57,8 @@ def _data_rows(
         if f"{name}/eval_examples" in facts:
             yield f"{name}: validation examples", "", f"{facts[f'{name}/eval_examples']:,}", ""
         yield f"{name}: classes", str(dataset.num_classes or ""), str(facts[f"{name}/classes"]), ""
+        if enlargement := facts.get(f"{name}/enlargement_train"):
+            yield f"{name}: median enlargement", f"at most {frame_size.MAX_ENLARGEMENT}", f"{enlargement:.3g}", ""
         if rate := measured.get(f"{name}/input_clips_per_s"):
             needed = ""
             if run and any(key.endswith("/step_s") and name in key.split("/")[0].split("+") for key in measured):

@@ -172,6 +172,17 @@ def test_a_folder_that_cannot_be_written_is_named(data_dir, tmp_path, nothing_co
     assert code == errors.CONFIG and f"--workdir={tmp_path}/file/run: " in message and "cannot be written" in message
 
 
+def test_a_canvas_that_is_too_small_is_named_and_a_small_source_is_a_warning(data_dir, tmp_path, nothing_compiled):
+    """The digits have 16 x 16 pixels."""
+    config = tiny_run.config(data_dir, datasets__motion__canvas_px=(8, 8), model__size_px=32)
+    result, message, code = rehearsed(config, tmp_path / "run")
+    assert code == errors.CONFIG and message.count("config.datasets.") == 1
+    assert "motion: frames are enlarged 4 times: raise config.datasets.motion.canvas_px=(8, 8)" in message
+    (warning,) = result["warnings"]
+    assert warning.startswith("images: frames are enlarged 2 times: ") and "lower config.model.size_px" in warning
+    assert (result["facts"]["images/enlargement_train"], result["facts"]["motion/enlargement_evaluation"]) == (2, 4)
+
+
 @pytest.mark.slow
 def test_problems_of_all_stages_are_collected(data_dir, tmp_path, monkeypatch):
     """Undecodable examples, a slow input and a full disk."""
