@@ -77,6 +77,17 @@ def first_batches(data_dir: str) -> list[str]:
         return [hashlib.sha256(next(stream)["frames"].tobytes()).hexdigest() for _ in range(3)]
 
 
+REHEARSE = """
+import sys
+from cover_jax.rehearsal import findings, trial
+found = findings.Findings()
+with trial.scratch_folder(sys.argv[1], found) as folder:
+    print(folder)
+found.agree()
+print(*((problem.exit_code, problem.text) for problem in found.problems))
+"""
+
+
 def in_bucket(storage, *arguments: str, timeout_s: int = 500) -> str:
     """Runs Python with `arguments` where gs:// is `storage`; returns what it printed."""
     environment = os.environ | storage.environment | QUICK_RETRIES
@@ -210,3 +221,11 @@ def test_without_google_s_client_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setattr(layout.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"gs://bucket/run: .*pip install -e '.\[gcs\]'"):
         layout.checkpoints_folder("gs://bucket/run")
+
+
+@pytest.mark.slow
+def test_a_rehearsal_names_a_bucket_that_cannot_be_written(storage):
+    storage.read_only = True
+    printed = in_bucket(storage, "-c", REHEARSE, "gs://bucket/run")
+    assert printed.startswith("None\n"), printed
+    assert f"({errors.CONFIG}, '--workdir=gs://bucket/run: gs://bucket/run.rehearsal beside it cannot be" in printed

@@ -27,13 +27,14 @@ class Storage:
     Attributes:
         objects: (bucket, name) -> (bytes, generation).
         unavailable: share of the requests that are answered with 503.
+        read_only: requests that would change an object are answered with 403.
         requests: number of requests; `refused` of them were answered with 503.
         environment: the environment variables that a process needs to use this server.
     """
 
     def __init__(self, seed: int):
         self.objects, self.sessions = {}, {}
-        self.unavailable, self.requests, self.refused = 0.0, 0, 0
+        self.unavailable, self.requests, self.refused, self.read_only = 0.0, 0, 0, False
         self.environment = {}
         self.lock = threading.RLock()
         self._random = random.Random(seed)
@@ -98,6 +99,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         query = {key: values[0] for key, values in urllib.parse.parse_qs(url.query).items()}
         if storage.is_unavailable():
             return self._answer(503, b"{}")
+        if storage.read_only and self.command != "GET" and "/b/" in url.path:
+            return self._answer(403, b'{"error": {"code": 403, "message": "no permission storage.objects.create"}}')
         for pattern, method, answer in _ROUTES:
             match = re.fullmatch(pattern, url.path)
             if match and method == self.command:
