@@ -63,7 +63,7 @@ wheelhouse() {
 # Prints the process id of main, or of the script that repeats it, if it runs. Also checks the name: after a reboot another
 # process may have the number.
 running() {
-  [[ -e $1/pid && $(ps -o args= -p "$(<"$1/pid")") =~ again\.sh|cover_jax\.main ]] && cat "$1/pid"
+  [[ -e $1/pid && $(ps -ww -o args= -p "$(<"$1/pid")") =~ again\.sh|cover_jax\.main ]] && cat "$1/pid"
 }
 
 keep_running() {

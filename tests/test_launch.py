@@ -662,7 +662,8 @@ class Host:
         (folder / "code/.venv/bin/python").symlink_to(env["PYTHON"])
         (folder / "code/launch").symlink_to(LAUNCH)
         self.run_dir = folder / "run"
-        self.env = env | {"COVER_RUN_DIR": str(self.run_dir)}
+        # COLUMNS: `ps` shortens what it prints to a terminal's width, even where there is none.
+        self.env = env | {"COVER_RUN_DIR": str(self.run_dir), "COLUMNS": "40"}
         self.script = folder / "code/launch/worker.sh"
 
     def __call__(self, *args: str) -> str:

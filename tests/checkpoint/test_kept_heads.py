@@ -143,7 +143,7 @@ CLASSES = {"new": ("a", "b")}
 
 def keep(tmp_path, monkeypatch, class_names=CLASSES, meta=META, **model):
     (tmp_path / "checkpoints").mkdir()
-    monkeypatch.setattr(restore, "newest", lambda workdir: (7, json.loads(json.dumps(meta)), {}))
+    monkeypatch.setattr(restore, "about", lambda workdir, which: (7, json.loads(json.dumps(meta)), {}))
     config = small.config(model__init_from=str(tmp_path), model__keep_heads=True)
     config.model.update(model)
     return kept_heads.find_kept_heads(config, None, class_names)
