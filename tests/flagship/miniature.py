@@ -1,4 +1,4 @@
-"""The publishers' folders of cover_l's datasets, in miniature: all classes and all lists, hard links to a few encodings.
+"""The publishers' folders of cover_l's datasets, in miniature: all classes, all lists, hard links to a few encodings.
 
 The lists name every class, as the publishers' do: 400, 600, 700 of Kinetics, 174 of Something-Something, 305 of
 Moments in Time, 1,000 of ImageNet. Only `TRAIN` training and `VALIDATION` validation files of each are present. Each
@@ -123,7 +123,9 @@ def _scene(name: str, num_frames: int) -> np.ndarray:
     """Smooth random colours that move sideways, uint8 [T, H, W, 3]; another name gives other colours."""
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     small = rng.integers(0, 256, (6, 9, 3), dtype=np.uint8)
-    wide = np.asarray(Image.fromarray(small).resize((SIZE_PX[1] + 2 * num_frames, SIZE_PX[0]), Image.Resampling.BICUBIC))
+    size = (SIZE_PX[1] + 2 * num_frames, SIZE_PX[0])
+    wide = np.asarray(Image.fromarray(small).resize(size, Image.Resampling.BICUBIC))
+
     return np.stack([wide[:, 2 * t : 2 * t + SIZE_PX[1]] for t in range(num_frames)])
 
 

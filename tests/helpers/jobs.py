@@ -18,6 +18,7 @@ from data_pipelines.builders import digits
 from data_pipelines.prepare import build
 
 TIMEOUT_S = 500  # enough for a busy machine
+SHARDED = "--config.mesh.fsdp=2"  # so that each of two hosts writes half of a checkpoint
 QUICK_TO_COMPILE = (
     "--xla_backend_optimization_level=0"  # XLA_FLAGS: fast compilation, because programs run only for seconds
 )
