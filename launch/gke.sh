@@ -167,11 +167,17 @@ start() {
 
 # One try, whose first host's output and exit code are this command's.
 rehearse() {
+  require name
   name+=-rehearsal
   check_job
   create "$(manifest 0 '[]' "${flags[@]}" --mode=rehearse)"
   trap delete EXIT # also if this script is interrupted
-  run kubectl wait pod --for=create --timeout=10m "$(first_pod)"
+  # Not `kubectl wait --for=create`: before kubectl 1.33 it fails if there is no such pod yet (kubernetes/kubectl#1675).
+  local tries=300 # every two seconds
+  until $dry_run || [[ -n $(kubectl get pods "$(first_pod)" --output=name) ]]; do
+    ((tries--)) || die "no pod of $name was created within ten minutes"
+    sleep 2
+  done
   run kubectl logs --follow --tail=-1 --pod-running-timeout=12h "$(first_pod)"
   local code=0 last='jsonpath={.items[0].status.containerStatuses[0].state.terminated.exitCode}'
   run kubectl wait jobset "$name" --for='jsonpath={.status.terminalState}' --timeout=10m || true

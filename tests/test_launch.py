@@ -400,7 +400,7 @@ def test_gke_main_is_not_root_and_gets_no_rights_unless_asked(cloud):
 
 
 def test_gke_rehearses_once_under_a_name_of_its_own_and_ends_with_mains_code(cloud):
-    cloud.answer(("logs --follow", 0, "the table"), ("get pods", 0, "43"))
+    cloud.answer(("output=name", 0, "pod/cover-0"), ("logs --follow", 0, "the table"), ("get pods", 0, "43"))
     printed = cloud.run("gke.sh", "rehearse", *GKE, *FLAGS, code=43).stdout
     assert "the table" in printed
     create, *_, delete = cloud.calls()
@@ -413,7 +413,7 @@ def test_gke_rehearses_once_under_a_name_of_its_own_and_ends_with_mains_code(clo
 
 
 def test_gke_leaves_no_rehearsal_behind_when_its_log_cannot_be_followed(cloud):
-    cloud.answer(("logs --follow", 1, "error: timed out"))
+    cloud.answer(("output=name", 0, "pod/cover-0"), ("logs --follow", 1, "error: timed out"))
     assert "timed out" in cloud.run("gke.sh", "rehearse", *GKE, *FLAGS, code=1).stderr
     assert cloud.calls()[-1]["argv"] == ["kubectl", "delete", "jobset", "cover-rehearsal"]
 

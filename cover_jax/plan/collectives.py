@@ -106,8 +106,13 @@ def _ring_bytes(instruction: Instruction, module: Module) -> int:
     With n chips, a gather or scatter moves the array once except its own n-th part. A reduction moves twice as much.
     """
     opcode, sizes = instruction.opcode, hlo_text.sizes(instruction.result)
-    # An asynchronous start operation returns its operand and its result. The larger one is the moved array.
-    whole = max(sizes, default=0) if opcode.endswith("-start") else sum(sizes)
+    match opcode:
+        case "all-gather-start":  # returns its operands and its results
+            whole = sum(sizes[len(sizes) // 2 :])
+        case "all-reduce-start":  # returns its results, as all-reduce does
+            whole = sum(sizes)
+        case _:  # other start operations return their operand and their result: the larger one is the moved array
+            whole = max(sizes, default=0) if opcode.endswith("-start") else sum(sizes)
     if opcode.removesuffix("-start") == "collective-permute":
         return whole
     chips = _group_size(instruction, module)

@@ -62,7 +62,8 @@ _SHOWN = ("topology", "mesh", "per device", "parameters", "optimizer", "activati
           "kernels", "elementwise", "transfers", "step", "MFU", "examples/s")  # fmt: skip
 _MIX = ("topology", "steps on", "share", "step", "MFU")
 _KERNELS = ("topology", "over", "frames", "tokens", "head", "forward", "backward")
-_SOURCES = ("config", "models", "parallel", "plan", "preprocess", "training")  # what decides about a row
+# What decides about a row: folders of cover_jax, and the configs.
+_SOURCES = ("config", "models", "parallel", "plan", "preprocess", "training", "../configs")
 
 
 def make(plan: Callable[[str], Plan], kernel: Callable[..., Sequence[StepTime]], path: pathlib.Path) -> None:

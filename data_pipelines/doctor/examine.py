@@ -40,6 +40,7 @@ def examine_prepared(names: list[str], data_dir: str, output: str, frames_featur
 
 def examine_mix(config: ConfigDict, data_dir: str, output: str) -> None:
     """Examines the datasets of a config, and finds the leaks between the splits that a run with this config opens."""
+    catalog.require_prepared((dataset.builder for dataset in config.datasets.values()), data_dir)
     load_facts = _facts_loader()
     examined: dict[str, _Examined] = {}
     training, validation = {}, {}

@@ -106,7 +106,7 @@ def _line(summary: dict) -> str:
 
 
 def exclude(training: Mapping, found: Sequence[Leaks]) -> dict[str, records.Split]:
-    """The training splits without the examples that are validation examples of another dataset.
+    """The training splits without the examples that are validation examples of any dataset, its own too.
 
     Raises:
         ValueError: all examples of a training split would be excluded.
@@ -257,6 +257,7 @@ def _by_content(val: _Side, train: _Side, known_pairs: np.ndarray, tell: Tell) -
 
 def _too_small(val: _Side, train: _Side) -> str:
     for split, known in ((side.split, side.known) for side in (val, train)):
-        if min(known["height_px"].min(), known["width_px"].min()) < facts.MIN_SIDE_PX:
+        sides_px = np.minimum(known["height_px"], known["width_px"])[known["reason"] == b""]  # of readable records
+        if sides_px.min(initial=facts.MIN_SIDE_PX) < facts.MIN_SIDE_PX:
             return f"{split.builder}: pictures below {facts.MIN_SIDE_PX} px are compared only by origin and file"
     return ""
