@@ -26,6 +26,7 @@ pytestmark = pytest.mark.slow
 
 BATCH = 8
 STEPS = 4
+OTHERS = {"ssv2": 174, "mit": 305, "imagenet": 1000}  # classes of the datasets beside Kinetics
 
 
 @pytest.fixture(scope="module")
@@ -90,9 +91,9 @@ def assert_evaluated(printed: str, classes: dict[str, int]) -> None:
 @pytest.mark.parametrize(
     ("config", "classes", "modes"),
     [
-        ("cover_l.py:stage1,k600", {"k600": 600, "ssv2": 174, "mit": 305, "imagenet": 1000}, ("rehearse",)),
-        ("cover_l.py:stage1,k700", {"k700": 700, "ssv2": 174, "mit": 305, "imagenet": 1000}, ("train",)),
-        ("cover_b.py", {"k400": 400, "ssv2": 174, "mit": 305, "imagenet": 1000}, ("rehearse", "train")),
+        pytest.param("cover_l.py:stage1,k600", {"k600": 600, **OTHERS}, ("rehearse",), marks=pytest.mark.full_size),
+        pytest.param("cover_l.py:stage1,k700", {"k700": 700, **OTHERS}, ("train",), marks=pytest.mark.full_size),
+        ("cover_b.py", {"k400": 400, **OTHERS}, ("rehearse", "train")),
         ("ablations.py:k400_ssv2,stage1", {"k400": 400, "ssv2": 174}, ("train",)),
         ("ablations.py:ssv2,stage1", {"ssv2": 174}, ("rehearse",)),
     ],
@@ -109,7 +110,7 @@ def test_a_config_is_rehearsed_and_trains(tmp_path, data_dir, environment, confi
         assert_evaluated(printed, classes)
 
 
-COVER_L = {"k400": 400, "ssv2": 174, "mit": 305, "imagenet": 1000}
+COVER_L = {"k400": 400, **OTHERS}
 
 
 @contextlib.contextmanager
@@ -153,6 +154,7 @@ def cover_l(tmp_path_factory, data_dir, environment) -> pathlib.Path:
     return workdir
 
 
+@pytest.mark.full_size
 def test_cover_l_is_evaluated_reported_and_exported(cover_l, data_dir, environment, tmp_path):
     """By one process of eight devices, as the checkpoint does not depend on the number of hosts."""
     command = ["cover_jax.main", *flags("cover_l.py", tuple(COVER_L), cover_l, data_dir), "--mode=evaluate"]
@@ -164,6 +166,7 @@ def test_cover_l_is_evaluated_reported_and_exported(cover_l, data_dir, environme
     assert out.exists()
 
 
+@pytest.mark.full_size
 def test_cover_l_is_fine_tuned(cover_l, environment, tmp_path):
     source = tmp_path / "clips"
     for name in ("pour", "shake"):
