@@ -1,4 +1,4 @@
-"""What a split's records are is told by their stored checksums, without reading them."""
+"""The records of a split are known by their stored checksums; no record is read."""
 
 import pathlib
 
