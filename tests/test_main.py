@@ -95,10 +95,11 @@ def test_killed_and_continued_ends_bit_for_bit_the_same(undisturbed, digits_dir,
 def test_evaluating_alone_gives_the_same_table(undisturbed, digits_dir):
     workdir, printed = undisturbed
     alone = run("demo.py", workdir, digits_dir, *SMALL, "--mode=evaluate", f"--config.compare_with={workdir}")
-    rows = re.findall(r"^(?:appearance|images|motion) +\d+ +\d+ .*%$", alone, re.MULTILINE)
+    rows = re.findall(r"^(?:appearance|images|motion) +\d+ +\d+ .*% +[\d.]+$", alone, re.MULTILINE)
     assert len(rows) == 3
     assert all(row in printed for row in rows)
-    compared = re.findall(r"^\w+ +\d+ +\d+ +([\d.]+%) +\d+ +([\d.]+%) +\+0.0 ± 0.0$", alone, re.MULTILINE)
+    percent = r"([\d.]+ ± [\d.]+%)"
+    compared = re.findall(rf"^\w+ +\d+ +\d+ +{percent} +\d+ +{percent} +\+0.0 ± 0.0$", alone, re.MULTILINE)
     assert [there == here for there, here in compared] == [True] * 3
 
 
@@ -108,10 +109,11 @@ def test_its_report_tells_the_same(undisturbed, tmp_path):
     out = tmp_path / "page.html"
     report.main([f"--workdir={workdir}", f"--out={out}"])
     page = out.read_text()
-    rows = re.findall(r"^(\w+) +\d+ +(\d+) +[\d.]+% +([\d.]+%) .*%$", printed, re.MULTILINE)[-3:]
+    rows = re.findall(r"^(\w+) +\d+ +(\d+) +[\d.]+% +([\d.]+) (± [\d.]+%) .*% +[\d.]+$", printed, re.MULTILINE)[-3:]
     assert len(rows) == 3
-    for name, examples, top1 in rows:
-        assert f'<b>{name}</b><p class="value">{top1}</p>top-1 of {examples} examples' in page
+    for name, examples, top1, error in rows:
+        shown = f"{top1} <small>{error}</small>"
+        assert f'<b>{name}</b><p class="value">{shown}</p>top-1 of {examples} examples' in page
     assert page.count("<img") == 3 * 18 and page.count("No pictures") == 0
     assert page.count('class="chart"') >= 3 * 2 + 5
     seen = browser.look(page, "light")

@@ -197,10 +197,16 @@ def load_trained(workdir: str, which: str = "newest") -> metadata.TrainedModel:
     return _first_sound(workdir, which, lambda step, meta: _load(layout.checkpoints_folder(workdir) / str(step), meta))
 
 
-def best(workdir: str, metric: str) -> tuple[int, float] | None:
-    """(step, `metric`) of the best checkpoint, the latest of equal ones; None if no checkpoint was evaluated."""
+def best(workdir: str, metric: str) -> tuple[int, float, float | None] | None:
+    """(step, `metric`, its standard error) of the best checkpoint, the latest of equal ones.
+
+    None if no checkpoint was evaluated. The error is None in checkpoints of an older version.
+    """
     ranked = _by_metric(workdir, metric)
-    return (ranked[0][1], ranked[0][0]) if ranked and ranked[0][0] > -math.inf else None
+    if not ranked or ranked[0][0] == -math.inf:
+        return None
+    value, step = ranked[0]
+    return step, value, layout.read_accuracies(layout.checkpoints_folder(workdir) / str(step)).get(f"{metric}_error")
 
 
 def _by_metric(workdir: str, metric: str) -> list[tuple[float, int]]:

@@ -263,7 +263,8 @@ class Run(Group):
     keep_checkpoints = Key(2, Rule(lambda n: n >= 2, "2 or greater: one to go back to where the newest is damaged"), """
         How many checkpoints to keep: the N newest and, in addition, the N best. At least 2.""")
     best_metric = Key("mean_top1", described("'mean_top1', 'DATASET/top1', 'DATASET/top5' or 'DATASET/mean_class'"), """
-        The best checkpoint is the one with the highest value of this metric.""")
+        The best checkpoint is the one with the highest value of this metric. A dataset has a top5 if it has more than
+        five classes.""")
     compare_with = Key("", TEXT, "Workdir of another run; the last table shows its accuracies beside this run's.")
     early_stop_evals = Key(0, NOT_NEGATIVE, """
         End after this many evaluations in a row without a new best value of best_metric; 0: off.""")

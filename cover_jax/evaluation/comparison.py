@@ -1,5 +1,6 @@
 """Compares this run's newest evaluation with another run's, on the same validation examples: config.compare_with."""
 
+import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -7,7 +8,7 @@ from cover_jax.errors import ConfigError
 from cover_jax.evaluation import metrics, saved_predictions
 from data_pipelines.output import text_tables
 
-_OF_ERROR = "±: one standard error over validation examples; another seed may change the result more"
+_OF_ERROR = f"{metrics.ERROR_NOTE}; another seed may change the result more"
 
 
 def check(config: ConfigDict) -> None:
@@ -78,7 +79,11 @@ def _row(
     error = metrics.standard_error(difference_N)
     return {
         "dataset": name, "examples": str(len(hits_N)),
-        "its step": str(there.step), "its top-1": f"{others_N.mean():.1%}",
-        "step": str(here.step), "top-1": f"{hits_N.mean():.1%}",
+        "its step": str(there.step), "its top-1": _percent(others_N), "step": str(here.step), "top-1": _percent(hits_N),
         "difference": f"{100 * difference_N.mean():+.1f} ± {100 * error:.1f}",
     }  # fmt: skip
+
+
+def _percent(hits_N: np.ndarray) -> str:
+    accuracy = float(hits_N.mean())
+    return metrics.percent(accuracy, metrics.binomial_error(accuracy, len(hits_N)))

@@ -1,14 +1,24 @@
-"""Accuracies of training and evaluation: sums and counts are merged first and divided last."""
+"""Accuracies of training and evaluation: sums and counts are merged first and divided last.
+
+Each accuracy of an evaluation has its standard error. It covers the choice of the validation examples, as if each had
+been drawn independently. It does not cover the seed of the training: another seed may change the result more. Clips
+that were cut from one source video are not independent, so with these the true error is larger.
+"""
 
 import dataclasses
 import math
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cover_jax.errors import ConfigError
+
 # B batch, C classes, N examples, S side of a matrix
 
+TOP_K = 5  # of a dataset with more classes than this, top-5 is an accuracy, too; of others it would always be 100 %
+ERROR_NOTE = "± one standard error over validation examples"  # see the module's docstring
 MOST_CELLS = 1000  # rows and columns of a confusion matrix, and pixels of its picture
 
 
@@ -40,6 +50,27 @@ def standard_error(values: np.ndarray) -> float:
     return float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
 
+def binomial_error(accuracy: float, num_examples: float) -> float:
+    """Standard error of an accuracy over independent examples: sqrt(p (1 - p) / n); NaN without examples.
+
+    If all are right, or none, that would be 0. Then half a right and half a wrong example are added to p (Jeffreys'
+    prior): 4 of 4 is 100 % with an error of 15 points.
+
+    Args:
+        accuracy: p, 0..1.
+        num_examples: n; need not be whole (`Predictions.errors`).
+    """
+    if not num_examples:
+        return math.nan
+    p = accuracy if 0 < accuracy < 1 else (accuracy * num_examples + 0.5) / (num_examples + 1)
+    return math.sqrt(p * (1 - p) / num_examples)
+
+
+def percent(accuracy: float, error: float | None) -> str:
+    """An accuracy with its standard error, both 0..1, as "76.0 ± 2.5%"; without an error as "76.0%"."""
+    return f"{accuracy:.1%}" if error is None else f"{100 * accuracy:.1f} ± {100 * error:.1f}%"
+
+
 @dataclasses.dataclass(frozen=True)
 class Predictions:
     """A model's predictions, one per example of a split. All fields are [N], in the order of `index`."""
@@ -57,14 +88,48 @@ class Predictions:
         return self.top1 == self.label
 
     @property
-    def accuracies(self) -> dict[str, float]:
-        """top1, top5 and mean_class (the mean over classes of the accuracy per class), each 0..1."""
+    def loss(self) -> float:
+        """The mean over examples of -log(probability of the label), in nats; NaN without examples.
+
+        The probability is the mean of all views. One that float32 rounds to 0 counts as the smallest normal number.
+        """
         if not len(self.index):
-            return {"top1": float("nan"), "top5": float("nan"), "mean_class": float("nan")}
-        hits, totals = self.hits, np.bincount(self.label)
-        present = totals > 0
-        per_class = np.bincount(self.label, hits)[present] / totals[present]
-        return {"top1": float(hits.mean()), "top5": float(self.hit5.mean()), "mean_class": float(np.mean(per_class))}
+            return math.nan
+        least = np.finfo(np.float32).tiny
+        return float(-np.log(np.maximum(self.label_probability.astype(np.float64), least)).mean())
+
+    def accuracies(self, num_classes: int) -> dict[str, float]:
+        """Each 0..1: top1, top5 and mean_class, the mean over classes of the accuracy per class.
+
+        Args:
+            num_classes: of the dataset. Up to TOP_K classes there is no top5.
+        """
+        if not len(self.index):
+            found = dict.fromkeys(("top1", "top5", "mean_class"), math.nan)
+        else:
+            hits, totals = self.hits, np.bincount(self.label)
+            present = totals > 0
+            per_class = np.bincount(self.label, hits)[present] / totals[present]
+            means = {"top1": hits, "top5": self.hit5, "mean_class": per_class}
+            found = {kind: float(np.mean(values)) for kind, values in means.items()}
+        return {kind: value for kind, value in found.items() if kind != "top5" or num_classes > TOP_K}
+
+    def errors(self, num_classes: int) -> dict[str, float]:
+        """The standard error of each of `accuracies` (`binomial_error`), 0..1.
+
+        The mean over classes has the error of as many examples as would give it if all classes had equally many: the
+        number of classes times the harmonic mean of their examples.
+        """
+        totals = np.bincount(self.label) if len(self.index) else np.zeros(0, int)
+        totals = totals[totals > 0]
+        equal = len(totals) ** 2 / np.sum(1 / totals) if len(totals) else 0
+        counts = {"top1": len(self.index), "top5": len(self.index), "mean_class": float(equal)}
+        return {kind: binomial_error(value, counts[kind]) for kind, value in self.accuracies(num_classes).items()}
+
+    def scalars(self, num_classes: int) -> dict[str, float]:
+        """What an evaluation stores: `accuracies`, each one's error as KIND_error, the loss, and the examples."""
+        errors = {f"{kind}_error": value for kind, value in self.errors(num_classes).items()}
+        return self.accuracies(num_classes) | errors | {"loss": self.loss, "examples": len(self.index)}
 
     def confusion(self, num_classes: int, most_cells: int = MOST_CELLS) -> np.ndarray:
         """int64 [S, S]: number of examples with class `row` that were predicted as class `column`.
@@ -80,10 +145,32 @@ class Predictions:
 
 
 def accuracy_row(name: str, num_classes: int, predictions: Predictions) -> dict[str, str]:
-    """One dataset's row in the table of accuracies."""
-    found = predictions.accuracies
+    """One dataset's row in the table of accuracies; its cell of top-5 is empty if the dataset has none."""
+    errors = predictions.errors(num_classes)
+    found = {kind: percent(value, errors[kind]) for kind, value in predictions.accuracies(num_classes).items()}
     return {
         "dataset": name, "classes": str(num_classes), "examples": str(len(predictions.index)),
-        "chance": f"{1 / num_classes:.1%}", "top-1": f"{found['top1']:.1%}", "top-5": f"{found['top5']:.1%}",
-        "mean class": f"{found['mean_class']:.1%}",
+        "chance": f"{1 / num_classes:.1%}", "top-1": found["top1"], "top-5": found.get("top5", ""),
+        "mean class": found["mean_class"], "loss": f"{predictions.loss:.3f}",
     }  # fmt: skip
+
+
+def with_mean(scalars: dict[str, float], names: Sequence[str]) -> dict[str, float]:
+    """The scalars of an evaluation as DATASET/NAME, with mean_top1, the mean over the datasets, and its error."""
+    errors = [scalars[f"{name}/top1_error"] for name in names]
+    mean = float(np.mean([scalars[f"{name}/top1"] for name in names]))
+    return scalars | {"mean_top1": mean, "mean_top1_error": math.hypot(*errors) / len(names)}
+
+
+def check_best_metric(best_metric: str, num_classes: Mapping[str, int]) -> None:
+    """Refuses the top-5 of a dataset that has none. Only the opened data says how many classes there are.
+
+    Raises:
+        ConfigError: config.best_metric is such a metric.
+    """
+    name, _, kind = best_metric.rpartition("/")
+    if kind == "top5" and num_classes[name] <= TOP_K:
+        raise ConfigError(
+            f"config.best_metric={best_metric!r}: {name} has {num_classes[name]} classes, so top-5 is always 100 %; "
+            f"must be mean_top1, {name}/top1 or {name}/mean_class"
+        )

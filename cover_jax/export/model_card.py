@@ -8,11 +8,16 @@ from huggingface_hub import EvalResult, ModelCardData
 from ml_collections import ConfigDict
 
 from cover_jax.checkpoint import metadata
+from cover_jax.evaluation import metrics
 from data_pipelines.output.text_tables import markdown_code, markdown_table, markdown_text
 
 FILE = "README.md"
 _FOLDERS = ("data_dir", "compare_with")  # config keys
 ACCURACIES = {"top1": "top-1", "top5": "top-5", "mean_class": "mean over classes"}
+_ERROR_NOTE = (
+    f"{metrics.ERROR_NOTE}, as if these were independent. Clips that were cut from one video are not, and another seed "
+    "of the training may change the result more."
+)
 
 # Format -> its description, and a program that loads the model and predicts. {num_frames} and {size_px} are filled in.
 FORMATS = {
@@ -127,17 +132,30 @@ def _accuracy(trained: metadata.TrainedModel, head: str) -> str:
         return f"Not known: the checkpoint of step {trained.step} was not evaluated on {head}."
     views = dataset.eval_clips * dataset.eval_crops
     where = f"`{dataset.eval_split}` of {dataset.builder}, {trained.accuracies[f'{head}/examples']:.0f} examples"
-    rows = [(title, f"{value:.1%}") for title, value in found.items()]
+    rows = [(title, metrics.percent(value, error)) for title, (value, error) in found.items()]
     chance = ("chance", f"{1 / len(trained.class_names[head]):.1%}")
     seen = f"the mean of {views} views of each" if views > 1 else "one view of each"
-    return f"On {where}, {seen}:\n\n{_escaped_table(('measure', 'value'), [*rows, chance])}"
+    table = _escaped_table(("measure", "value"), [*rows, chance])
+    return f"On {where}, {seen}:\n\n{table}\n\n{_ERROR_NOTE}"
 
 
-def _values(trained: metadata.TrainedModel, head: str) -> dict[str, float]:
-    """Title -> accuracy, 0..1; {} if the checkpoint has no accuracy of this head, or no number of examples."""
-    if f"{head}/examples" not in trained.accuracies:
+def _values(trained: metadata.TrainedModel, head: str) -> dict[str, tuple[float, float | None]]:
+    """Title -> (accuracy, its standard error), 0..1; {} if the checkpoint has no accuracy of this head.
+
+    Checkpoints of an older version have no errors, and top-5 of any number of classes. Of these the error is None where
+    the number of examples alone does not give it.
+    """
+    stored = {kind: trained.accuracies.get(f"{head}/{kind}") for kind in (*ACCURACIES, "examples")}
+    if stored["examples"] is None:
         return {}
-    return {title: trained.accuracies[f"{head}/{kind}"] for kind, title in ACCURACIES.items()}
+    found = {}
+    for kind, title in ACCURACIES.items():
+        value = stored[kind]
+        if value is None or (kind == "top5" and len(trained.class_names[head]) <= metrics.TOP_K):
+            continue
+        of_examples = None if kind == "mean_class" else metrics.binomial_error(value, stored["examples"])
+        found[title] = value, trained.accuracies.get(f"{head}/{kind}_error", of_examples)
+    return found
 
 
 def _loading(model: ConfigDict, dataset: ConfigDict, model_format: str) -> str:
@@ -198,7 +216,7 @@ def _front_matter(trained: metadata.TrainedModel, head: str) -> str:
             task_type=task, dataset_type=dataset.builder, dataset_name=head, dataset_split=dataset.eval_split,
             metric_type="accuracy", metric_name=title, metric_value=round(value, 4),
         )
-        for title, value in _values(trained, head).items()
+        for title, (value, _) in _values(trained, head).items()
     ]  # fmt: skip
     base = re.match(r"hf://([^/]+/[^/@]+)", trained.config.model.init_from)
     return ModelCardData(

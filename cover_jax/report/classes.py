@@ -7,13 +7,15 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
+from cover_jax.evaluation import metrics
 from cover_jax.evaluation.metrics import Predictions
 from data_pipelines.output import html
 from data_pipelines.output.html import escape
 
 # C classes, S side of the picture
 
-MOST_IN_FULL = 24  # classes whose table and matrix are shown whole
+MOST_IN_FULL = 40  # classes whose table and matrix are shown whole
+MOST_NAMED_COLUMNS = 12  # of a matrix; the columns of a larger one are numbered, so that it fits on a page
 SHOWN_CLASSES, SHOWN_PAIRS = 15, 15  # of the worst, of the best; of pairs
 MOST_ROWS = 1000  # rows of the table of all classes; more classes are listed as plain text, a tenth of the size
 SHOWN_ABSENT = 100  # classes without examples that are named
@@ -27,7 +29,7 @@ STYLE = """
 .share i { flex: none; width: 4rem; height: .7rem; border-radius: 2px; background: linear-gradient(to right,
   var(--bar) var(--found), var(--lack) 0); }
 @media (max-width: 30rem) { .share i { display: none; } }
-.share b { font-weight: 400; min-width: 3.2rem; }
+.share b { font-weight: 400; min-width: 6.2rem; }
 .confusion { font-size: .85rem; font-variant-numeric: tabular-nums; }
 .confusion td { text-align: center; padding: .15rem .35rem; min-width: 2.2rem; border: 1px solid var(--rule);
   background: rgb(var(--wrong) / var(--often, 0)); }
@@ -35,6 +37,8 @@ STYLE = """
 .confusion th { max-width: 9rem; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; color: inherit; }
 .confusion thead th { writing-mode: vertical-rl; transform: rotate(180deg); max-height: 9rem; max-width: none;
   padding: .3rem 0; font-weight: 400; }
+.confusion.numbered { font-size: .75rem; } .confusion.numbered td { padding: .1rem; min-width: 1.3rem; }
+.confusion.numbered thead th { writing-mode: horizontal-tb; transform: none; padding: .1rem; text-align: center; }
 .confusion thead td { border: 0; } .confusion tbody th { position: sticky; left: 0; background: var(--paper); }
 .matrix { max-width: 46rem; } .matrix img { border: 1px solid var(--rule); }
 """
@@ -64,8 +68,10 @@ def section(predictions: Predictions, class_names: Sequence[str]) -> Markup:
     confused = f"<h3>Most confused pairs</h3>{_pairs(pairs, seen)}"
     if len(class_names) <= MOST_IN_FULL:
         of_each = seen.table(seen.worst_first, pairs, "Classes, the worst first") + seen.absent()
-        matrix = f"<h3>Confusion</h3>{_table(predictions, class_names)}"
-        return _beside(f"<h3>Classes</h3>{of_each}", matrix + confused)
+        listed, matrix = f"<h3>Classes</h3>{of_each}", f"<h3>Confusion</h3>{_table(predictions, class_names)}"
+        if len(class_names) <= MOST_NAMED_COLUMNS:
+            return _beside(listed, matrix + confused)
+        return Markup(f"{matrix}{_beside(listed, confused)}")
     picture = _picture(predictions, class_names)
     return Markup(f"{_worst_and_best(seen, pairs)}{confused}<h3>Confusion</h3>{picture}")
 
@@ -110,7 +116,7 @@ class _Seen:
         for i in labels:
             pair = most_often.get(int(i))
             taken_for = f"{self.class_names[pair.top1]} ({pair.count})" if pair else ""
-            rows.append([self.class_names[i], self.totals[i], _share(self.hits[i] / self.totals[i]), taken_for])
+            rows.append([self.class_names[i], self.totals[i], _share(self.hits[i], self.totals[i]), taken_for])
         return html.table(["class", "examples", "right", "mistaken for"], rows, ("examples", "right"), title)
 
     def lines(self, labels, title: str) -> Markup:
@@ -126,8 +132,10 @@ class _Seen:
         return Markup(f'<p class="muted">{escape(said)}</p>' if absent else "")
 
 
-def _share(value: float) -> Markup:
-    return Markup(f'<span class="share"><i style="--found:{100 * value:.1f}%"></i><b>{value:.1%}</b></span>')
+def _share(hits: int, total: int) -> Markup:
+    value = hits / total
+    text = metrics.percent(value, metrics.binomial_error(value, total))
+    return Markup(f'<span class="share"><i style="--found:{100 * value:.1f}%"></i><b>{text}</b></span>')
 
 
 def _pairs(pairs: list[Pair], seen: _Seen) -> Markup:
@@ -142,21 +150,37 @@ def _pairs(pairs: list[Pair], seen: _Seen) -> Markup:
 
 
 def _table(predictions: Predictions, class_names: Sequence[str]) -> Markup:
-    """The matrix with its counts: rows are true classes, columns what they were taken for."""
+    """The matrix with its counts: rows are true classes, columns what they were taken for.
+
+    Columns of more than MOST_NAMED_COLUMNS classes have the numbers that stand before the names of the rows.
+    """
     confusion = predictions.confusion(len(class_names))
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in class_names)
+    numbered = len(class_names) > MOST_NAMED_COLUMNS
+    rows = [f"{i} {name}" if numbered else name for i, name in enumerate(class_names, 1)]
+    columns = [str(i) for i in range(1, len(rows) + 1)] if numbered else rows
+    head = "".join(
+        f'<th scope="col" title="{escape(row)}">{escape(column)}</th>'
+        for row, column in zip(rows, columns, strict=True)
+    )
     body = ""
-    for i, name in enumerate(class_names):
-        cells = "".join(_cell(confusion[i, j], shares[i, j], i == j) for j in range(len(class_names)))
+    for i, name in enumerate(rows):
+        cells = "".join(
+            _cell(confusion[i, j], shares[i, j], i == j, f"{class_names[i]} as {class_names[j]}")
+            for j in range(len(rows))
+        )
         body += f'<tr><th scope="row" title="{escape(name)}">{escape(name)}</th>{cells}</tr>'
-    table = f'<table class="confusion"><thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table>'
-    return Markup(f"<p>Rows: true classes. Columns: predicted ones.</p>{html.scrolling(table, 'Confusion matrix')}")
+    kind = "confusion numbered" if numbered else "confusion"
+    table = f'<table class="{kind}"><thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table>'
+    said = "Rows: true classes. Columns: predicted ones" + (", by the numbers of the rows." if numbered else ".")
+    return Markup(f"<p>{said}</p>{html.scrolling(table, 'Confusion matrix')}")
 
 
-def _cell(count: int, share: float, hit: bool) -> str:
+def _cell(count: int, share: float, hit: bool, what: str) -> str:
     kind = ' class="hit"' if hit else ""
-    return f'<td{kind} style="--often:{np.sqrt(share):.2f}">{count}</td>' if count else f"<td{kind}></td>"
+    if not count:
+        return f"<td{kind}></td>"
+    return f'<td{kind} style="--often:{np.sqrt(share):.2f}" title="{escape(what)}">{count}</td>'
 
 
 def _picture(predictions: Predictions, class_names: Sequence[str]) -> Markup:
@@ -172,5 +196,5 @@ def _picture(predictions: Predictions, class_names: Sequence[str]) -> Markup:
     factor = max(1, PICTURE_PX // side)
     image = Image.fromarray(np.kron(rgba_SS4, np.ones((factor, factor, 1), np.uint8)))
     said = f"{num_classes} classes, in the order of their labels. Rows: true. Columns: predicted. Blue: right."
-    alt = f"Confusion matrix, {predictions.accuracies['top1']:.1%} of the examples on its diagonal"
+    alt = f"Confusion matrix, {float(predictions.hits.mean()):.1%} of the examples on its diagonal"
     return Markup(f'<div class="matrix">{html.picture(image, alt, said, "PNG")}</div>')

@@ -42,7 +42,10 @@ def _points(events) -> chart.Points:
 
 def render_dataset(scalars: Scalars, name: str) -> Markup:
     """Loss and accuracies of one dataset."""
-    loss = {"training": scalars.get(f"train/{name}/loss", [])}
+    loss = {
+        "training": scalars.get(f"train/{name}/loss", []),
+        "validation": scalars.get(f"validation/{name}/loss", []),
+    }
     accuracy = {
         "training top-1": scalars.get(f"train/{name}/top1", []),
         "validation top-1": scalars.get(f"validation/{name}/top1", []),

@@ -16,6 +16,7 @@ from data_pipelines.output.html import escape
 STYLE = """
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(15rem, 100%), 1fr)); gap: 1rem; }
 .card { background: var(--card); border-radius: 8px; padding: .6rem .8rem; }
+.card .value small { font-size: 1.1rem; }
 .card .value { font-size: 2rem; line-height: 1.2; font-variant-numeric: tabular-nums; margin: 0; }
 """
 
@@ -76,7 +77,8 @@ def _accuracies(of_datasets: dict[str, _Dataset], step: int) -> str:
         for name, found in evaluated.items()
     )
     missing = [name for name, one in of_datasets.items() if one.config.eval_split and not one.found]
-    lines = [f"No evaluation yet of {', '.join(missing)}: --mode=evaluate makes one."] if missing else []
+    lines = [f"{metrics.ERROR_NOTE}, as if these were independent; another seed may change more."] if evaluated else []
+    lines += [f"No evaluation yet of {', '.join(missing)}: --mode=evaluate makes one."] if missing else []
     if any(found.step != step for found in evaluated.values()):
         lines.append(f"The newest checkpoint is of step {step}.")
     said = "".join(f'<p class="muted">{escape(line)}</p>' for line in lines)
@@ -84,11 +86,18 @@ def _accuracies(of_datasets: dict[str, _Dataset], step: int) -> str:
 
 
 def _card(row: dict[str, str], step: int) -> str:
-    more = f"top-5 {row['top-5']}, mean class {row['mean class']}, chance {row['chance']}; step {step}"
+    shown = [f"{kind} {row[kind]}" for kind in ("top-5", "mean class", "chance", "loss") if row[kind]]
+    more = f"{', '.join(shown)}; step {step}"
     return (
-        f'<div class="card"><b>{escape(row["dataset"])}</b><p class="value">{row["top-1"]}</p>'
+        f'<div class="card"><b>{escape(row["dataset"])}</b><p class="value">{_large(row["top-1"])}</p>'
         f'top-1 of {row["examples"]} examples, {row["classes"]} classes<br><span class="muted">{more}</span></div>'
     )
+
+
+def _large(percent: str) -> Markup:
+    """An accuracy as text with its error smaller."""
+    accuracy, _, error = percent.partition(" ")
+    return Markup(f"{accuracy} <small>{error}</small>")
 
 
 def _links(sections: Sequence[tuple[str, str]]) -> str:

@@ -13,6 +13,7 @@ import jax
 from absl import logging
 
 from cover_jax import errors
+from cover_jax.evaluation import metrics
 from cover_jax.fault_tolerance import workdir_lease
 from cover_jax.parallel import compilation
 from cover_jax.study import results
@@ -37,7 +38,10 @@ def results_of(runs: list[Run], workdir: pathlib.Path, workers: int) -> list[dic
     start = time.perf_counter()
     for number, run in enumerate(all_of(missing, workdir, workers), 1):
         found = _result(run)
-        accuracies = ", ".join(f"{name} {top1:.1%}" for name, top1 in found["top1"].items())
+        accuracies = ", ".join(
+            f"{name} {metrics.percent(top1, metrics.binomial_error(top1, len(found['hits'][name])))}"
+            for name, top1 in found["top1"].items()
+        )
         took = f"{found['seconds']:.0f} s; {number} of {len(missing)} after {time.perf_counter() - start:.0f} s"
         print(f"{run}: {accuracies} ({took})", flush=True)
     return [_result(run) for run in runs]

@@ -81,7 +81,7 @@ def save(run: Run, seconds: float) -> None:
         "setting": run.setting,
         "seed": run.seed,
         "draw": run.draw,
-        "top1": {name: one.predictions.accuracies["top1"] for name, one in said.items()},
+        "top1": {name: float(one.predictions.hits.mean()) for name, one in said.items()},
         "hits": {name: _hits(one.predictions) for name, one in said.items()},
         "validated_on": {name: one.fingerprint for name, one in said.items()},
         "curves": {name: scalars[f"validation/{name}/top1"] for name in said},

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from cover_jax import errors
@@ -315,27 +314,29 @@ def _roll_back(
 
 
 def _evaluate(run: Run, state, step: int, writer) -> dict[str, float]:
-    """Evaluates all datasets. Prints the table; writes curves, confusion matrices and predictions.
+    """Evaluates all datasets. Prints the table; writes it, curves, confusion matrices and predictions.
 
-    Returns all accuracies and, as DATASET/examples, the number of examples.
+    Returns per dataset, as DATASET/NAME, what `metrics.Predictions.scalars` has, and their mean.
     """
-    accuracies: dict[str, float] = {}
+    scalars: dict[str, float] = {}
     rows = []
     for name, predictions in run.evaluator(state.eval_params).items():
-        accuracies |= {f"{name}/{kind}": value for kind, value in predictions.accuracies.items()}
-        accuracies[f"{name}/examples"] = len(predictions.index)
-        rows.append(metrics.accuracy_row(name, run.setup.num_classes[name], predictions))
+        num_classes = run.setup.num_classes[name]
+        scalars |= {f"{name}/{kind}": value for kind, value in predictions.scalars(num_classes).items()}
+        rows.append(metrics.accuracy_row(name, num_classes, predictions))
         if jax.process_index() == 0:
-            heat_map = progress.heat_map(predictions.confusion(run.setup.num_classes[name]))
+            heat_map = progress.heat_map(predictions.confusion(num_classes))
             writer.write_images(step, {f"confusion/{name}": heat_map})
             of_split = saved_predictions.SavedPredictions(predictions, step, run.eval_splits[name].fingerprint)
             with tolerant_io.tolerate_storage_errors(f"{run.workdir}: predictions of {name}"):
                 saved_predictions.save(run.workdir, name, of_split)
     if not rows:
         return {}
-    accuracies["mean_top1"] = float(np.mean([accuracies[f"{name}/top1"] for name in run.eval_splits]))
-    writer.write_scalars(step, {f"validation/{kind}": value for kind, value in accuracies.items()})
-    print_on_host0(text_tables.text_table(f"validation after {step} steps", rows))
+    scalars = metrics.with_mean(scalars, list(run.eval_splits))
+    rows, title = text_tables.without_empty_columns(rows), f"validation after {step} steps, {metrics.ERROR_NOTE}"
+    writer.write_scalars(step, {f"validation/{kind}": value for kind, value in scalars.items()})
+    writer.write_table(step, "validation", title, rows)
+    print_on_host0(text_tables.text_table(title, rows))
     for name, of_splits in run.manifests.items():
         print_on_host0(f"{name}: {manifest.summary_line(of_splits)}" + progress.leaks_left_out(run.train_splits[name]))
-    return accuracies
+    return scalars

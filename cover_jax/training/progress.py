@@ -23,6 +23,7 @@ from cover_jax.preprocess import mirrored_labels, model_input
 from cover_jax.training import inputs, profiling, run_history
 from cover_jax.training.run import Run
 from data_pipelines import files
+from data_pipelines.output import text_tables
 from data_pipelines.stream import mixture, records
 from data_pipelines.stream.batch import Batch
 
@@ -177,9 +178,10 @@ def print_how_it_ended(run: Run, step: int, watch: run_history.EarlyStop) -> Non
         why = f"{watch.evals_since} evaluations without a new best of {config.best_metric} (config.early_stop_evals)"
         print_on_host0(f"ended at step {step} of {config.steps}: {why}")
     if best := restore.best(str(run.workdir), config.best_metric):
-        best_step, value = best
+        best_step, value, error = best
         newest = "" if best_step == step else f"; predict and export use step {step} unless --step=best is given"
-        print_on_host0(f"best checkpoint: step {best_step}, {config.best_metric} {value:.1%}{newest}")
+        accuracy = metrics.percent(value, error)
+        print_on_host0(f"best checkpoint: step {best_step}, {config.best_metric} {accuracy}{newest}")
     print_comparison(run)
 
 
@@ -264,6 +266,13 @@ class MetricWriter:
         """Writes one value per name."""
         with tolerant_io.tolerate_storage_errors(self._folder):
             self._writer.write_scalars(step, scalars)
+
+    def write_table(self, step: int, name: str, title: str, rows: Sequence[Mapping[str, str]]) -> None:
+        """Writes rows of the same columns as a table, for TensorBoard's text."""
+        lines = [[text_tables.markdown_text(cell) for cell in row.values()] for row in rows]
+        text = f"{title}\n\n{text_tables.markdown_table(list(rows[0]), lines, left=1)}"
+        with tolerant_io.tolerate_storage_errors(self._folder):
+            self._writer.write_texts(step, {name: text})
 
     def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
         """Writes images [number, height, width, channels], or one image [height, width, channels]; values 0..1."""

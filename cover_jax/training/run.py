@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from cover_jax.checkpoint import compatibility, init_from, kept_heads, layout, metadata, restore
 from cover_jax.errors import ConfigError
-from cover_jax.evaluation import evaluator
+from cover_jax.evaluation import evaluator, metrics
 from cover_jax.models.pretrained import loader
 from cover_jax.models.pretrained.errors import PretrainedError
 from cover_jax.parallel.hosts import print_on_host0
@@ -58,6 +58,7 @@ class Run:
         self.kept = kept_heads.find_kept_heads(config, saved_meta, class_names)
         class_names |= {name: head.class_names for name, head in self.kept.items()}
         self.setup = setup.make_setup(config, class_names, mesh, self.kept)
+        metrics.check_best_metric(config.best_metric, self.setup.num_classes)
         self.evaluator = evaluator.Evaluator(config, self.setup.eval_steps, self.eval_splits, mesh)
         self.mix = mixture.Mixture.of(config.datasets, config.plan, config.seed)
         self.manifests = {name: manifest.summary(d.builder, config.data_dir) for name, d in config.datasets.items()}

@@ -14,6 +14,12 @@ def text_table(title: str, rows: Sequence[dict[str, str]]) -> str:
     return "\n".join([title, rule, table[0], rule, *table[1:], rule])
 
 
+def without_empty_columns(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """The rows without the columns that are empty in all of them."""
+    filled = [column for column in rows[0] if any(row[column] for row in rows)]
+    return [{column: row[column] for column in filled} for row in rows]
+
+
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]], left: int | None = None) -> str:
     """Cells that are Markdown as a table.
 

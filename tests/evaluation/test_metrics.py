@@ -1,10 +1,13 @@
 """Losses and accuracies: what pads a batch weighs nothing, and ties and NaN are no hits by accident."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cover_jax.errors import ConfigError
 from cover_jax.evaluation import metrics
 from cover_jax.training import train_step
 
@@ -56,7 +59,50 @@ def predictions():
 
 
 def test_accuracies(predictions):
-    assert predictions.accuracies == pytest.approx({"top1": 0.6, "top5": 0.8, "mean_class": (2 / 3 + 1 + 0) / 3})
+    assert predictions.accuracies(6) == pytest.approx({"top1": 0.6, "top5": 0.8, "mean_class": (2 / 3 + 1 + 0) / 3})
+
+
+def test_top5_is_an_accuracy_of_more_than_five_classes_only(predictions):
+    assert predictions.accuracies(5) == pytest.approx({"top1": 0.6, "mean_class": 5 / 9})
+    assert [metrics.accuracy_row("a", n, predictions)["top-5"] for n in (5, 6)] == ["", "80.0 ± 17.9%"]
+    metrics.check_best_metric("a/top5", {"a": 6})
+    metrics.check_best_metric("mean_top1", {"a": 2})
+    with pytest.raises(
+        ConfigError, match="config.best_metric='a/top5': a has 5 classes, .*; must be mean_top1, a/top1"
+    ):
+        metrics.check_best_metric("a/top5", {"a": 5})
+
+
+def test_standard_errors_by_hand(predictions):
+    equal = 9 / (1 / 3 + 1 + 1)  # harmonic mean of 3, 1 and 1 examples, of each of 3 classes
+    expected = {"top1": math.sqrt(0.6 * 0.4 / 5), "mean_class": math.sqrt(5 / 9 * 4 / 9 / equal)}
+    assert predictions.errors(3) == pytest.approx(expected)
+    assert metrics.percent(0.76, 0.0252) == "76.0 ± 2.5%" and metrics.percent(0.76, None) == "76.0%"
+
+
+def test_the_error_is_the_spread_of_accuracies_over_draws_of_examples():
+    accuracies = np.random.default_rng(0).binomial(300, 0.8, 20_000) / 300
+    assert metrics.binomial_error(0.8, 300) == pytest.approx(accuracies.std(), rel=0.02)
+
+
+def test_all_right_is_no_certainty():
+    assert [metrics.binomial_error(p, 4) for p in (0.0, 1.0)] == pytest.approx([0.15, 0.15])
+    assert metrics.binomial_error(1.0, 300) < metrics.binomial_error(299 / 300, 300)
+    assert math.isnan(metrics.binomial_error(math.nan, 0))
+
+
+def test_the_loss_is_that_of_the_label_and_finite():
+    zeros = np.zeros(2)
+    said = metrics.Predictions(zeros, zeros, zeros, zeros, np.float32([0.5, 0.0]), np.float32([0.5, 1.0]))
+    assert said.loss == pytest.approx((math.log(2) + 87.3365) / 2, rel=1e-5)
+
+
+def test_what_an_evaluation_stores(predictions):
+    stored = {f"{name}/{key}": value for name in "ab" for key, value in predictions.scalars(3).items()}
+    found = metrics.with_mean(stored, ["a", "b"])
+    assert found["mean_top1"] == 0.6 and found["a/examples"] == 5 and found["a/loss"] == pytest.approx(math.log(2))
+    assert found["mean_top1_error"] == pytest.approx(math.sqrt(0.6 * 0.4 / 10))
+    assert metrics.Predictions(*np.zeros((6, 0), int)).scalars(6)["examples"] == 0
 
 
 def test_of_many_classes_neighbours_share_a_cell_of_the_confusion_matrix():
@@ -70,7 +116,7 @@ def test_of_many_classes_neighbours_share_a_cell_of_the_confusion_matrix():
         [np.sum((label >= 9584) & (top1 < 9584)), np.sum((label >= 9584) & (top1 >= 9584))],
     ]
     per_class = [np.mean(top1[label == c] == c) for c in np.unique(label)]
-    assert many.accuracies["mean_class"] == np.mean(per_class)
+    assert many.accuracies(19_167)["mean_class"] == np.mean(per_class)
 
 
 def test_confusion(predictions):

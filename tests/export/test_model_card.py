@@ -21,7 +21,8 @@ from cover_jax.training import train_step
 from tests.models import small
 
 HEADS = {"motion": ["left | right", "<i>up</i>", "_down_"], "images": ["0", "1"], "dark": ["a", "b"]}
-ACCURACIES = {"motion/top1": 0.75, "motion/top5": 1.0, "motion/mean_class": 0.7256, "motion/examples": 40}
+ACCURACIES = {"motion/top1": 0.75, "motion/top5": 1.0, "motion/mean_class": 0.7256, "motion/examples": 40,
+              "motion/mean_class_error": 0.071}  # fmt: skip
 LEAK = {
     "validation": "motion", "training": "images", "validation_examples": 2, "training_examples": 3, "by_origin": 0,
     "by_file": 3, "by_content": 0, "other_moments": 0, "unchecked": "",
@@ -114,8 +115,11 @@ def test_what_the_card_says(exported):
     assert said.startswith("# motion: CoVeR mu/8\n")
     assert "for 7 steps on motion, together with dark, images" in said and "with 3 classes" in said
     assert "On `validation` of digits/motion, 40 examples, the mean of 2 views of each:" in said
-    for row in ("| top-1 | 75.0% |", "| top-5 | 100.0% |", "| mean over classes | 72.6% |", "| chance | 33.3% |"):
+    for row in ("| top-1 | 75.0 ± 6.8% |", "| mean over classes | 72.6 ± 7.1% |", "| chance | 33.3% |"):
         assert row in said
+    assert (
+        "top-5" not in said and "± one standard error over validation examples, as if these were independent." in said
+    )
     assert "| motion | digits/motion | 4 | 0 | train 4 of 6 listed (2 missing) |" in said
     assert "- leaks: 2 validation examples of motion are also 3 training examples of images (3 by file)" in said
     assert '| `model.variant` | `"mu/8"` | `"B/16"` |' in said

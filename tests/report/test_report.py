@@ -109,7 +109,8 @@ def write_curves(workdir) -> None:
             writer.write_scalars(step, {f"train/{name}/loss": 50 / step, f"train/{name}/top1": step / 50})
         writer.write_scalars(step, {"train/learning_rate": 1e-3 * step})
         writer.write_images(step, {"input": np.zeros((1, 4, 4, 3))})
-    writer.write_scalars(40, {f"validation/{name}/top1": 0.75 for name in DATASETS})
+    for kind, value in (("top1", 0.75), ("loss", 0.85)):
+        writer.write_scalars(40, {f"validation/{name}/{kind}": value for name in DATASETS})
     writer.close()
 
 
@@ -188,8 +189,11 @@ def test_the_worst_and_best_examples_are_shown(page, name):
 
 
 def test_accuracies_confusions_data_and_config_are_told(page):
-    assert page.count('<p class="value">75.0%</p>') == 3
-    assert "top-1 of 4 examples, 4 classes" in page and "chance 25.0%; step 40" in page
+    assert page.count('<p class="value">75.0 <small>± 21.7%</small></p>') == 3 and "top-5" not in page
+    assert "top-1 of 4 examples, 4 classes" in page and "chance 25.0%, loss 0.847; step 40" in page
+    assert "± one standard error over validation examples" in page
+    assert "<b>100.0 ± 43.3%</b>" in page  # 1 of 1
+    assert page.count('"Loss: training from 5 at step 10 to 1.25 at step 40; validation from 0.85') == 3
     assert '<th scope="row">fox</th><td>&lt;b&gt;&amp;cat</td><td class="number">1</td>' in page
     assert "train 4 of 6 listed (2 missing)" in page
     assert "2 validation examples of stored are also 3 training examples of files (3 by file)" in page
@@ -208,6 +212,14 @@ def test_of_many_classes_the_worst_and_best_come_first(page_of_many):
     assert worst.partition("</table>")[0].count("<tr>") == best.partition("</table>")[0].count("<tr>") == 16
     assert "No validation examples of 1 classes: doing something rather long-winded, number 0<" in page_of_many
     assert len(page_of_many) < 1_000_000
+
+
+def test_the_columns_of_a_larger_matrix_have_the_numbers_of_its_rows():
+    names = [f"class {letter}" for letter in "abcdefghijklmnopqrstuvwxyz"]
+    section = classes.section(say([0, 1, 25], [0, 25, 25], [0.5] * 3), names)
+    assert '<th scope="row" title="26 class z">26 class z</th>' in section
+    assert '<th scope="col" title="26 class z">26</th>' in section
+    assert re.search('title="class b as class z">1</td>', section) and "by the numbers of the rows" in section
 
 
 def test_a_head_of_19167_classes_is_readable_and_small():
