@@ -101,6 +101,7 @@ class TrainedModel:
         step: number of training steps.
         meta: all metadata of its checkpoint (see `make_meta`).
         accuracies: of its evaluation, with DATASET/examples; {} if the step was not evaluated.
+        notes: of a published model: what its files say and what is assumed, as lines for people; of a run, none.
     """
 
     config: ConfigDict
@@ -109,6 +110,7 @@ class TrainedModel:
     step: int
     meta: Meta = dataclasses.field(default_factory=dict)
     accuracies: dict[str, float] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def dataset(self, head: str) -> ConfigDict:
         """The dataset that a head was trained on, as `dataset()` in configs/common.py."""

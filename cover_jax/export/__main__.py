@@ -21,6 +21,7 @@ OUT/README.md is the model card: data, accuracy, limits, and a program that load
 import sys
 
 from cover_jax.models.pretrained.errors import PretrainedError
+from cover_jax.published import flags as source_flags
 from data_pipelines import command_line
 from data_pipelines.command_line import UsageError
 
@@ -29,8 +30,7 @@ FORMATS = ("hugging_face", "jax", "saved_model")
 
 def _parser() -> command_line.Parser:
     parser = command_line.Parser("cover_jax.export", __doc__)
-    parser.add_shared("workdir", required=True)
-    parser.add_shared("step")
+    source_flags.add_source(parser)
     parser.add_shared("head", required=True, help="the head whose logits the model gives")
     parser.add_shared("format", required=True, choices=FORMATS, help="what to write, see above")
     parser.add_shared("out", required=True, metavar="DIR", help="folder to write, local or gs://")
@@ -43,10 +43,12 @@ def main(arguments: list[str]) -> None:
     args = _parser().parse_args(arguments)
     from etils import epath
 
-    from cover_jax.checkpoint import restore  # JAX and orbax load slowly: check the arguments first
-    from cover_jax.export import formats, model_card
+    from cover_jax.export import formats, model_card  # JAX and orbax load slowly: check the arguments first
+    from cover_jax.published import load
 
-    trained = restore.load_trained(args.workdir, args.step)
+    trained = load.load(args.workdir, args.step, **source_flags.source_options(args))
+    if trained.notes:
+        print("\n  ".join(trained.notes), file=sys.stderr)
     if args.head not in trained.class_names:
         raise UsageError(f"--head={args.head}: must be one of {', '.join(trained.class_names)}")
     getattr(formats, f"to_{args.format}")(trained, args.head, args.out)

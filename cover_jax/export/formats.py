@@ -37,7 +37,14 @@ def to_hugging_face(trained: metadata.TrainedModel, head: str, out: str) -> None
     weights = hugging_face_export.tensors(trained.params, head, patch_px)
     _write(out, "model.safetensors", safetensors.numpy.save(weights, metadata={"format": "pt"}))
     _write_json(out, "config.json", hugging_face_export.config(trained.config.model, trained.class_names[head]))
-    _write_json(out, "preprocessor_config.json", hugging_face_export.preprocessor_config(trained.config.model))
+    own = {hugging_face_export.OWN_SECTION: _views(trained, head)}
+    _write_json(out, "preprocessor_config.json", hugging_face_export.preprocessor_config(trained.config.model) | own)
+
+
+def _views(trained: metadata.TrainedModel, head: str) -> dict[str, object]:
+    """Which frames and views of a clip a head was trained and evaluated on."""
+    keys = ("num_frames", "sample_fps", "eval_clips", "eval_crops")
+    return {key: trained.dataset(head)[key] for key in keys} | {"storage": trained.storage(head)}
 
 
 def to_jax(trained: metadata.TrainedModel, head: str, out: str) -> None:

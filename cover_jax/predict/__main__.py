@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from etils import epath
 
 from cover_jax.predict import flags, formats
+from cover_jax.published import flags as source_flags
 from data_pipelines import command_line, files
 from data_pipelines.command_line import UsageError
 
@@ -64,8 +65,10 @@ def main(arguments: list[str]) -> None:
         raise UsageError(f"--explain={args.explain} needs one file, not {len(paths)}")
     from cover_jax.predict.predictor import load_predictor  # JAX loads slowly: check the arguments first
 
-    predictor = load_predictor(args.workdir, args.head, args.step, **storage)
-    print(f"step {predictor.step} of {args.workdir}", file=sys.stderr)
+    options = source_flags.source_options(args)
+    predictor = load_predictor(args.workdir, args.head, args.step, options=options, **storage)
+    said = "\n  ".join(predictor.notes) or f"step {predictor.step} of {args.workdir}"
+    print(said, file=sys.stderr)
     predictions, num_bad = _predict_all(predictor, paths, args.batch_size)
     rows = formats.to_rows(predictions, args.top)
     print(formats.FORMATS[args.format](rows))

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from cover_jax.predict import formats
+from cover_jax.published import flags as source_flags
 from data_pipelines import command_line
 from data_pipelines.command_line import UsageError
 from data_pipelines.prepare import base
@@ -13,9 +14,8 @@ def make_parser(doc: str) -> command_line.Parser:
     """The parser of all flags. `doc` is the command's docstring."""
     parser = command_line.Parser("cover_jax.predict", doc)
     parser.add_argument("paths", nargs="+", metavar="PATH", help="a video, an image or a folder, local or gs://")
-    parser.add_shared("workdir", required=True)
+    source_flags.add_source(parser)
     parser.add_old("--checkpoint", "--workdir")
-    parser.add_shared("step")
     parser.add_shared(
         "head", type=command_line.split_list, default=[], metavar="HEAD,...", help="only these heads (all)"
     )

@@ -9,7 +9,9 @@ import collections
 import concurrent.futures
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import types
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,12 +19,13 @@ from einops import rearrange
 from etils import epath
 from ml_collections import ConfigDict
 
-from cover_jax.checkpoint import metadata, restore
+from cover_jax.checkpoint import metadata
 from cover_jax.evaluation import eval_step
 from cover_jax.models import variants
 from cover_jax.parallel import compilation
 from cover_jax.predict import explain, read_clips
 from cover_jax.preprocess import model_input
+from cover_jax.published import load
 from cover_jax.training import setup
 from data_pipelines import files
 from data_pipelines.prepare import worker_pool
@@ -49,24 +52,35 @@ class Prediction:
 HeadPredictions = dict[str, Prediction]  # head -> its prediction
 
 
-def load_predictor(workdir: str, heads: Sequence[str] = (), step: str = "newest", **storage) -> "Predictor":
-    """Loads a checkpoint of a run, local or gs://, for prediction; see `Predictor`.
+def load_predictor(
+    workdir: str,
+    heads: Sequence[str] = (),
+    step: str = "newest",
+    *,
+    options: Mapping[str, Any] = types.MappingProxyType({}),
+    **storage: Any,
+) -> "Predictor":
+    """Loads a trained model for prediction; see `Predictor`.
 
     Args:
-        workdir, step: as in `restore.load_trained`.
+        workdir, step: of a run; or a published model: `published.load.load` has the forms.
+        heads: as in `Predictor`.
+        options: further arguments of `published.load.load`, such as `sample_fps`.
+        **storage: as in `Predictor`.
 
     Raises:
-        FileNotFoundError: there is no such checkpoint.
-        ValueError: the checkpoint has no such head.
+        FileNotFoundError: there is no such checkpoint or model.
+        ValueError: the model has no such head, or cannot be read.
     """
-    return Predictor(restore.load_trained(workdir, step), heads, **storage)
+    return Predictor(load.load(workdir, step, **options), heads, **storage)
 
 
 class Predictor:
     """Predicts with one or several heads, on JAX's default device. Heads with the same view share the backbone's work.
 
     Attributes:
-        step: of the checkpoint.
+        step: of the checkpoint; 0 of a published model.
+        notes: of a published model: what its files say, and what is assumed.
         views: head -> its view of a clip.
     """
 
@@ -85,7 +99,7 @@ class Predictor:
         for head in heads:
             if head not in trained.class_names:
                 raise ValueError(f"head {head!r}: must be one of {', '.join(trained.class_names)}")
-        self.step = trained.step
+        self.step, self.notes = trained.step, trained.notes
         self._class_names = {head: trained.class_names[head] for head in heads or trained.class_names}
         self.views = {
             head: read_clips.view_of_dataset(trained.dataset(head), trained.storage(head) | storage)

@@ -17,6 +17,7 @@ from data_pipelines.stream import decode, sampling
 MOVING_IMAGES = ("GIF", "PNG", "WEBP")  # Pillow's names of formats where several pictures in one file are a clip
 # Of a checkpoint of version 0.2.0 or earlier, which does not say how its frames were stored: the defaults of then.
 EARLIER_STORAGE = {"short_side_px": 256, "fps": 10.0}
+_NO_LIMIT = (1 << 20, 1 << 20)  # of a view without a canvas: a published model's
 
 
 class View(NamedTuple):
@@ -26,7 +27,7 @@ class View(NamedTuple):
         short_side_px: of the stored frames.
         fps: stored frames per second.
         num_frames, sample_fps, canvas_px, standardize, clips, crops: num_frames to eval_crops of `dataset()` in
-            configs/common.py.
+            configs/common.py. A canvas of (0, 0) is as large as the stored frames.
     """
 
     short_side_px: int
@@ -101,4 +102,5 @@ def sample_frames(frames: Sequence[bytes] | np.ndarray, fps: float, view: View) 
     indices = sampling.eval_indices(len(frames), fps, view.num_frames, view.sample_fps, view.clips)
     if isinstance(frames, np.ndarray):
         return frames[np.asarray(indices)]
-    return np.asarray(decode.decode_frames([frames[index] for index in np.asarray(indices)], view.canvas_px))
+    canvas_px = view.canvas_px if any(view.canvas_px) else _NO_LIMIT
+    return np.asarray(decode.decode_frames([frames[index] for index in np.asarray(indices)], canvas_px))

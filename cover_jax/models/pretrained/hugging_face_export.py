@@ -13,6 +13,8 @@ from cover_jax.models.pretrained.errors import PretrainedError
 from cover_jax.models.pretrained.tensor_names import HF_TIMESFORMER, Arrays
 
 _PREFIX = "timesformer."
+# Section of preprocessor_config.json for what Hugging Face has no key for: which frames and views the head is for.
+OWN_SECTION = "cover_jax"
 
 
 def tensors(params: dict[str, Any], head: str, patch_px: int) -> Arrays:

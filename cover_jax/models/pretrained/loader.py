@@ -16,6 +16,7 @@ approximation (vit_jax/models_vit.py). timm and Hugging Face run the same weight
 # S tokens of a frame with CLS, T frames, D width, C classes
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -57,8 +58,84 @@ class LoadedWeights:
     report: tuple[str, ...]
 
 
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What the files of a source say of its model.
+
+    Attributes:
+        family: its title, for people.
+        is_video: whether it has attention over time.
+        variant: "SIZE/PATCH".
+        size_px: side of the square that its position embedding is for.
+        num_frames: length of its time embedding; 1 for an image model.
+        settings: keys of `config.model` that change what it computes but no shapes -> its values.
+        class_names: of its classifier, in order; empty if its files have none.
+        num_classes: outputs of its classifier; 0: it has none.
+        assumed: a line per size that its files do not state.
+    """
+
+    family: str
+    is_video: bool
+    variant: str
+    size_px: int
+    num_frames: int
+    settings: dict[str, object]
+    class_names: tuple[str, ...]
+    num_classes: int
+    assumed: tuple[str, ...]
+
+
 @refuse_unreadable
-def load(source: str, model: ConfigDict, class_names: Mapping[str, Sequence[str]]) -> LoadedWeights:
+def inspect(source: str, opened: sources.Opened) -> Facts:
+    """What a source's files say of its model.
+
+    Args:
+        source: its name, for messages.
+        opened: from `sources.open_source`.
+
+    Raises:
+        PretrainedError: the model family is unknown, no variant has its sizes, or this model cannot compute it.
+    """
+    try:
+        family, read = tensor_names.recognise(opened.tensors)
+        _check_config(opened.config)
+        sizes = _sizes(family, read, opened.config)
+        if (variant := _variant_of(sizes)) is None:
+            raise PretrainedError(_right_variant(sizes))
+        num_patches = read(family.embeddings["pos_embed"]).shape[1] - 1
+        time_embed = family.embeddings.get("time_embed")
+        return Facts(
+            family=family.title,
+            is_video=family.is_video,
+            variant=variant,
+            size_px=math.isqrt(num_patches) * variants.parse(variant).patch_px,
+            num_frames=read(time_embed).shape[1] if time_embed else 1,
+            settings=_settings(family, opened),
+            class_names=_class_names(opened.config),
+            num_classes=_num_classes(family, read),
+            assumed=tuple(_check_sizes(sizes, variant)),
+        )
+    except PretrainedError as error:
+        raise PretrainedError(f"{source}: {error}") from error
+
+
+def _num_classes(family: tensor_names.Family, read: tensor_names.Reader) -> int:
+    """Outputs of the classifier that reads the CLS feature; 0: there is none."""
+    root = read.at_root() if family.head_at_root else read
+    if not family.head or not root.matches(rf"{re.escape(family.head)}[./]bias$"):
+        return 0
+    if before := read.matches(r"pre_logits[./]"):
+        raise PretrainedError(f"has a layer {before[0][0]} between CLS feature and classifier, which is not supported")
+    return int(family.layout.linear(root, family.head)["bias"].size)
+
+
+@refuse_unreadable
+def load(
+    source: str,
+    model: ConfigDict,
+    class_names: Mapping[str, Sequence[str]],
+    opened: sources.Opened | None = None,
+) -> LoadedWeights:
     """Reads pretrained weights for the model of a config.
 
     A head is copied from the source's classifier, row by row by class name, if the classifier has all its classes.
@@ -67,17 +144,18 @@ def load(source: str, model: ConfigDict, class_names: Mapping[str, Sequence[str]
         source: as in this module's docstring.
         model: `config.model`, as in configs/common.py.
         class_names: head name -> its classes, in order.
+        opened: the source, if it is opened already.
 
     Raises:
         PretrainedError: the source cannot be read, its model family is unknown, its sizes differ from
             `model.variant`, or it has a tensor that would be lost silently.
     """
-    opened = sources.open_source(source)
+    opened = opened or sources.open_source(source)
     try:
         family, read = tensor_names.recognise(opened.tensors)
         _check_config(opened.config)
         settings = _settings(family, opened)
-        untold = _check_sizes(family, read, opened.config, model.variant)
+        untold = _check_sizes(_sizes(family, read, opened.config), model.variant)
         backbone, resized = _backbone(family, read, model)
         names = _class_names(opened.config)
         heads = _heads(family, read, names, class_names if model.head == "linear" else {})
@@ -155,10 +233,8 @@ def _settings(family: tensor_names.Family, opened: sources.Opened) -> dict[str, 
     return {key: value for key, value in settings.items() if value is not None}
 
 
-def _check_sizes(
-    family: tensor_names.Family, read: tensor_names.Reader, config: dict[str, Any], variant_name: str
-) -> list[str]:
-    """Refuses the sizes of another variant. Returns one line per size that the source does not state."""
+def _sizes(family: tensor_names.Family, read: tensor_names.Reader, config: dict[str, Any]) -> dict[str, int | None]:
+    """The fields of `variants.Variant` as the source states them; None: it does not."""
     block = family.block.format(0)
     found = {
         "width": read(family.embeddings["cls_token"]).shape[-1],
@@ -168,6 +244,11 @@ def _check_sizes(
         "patch_px": family.layout.patch_px(read, family.patch_embed),
     }
     found["num_heads"] = found["num_heads"] or config.get("num_attention_heads")
+    return found
+
+
+def _check_sizes(found: dict[str, int | None], variant_name: str) -> list[str]:
+    """Refuses the sizes of another variant. Returns one line per size that the source does not state."""
     expected = dataclasses.asdict(variants.parse(variant_name))
     wrong = [f"{key} {size}, not {expected[key]}" for key, size in found.items() if size not in (None, expected[key])]
     if wrong:
@@ -177,11 +258,18 @@ def _check_sizes(
 
 
 def _right_variant(found: dict[str, int | None]) -> str:
+    if variant := _variant_of(found):
+        return f"use config.model.variant='{variant}'"
+    sizes = ", ".join(f"{key} {size}" for key, size in found.items() if size is not None)
+    return f"no variant has these sizes: {sizes} (cover_jax/models/variants.py)"
+
+
+def _variant_of(found: dict[str, int | None]) -> str | None:
     keys = ("width", "depth", "num_heads", "mlp_dim")
     for size, numbers in variants.SIZES.items():
         if all(found[key] in (None, number) for key, number in zip(keys, numbers, strict=True)):
-            return f"use config.model.variant='{size}/{found['patch_px']}'"
-    return "no variant has these sizes (cover_jax/models/variants.py)"
+            return f"{size}/{found['patch_px']}"
+    return None
 
 
 def _backbone(

@@ -71,18 +71,36 @@ def _from_hub(source: str) -> tuple[epath.Path, dict[str, epath.Path]]:
         raise PretrainedError(f"{source}: is not hf://ORG/REPO[@REVISION][/FILE]: {error}") from error
     name = uri.path_in_repo or DEFAULT_FILE
     folder, _, _ = name.rpartition("/")
+    unreachable = _why_unreachable(uri, name)
     try:
-        weights = _download(uri, name)
+        weights = _download(uri, name, only_cached=bool(unreachable))
     except hub_errors.LocalEntryNotFoundError as error:
-        raise PretrainedError(f"{source}: not in the hub's cache, and the hub cannot be reached: {error}") from error
+        why = unreachable or error
+        raise PretrainedError(f"{source}: not in the hub's cache, and the hub cannot be reached: {why}") from error
     except hub_errors.HfHubHTTPError as error:
         raise PretrainedError(f"{source}: the hub has no {name} there, or you have no access: {error}") from error
     beside = {}
     for other in BESIDE:
         with contextlib.suppress(hub_errors.EntryNotFoundError):  # also if it is not cached and there is no network
-            beside[other] = _download(uri, f"{folder}/{other}".removeprefix("/"))
+            beside[other] = _download(uri, f"{folder}/{other}".removeprefix("/"), only_cached=bool(unreachable))
     return weights, beside
 
 
-def _download(uri: huggingface_hub.HfUri, name: str) -> epath.Path:
-    return epath.Path(huggingface_hub.hf_hub_download(uri.id, name, repo_type=uri.type, revision=uri.revision))
+def _why_unreachable(uri: huggingface_hub.HfUri, name: str) -> str:
+    """Why the hub does not answer, after one try; "" if it does. The client's download tries six times, for 23 s."""
+    url = huggingface_hub.hf_hub_url(uri.id, name, repo_type=uri.type, revision=uri.revision)
+    try:
+        huggingface_hub.get_hf_file_metadata(url)
+    except hub_errors.HfHubHTTPError:  # it answers; the download says what is wrong
+        return ""
+    except Exception as error:  # of the client's HTTP library, which has changed before
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def _download(uri: huggingface_hub.HfUri, name: str, only_cached: bool) -> epath.Path:
+    return epath.Path(
+        huggingface_hub.hf_hub_download(
+            uri.id, name, repo_type=uri.type, revision=uri.revision, local_files_only=only_cached
+        )
+    )

@@ -1,0 +1,1 @@
+"""Trained models from two sources: the workdir of a run, or the files of a published model."""

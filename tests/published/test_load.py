@@ -1,0 +1,200 @@
+"""A published model labels clips as its own code does; what its files say and do not say is told."""
+
+import json
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from cover_jax.models import cover, variants
+from cover_jax.models.pretrained.errors import PretrainedError
+from cover_jax.predict import __main__ as predict
+from cover_jax.predict.predictor import Predictor
+from cover_jax.published import describe, load
+from tests.data_pipelines.clips import write_clip
+from tests.helpers import fake_hub
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "models" / "golden" / "pretrained"
+CLASSES = ["ash", "bob", "cup", "dip", "eel"]
+PREPROCESSOR = {
+    "do_center_crop": True, "do_normalize": True, "image_mean": [0.45, 0.4, 0.5], "image_std": [0.2, 0.225, 0.3],
+    "size": {"shortest_edge": 12}, "crop_size": {"height": 12, "width": 12}, "resample": 2,
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def golden_variant(monkeypatch):
+    monkeypatch.setitem(variants.SIZES, "golden", (32, 2, 4, 64))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A TimeSformer as Hugging Face's own code wrote it, with a preprocessor."""
+    folder = pathlib.Path(shutil.copytree(GOLDEN / "hf_timesformer", tmp_path / "timesformer"))
+    (folder / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected():
+    with np.load(GOLDEN / "expected.npz") as file:
+        return dict(file)
+
+
+def logits(trained, frames):
+    model = cover.functional(trained.config.model, {describe.HEAD: len(trained.class_names[describe.HEAD])})
+    with jax.default_matmul_precision("highest"):
+        return jax.jit(model.apply, static_argnums=2)(trained.params, frames, describe.HEAD)
+
+
+def change(folder, name, **changes):
+    path = folder / name
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize("name", ["timesformer.pyth", "hf_timesformer", "hf_vit", "timm_vit"])
+def test_logits_are_those_of_the_models_own_code(name, expected):
+    trained = load.load(str(GOLDEN / name))
+    frames = expected["frames"][:, : trained.config.model.num_frames]
+    own = expected[f"{pathlib.Path(name).stem}/logits"]
+    np.testing.assert_allclose(logits(trained, frames), own, atol=1e-5, rtol=0)
+    named = CLASSES if name != "timesformer.pyth" else ["0", "1", "2", "3", "4"]
+    assert trained.class_names == {describe.HEAD: named}
+
+
+def test_all_that_the_files_say_is_taken_and_the_rest_is_told(folder):
+    trained = load.load(str(folder))
+    model, dataset = trained.config.model, trained.dataset(describe.HEAD)
+    assert (model.variant, model.size_px, model.num_frames, model.dtype) == ("golden/4", 12, 3, "float32")
+    assert (model.pixel_mean, model.pixel_std) == ((0.45, 0.4, 0.5), (0.2, 0.225, 0.3))
+    assert (dataset.num_frames, dataset.sample_fps, dataset.eval_clips, dataset.eval_crops) == (3, 0.0, 1, 3)
+    assert trained.notes == (
+        f"{folder}: Hugging Face TimeSformer, golden/4, 5 classes with names",
+        "its files say: 3 frames of 12 px",
+        "its settings: GELU exact, layer_norm_eps 1e-06",
+        "pixels: mean 0.45, 0.4, 0.5, deviation 0.2, 0.225, 0.3, say its files",
+        "assumed: frames from equal parts of the whole clip: no TimeSformer of 3 frames has a known rate; no file says "
+        "it; --sample_fps",
+        "assumed: 1 clip x 3 crops, as TimeSformer is evaluated; --eval_clips, --eval_crops",
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "num_frames", "num_classes", "expected"),
+    [
+        ("hf://facebook/timesformer-base-finetuned-k400", 8, 400, 0.9375),
+        ("hf://facebook/timesformer-hr-finetuned-k600", 16, 600, 1.875),
+        ("TimeSformer_divST_96x4_224_K400.pyth", 96, 400, 7.5),
+        ("hf://facebook/timesformer-base-finetuned-ssv2", 8, 174, 0.0),
+        ("/weights/TimeSformer_divST_8_224_SSv2.pyth", 8, 175, 0.0),
+        ("mine", 12, 400, 0.0),
+    ],
+)
+def test_the_rate_is_that_of_the_family(source, num_frames, num_classes, expected):
+    facts = describe.loader.Facts("", True, "B/16", 224, num_frames, {}, (), num_classes, ())
+    opened = describe.sources.Opened(None, {}, {})
+    assert describe._family_fps(source, facts, opened)[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "size_px", "said"),
+    [
+        ({"size": {"shortest_edge": 16}}, 12, "its files resize to 16 px first and crop the middle"),
+        ({"crop_size": 8, "size": {"shortest_edge": 8}}, 8, "3 frames of 8 px"),
+        ({"crop_size": 10}, 12, "its files crop 10 px, which is no multiple of the patch"),
+        ({"do_center_crop": False, "size": {"height": 16, "width": 16}}, 16, "squeeze the whole picture"),
+        ({"resample": 3}, 12, "its files resample=3; here bilinear"),
+        ({"do_normalize": False}, 12, "pixels: from 0 to 1, not normalised, say its files"),
+    ],
+)
+def test_what_is_prepared_otherwise_is_said(changes, size_px, said, folder):
+    change(folder, "preprocessor_config.json", **changes)
+    trained = load.load(str(folder))
+    assert trained.config.model.size_px == size_px
+    assert said in "\n".join(trained.notes)
+    if not changes.get("do_normalize", True):
+        assert (trained.config.model.pixel_mean, trained.config.model.pixel_std) == ((0.0,) * 3, (1.0,) * 3)
+
+
+def test_pixels_that_no_file_states_are_said_to_be_assumed():
+    notes = load.load(str(GOLDEN / "hf_timesformer")).notes
+    said = "pixels: mean 0.45, 0.45, 0.45, deviation 0.225, 0.225, 0.225, assumed: usual for this family, its files do "
+    assert said + "not say them" in notes
+
+
+def test_names_that_are_none_are_said_and_may_be_given(folder, tmp_path):
+    change(folder, "config.json", id2label={str(i): f"LABEL_{i}" for i in range(5)})
+    assert (
+        "5 classes without names (LABEL_0, ...): give them with --class_names=FILE" in load.load(str(folder)).notes[0]
+    )
+    names = tmp_path / "names.txt"
+    names.write_text("one\ntwo\none\nthree\nfour\n")
+    trained = load.load(str(folder), class_names=str(names))
+    assert trained.class_names[describe.HEAD] == ["one", "two", "one (2)", "three", "four"]
+    names.write_text("one\ntwo\n")
+    with pytest.raises(PretrainedError, match="its classifier has 5 classes, --class_names has 2"):
+        load.load(str(folder), class_names=str(names))
+
+
+def test_a_model_that_is_not_complete_is_refused_with_what_it_lacks(folder):
+    tensors = safetensors.numpy.load_file(folder / "model.safetensors")
+    lacking = {name: array for name, array in tensors.items() if "time_embeddings" not in name}
+    safetensors.numpy.save_file(lacking, folder / "model.safetensors")
+    with pytest.raises(PretrainedError, match="lacks the tensor timesformer.embeddings.time_embeddings"):
+        load.load(str(folder))
+    headless = {name: array for name, array in tensors.items() if not name.startswith("classifier")}
+    safetensors.numpy.save_file(headless, folder / "model.safetensors")
+    with pytest.raises(PretrainedError, match="has no classifier, so it cannot label clips"):
+        load.load(str(folder))
+    assert load.load(str(folder), backbone_only=True).class_names == {}
+
+
+def test_the_command_labels_a_clip_with_the_models_own_classes(folder, tmp_path, capsys):
+    write_clip(tmp_path / "clip.mp4", 60, 4, num_frames=9)
+    flags = [f"--workdir={folder}", "--format=json", str(tmp_path / "clip.mp4")]
+    predict.main(flags)
+    printed = capsys.readouterr()
+    best = json.loads(printed.out)[str(tmp_path / "clip.mp4")][describe.HEAD]
+    assert {guess["class"] for guess in best} == set(CLASSES)
+    assert f"{folder}: Hugging Face TimeSformer, golden/4, 5 classes with names\n  its files say" in printed.err
+    predict.main(["--sample_fps=2", "--eval_crops=1", *flags])
+    printed = capsys.readouterr()
+    assert "as the command asks: sample_fps=2, eval_crops=1" in printed.err
+    assert json.loads(printed.out)[str(tmp_path / "clip.mp4")][describe.HEAD] != best
+    with pytest.raises(SystemExit, match="a published model, which has no steps"):
+        predict.main(["--step=3", *flags])
+
+
+def test_a_clips_prediction_is_the_mean_over_its_three_crops(folder):
+    frames = np.random.default_rng(0).integers(0, 256, (3, 12, 24, 3), np.uint8)
+    trained = load.load(str(folder))
+    left, middle, right = (frames[:, :, start : start + 12] for start in (0, 6, 12))
+    normalised = (np.stack([left, middle, right]) / 255 - PREPROCESSOR["image_mean"]) / PREPROCESSOR["image_std"]
+    mean = jax.nn.softmax(logits(trained, normalised.astype(np.float32))).mean(axis=0)
+    (prediction,) = Predictor(trained)(frames).values()
+    np.testing.assert_allclose(prediction.probabilities, mean, atol=1e-5, rtol=0)
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    with fake_hub.serve() as hub:
+        fake_hub.use(monkeypatch, hub.endpoint, str(tmp_path / "cache"))
+        yield hub
+
+
+def test_the_hub_is_asked_once_where_it_does_not_answer(hub, folder, tmp_path, monkeypatch):
+    for path in folder.iterdir():
+        hub.files["org/model", path.name] = path.read_bytes()
+    by_hub = load.load("hf://org/model")
+    assert by_hub.notes[1:] == load.load(str(folder)).notes[1:]
+    jax.tree.map(np.testing.assert_array_equal, by_hub.params, load.load(str(folder)).params)
+    with pytest.raises(PretrainedError, match="hf://org/other: the hub has no model.safetensors there"):
+        load.load("hf://org/other")
+    fake_hub.use(monkeypatch, "http://127.0.0.1:1", str(tmp_path / "cache"))
+    assert load.load("hf://org/model").class_names == by_hub.class_names  # from the client's cache
+    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("the client waits to ask again"))
+    with pytest.raises(PretrainedError, match="not in the hub's cache, and the hub cannot be reached: ConnectError: "):
+        load.load("hf://org/other")
