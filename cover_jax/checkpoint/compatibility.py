@@ -23,8 +23,8 @@ from data_pipelines.stream import contents as contents_of
 # make it another run.
 _FIXED_KEYS = (
     "seed", "plan", "model.variant", "model.head", "model.size_px", "model.num_frames", "optimizer.name",
-    "datasets.*.builder", "datasets.*.train_split", "datasets.*.weight", "datasets.*.weight_schedule",
-    "datasets.*.batch_size", "datasets.*.repeats",
+    "datasets.*.builder", "datasets.*.task", "datasets.*.train_split", "datasets.*.weight",
+    "datasets.*.weight_schedule", "datasets.*.batch_size", "datasets.*.repeats",
 )  # fmt: skip
 
 

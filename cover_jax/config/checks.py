@@ -251,7 +251,9 @@ def _model_errors(config: ConfigDict) -> Iterator[str]:
 
 def _best_metric_errors(config: ConfigDict) -> Iterator[str]:
     evaluated = [name for name, dataset in config.datasets.items() if dataset.eval_split]
-    known = ["mean_top1"] + [f"{name}/{kind}" for name in evaluated for kind in ("top1", "top5", "mean_class")]
+    from cover_jax.tasks import registry  # loads JAX, which the commands do after they have read their flags
+
+    known = registry.metrics_of(config) or [str(schema.Run.best_metric.default)]
     if config.best_metric not in known:
         yield f"config.best_metric={config.best_metric!r}: must be one of {', '.join(known)}"
     if config.early_stop_evals and not evaluated:

@@ -88,6 +88,9 @@ class Dataset(Group):
     num_classes = Key(0, NOT_NEGATIVE, """
         Number of classes. A run is refused if the prepared data has another number; 0: as many as the prepared data
         has.""")
+    task = Key("multiclass", one_of("multiclass"), """
+        What the head learns. 'multiclass': exactly one class per clip; softmax and cross-entropy, measured by
+        top-1.""")
     frames_feature = Key("frames", Rule(bool, "the name of a feature"), """
         Feature with the JPEG bytes: of each frame, or of the one image.""")
     num_frames = Key(16, POSITIVE, "Frames per clip; 1 for images.")

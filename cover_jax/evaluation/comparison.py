@@ -1,11 +1,11 @@
 """Compares this run's newest evaluation with another run's, on the same validation examples: config.compare_with."""
 
-import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
 from cover_jax.errors import ConfigError
-from cover_jax.evaluation import metrics, saved_predictions
+from cover_jax.evaluation import saved_predictions
+from cover_jax.tasks import metrics, registry
 from data_pipelines.output import text_tables
 
 _OF_ERROR = f"{metrics.ERROR_NOTE}; another seed may change the result more"
@@ -37,7 +37,8 @@ def table(workdir: epath.Path, other: str, names: list[str]) -> str:
 
     The standard error is that of the difference per example.
     """
-    rows, left_out = [], []
+    rows: dict[str, list[dict[str, str]]] = {}  # task -> its rows, which have their own columns
+    left_out = []
     for name in names:
         try:
             here, there = _of(str(workdir), name), _of(other, name)
@@ -50,9 +51,10 @@ def table(workdir: epath.Path, other: str, names: list[str]) -> str:
         elif here.fingerprint != there.fingerprint:
             left_out.append(f"{name} is not compared: {other} was evaluated on other examples")
         else:
-            rows.append(_row(name, here, there))
-    compared = [text_tables.text_table(f"compared with {other}", rows), _OF_ERROR] if rows else []
-    return "\n".join(compared + left_out)
+            task = registry.of_predictions(here.predictions)
+            rows.setdefault(task.name, []).append(_row(name, here, there))
+    tables = [text_tables.text_table(f"compared with {other}", of_task) for of_task in rows.values()]
+    return "\n".join([*tables, *([_OF_ERROR] if tables else []), *left_out])
 
 
 def _of(workdir: str, name: str) -> saved_predictions.SavedPredictions | None:
@@ -74,16 +76,12 @@ def _of(workdir: str, name: str) -> saved_predictions.SavedPredictions | None:
 def _row(
     name: str, here: saved_predictions.SavedPredictions, there: saved_predictions.SavedPredictions
 ) -> dict[str, str]:
-    hits_N, others_N = (one.predictions.hits.astype(float) for one in (here, there))
-    difference_N = hits_N - others_N
-    error = metrics.standard_error(difference_N)
+    task = registry.of_predictions(here.predictions)
+    value, other = (metrics.percent(*task.measure(one.predictions)) for one in (here, there))
+    difference, error = task.difference(here.predictions, there.predictions)
+    title = task.titles[task.main_metric]
     return {
-        "dataset": name, "examples": str(len(hits_N)),
-        "its step": str(there.step), "its top-1": _percent(others_N), "step": str(here.step), "top-1": _percent(hits_N),
-        "difference": f"{100 * difference_N.mean():+.1f} ± {100 * error:.1f}",
+        "dataset": name, "examples": str(len(here.predictions.index)),
+        "its step": str(there.step), f"its {title}": other, "step": str(here.step), title: value,
+        "difference": f"{100 * difference:+.1f} ± {100 * error:.1f}",
     }  # fmt: skip
-
-
-def _percent(hits_N: np.ndarray) -> str:
-    accuracy = float(hits_N.mean())
-    return metrics.percent(accuracy, metrics.binomial_error(accuracy, len(hits_N)))

@@ -1,21 +1,22 @@
 """Pure functions of evaluation: from parameters and a batch to probabilities, and to the predictions per example."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 from ml_collections import ConfigDict
 
-from cover_jax.evaluation import metrics
 from cover_jax.models.cover import Functional
 from cover_jax.preprocess import model_input
+from cover_jax.tasks import registry
+from cover_jax.tasks.task import Task
 
 # B batch, V views of an example, T frames, H height, W width, C channels or classes
 
 
 def make_probabilities(
-    model: Functional, model_config: ConfigDict, dataset: ConfigDict, heads: Sequence[str]
+    model: Functional, model_config: ConfigDict, dataset: ConfigDict, tasks: Mapping[str, Task]
 ) -> Callable[[dict, dict], dict[str, jax.Array]]:
     """Builds `probabilities(params, batch) -> {head: float32 [B, C]}`: the mean over all views of each example.
 
@@ -23,7 +24,7 @@ def make_probabilities(
         model: with these heads.
         model_config: `config.model`.
         dataset: sets the views (eval_clips x eval_crops) and the normalisation.
-        heads: their names.
+        tasks: head -> its task.
     """
     views = dataset.eval_clips * dataset.eval_crops
     normalization = model_input.Normalization.of(model_config, dataset)
@@ -37,24 +38,19 @@ def make_probabilities(
             normalization=normalization,
         )
         # The backbone is called once per head; the compiler merges the identical computations.
-        by_view = {head: jax.nn.softmax(model.apply(params, views_BTHWC, head)) for head in heads}
+        by_view = {head: task.probabilities(model.apply(params, views_BTHWC, head)) for head, task in tasks.items()}
         return {head: jnp.mean(rearrange(x, "(b v) c -> b v c", v=views), axis=1) for head, x in by_view.items()}
 
     return probabilities
 
 
 def make_eval_step(config: ConfigDict, model: Functional, name: str) -> Callable[[dict, dict], dict]:
-    """Builds a dataset's `eval_step(params, Batch) -> {"weight" and the fields of metrics.Predictions, each [B]}`."""
-    probabilities = make_probabilities(model, config.model, config.datasets[name], [name])
+    """Builds a dataset's `eval_step(params, Batch) -> {"weight", and its task's predictions: [B, ...]}`."""
+    task = registry.of(config.datasets[name])
+    probabilities = make_probabilities(model, config.model, config.datasets[name], {name: task})
 
     def eval_step(params, batch):
         mean_BC = probabilities(params, batch)[name]
-        predictions = {
-            "top1": jnp.argmax(mean_BC, axis=-1),
-            "hit5": metrics.top_k_hits(mean_BC, batch["label"], 5),
-            "label_probability": jnp.take_along_axis(mean_BC, batch["label"][:, None], axis=1)[:, 0],
-            "top1_probability": jnp.max(mean_BC, axis=-1),
-        }
-        return predictions | {key: batch[key] for key in ("index", "label", "weight")}
+        return task.predict(mean_BC, batch) | {key: batch[key] for key in ("index", "label", "weight")}
 
     return eval_step

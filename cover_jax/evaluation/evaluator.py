@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -9,9 +10,10 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from cover_jax.evaluation import metrics
 from cover_jax.fault_tolerance import process
 from cover_jax.parallel import sharding
+from cover_jax.tasks import registry
+from cover_jax.tasks.task import Task
 from data_pipelines.stream import pipeline
 from data_pipelines.stream.batch import eval_batch_rows
 
@@ -29,8 +31,8 @@ class Evaluator:
     def __init__(self, config: ConfigDict, steps: Mapping[str, Callable], splits: Mapping, mesh: Mesh):
         self._config, self._steps, self._splits, self._mesh = config, steps, splits, mesh
 
-    def __call__(self, params) -> dict[str, metrics.Predictions]:
-        """Dataset -> predictions of the model with these parameters for its validation examples."""
+    def __call__(self, params) -> dict[str, Any]:
+        """Dataset -> its task's predictions by the model with these parameters, for its validation examples."""
         return {name: self.evaluate(params, name) for name in self._splits}
 
     def num_batches(self, name: str) -> int:
@@ -44,7 +46,7 @@ class Evaluator:
         num_shards = sharding.num_batch_shards(self._mesh)
         return pipeline.eval_stream(self._splits[name], self._config.datasets[name], options, num_shards)
 
-    def evaluate(self, params, name: str, most_batches: int | None = None) -> metrics.Predictions:
+    def evaluate(self, params, name: str, most_batches: int | None = None) -> Any:
         """The predictions for one dataset's examples, or only for those of its first `most_batches` batches."""
         process.enter_phase("evaluation", name)
         batches = min(self.num_batches(name), most_batches or self.num_batches(name))
@@ -54,12 +56,12 @@ class Evaluator:
             hidden, first = jax.process_index() != 0, itertools.islice(stream, batches)
             for batch in tqdm(first, f"evaluating {name}", batches, leave=False, delay=2.0, disable=hidden):
                 predictions.append(self._steps[name](params, sharding.put_batch(batch, self._mesh)))
-        return _gather(jax.device_get(predictions))
+        return _gather(registry.of(self._config.datasets[name]), jax.device_get(predictions))
 
 
-def _gather(batches: list[dict]) -> metrics.Predictions:
-    """Batches -> one Predictions in the order of the split, without examples of weight 0."""
+def _gather(task: Task, batches: list[dict]) -> Any:
+    """Batches -> predictions of the task's class, in the order of the split, without examples of weight 0."""
     columns = {key: np.concatenate([np.asarray(batch[key]) for batch in batches]) for key in batches[0]}
     real = columns.pop("weight") > 0
     order = np.argsort(columns["index"][real], kind="stable")
-    return metrics.Predictions(**{key: value[real][order] for key, value in columns.items()})
+    return task.predictions(**{key: value[real][order] for key, value in columns.items()})

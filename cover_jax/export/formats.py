@@ -18,6 +18,7 @@ from cover_jax.models import variants
 from cover_jax.models.pretrained import hugging_face_export
 from cover_jax.models.pretrained.errors import PretrainedError
 from cover_jax.preprocess import model_input
+from cover_jax.tasks import registry
 from cover_jax.training import setup
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -36,7 +37,9 @@ def to_hugging_face(trained: metadata.TrainedModel, head: str, out: str) -> None
     patch_px = variants.parse(trained.config.model.variant).patch_px
     weights = hugging_face_export.tensors(trained.params, head, patch_px)
     _write(out, "model.safetensors", safetensors.numpy.save(weights, metadata={"format": "pt"}))
-    _write_json(out, "config.json", hugging_face_export.config(trained.config.model, trained.class_names[head]))
+    problem = registry.of(trained.dataset(head)).hub_problem
+    config = hugging_face_export.config(trained.config.model, trained.class_names[head], problem)
+    _write_json(out, "config.json", config)
     own = {hugging_face_export.OWN_SECTION: _views(trained, head)}
     _write_json(out, "preprocessor_config.json", hugging_face_export.preprocessor_config(trained.config.model) | own)
 
@@ -106,7 +109,9 @@ def _write(out: str, name: str, data: bytes | bytearray) -> None:
 
 def _write_about(out: str, trained: metadata.TrainedModel, head: str, frames: str, keys: Sequence[str]) -> None:
     about = {key: trained.config.model[key] for key in keys}
-    _write_json(out, "config.json", {"class_names": trained.class_names[head], "frames": frames, **about})
+    task = registry.of(trained.dataset(head))
+    answers = {"task": task.name, "probabilities": f"{task.activation} of the logits"}
+    _write_json(out, "config.json", {"class_names": trained.class_names[head], **answers, "frames": frames, **about})
 
 
 def _write_json(out: str, name: str, content: dict) -> None:

@@ -8,18 +8,17 @@ from huggingface_hub import EvalResult, ModelCardData
 from ml_collections import ConfigDict
 
 from cover_jax.checkpoint import metadata
-from cover_jax.evaluation import metrics
+from cover_jax.tasks import metrics, registry
 from data_pipelines.output.text_tables import markdown_code, markdown_table, markdown_text
 
 FILE = "README.md"
 _FOLDERS = ("data_dir", "compare_with")  # config keys
-ACCURACIES = {"top1": "top-1", "top5": "top-5", "mean_class": "mean over classes"}
 _ERROR_NOTE = (
     f"{metrics.ERROR_NOTE}, as if these were independent. Clips that were cut from one video are not, and another seed "
     "of the training may change the result more."
 )
 
-# Format -> its description, and a program that loads the model and predicts. {num_frames} and {size_px} are filled in.
+# Format -> its description, and a program that loads the model and predicts. Its {names} are filled in.
 FORMATS = {
     "hugging_face": "a Hugging Face TimeSformer",
     "jax": "a `jax.export` program with its parameters; it runs on CPU, GPU and TPU, and needs only jax",
@@ -42,7 +41,7 @@ model = TimesformerForVideoClassification.from_pretrained(folder).eval()
 frames = np.zeros(({num_frames}, 240, 320, 3), np.uint8)  # one clip: put your own here
 with torch.no_grad():
     logits = model(**processor(list(frames), return_tensors="pt")).logits
-probabilities = logits.softmax(-1)[0]
+probabilities = logits.{torch_activation}[0]
 best = int(probabilities.argmax())
 print(model.config.id2label[best], float(probabilities[best]))
 """,
@@ -61,7 +60,7 @@ about = json.load(open(f"{{folder}}/config.json"))
 
 clips = np.zeros((1, {num_frames}, {size_px}, {size_px}, 3), np.uint8)  # any number of clips: put your own here
 {normalize}
-probabilities = jax.nn.softmax(program.call(params, frames.astype(np.float32)))
+probabilities = jax.nn.{activation}(program.call(params, frames.astype(np.float32)))
 best = int(probabilities[0].argmax())
 print(about["class_names"][best], float(probabilities[0, best]))
 """,
@@ -76,7 +75,7 @@ program = tf.saved_model.load(folder).signatures["serving_default"]
 about = json.load(open(f"{{folder}}/config.json"))
 
 clips = np.zeros((1, {num_frames}, {size_px}, {size_px}, 3), np.uint8)  # any number of clips: put your own here
-probabilities = tf.nn.softmax(program(frames=tf.constant(clips))["logits"]).numpy()
+probabilities = tf.nn.{activation}(program(frames=tf.constant(clips))["logits"]).numpy()
 best = int(probabilities[0].argmax())
 print(about["class_names"][best], float(probabilities[0, best]))
 """,
@@ -133,9 +132,10 @@ def _accuracy(trained: metadata.TrainedModel, head: str) -> str:
     views = dataset.eval_clips * dataset.eval_crops
     where = f"`{dataset.eval_split}` of {dataset.builder}, {trained.accuracies[f'{head}/examples']:.0f} examples"
     rows = [(title, metrics.percent(value, error)) for title, (value, error) in found.items()]
-    chance = ("chance", f"{1 / len(trained.class_names[head]):.1%}")
+    guess = registry.of(dataset).chance(len(trained.class_names[head]))
+    chance = [] if guess is None else [("chance", f"{guess:.1%}")]
     seen = f"the mean of {views} views of each" if views > 1 else "one view of each"
-    table = _escaped_table(("measure", "value"), [*rows, chance])
+    table = _escaped_table(("measure", "value"), [*rows, *chance])
     return f"On {where}, {seen}:\n\n{table}\n\n{_ERROR_NOTE}"
 
 
@@ -145,23 +145,30 @@ def _values(trained: metadata.TrainedModel, head: str) -> dict[str, tuple[float,
     Checkpoints of an older version have no errors, and top-5 of any number of classes. Of these the error is None where
     the number of examples alone does not give it.
     """
-    stored = {kind: trained.accuracies.get(f"{head}/{kind}") for kind in (*ACCURACIES, "examples")}
+    task = registry.of(trained.dataset(head))
+    stored = {kind: trained.accuracies.get(f"{head}/{kind}") for kind in (*task.titles, "examples")}
     if stored["examples"] is None:
         return {}
     found = {}
-    for kind, title in ACCURACIES.items():
+    for kind, title in task.titles.items():
         value = stored[kind]
         if value is None or (kind == "top5" and len(trained.class_names[head]) <= metrics.TOP_K):
             continue
-        of_examples = None if kind == "mean_class" else metrics.binomial_error(value, stored["examples"])
-        found[title] = value, trained.accuracies.get(f"{head}/{kind}_error", of_examples)
+        found[title] = (
+            value,
+            trained.accuracies.get(f"{head}/{kind}_error", task.error_of(kind, value, stored["examples"])),
+        )
     return found
 
 
 def _loading(model: ConfigDict, dataset: ConfigDict, model_format: str) -> str:
     num_frames = dataset.num_frames if model_format == "hugging_face" else model.num_frames
     normalize = STANDARDIZE if dataset.standardize else NORMALIZE
-    code = LOADING[model_format].format(num_frames=num_frames, size_px=model.size_px, normalize=normalize)
+    task = registry.of(dataset)
+    code = LOADING[model_format].format(
+        num_frames=num_frames, size_px=model.size_px, normalize=normalize,
+        activation=task.activation, torch_activation=task.torch_activation,
+    )  # fmt: skip
     if dataset.standardize:
         normalized = "Then all values of a clip together are normalised to mean 0 and standard deviation 1"
     else:
@@ -191,7 +198,7 @@ def _data(trained: metadata.TrainedModel) -> str:
 
 def _limits(model: ConfigDict, dataset: ConfigDict, num_classes: int) -> str:
     lines = [
-        f"It always predicts one of its {num_classes} classes, for any input. Its probabilities are not calibrated.",
+        registry.of(dataset).limits(num_classes),
         "Its accuracy holds for data like its validation set. On other data it was not measured.",
         "Leaks were searched between datasets, not between the training and validation set of one dataset.",
         "Its training data and the weights that it starts from have their own licenses.",
@@ -214,7 +221,7 @@ def _front_matter(trained: metadata.TrainedModel, head: str) -> str:
     results = [
         EvalResult(
             task_type=task, dataset_type=dataset.builder, dataset_name=head, dataset_split=dataset.eval_split,
-            metric_type="accuracy", metric_name=title, metric_value=round(value, 4),
+            metric_type=registry.of(dataset).hub_metric, metric_name=title, metric_value=round(value, 4),
         )
         for title, (value, _) in _values(trained, head).items()
     ]  # fmt: skip

@@ -26,6 +26,7 @@ from cover_jax.parallel import compilation
 from cover_jax.predict import explain, read_clips
 from cover_jax.preprocess import model_input
 from cover_jax.published import load
+from cover_jax.tasks import registry
 from cover_jax.training import setup
 from data_pipelines import files
 from data_pipelines.prepare import worker_pool
@@ -112,8 +113,9 @@ class Predictor:
         for view in dict.fromkeys(self.views.values()):
             heads = [head for head in self.views if self.views[head] == view]
             dataset = trained.dataset(heads[0])  # all of these have the same view
+            tasks = {head: registry.of(trained.dataset(head)) for head in heads}
             self._steps[view] = compilation.jit(
-                eval_step.make_probabilities(model, trained.config.model, dataset, heads)
+                eval_step.make_probabilities(model, trained.config.model, dataset, tasks)
             )
 
     def __call__(self, clip: str | os.PathLike | np.ndarray, fps: float = 0.0) -> HeadPredictions:

@@ -29,6 +29,8 @@ from ml_collections import ConfigDict
 
 from cover_jax.preprocess import augment as augment_ops
 from cover_jax.preprocess import crop, mirrored_labels
+from cover_jax.tasks import registry
+from cover_jax.tasks.task import Task
 
 # B batch, P pairs, T frames, H height, W width, S side of the model's square, C channels or classes, V spatial views
 
@@ -72,6 +74,7 @@ class TrainInput:
         label_smoothing: share of each target that is spread evenly over all classes.
         normalization: of the pixel levels.
         repeats: this many consecutive rows are one example. They are not mixed with each other.
+        task: of the dataset's head.
     """
 
     augment: ConfigDict
@@ -80,12 +83,14 @@ class TrainInput:
     label_smoothing: float
     normalization: Normalization
     repeats: int = 1
+    task: Task = registry.TASKS["multiclass"]
 
     @classmethod
     def of(cls, model: ConfigDict, dataset: ConfigDict, class_names: Sequence[str]) -> "TrainInput":
         """As the model and the dataset of a config ask for it."""
         normalization = Normalization.of(model, dataset)
-        return cls(dataset.augment, model.size_px, class_names, dataset.label_smoothing, normalization, dataset.repeats)
+        smoothing, task = dataset.label_smoothing, registry.of(dataset)
+        return cls(dataset.augment, model.size_px, class_names, smoothing, normalization, dataset.repeats, task)
 
 
 def train(batch: dict[str, jax.Array], settings: TrainInput) -> dict[str, jax.Array]:
@@ -96,8 +101,8 @@ def train(batch: dict[str, jax.Array], settings: TrainInput) -> dict[str, jax.Ar
         settings: of its dataset.
 
     Returns:
-        `frames` float32 [B, T, size_px, size_px, 3], normalised; `targets` float32 [B, C], which sum to 1 per example
-        with a label in range; `label` int32 [B], the label of each example after mirroring and before mixing.
+        `frames` float32 [B, T, size_px, size_px, 3], normalised; `targets` float32 [B, C] (`Task.targets`); `answers`
+        [B, ...], those of the task (`Task.answers`) after mirroring and before mixing.
 
     Raises:
         ValueError: augment.crop is unknown, or mixing is on and B is not made of pairs.
@@ -109,7 +114,7 @@ def train(batch: dict[str, jax.Array], settings: TrainInput) -> dict[str, jax.Ar
             f"batch_size={len(batch['seed'])}: mixup and cutmix mix pairs, so it must be a multiple of {2 * repeats}"
         )
     streams = jax.vmap(_streams)(batch["seed"])
-    flip_B, label_B = _flip(streams["flip"], batch["label"], augment, settings.class_names)
+    flip_B, answers = _flip(streams["flip"], settings.task.answers(batch), settings)
 
     def one_clip(frames_THWC, shape_px, flip, keys):
         box = crop.draw_crop_box(keys["crop"], shape_px, augment)
@@ -118,11 +123,10 @@ def train(batch: dict[str, jax.Array], settings: TrainInput) -> dict[str, jax.Ar
         return augment_ops.erase(keys["erase"], frames_THWC, augment.erase_prob) if augment.erase_prob else frames_THWC
 
     frames_BTHWC = jax.vmap(one_clip)(batch["frames"], batch["size_px"], flip_B, streams)
-    classes, smoothing = len(settings.class_names), settings.label_smoothing
-    targets_BC = jax.nn.one_hot(label_B, classes) * (1 - smoothing) + smoothing / classes
+    targets_BC = settings.task.targets(answers, len(settings.class_names), settings.label_smoothing)
     if mixing:
         frames_BTHWC, targets_BC = _mix(streams["mix"], frames_BTHWC, targets_BC, batch["weight"], augment, repeats)
-    return {"frames": frames_BTHWC, "targets": targets_BC, "label": label_B}
+    return {"frames": frames_BTHWC, "targets": targets_BC, "answers": answers}
 
 
 def evaluate(
@@ -167,23 +171,17 @@ def normalize(frames: jax.Array, normalization: Normalization) -> jax.Array:
     return frames * (1 / (255 * std_C)) - mean_C / std_C
 
 
-def _flip(keys_B, label_B, augment: ConfigDict, class_names: Sequence[str]):
-    """Whether to mirror each example (half of those whose class allows it), and the label after that."""
-    mode = mirrored_labels.flip_mode(augment.flip)
+def _flip(keys_B, answers, settings: TrainInput):
+    """Whether to mirror each example (half of those whose classes allow it), and the answers after that."""
+    mode = mirrored_labels.flip_mode(settings.augment.flip)
     if mode == "never":
-        return jnp.zeros(label_B.shape, bool), label_B
+        return jnp.zeros(len(answers), bool), answers
     flip_B = jax.vmap(jax.random.bernoulli)(keys_B)
     if mode == "always":
-        return flip_B, label_B
-    # An unknown class (-1 for an unpublished label) has no mirrored class.
-    more_opposites = mirrored_labels.opposites(augment.opposites)
-    mirrored_B = (
-        jnp.array(mirrored_labels.mirrored_labels(class_names, more_opposites))
-        .at[label_B]
-        .get(mode="fill", fill_value=mirrored_labels.NEVER, wrap_negative_indices=False)
-    )
-    flip_B &= mirrored_B != mirrored_labels.NEVER
-    return flip_B, jnp.where(flip_B, mirrored_B, label_B)
+        return flip_B, answers
+    more_opposites = mirrored_labels.opposites(settings.augment.opposites)
+    mirrored_C = jnp.array(mirrored_labels.mirrored_labels(settings.class_names, more_opposites))
+    return settings.task.mirror(answers, mirrored_C, flip_B)
 
 
 def _recolor(keys, frames_THWC, augment: ConfigDict):

@@ -7,8 +7,8 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from cover_jax.evaluation import metrics
-from cover_jax.evaluation.metrics import Predictions
+from cover_jax.tasks import metrics
+from cover_jax.tasks.metrics import Predictions
 from data_pipelines.output import html
 from data_pipelines.output.html import escape
 

@@ -6,8 +6,8 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from cover_jax.evaluation.metrics import Predictions
 from cover_jax.evaluation.saved_predictions import SavedPredictions
+from cover_jax.tasks.metrics import Predictions
 from data_pipelines.leaks import facts
 from data_pipelines.output import html
 from data_pipelines.output.html import escape

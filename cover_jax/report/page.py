@@ -1,18 +1,22 @@
 """The page of a run: curves, accuracies, confusions, examples, data and config, in one file that needs nothing else."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from etils import epath
 from markupsafe import Markup
 from ml_collections import ConfigDict
 
 from cover_jax.checkpoint import metadata, restore
-from cover_jax.evaluation import metrics, saved_predictions
+from cover_jax.evaluation import saved_predictions
 from cover_jax.report import about, chart, classes, curves, examples
+from cover_jax.tasks import metrics, registry
 from data_pipelines.output import html
 from data_pipelines.output.html import escape
 
+# Task -> (predictions, class names) -> what a page shows of its classes.
+CLASSES: Mapping[str, Callable[[Any, Sequence[str]], Markup]] = {"multiclass": classes.section}
 STYLE = """
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(15rem, 100%), 1fr)); gap: 1rem; }
 .card { background: var(--card); border-radius: 8px; padding: .6rem .8rem; }
@@ -66,16 +70,14 @@ class _Dataset:
         if self.found is None:
             return Markup()
         shown = examples.section(self.found, self.class_names, self.config, data_dir)
-        return classes.section(self.found.predictions, self.class_names) + shown
+        task = registry.of_predictions(self.found.predictions)
+        return CLASSES[task.name](self.found.predictions, self.class_names) + shown
 
 
 def _accuracies(of_datasets: dict[str, _Dataset], step: int) -> str:
     """A card for each dataset; and which were not evaluated."""
     evaluated = {name: one.found for name, one in of_datasets.items() if one.found}
-    cards = "".join(
-        _card(metrics.accuracy_row(name, len(of_datasets[name].class_names), found.predictions), found.step)
-        for name, found in evaluated.items()
-    )
+    cards = "".join(_card(name, len(of_datasets[name].class_names), found) for name, found in evaluated.items())
     missing = [name for name, one in of_datasets.items() if one.config.eval_split and not one.found]
     lines = [f"{metrics.ERROR_NOTE}, as if these were independent; another seed may change more."] if evaluated else []
     lines += [f"No evaluation yet of {', '.join(missing)}: --mode=evaluate makes one."] if missing else []
@@ -85,12 +87,15 @@ def _accuracies(of_datasets: dict[str, _Dataset], step: int) -> str:
     return f'<section><h2>Accuracy</h2><div class="cards">{cards}</div>{said}</section>'
 
 
-def _card(row: dict[str, str], step: int) -> str:
-    shown = [f"{kind} {row[kind]}" for kind in ("top-5", "mean class", "chance", "loss") if row[kind]]
-    more = f"{', '.join(shown)}; step {step}"
+def _card(name: str, num_classes: int, found: saved_predictions.SavedPredictions) -> str:
+    """The main metric of a dataset, and the other columns of its row."""
+    task = registry.of_predictions(found.predictions)
+    row, title = task.row(name, num_classes, found.predictions), task.titles[task.main_metric]
+    others = [column for column in row if row[column] and column not in ("dataset", "classes", "examples", title)]
+    more = ", ".join(f"{column} {row[column]}" for column in others)
     return (
-        f'<div class="card"><b>{escape(row["dataset"])}</b><p class="value">{_large(row["top-1"])}</p>'
-        f'top-1 of {row["examples"]} examples, {row["classes"]} classes<br><span class="muted">{more}</span></div>'
+        f'<div class="card"><b>{escape(name)}</b><p class="value">{_large(row[title])}</p>{title} of {row["examples"]} '
+        f'examples, {row["classes"]} classes<br><span class="muted">{more}; step {found.step}</span></div>'
     )
 
 

@@ -13,11 +13,11 @@ import jax
 from absl import logging
 
 from cover_jax import errors
-from cover_jax.evaluation import metrics
 from cover_jax.fault_tolerance import workdir_lease
 from cover_jax.parallel import compilation
 from cover_jax.study import results
 from cover_jax.study.design import Run
+from cover_jax.tasks import metrics
 from data_pipelines import processes
 
 LOG = "log.txt"

@@ -10,9 +10,10 @@ from ml_collections import ConfigDict
 from cover_jax.checkpoint import layout, metadata, restore
 from cover_jax.config import checks
 from cover_jax.errors import ConfigError
-from cover_jax.evaluation import metrics, saved_predictions
+from cover_jax.evaluation import saved_predictions
 from cover_jax.report import curves
 from cover_jax.study.design import Run
+from cover_jax.tasks import metrics
 from cover_jax.versions import versions
 from data_pipelines import files
 

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from scipy import stats
 
 from cover_jax.errors import ConfigError
-from cover_jax.evaluation import metrics
+from cover_jax.tasks import metrics
 from data_pipelines.output import text_tables
 
 CONFIDENCE = 0.95

@@ -12,10 +12,11 @@ from ml_collections import ConfigDict
 from cover_jax import errors
 from cover_jax.checkpoint import layout
 from cover_jax.checkpoint.saver import Saver
-from cover_jax.evaluation import metrics, saved_predictions
+from cover_jax.evaluation import saved_predictions
 from cover_jax.fault_tolerance import process, tolerant_io
 from cover_jax.parallel import chips, compilation, hosts, sharding
 from cover_jax.parallel.hosts import print_on_host0
+from cover_jax.tasks import metrics, registry
 from cover_jax.training import health, inputs, profiling, progress, run_history
 from cover_jax.training.run import Run
 from cover_jax.training.run_history import RunHistory
@@ -316,27 +317,29 @@ def _roll_back(
 def _evaluate(run: Run, state, step: int, writer) -> dict[str, float]:
     """Evaluates all datasets. Prints the table; writes it, curves, confusion matrices and predictions.
 
-    Returns per dataset, as DATASET/NAME, what `metrics.Predictions.scalars` has, and their mean.
+    Returns per dataset, as DATASET/NAME, what its predictions' `scalars` has, and the means of main metrics.
     """
     scalars: dict[str, float] = {}
-    rows = []
+    tables: dict[str, list[dict[str, str]]] = {}  # task -> its rows, which have their own columns
     for name, predictions in run.evaluator(state.eval_params).items():
-        num_classes = run.setup.num_classes[name]
+        task, num_classes = registry.of(run.config.datasets[name]), run.setup.num_classes[name]
         scalars |= {f"{name}/{kind}": value for kind, value in predictions.scalars(num_classes).items()}
-        rows.append(metrics.accuracy_row(name, num_classes, predictions))
+        tables.setdefault(task.name, []).append(task.row(name, num_classes, predictions))
         if jax.process_index() == 0:
-            heat_map = progress.heat_map(predictions.confusion(num_classes))
-            writer.write_images(step, {f"confusion/{name}": heat_map})
+            if (confusion := task.confusion(predictions, num_classes)) is not None:
+                writer.write_images(step, {f"confusion/{name}": progress.heat_map(confusion)})
             of_split = saved_predictions.SavedPredictions(predictions, step, run.eval_splits[name].fingerprint)
             with tolerant_io.tolerate_storage_errors(f"{run.workdir}: predictions of {name}"):
                 saved_predictions.save(run.workdir, name, of_split)
-    if not rows:
+    if not tables:
         return {}
-    scalars = metrics.with_mean(scalars, list(run.eval_splits))
-    rows, title = text_tables.without_empty_columns(rows), f"validation after {step} steps, {metrics.ERROR_NOTE}"
+    scalars = metrics.with_means(scalars, registry.means(run.config))
     writer.write_scalars(step, {f"validation/{kind}": value for kind, value in scalars.items()})
-    writer.write_table(step, "validation", title, rows)
-    print_on_host0(text_tables.text_table(title, rows))
+    title = f"validation after {step} steps, {metrics.ERROR_NOTE}"
+    for task_name, rows in tables.items():
+        rows = text_tables.without_empty_columns(rows)
+        writer.write_table(step, "validation" if len(tables) == 1 else f"validation/{task_name}", title, rows)
+        print_on_host0(text_tables.text_table(title, rows))
     for name, of_splits in run.manifests.items():
         print_on_host0(f"{name}: {manifest.summary_line(of_splits)}" + progress.leaks_left_out(run.train_splits[name]))
     return scalars

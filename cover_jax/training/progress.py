@@ -16,10 +16,11 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from cover_jax.checkpoint import restore
-from cover_jax.evaluation import comparison, metrics
+from cover_jax.evaluation import comparison
 from cover_jax.fault_tolerance import tolerant_io
 from cover_jax.parallel.hosts import print_on_host0
 from cover_jax.preprocess import mirrored_labels, model_input
+from cover_jax.tasks import metrics, registry
 from cover_jax.training import inputs, profiling, run_history
 from cover_jax.training.run import Run
 from data_pipelines import files
@@ -93,7 +94,7 @@ class Progress:
         scalars |= {"clips_per_s": self._examples / seconds, "input_wait_share": self._wait_s / seconds}
         scalars |= self._utilization(seconds) | self._goodput(step)
         datasets = sorted({name.split("/")[0] for name in values})
-        parts = [f"{d} loss {values[f'{d}/loss']:.3f} top-1 {values[f'{d}/top1']:.1%}" for d in datasets]
+        parts = [self._measured(name, values) for name in datasets]
         line = " | ".join([
             f"step {step}/{self._config.steps}, {self._left(step, seconds)} left",
             *parts,
@@ -105,6 +106,12 @@ class Progress:
         ])  # fmt: skip
         self._reset()
         return line, {f"train/{name}": value for name, value in scalars.items()}
+
+    def _measured(self, name: str, values: Mapping[str, float]) -> str:
+        """A dataset's loss and training metric, as text."""
+        task = registry.of(self._config.datasets[name])
+        kind = task.train_metric
+        return f"{name} loss {values[f'{name}/loss']:.3f} {task.titles[kind]} {values[f'{name}/{kind}']:.1%}"
 
     def _utilization(self, seconds: float) -> dict[str, float]:
         """The model's operations per second and, if the devices' peak is known, their share of it (MFU)."""

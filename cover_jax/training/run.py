@@ -9,11 +9,12 @@ from ml_collections import ConfigDict
 
 from cover_jax.checkpoint import compatibility, init_from, kept_heads, layout, metadata, restore
 from cover_jax.errors import ConfigError
-from cover_jax.evaluation import evaluator, metrics
+from cover_jax.evaluation import evaluator
 from cover_jax.models.pretrained import loader
 from cover_jax.models.pretrained.errors import PretrainedError
 from cover_jax.parallel.hosts import print_on_host0
 from cover_jax.preprocess import frame_size
+from cover_jax.tasks import metrics
 from cover_jax.training import inputs, optimizer, run_history, setup
 from cover_jax.training.train_step import TrainState
 from data_pipelines.doctor import manifest

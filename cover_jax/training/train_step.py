@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from cover_jax.evaluation import metrics
 from cover_jax.models.cover import Functional, Params
 from cover_jax.preprocess import model_input
+from cover_jax.tasks import registry
 from cover_jax.training import optimizer
 
 # B batch, T frames, H height, W width, C channels or classes
@@ -63,9 +63,9 @@ def make_train_step(
     """Builds `train_step(state, {dataset: Batch}) -> (state, metrics)`; jit it with the state donated.
 
     The same function serves every step plan. It is compiled once per set of datasets and shapes. The metrics are
-    {"DATASET/loss" | "DATASET/top1": (sum, count)}, plain scalars under "scalars" and, under "undecodable",
-    {DATASET: [B]}: the index of each example with weight 0, and -1 for the others. `cut` divides an array [B, ...]
-    into config.optimizer.grad_accum_steps pieces (sharding.cut_batch).
+    {"DATASET/loss" | "DATASET/METRIC": (sum, count)}, where METRIC is the training metric of its task, plain scalars
+    under "scalars" and, under "undecodable", {DATASET: [B]}: the index of each example with weight 0, and -1 for the
+    others. `cut` divides an array [B, ...] into config.optimizer.grad_accum_steps pieces (sharding.cut_batch).
     """
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
     value_and_grad = jax.value_and_grad(_make_loss(config, model), has_aux=True)
@@ -111,11 +111,12 @@ def _make_loss(config: ConfigDict, model: Functional) -> Callable:
         for name, piece in pieces.items():
             own_key = jax.random.fold_in(key, names.index(name))  # drop-path differs between the datasets of one step
             logits_BC = model.apply(params, piece["frames"], name, key=own_key, drop_path=drop_path(config, name))
-            loss, _ = weighted_cross_entropy(logits_BC, piece["targets"], piece["weight"])
-            hits = jnp.sum(metrics.top_k_hits(logits_BC, piece["label"], 1) * piece["weight"])
+            task = registry.of(config.datasets[name])
+            loss, _ = weighted_sum(task.loss(logits_BC, piece["targets"]), piece["weight"])
+            hits = jnp.sum(task.hits(logits_BC, piece["answers"]) * piece["weight"])
             total += config.datasets[name].loss_weight * loss / jnp.maximum(counts[name], 1.0)
             count = jnp.sum(piece["weight"])
-            measured |= {f"{name}/loss": (loss, count), f"{name}/top1": (hits, count)}
+            measured |= {f"{name}/loss": (loss, count), f"{name}/{task.train_metric}": (hits, count)}
         return total, measured
 
     return loss_fn
@@ -170,11 +171,7 @@ def _update(state: TrainState, grads, finite, tx, ema_decay: float, learning_rat
     )
 
 
-# B batch, C classes
-
-
-def weighted_cross_entropy(logits_BC: jax.Array, targets_BC: jax.Array, weight_B: jax.Array) -> tuple:
-    """Softmax cross-entropy against target distributions: (weighted sum over the batch, sum of the weights)."""
-    loss_B = optax.softmax_cross_entropy(logits_BC, targets_BC)
+def weighted_sum(loss_B: jax.Array, weight_B: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The losses of a batch's examples: (weighted sum, sum of the weights)."""
     # `where`, because 0 * NaN is NaN: a NaN of an example without weight must not reach the sum.
     return jnp.sum(jnp.where(weight_B > 0, loss_B * weight_B, 0.0)), jnp.sum(weight_B)

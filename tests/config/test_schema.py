@@ -13,6 +13,7 @@ from cover_jax.config import checks, flags, keys, reference, schema
 from cover_jax.errors import ConfigError
 from cover_jax.models import attention, heads, timesformer
 from cover_jax.preprocess import mirrored_labels
+from cover_jax.tasks import registry
 from data_pipelines.leaks import search
 from data_pipelines.stream import mixture
 
@@ -30,7 +31,7 @@ def as_today(defaults: dict) -> dict:
     if "canvas_px" in defaults:
         defaults |= {"canvas_px": [0, 0]}
     if "loss_weight" in defaults:
-        defaults |= {"weight_schedule": "", "learning_rate_scale": 1.0, "drop_path": -1.0}
+        defaults |= {"weight_schedule": "", "learning_rate_scale": 1.0, "drop_path": -1.0, "task": "multiclass"}
     return defaults
 
 
@@ -56,6 +57,7 @@ def test_a_key_says_what_it_does_and_its_default_is_allowed(key):
         ("plan", mixture.PLANS),
         ("input.leaks", search.MODES),
         ("model.head", heads.HEADS),
+        ("datasets.NAME.task", registry.TASKS),
         ("model.attention", attention.FORMS),
         ("model.remat", timesformer.REMATS),
         ("model.gelu", timesformer.GELUS),

@@ -9,7 +9,8 @@ from etils import epath
 
 from configs import common
 from cover_jax.errors import ConfigError
-from cover_jax.evaluation import comparison, metrics, saved_predictions
+from cover_jax.evaluation import comparison, saved_predictions
+from cover_jax.tasks import metrics
 
 
 def save(workdir, name, hits, fingerprint="same"):

@@ -20,6 +20,7 @@ from cover_jax.parallel import compilation
 from cover_jax.predict import __main__ as predict
 from cover_jax.predict import formats, read_clips
 from cover_jax.predict.predictor import Prediction, Predictor
+from cover_jax.tasks import metrics
 from cover_jax.training import train_step
 from data_pipelines.media import media_file
 from data_pipelines.prepare import __main__ as prepare
@@ -86,7 +87,7 @@ def numbered(count: int) -> np.ndarray:
 def evaluated(trained, split, monkeypatch) -> tuple[dict, np.ndarray]:
     """Evaluation's only batch of the prepared clips, and the probabilities of its step, by label."""
     with monkeypatch.context() as patch:
-        patch.setattr(train_step.metrics, "top_k_hits", lambda scores, label, k: scores)
+        patch.setattr(metrics, "top_k_hits", lambda scores, label, k: scores)
         model = cover.functional(trained.config.model, {"motion": len(CLASSES)})
         step = compilation.jit(eval_step.make_eval_step(trained.config, model, "motion"))
         with pipeline.eval_stream(split, trained.config.datasets.motion, pipeline.ReadOptions(threads=1)) as stream:

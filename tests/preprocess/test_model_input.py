@@ -301,7 +301,7 @@ def test_classes_that_name_a_side_swap_when_mirrored():
     share = [flipped[batch["label"] == label].mean() for label in range(5)]
     assert share[3] == 0 and all(0.25 < share[label] < 0.75 for label in (0, 1, 2, 4))
     want = np.where(flipped, np.array([0, 2, 1, -1, 4])[batch["label"]], batch["label"])
-    np.testing.assert_array_equal(out["label"], want)
+    np.testing.assert_array_equal(out["answers"], want)
     np.testing.assert_array_equal(out["targets"], np.eye(5)[want])
 
 
@@ -309,14 +309,14 @@ def test_without_flip_no_label_changes():
     batch = make_batch(40)
     flipped, out = mirrored(batch)
     assert not flipped.any()
-    np.testing.assert_array_equal(out["label"], batch["label"])
+    np.testing.assert_array_equal(out["answers"], batch["label"])
 
 
 def test_flips_of_any_class_may_keep_its_label():
     batch = make_batch(200)
     flipped, out = mirrored(batch, flip="always")
     assert all(0.25 < flipped[batch["label"] == label].mean() < 0.75 for label in range(5))
-    np.testing.assert_array_equal(out["label"], batch["label"])
+    np.testing.assert_array_equal(out["answers"], batch["label"])
 
 
 def test_true_and_false_are_the_modes_that_they_were():
@@ -331,8 +331,8 @@ def test_further_words_for_sides_swap_classes():
     batch = make_batch(200)
     names = ("to the bow", "to the stern", *SIDES[2:])
     out = train_all(batch, {**OFF, "flip": "swap", "opposites": "bow/stern"}, class_names=names)
-    swapped = out["label"] != batch["label"]
-    assert set(batch["label"][swapped]) == {0, 1} and set(out["label"][swapped]) == {0, 1}
+    swapped = out["answers"] != batch["label"]
+    assert set(batch["label"][swapped]) == {0, 1} and set(out["answers"][swapped]) == {0, 1}
 
 
 def test_an_unknown_class_is_not_mirrored():
@@ -340,7 +340,7 @@ def test_an_unknown_class_is_not_mirrored():
     batch = make_batch(40, label=np.int32([-1, 9] * 20))
     flipped, out = mirrored(batch, flip=True)
     assert not flipped.any()
-    np.testing.assert_array_equal(out["label"], batch["label"])
+    np.testing.assert_array_equal(out["answers"], batch["label"])
 
 
 def test_names_of_sides_leave_the_other_draws_alone():

@@ -19,10 +19,11 @@ from PIL import Image
 from configs import common, datasets
 from cover_jax.checkpoint import metadata, restore, saver
 from cover_jax.config import checks
-from cover_jax.evaluation import metrics, saved_predictions
+from cover_jax.evaluation import saved_predictions
 from cover_jax.report import __main__ as report
 from cover_jax.report import chart, classes, curves
 from cover_jax.report import page as report_page
+from cover_jax.tasks import metrics
 from cover_jax.training import train_step
 from data_pipelines.leaks import facts
 from data_pipelines.prepare import __main__ as prepare

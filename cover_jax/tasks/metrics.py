@@ -155,11 +155,18 @@ def accuracy_row(name: str, num_classes: int, predictions: Predictions) -> dict[
     }  # fmt: skip
 
 
-def with_mean(scalars: dict[str, float], names: Sequence[str]) -> dict[str, float]:
-    """The scalars of an evaluation as DATASET/NAME, with mean_top1, the mean over the datasets, and its error."""
-    errors = [scalars[f"{name}/top1_error"] for name in names]
-    mean = float(np.mean([scalars[f"{name}/top1"] for name in names]))
-    return scalars | {"mean_top1": mean, "mean_top1_error": math.hypot(*errors) / len(names)}
+def with_means(scalars: dict[str, float], means: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    """The scalars of an evaluation as DATASET/NAME, with means of some of them, and their errors.
+
+    Args:
+        scalars: each metric has its error, as NAME_error.
+        means: name of a mean -> the metrics that it is the mean of.
+    """
+    found = dict(scalars)
+    for mean, names in means.items():
+        found[mean] = float(np.mean([scalars[name] for name in names]))
+        found[f"{mean}_error"] = math.hypot(*(scalars[f"{name}_error"] for name in names)) / len(names)
+    return found
 
 
 def check_best_metric(best_metric: str, num_classes: Mapping[str, int]) -> None:

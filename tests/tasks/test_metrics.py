@@ -8,22 +8,25 @@ import numpy as np
 import pytest
 
 from cover_jax.errors import ConfigError
-from cover_jax.evaluation import metrics
+from cover_jax.tasks import metrics
+from cover_jax.tasks.registry import TASKS
 from cover_jax.training import train_step
+
+
+def cross_entropy(logits, targets, weight):
+    return train_step.weighted_sum(TASKS["multiclass"].loss(logits, targets), weight)
 
 
 def test_cross_entropy_against_numbers_by_hand():
     logits = jnp.log(jnp.array([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1]]))
-    total, count = train_step.weighted_cross_entropy(
-        logits, jax.nn.one_hot(jnp.array([0, 1]), 3), jnp.array([1.0, 2.0])
-    )
+    total, count = cross_entropy(logits, jax.nn.one_hot(jnp.array([0, 1]), 3), jnp.array([1.0, 2.0]))
     np.testing.assert_allclose([total, count], [np.log(2) + 2 * np.log(1 / 0.8), 3.0], rtol=1e-6)
 
 
 def test_a_masked_example_equals_a_dropped_one():
     logits, targets = jax.random.normal(jax.random.key(0), (4, 5)), jax.nn.one_hot(jnp.arange(4), 5)
-    masked = train_step.weighted_cross_entropy(logits.at[3].set(jnp.nan), targets, jnp.array([1.0, 1, 1, 0]))
-    dropped = train_step.weighted_cross_entropy(logits[:3], targets[:3], jnp.ones(3))
+    masked = cross_entropy(logits.at[3].set(jnp.nan), targets, jnp.array([1.0, 1, 1, 0]))
+    dropped = cross_entropy(logits[:3], targets[:3], jnp.ones(3))
     np.testing.assert_array_equal(masked, dropped)
 
 
@@ -99,7 +102,7 @@ def test_the_loss_is_that_of_the_label_and_finite():
 
 def test_what_an_evaluation_stores(predictions):
     stored = {f"{name}/{key}": value for name in "ab" for key, value in predictions.scalars(3).items()}
-    found = metrics.with_mean(stored, ["a", "b"])
+    found = metrics.with_means(stored, {"mean_top1": ["a/top1", "b/top1"]})
     assert found["mean_top1"] == 0.6 and found["a/examples"] == 5 and found["a/loss"] == pytest.approx(math.log(2))
     assert found["mean_top1_error"] == pytest.approx(math.sqrt(0.6 * 0.4 / 10))
     assert metrics.Predictions(*np.zeros((6, 0), int)).scalars(6)["examples"] == 0

@@ -1,0 +1,1 @@
+"""What a head learns: one object per kind of task has the loss, the activation, the metrics and their names."""
