@@ -22,7 +22,7 @@ class Multiclass(Task):
     titles = {"top1": "top-1", "top5": "top-5", "mean_class": "mean over classes"}
     train_metric = "top1"
     hub_metric = "accuracy"
-    hub_problem = "single_label_classification"
+    hub_problem = None
     activation, torch_activation = "softmax", "softmax(-1)"
     stored = {
         "index": np.int32, "label": np.int32, "top1": np.int32, "hit5": np.bool_, "label_probability": np.float32,

@@ -20,7 +20,7 @@ class Task(abc.ABC):
         titles: each metric of an evaluation -> its title in tables. The first one is the main metric.
         train_metric: the metric of `hits`, one of `titles`.
         hub_metric: the type of the main metric in model cards, as at huggingface.co/metrics.
-        hub_problem: Hugging Face's `problem_type` of a model with such a head.
+        hub_problem: Hugging Face's `problem_type` of a model with such a head; None: its default.
         activation: name of the function from logits to probabilities in jax.nn and tf.nn.
         torch_activation: the same as a call of a method of a tensor of PyTorch.
         stored: field of its predictions -> type in a file of saved predictions.
@@ -31,7 +31,7 @@ class Task(abc.ABC):
     titles: ClassVar[Mapping[str, str]]
     train_metric: ClassVar[str]
     hub_metric: ClassVar[str]
-    hub_problem: ClassVar[str]
+    hub_problem: ClassVar[str | None]
     activation: ClassVar[str]
     torch_activation: ClassVar[str]
     stored: ClassVar[Mapping[str, Any]]

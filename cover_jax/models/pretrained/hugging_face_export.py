@@ -49,8 +49,8 @@ def _layer(name: str, leaves: dict[str, np.ndarray]) -> Arrays:
     return {f"{name}.weight": np.asarray(weight), f"{name}.bias": np.asarray(leaves["bias"])}
 
 
-def config(model: ConfigDict, class_names: Sequence[str], problem_type: str) -> dict[str, Any]:
-    """Hugging Face's config.json of a model and of the classes and the kind of problem of its one head."""
+def config(model: ConfigDict, class_names: Sequence[str], problem_type: str | None) -> dict[str, Any]:
+    """Hugging Face's config.json of a model and of its one head: its classes, and its problem_type if it states one."""
     variant = variants.parse(model.variant)
     return {
         "architectures": ["TimesformerForVideoClassification"],
@@ -70,7 +70,7 @@ def config(model: ConfigDict, class_names: Sequence[str], problem_type: str) -> 
         "qkv_bias": True,
         "layer_norm_eps": model.layer_norm_eps,
         "id2label": {str(index): name for index, name in enumerate(class_names)},
-        "problem_type": problem_type,
+        **({"problem_type": problem_type} if problem_type else {}),
         "label2id": {name: index for index, name in enumerate(class_names)},
         "dtype": "float32",
     }
