@@ -323,7 +323,7 @@ def test_true_and_false_are_the_modes_that_they_were():
     batch = make_batch(40)
     for before, mode in ((True, "swap"), (False, "never")):
         old, new = (mirrored(batch, flip=value)[1] for value in (before, mode))
-        np.testing.assert_array_equal(old["label"], new["label"])
+        np.testing.assert_array_equal(old["answers"], new["answers"])
         np.testing.assert_array_equal(old["frames"], new["frames"])
 
 
