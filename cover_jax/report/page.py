@@ -92,6 +92,7 @@ def _card(name: str, num_classes: int, found: saved_predictions.SavedPredictions
     task = registry.of_predictions(found.predictions)
     row, title = task.row(name, num_classes, found.predictions), task.titles[task.main_metric]
     others = [column for column in row if row[column] and column not in ("dataset", "classes", "examples", title)]
+    others.sort(key=("chance", "loss").__contains__)  # metrics first
     more = ", ".join(f"{column} {row[column]}" for column in others)
     return (
         f'<div class="card"><b>{escape(name)}</b><p class="value">{_large(row[title])}</p>{title} of {row["examples"]} '
