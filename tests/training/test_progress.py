@@ -121,7 +121,7 @@ class Devices:
     def fetch(self, ready_s=None):
         if self.pending is not None:
             self.clock.now_s = max(self.clock.now_s, self.ready_s if ready_s is None else ready_s)
-            self.report.add(MEASURED)
+            self.report.add({key.replace("a/", "clips/"): value for key, value in MEASURED.items()})
             self.pending = None
 
 
