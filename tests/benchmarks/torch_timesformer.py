@@ -25,7 +25,7 @@ class FusedAttention(modeling_timesformer.TimesformerSelfAttention):
 
 def build(params: dict, head: str, model: ConfigDict, num_classes: int) -> torch.nn.Module:
     """Their model with the tensors that `export --format=hugging_face` would write, every one of them."""
-    about = hugging_face_export.config(model, [str(index) for index in range(num_classes)])
+    about = hugging_face_export.config(model, [str(index) for index in range(num_classes)], None)
     built = transformers.TimesformerForVideoClassification(transformers.TimesformerConfig(**about))
     tensors = hugging_face_export.tensors(params, head, variants.parse(model.variant).patch_px)
     built.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in tensors.items()})
