@@ -3,16 +3,21 @@
 Nothing here imports TensorFlow, so that a run on a dataset that is not prepared fails within seconds.
 """
 
+import hashlib
 import importlib
 import importlib.util
 import pkgutil
 import re
+import sys
 from collections.abc import Iterable
 
 import tensorflow_datasets as tfds
 from etils import epath
 
 from data_pipelines import escaping, files
+
+REFUSED_FILE = "refused.csv"  # files that are listed but not in the dataset
+INFO_CHECKSUMS = "info_checksums.json"
 
 
 class DatasetNotPreparedError(FileNotFoundError):
@@ -42,6 +47,7 @@ def read_info(where: epath.Path) -> tfds.core.DatasetInfo:
     Raises:
         DamagedFileError: one of these files is damaged.
     """
+    _check_info(where)
     try:
         info = tfds.builder_from_directory(where).info
         _ = info.metadata  # which it reads late
@@ -53,6 +59,43 @@ def read_info(where: epath.Path) -> tfds.core.DatasetInfo:
             f"{where}: dataset_info.json, features.json or metadata.json is damaged: {type(error).__name__}: "
             f"{escaping.one_line(error, 300)}; restore it, or prepare the dataset again"
         ) from error
+
+
+def write_info_checksums(where: epath.Path) -> None:
+    """Writes the checksums of the files that describe a dataset, which `read_info` compares."""
+    hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in _info_files(where)}
+    files.write_whole(where / INFO_CHECKSUMS, files.sealed_json({"files": hashes}))
+
+
+def _info_files(where: epath.Path) -> list[epath.Path]:
+    """What describes a dataset beside its shards: JSON, class names, refused files."""
+    found = [*where.glob("*.labels.txt"), *(where / name for name in _INFO_FILES)]
+    return sorted((path for path in found if path.exists()), key=lambda path: path.name)
+
+
+_INFO_FILES = ("dataset_info.json", "features.json", "metadata.json", REFUSED_FILE)
+
+
+def _check_info(where: epath.Path) -> None:
+    """Compares the files that describe a dataset with their checksums, if there are any.
+
+    Raises:
+        DamagedFileError: one differs, is missing, or is far too large.
+    """
+    sums = where / INFO_CHECKSUMS
+    try:
+        expected = files.read_json(sums, {"files": {str: str}})["files"] if sums.exists() else {}
+    except files.DamagedFileError as error:  # what it says of other files is not used then, nor missed
+        print(f"WARNING: {error}; not used; delete it", file=sys.stderr, flush=True)
+        expected = {}
+    present = [path for path in (where / name for name in {*_INFO_FILES, *expected}) if path.exists()]
+    found = {path.name: hashlib.sha256(files.read_small(path)).hexdigest() for path in present}
+    if wrong := min((name for name, value in expected.items() if found.get(name) != value), default=""):
+        how = "damaged: not what was prepared" if wrong in found else "missing"
+        raise files.DamagedFileError(
+            f"{where / wrong} is {how}; restore it, or prepare the dataset again; if it was changed on purpose, delete "
+            f"{sums.name} beside it"
+        )
 
 
 def require_prepared(builders: Iterable[str], data_dir: str) -> None:

@@ -1,23 +1,35 @@
-"""Lists source files on a disk, in a bucket or in a tar, makes them readable by any library; reads JSON with checks."""
+"""Files on a disk, in a bucket or in a tar: lists them, makes them readable by any library; guards small ones.
+
+A small file is read with a limit on its size, and compared with the form that it must have. What this project writes
+has a checksum, so that each flipped bit is noticed; files of earlier versions have none, and are read. All small files,
+with what happens if one is damaged: cover_jax/fault_tolerance/README.md.
+"""
 
 import contextlib
 import hashlib
+import io
 import json
 import math
 import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 from etils import epath
 
-from data_pipelines import archives
+from data_pipelines import archives, escaping
 from data_pipelines.command_line import CONFIG
 
 COPY_BYTES = 1 << 20
-MAX_JSON_BYTES = 1 << 28  # more than any file of this project; a manifest names each unusable file
+MAX_SMALL_BYTES = 1 << 28  # more than any small file of this project; a manifest names each unusable file
+MAX_ARRAYS_BYTES = 1 << 31  # of all arrays of a file together, uncompressed
+_SEAL = "sha256"  # the key of a JSON object's checksum: over all other keys
+_ARRAYS_SEAL = b"sha256:"
+_NO_COMMENT = b"\0\0"  # the end of a ZIP archive: the length of its comment
 
 
 def is_remote(path: os.PathLike | str) -> bool:
@@ -86,7 +98,7 @@ def parse_checked_json(data: bytes) -> Any:
         stored = json.loads(data)
         content: str = stored["content"]
         return json.loads(content) if stored["sha256"] == _sha256(content) else None
-    except (ValueError, TypeError, KeyError, AttributeError):  # ValueError: no UTF-8, or no JSON
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # ValueError: no UTF-8, or no JSON
         return None
 
 
@@ -100,31 +112,104 @@ class DamagedFileError(ValueError):
     exit_code = CONFIG
 
 
-def read_json(path: epath.Path, form: Any) -> Any:
-    """The content of a JSON file.
+def read_small(path: epath.Path) -> bytes:
+    """The bytes of a small file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DamagedFileError: it is too large; it is not read then.
+    """
+    if path.stat().length > MAX_SMALL_BYTES:
+        raise DamagedFileError(f"{path} is damaged: larger than {MAX_SMALL_BYTES >> 20} MiB")
+    return path.read_bytes()
+
+
+def sealed_json(value: dict[str, Any]) -> bytes:
+    """A JSON object with its checksum under `_SEAL`, for `read_json`. Other programs see one key more."""
+    value = json.loads(json.dumps(value))
+    return (json.dumps({**value, _SEAL: _sha256(_canonical(value))}, indent=1) + "\n").encode()
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def parse_json(data: bytes | str, *, finite: bool = True) -> Any:
+    """The value that JSON holds; None if it is no JSON.
+
+    Args:
+        data: of a file, in UTF-8.
+        finite: NaN and Infinity are no JSON.
+    """
+    try:
+        return _parse(data, finite)
+    except ValueError:
+        return None
+
+
+def _parse(data: bytes | str, finite: bool) -> Any:
+    try:
+        return json.loads(data, parse_constant=_refuse if finite else None)
+    except (ValueError, RecursionError) as error:  # not UTF-8, no JSON, or nested too deeply
+        raise ValueError(f"no JSON: {escaping.one_line(error, 200)}") from error
+
+
+def read_json(path: epath.Path, form: Any, *, finite: bool = True) -> Any:
+    """The content of a JSON file, without the checksum of `sealed_json`. A file without one is read, too.
 
     Args:
         path: local or in a bucket.
         form: what it must hold: a type; a dict of the forms of its keys, to which a file may have more keys; a list
             with the form of all items; or a dict {str: form} with the form of all values.
+        finite: refuse NaN and Infinity, which are no JSON.
 
     Raises:
         FileNotFoundError: there is no such file.
-        DamagedFileError: it is too large, no JSON, or of another form.
+        DamagedFileError: it is too large, no JSON, of another form, or not what was written.
     """
-    if path.stat().length > MAX_JSON_BYTES:
-        raise DamagedFileError(f"{path} is damaged: larger than {MAX_JSON_BYTES >> 20} MiB")
+    data = read_small(path)
     try:
-        value = json.loads(path.read_bytes(), parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:  # not UTF-8, no JSON, or nested too deeply
-        raise DamagedFileError(f"{path} is damaged: no JSON: {error}") from error
+        value = _parse(data, finite)
+    except ValueError as error:
+        raise DamagedFileError(f"{path} is damaged: {error}") from error
     if where := mismatch(value, form):
         raise DamagedFileError(f"{path} is damaged: {where}")
+    if isinstance(value, dict) and _SEAL in value and value.pop(_SEAL) != _sha256(_canonical(value)):
+        raise DamagedFileError(f"{path} is damaged: not what was written")
     return value
 
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no number of JSON")
+
+
+def sealed_arrays(arrays: Mapping[str, Any], *, compressed: bool = False) -> bytes:
+    """Arrays as .npz, with a checksum over the whole file in the comment of the archive, for `parse_arrays`."""
+    buffer = io.BytesIO()
+    (np.savez_compressed if compressed else np.savez)(buffer, **arrays)
+    data = buffer.getvalue()[: -len(_NO_COMMENT)]
+    comment = _ARRAYS_SEAL + hashlib.sha256(data).hexdigest().encode()
+    return data + len(comment).to_bytes(len(_NO_COMMENT), "little") + comment
+
+
+def parse_arrays(data: bytes) -> dict[str, np.ndarray]:
+    """The arrays that `sealed_arrays` was given, or those of an .npz file without its checksum.
+
+    Raises:
+        ValueError: these are no such bytes, or not what was written; the arrays are too large; or they are pickles.
+    """
+    at = len(data) - len(_ARRAYS_SEAL) - 2 * hashlib.sha256().digest_size
+    if at > 0 and data[at:].startswith(_ARRAYS_SEAL):
+        digest = hashlib.sha256(data[: at - len(_NO_COMMENT)]).hexdigest()
+        if data[at + len(_ARRAYS_SEAL) :] != digest.encode():
+            raise ValueError("not what was written")
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(data))
+        if sum(member.file_size for member in archive.infolist()) > MAX_ARRAYS_BYTES:
+            raise ValueError(f"its arrays have more than {MAX_ARRAYS_BYTES >> 20} MiB")
+        return dict(np.load(io.BytesIO(data), allow_pickle=False))
+    except Exception as error:  # zipfile, zlib and NumPy raise many types for damaged bytes
+        raise ValueError(f"no archive of arrays: {escaping.one_line(error, 200)}") from error
 
 
 def mismatch(value: Any, form: Any, where: str = "its content") -> str:

@@ -9,12 +9,15 @@ import json
 
 from etils import epath
 
+from cover_jax.checkpoint import layout
 from cover_jax.checkpoint.layout import Meta
+from data_pipelines import files
 
 # Errors of storage that say nothing about what is stored there.
 _NO_ANSWER = (
     "UNAVAILABLE", "DEADLINE_EXCEEDED", "PERMISSION_DENIED", "UNAUTHENTICATED", "RESOURCE_EXHAUSTED", "ABORTED",
 )  # fmt: skip
+_FORM = {"heads": {str: [str]}, "data": {}, "config": {"datasets": {}}}  # of what any version has saved
 _NAMED = 3  # leaves that a message names
 
 
@@ -31,14 +34,12 @@ def _hash(meta: Meta) -> str:
 def read_meta(folder: epath.Path) -> tuple[Meta, list[str]]:
     """(what a checkpoint says of itself, what is damaged in it)."""
     try:
-        meta = json.loads((folder / "meta" / "metadata").read_text())
-        accuracies = json.loads((folder / "metrics" / "metrics").read_text())
+        meta = files.read_json(folder / "meta" / "metadata", _FORM, finite=False)
+        accuracies = layout.read_accuracies(folder)
     except Exception as error:
         if not is_damage(error):
             raise
         return {}, [describe_error(error)]
-    if not isinstance(meta, dict):
-        return {}, ["meta is no JSON object"]
     if is_sealed(meta):
         meta = dict(meta)
         if meta.pop("hash", None) != _hash(meta):

@@ -7,13 +7,13 @@ WORKDIR/checkpoints/STEP/metrics   JSON: accuracies and numbers of examples; emp
 
 import importlib.metadata
 import importlib.util
-import json
 from typing import Any
 
 import orbax.checkpoint as ocp
 from etils import epath
 
 from cover_jax.errors import ConfigError
+from data_pipelines import files
 
 Meta = dict[str, Any]  # JSON metadata of a checkpoint, see `metadata.make_meta`
 
@@ -34,6 +34,13 @@ def checkpoints_folder(workdir: str) -> epath.Path:
 
 
 def read_accuracies(folder: epath.Path) -> dict[str, float]:
-    """The accuracies of a checkpoint; {} if its step was not evaluated."""
-    accuracies: dict[str, float] = json.loads((folder / "metrics" / "metrics").read_text())
+    """The accuracies of a checkpoint; {} if its step was not evaluated.
+
+    Raises:
+        DamagedFileError: they are no JSON object of numbers.
+    """
+    path = folder / "metrics" / "metrics"
+    accuracies: dict[str, float] = files.read_json(path, {}, finite=False)
+    if wrong := next((key for key, value in accuracies.items() if type(value) not in (int, float)), ""):
+        raise files.DamagedFileError(f"{path} is damaged: {wrong!r} is no number")
     return accuracies

@@ -7,15 +7,16 @@ several labels per clip, about 4 per class.
 """
 
 import dataclasses
-import io
-import zipfile
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from etils import epath
 
+from cover_jax import errors
 from cover_jax.tasks import registry
-from data_pipelines import files
+from cover_jax.tasks.task import Task
+from data_pipelines import escaping, files
 
 FOLDER = "predictions"
 _FIRST_TASK = "multiclass"  # the only task of version 0.2.0
@@ -40,10 +41,9 @@ def save(workdir: epath.Path, name: str, evaluated: SavedPredictions) -> None:
     """Writes one dataset's file and replaces the previous one."""
     task = registry.of_predictions(evaluated.predictions)
     columns = {key: getattr(evaluated.predictions, key).astype(dtype) for key, dtype in task.stored.items()}
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, task=task.name, step=evaluated.step, fingerprint=evaluated.fingerprint, **columns)
+    about = {"task": task.name, "step": evaluated.step, "fingerprint": evaluated.fingerprint}
     (workdir / FOLDER).mkdir(parents=True, exist_ok=True)
-    files.write_whole(workdir / FOLDER / f"{name}.npz", buffer.getvalue())
+    files.write_whole(workdir / FOLDER / f"{name}.npz", files.sealed_arrays(about | columns, compressed=True))
 
 
 def load(workdir: epath.Path, name: str) -> SavedPredictions | None:
@@ -51,18 +51,33 @@ def load(workdir: epath.Path, name: str) -> SavedPredictions | None:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is damaged.
+        DamagedStateError: it is damaged.
     """
     path = workdir / FOLDER / f"{name}.npz"
     if not path.exists():
         return None
-    archive = io.BytesIO(path.read_bytes())
     try:
-        if not zipfile.is_zipfile(archive):
-            raise ValueError("it is not an archive of NumPy arrays")
-        found = dict(np.load(archive))
-        task = registry.TASKS[str(found.get("task", _FIRST_TASK))]
+        found = files.parse_arrays(files.read_small(path))
+        task = registry.TASKS.get(str(found.get("task", _FIRST_TASK)))
+        if task is None:
+            raise ValueError(f"its task is {escaping.one_line(found['task'], 100)}")
+        if wrong := _mismatch(found, task):
+            raise ValueError(wrong)
         predictions = task.predictions(**{key: found[key] for key in task.stored})
         return SavedPredictions(predictions, int(found["step"]), str(found["fingerprint"]))
-    except Exception as error:  # damaged bytes cause many kinds of errors, in zipfile, zlib and NumPy
-        raise ValueError(f"{path} is damaged: {error}; run --mode=evaluate on its workdir to write it again") from error
+    except ValueError as error:
+        reason = str(error).removeprefix(f"{path} is damaged: ")
+        raise errors.DamagedStateError(
+            f"{path} is damaged: {reason}; run --mode=evaluate on its workdir to write it again"
+        ) from error
+
+
+def _mismatch(found: Mapping[str, np.ndarray], task: Task) -> str:
+    """What is wrong with the arrays of a file; "" if nothing is."""
+    if missing := ({*task.stored, "step", "fingerprint"} - found.keys()):
+        return f"it has no {min(missing)!r}"
+    if found["step"].shape or found["step"].dtype.kind != "i" or found["fingerprint"].dtype.kind != "U":
+        return "'step' or 'fingerprint' is of another type"
+    length = found["index"].shape[:1]
+    wrong = (key for key, kind in task.stored.items() if found[key].dtype != kind or found[key].shape[:1] != length)
+    return next((f"{key!r} is of another type or length" for key in wrong), "")

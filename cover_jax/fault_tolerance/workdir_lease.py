@@ -199,7 +199,7 @@ class _Lease:
         return bool(self._is_locked) or not _is_alive(holder["pid"])
 
     def _write(self, **state) -> None:
-        self._path.write_text(json.dumps(self._me | state))
+        self._path.write_bytes(files.sealed_json(self._me | state))  # not renamed: the open file has the lock
 
     def _beat(self) -> None:
         beat = 0

@@ -16,6 +16,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from etils import epath
+
 import cover_jax
 from cover_jax.plan import table, topologies
 from cover_jax.plan.step_time import StepTime
@@ -94,7 +96,8 @@ def make(plan: Callable[[str], Plan], kernel: Callable[..., Sequence[StepTime]],
 
 def load(path: pathlib.Path) -> dict[str, dict[str, Any]]:
     """Row -> when and with what it was made, and its cells. A file that does not exist has no rows."""
-    found: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.exists() else {}
+    form = {"made": str, "versions": {str: str}, "cells": [[str]]}
+    found: dict[str, dict[str, Any]] = files.read_json(epath.Path(path), {str: form}) if path.exists() else {}
     return found
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
+from cover_jax import errors
 from cover_jax.checkpoint import layout, metadata, restore
 from cover_jax.config import checks
 from cover_jax.errors import ConfigError
@@ -18,6 +19,10 @@ from cover_jax.versions import versions
 from data_pipelines import files
 
 FILE = "results.json"
+_OF_NAME = {
+    "top1": {str: float}, "hits": {str: str}, "validated_on": {str: str}, "curves": {str: [list]},
+}  # fmt: skip
+_FORM = {"setting": str, "seed": int, "draw": int, **_OF_NAME, "seconds": float, "versions": {}, "config": {}}
 
 
 def load(run: Run) -> dict | None:
@@ -25,11 +30,15 @@ def load(run: Run) -> dict | None:
 
     Raises:
         ConfigError: the results belong to another config.
+        DamagedStateError: the file is damaged.
     """
     path = run.folder / FILE
     if not path.exists():
         return None
-    found: dict = files.read_json(epath.Path(path), {"config": {}})
+    try:
+        found: dict = files.read_json(epath.Path(path), _FORM)
+    except files.DamagedFileError as error:
+        raise errors.DamagedStateError(f"{error}; delete it, and the same command makes it again") from error
     _check_config(run, found["config"], path)
     return found
 
@@ -90,7 +99,7 @@ def save(run: Run, seconds: float) -> None:
         "versions": versions(),
         "config": _as_json(run.config),
     }
-    files.write_whole(folder / FILE, json.dumps(found, indent=1).encode())
+    files.write_whole(folder / FILE, files.sealed_json(found))
 
 
 def _hits(predictions: metrics.Predictions) -> str:

@@ -174,7 +174,7 @@ def first_start_s(workdir: epath.Path) -> float:
     except OSError:
         pass  # it does not exist, or cannot be read
     with tolerant_io.tolerate_storage_errors(f"{path}: the start time for goodput"):
-        files.write_whole(path, json.dumps({"unix_time_s": now}).encode())
+        files.write_whole(path, files.sealed_json({"unix_time_s": now}))
     return now
 
 

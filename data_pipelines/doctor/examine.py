@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -116,7 +115,7 @@ def _of_records(
     """The manifest of a prepared dataset, and for each split (class, JPEG) of some of its records."""
     from data_pipelines.leaks import facts
 
-    refused, described = manifest.read_refused(where), {}
+    refused, described = base.read_refused(where), {}
     samples: dict[str, list[tuple[str, bytes]]] = {}
     for role, split in splits.items():
         known = load_facts(split, frames_feature)
@@ -207,7 +206,7 @@ def _publish(found: dict, samples: dict, folder: epath.Path) -> None:
     """Prints a manifest, and writes the manifest and the page to files."""
     _print(found)
     folder.mkdir(parents=True, exist_ok=True)
-    files.write_whole(folder / manifest.FILE, json.dumps(found, indent=1).encode())
+    files.write_whole(folder / manifest.FILE, files.sealed_json(found))
     files.write_whole(folder / PAGE, page.render_manifest(found, samples).encode())
     print(escaping.escape_text(f"  {folder / manifest.FILE}\n  {folder / PAGE}"))
 

@@ -9,13 +9,11 @@ The format is the same for a prepared dataset and for the files before they are 
 """
 
 import collections
-import csv
 import sys
 
 import numpy as np
-from etils import epath
 
-from data_pipelines import catalog, escaping, files
+from data_pipelines import catalog, files
 from data_pipelines.prepare import base
 
 FILE = "manifest.json"
@@ -39,7 +37,7 @@ def summary(builder: str, data_dir: str) -> dict[str, dict[str, int]]:
         print(
             f"WARNING: {error}; not used; python -m data_pipelines.doctor writes it again", file=sys.stderr, flush=True
         )
-    refused = read_refused(where)
+    refused = base.read_refused(where)
     info = catalog.read_info(where)
     return {split: _counts(found.num_examples, refused[split], 0) for split, found in info.splits.items()}
 
@@ -47,18 +45,6 @@ def summary(builder: str, data_dir: str) -> dict[str, dict[str, int]]:
 def summary_line(of_splits: dict[str, dict[str, int]]) -> str:
     """A summary as text: "train 180 of 182 listed (1 missing, 1 refused), validation 70 of 70"."""
     return ", ".join(_in_words(split, counts) for split, counts in of_splits.items())
-
-
-def read_refused(where: epath.Path) -> dict[str, list[dict[str, str]]]:
-    """Split -> files that are listed but not in a prepared dataset: `path`, `reason` and, if it is known, `label`."""
-    path, refused = where / base.REFUSED_FILE, collections.defaultdict(list)
-    try:
-        for row in csv.DictReader(path.read_text().splitlines()) if path.exists() else ():
-            label = escaping.unescape(row.get("label", "") or "")
-            refused[row["split"]].append({"path": row["path"], "label": label, "reason": row["reason"]})
-    except (KeyError, csv.Error, UnicodeDecodeError) as error:
-        raise files.DamagedFileError(f"{path} is damaged: {type(error).__name__}: {error}; restore it") from error
-    return refused
 
 
 def describe_split(

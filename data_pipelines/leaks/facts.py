@@ -11,7 +11,6 @@ file. Stored facts are read in parallel.
 import concurrent.futures
 import dataclasses
 import functools
-import io
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, overload
 
@@ -158,10 +157,10 @@ def keep(path: epath.Path, data: bytes) -> None:
 
 
 def read_kept(path: epath.Path) -> bytes | None:
-    """The bytes that `keep` has written; None if there is no such file."""
+    """The bytes that `keep` has written; None if there is no such file, or one that is far too large."""
     try:
-        return path.read_bytes()
-    except (FileNotFoundError, tf.errors.NotFoundError):
+        return files.read_small(path)
+    except (FileNotFoundError, tf.errors.NotFoundError, files.DamagedFileError):
         return None
 
 
@@ -317,10 +316,8 @@ def _size(shard: str) -> int:
 
 
 def _save(shard: str, columns: dict[str, np.ndarray]) -> None:
-    buffer = io.BytesIO()
     about: dict[str, Any] = {"version": VERSION, "shard_bytes": _size(shard)}
-    np.savez(buffer, **about | columns)
-    keep(_facts_path(shard), buffer.getvalue())
+    keep(_facts_path(shard), files.sealed_arrays(about | columns))
 
 
 def _load(shard: str) -> dict[str, np.ndarray] | None:
@@ -329,8 +326,8 @@ def _load(shard: str) -> dict[str, np.ndarray] | None:
     if data is None:
         return None
     try:
-        columns = dict(np.load(io.BytesIO(data)))
-    except Exception:  # NumPy and zipfile raise many types for damaged bytes; the file has a CRC-32 of each column
+        columns = files.parse_arrays(data)
+    except ValueError:
         return None
     if {*COLUMNS, "hashes", "version", "shard_bytes"} - columns.keys():
         return None

@@ -9,7 +9,6 @@ the command again does nothing. If its preparation was interrupted, the command 
 """
 
 import collections
-import csv
 import functools
 import sys
 
@@ -64,22 +63,17 @@ def _print_summary(name: str, where: epath.Path) -> None:
     info = catalog.read_info(where)
     counts = ", ".join(f"{split} {details.num_examples}" for split, details in info.splits.items())
     print(f"{name}: {counts}; {info.features['label'].num_classes} classes; in {escaping.escape(where)}")
-    refused = _read_refused(where)
-    missing = collections.Counter(row["split"] for row in refused if row["reason"] == base.MISSING)
-    unusable = [row for row in refused if row["reason"] != base.MISSING]
-    table = where / base.REFUSED_FILE
+    refused = [(split, row) for split, rows in base.read_refused(where).items() for row in rows]
+    missing = collections.Counter(split for split, row in refused if row["reason"] == base.MISSING)
+    unusable = [(split, row) for split, row in refused if row["reason"] != base.MISSING]
+    table = where / catalog.REFUSED_FILE
     if missing:
         counts = ", ".join(f"{split} {count}" for split, count in missing.items())
         print(f"  {missing.total()} listed files are missing ({counts}). They are listed in {table}")
     if unusable:
         print(f"  {len(unusable)} files were refused. They are listed with their reasons in {table}:")
-    for row in unusable[:SHOWN_REFUSED]:
-        print(escaping.escape_text(f"    {row['split']} {row['path']}: {row['reason']}"))
-
-
-def _read_refused(where: epath.Path) -> list[dict[str, str]]:
-    path = where / base.REFUSED_FILE
-    return list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
+    for split, row in unusable[:SHOWN_REFUSED]:
+        print(escaping.escape_text(f"    {split} {row['path']}: {row['reason']}"))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The base of all media builders: reads files, writes records, and lists missing and unusable files by name."""
 
+import collections
 import csv
 import inspect
 import io
@@ -12,12 +13,11 @@ import tensorflow_datasets as tfds
 from etils import epath
 from tqdm import tqdm
 
-from data_pipelines import archives, escaping, files
+from data_pipelines import archives, catalog, escaping, files
 from data_pipelines.media import media_file
 from data_pipelines.media.media_file import Media
 from data_pipelines.prepare import listing, on_beam, schema, worker_pool
 
-REFUSED_FILE = "refused.csv"
 REFUSED_COLUMNS = ("split", "path", "reason", "label")
 MISSING = "missing"  # the reason for a file that the publisher lists but that is not in the source folder
 SHOWN_REASONS = 3
@@ -165,7 +165,7 @@ class MediaBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
         return self.data_path.parent / f"work.{self.version}"
 
     def _refused_of(self, split: str) -> epath.Path:
-        return self._work_dir / f"{split}.{REFUSED_FILE}"
+        return self._work_dir / f"{split}.{catalog.REFUSED_FILE}"
 
     def _discard_incomplete(self) -> None:
         """Deletes incomplete files that killed preparations of this dataset left."""
@@ -178,7 +178,26 @@ class MediaBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
             self._refused += on_beam.read_refused(self._refused_of(split))
         table = io.StringIO()
         csv.writer(table).writerows([REFUSED_COLUMNS, *(map(escaping.csv_cell, row) for row in self._refused)])
-        (self.data_path / REFUSED_FILE).write_text(table.getvalue())
+        (self.data_path / catalog.REFUSED_FILE).write_text(table.getvalue())
+
+
+def read_refused(where: epath.Path) -> dict[str, list[dict[str, str]]]:
+    """Split -> files that are listed but not in a prepared dataset: `path`, `reason` and, if it is known, `label`.
+
+    Raises:
+        DamagedFileError: the table in the folder of the dataset cannot be read.
+    """
+    path, refused = where / catalog.REFUSED_FILE, collections.defaultdict(list)
+    try:
+        for row in csv.DictReader(files.read_small(path).decode().splitlines()) if path.exists() else ():
+            label = escaping.unescape(row.get("label", "") or "")
+            found = {"path": row["path"], "label": label, "reason": row["reason"]}
+            if not all(isinstance(value, str) for value in (row["split"], *found.values())):
+                raise KeyError("a line is too short")
+            refused[row["split"]].append(found)
+    except (KeyError, csv.Error, UnicodeDecodeError) as error:
+        raise files.DamagedFileError(f"{path} is damaged: {type(error).__name__}: {error}; restore it") from error
+    return refused
 
 
 def example(item: listing.Item, read: Media) -> dict:

@@ -66,6 +66,7 @@ def _add_words(builder: tfds.core.DatasetBuilder, manual: epath.Path) -> None:
         words = class_names.read_class_names(manual / sorted(found)[0]).wnids
         named = tfds.features.ClassLabel(names=[words.get(name, name) for name in names])
         named.save_metadata(builder.data_path, "label")
+        catalog.write_info_checksums(builder.data_path)
 
 
 def sources(arguments: list[str]) -> Iterator[tuple[str, str, worker_pool.Reader, listing.Listing]]:
@@ -110,6 +111,7 @@ def build_records(builder: tfds.core.DatasetBuilder, **download_config) -> None:
     except tf.errors.NotFoundError as error:  # from TFDS's own builders, for a missing file
         raise FileNotFoundError(error.message) from error
     records.write_indices(builder.data_path)
+    catalog.write_info_checksums(builder.data_path)
 
 
 def builders(args: argparse.Namespace) -> Iterator[tfds.core.DatasetBuilder]:

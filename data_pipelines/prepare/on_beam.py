@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from etils import epath
 
-from data_pipelines import escaping
+from data_pipelines import escaping, files
 from data_pipelines.media.media_file import Media
 from data_pipelines.prepare import worker_pool
 from data_pipelines.prepare.listing import Item
@@ -58,7 +58,7 @@ def examples(
 
 def read_refused(path: epath.Path) -> list[tuple[str, ...]]:
     """The rows that the pipeline wrote."""
-    return [tuple(row) for row in json.loads(path.read_text())]
+    return [tuple(row) for row in files.read_json(path, [[str]])]
 
 
 def _outcomes(reader: worker_pool.Reader, line: str) -> list[tuple[Item, worker_pool.Outcome]]:

@@ -68,9 +68,7 @@ class Reader:
 
     def kept(self, items: list[Item]) -> list[Outcome]:
         """The results of a chunk that is complete."""
-        outcomes = _load(self._kept(items))
-        assert outcomes is not None  # it is complete
-        return outcomes
+        return _load(self._kept(items)) or self.outcomes(items)  # a damaged file is read again
 
     def read_one(self, item: Item) -> Outcome:
         """Reads one file: its media, or the reason why it is refused. Does not store the result."""
@@ -159,7 +157,7 @@ def _parallel_map(function: Callable, jobs: Iterable, workers: int) -> Iterator:
 
 
 def _pack(outcomes: list[Outcome]) -> bytes:
-    """Serialises outcomes: JSON of everything except the frames, then the frames."""
+    """Serialises outcomes: JSON of everything except the frames, with a checksum over all; then the frames."""
     described: list[dict[str, Any] | str] = []
     frames: list[bytes] = []
     for outcome in outcomes:
@@ -168,32 +166,54 @@ def _pack(outcomes: list[Outcome]) -> bytes:
             described.append({**vars(outcome), "frames": [len(frame) for frame in outcome.frames]})
         else:
             described.append(outcome)
-    header = json.dumps(described).encode()
+    header = json.dumps({"outcomes": described, "sha256": _sha256(described, b"".join(frames))}).encode()
     return b"".join([HEADER.pack(len(header)), header, *frames])
 
 
-def _describe(path: epath.Path) -> tuple[list, int] | None:
-    """The JSON in a file, and the first byte of the frames; None if the file is missing or incomplete."""
+def _sha256(described: list, frames: bytes) -> str:
+    return hashlib.sha256(json.dumps(described).encode() + frames).hexdigest()
+
+
+def _describe(path: epath.Path) -> tuple[list, int, str] | None:
+    """(the JSON of the outcomes, the first byte of the frames, the checksum) of a file.
+
+    None if the file is missing or incomplete. The checksum of a file of an earlier version is "".
+    """
     if not path.exists():
         return None
     size = path.stat().length
     with path.open("rb") as file:
         header_bytes = HEADER.unpack(file.read(HEADER.size))[0] if size >= HEADER.size else size
         start = HEADER.size + header_bytes
-        if start > size:  # cut off, for example by a power failure
+        if header_bytes > files.MAX_SMALL_BYTES or start > size:  # cut off, for example by a power failure
             return None
-        described = json.loads(file.read(header_bytes))
+        described = files.parse_json(file.read(header_bytes))
+    checksum = ""
+    if not files.mismatch(described, {"outcomes": list, "sha256": str}):
+        described, checksum = described["outcomes"], described["sha256"]
+    if files.mismatch(described, list) or any(map(_is_no_outcome, described)):
+        return None
     frames = sum(sum(entry["frames"]) for entry in described if isinstance(entry, dict))
-    return (described, start) if start + frames == size else None
+    return (described, start, checksum) if start + frames == size else None
+
+
+def _is_no_outcome(entry: Any) -> bool:
+    if isinstance(entry, str):
+        return False
+    if files.mismatch(entry, {"frames": [int]}) or min(entry["frames"], default=0) < 0:
+        return True
+    return entry.keys() != {field.name for field in dataclasses.fields(Media)}
 
 
 def _load(path: epath.Path) -> list[Outcome] | None:
-    """The outcomes in a file; None if the file is missing or incomplete."""
+    """The outcomes in a file; None if the file is missing, incomplete or damaged."""
     found = _describe(path)
     if found is None:
         return None
-    described, start = found
+    described, start, checksum = found
     data, outcomes = path.read_bytes(), []
+    if checksum and checksum != _sha256(described, data[start:]):
+        return None
     for entry in described:
         if isinstance(entry, dict):
             ends = list(itertools.accumulate(entry["frames"], initial=start))

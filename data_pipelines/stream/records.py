@@ -229,7 +229,7 @@ def _load_index(shard: str, expected_records: int) -> ShardIndex:
     if not path.exists():
         raise FileNotFoundError(f"shard {path} is missing; restore it, or delete its folder and prepare it again")
     index_path = path.with_name(path.name + INDEX_SUFFIX)
-    index = _parse_index(index_path.read_bytes(), path.stat().length) if index_path.exists() else None
+    index = _stored_index(index_path, path.stat().length) if index_path.exists() else None
     if index is None or not _may_belong_to(path, index):
         index = scan(path)
         _save_index(path, index)
@@ -258,6 +258,12 @@ def _stored_checksums(path: epath.Path, ends: np.ndarray) -> np.ndarray:
     with open(path, "rb", buffering=0) as file:
         found = b"".join(os.pread(file.fileno(), FOOTER_BYTES, int(end) - FOOTER_BYTES) for end in ends)
     return np.frombuffer(found, "<u4").astype(np.uint32)
+
+
+def _stored_index(path: epath.Path, shard_bytes: int) -> ShardIndex | None:
+    with contextlib.suppress(files.DamagedFileError):
+        return _parse_index(files.read_small(path), shard_bytes)
+    return None
 
 
 def _parse_index(data: bytes, shard_bytes: int) -> ShardIndex | None:

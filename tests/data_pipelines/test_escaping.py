@@ -7,6 +7,7 @@ import os
 import pathlib
 
 import pytest
+from etils import epath
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +16,7 @@ from data_pipelines.doctor import __main__ as doctor
 from data_pipelines.doctor import manifest
 from data_pipelines.output import html
 from data_pipelines.prepare import __main__ as prepare
+from data_pipelines.prepare import base
 from data_pipelines.prepare.listing import Layout, find
 from data_pipelines.sources import class_names
 from tests.data_pipelines.clips import write_clip
@@ -133,5 +135,5 @@ def test_class_folders_that_the_label_file_would_change_are_refused_before_any_d
 
 def test_a_class_that_looks_like_a_formula_counts_in_the_manifest(tmp_path):
     (tmp_path / "refused.csv").write_text(f"split,path,reason,label\ntrain,x,missing,{escaping.csv_cell('=A1')}\n")
-    assert manifest.read_refused(tmp_path)["train"][0]["label"] == "=A1"
+    assert base.read_refused(epath.Path(tmp_path))["train"][0]["label"] == "=A1"
     class_names.check(["=A1", "@b", "a\\b"])

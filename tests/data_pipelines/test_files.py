@@ -1,14 +1,13 @@
 """Small JSON files are read, or refused by name; whatever is changed in them, nothing else happens."""
 
+import io
 import json
 
+import numpy as np
 import pytest
 from etils import epath
 
-from cover_jax.fault_tolerance import workdir_lease
 from data_pipelines import files
-
-LEASE = {"run_id": "abc", "host": "h", "boot": "b", "pid": 7, "started": "2026-01-01T00:00:00+00:00", "beat": 3}
 
 
 @pytest.mark.parametrize(
@@ -35,7 +34,7 @@ def test_what_is_wrong_is_named_with_the_file(tmp_path, text, form, where):
 
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "MAX_JSON_BYTES", 10)
+    monkeypatch.setattr(files, "MAX_SMALL_BYTES", 10)
     path = epath.Path(tmp_path / "small.json")
     path.write_text(json.dumps({"a": "x" * 20}))
     with pytest.raises(files.DamagedFileError, match="larger than"):
@@ -48,13 +47,30 @@ def test_what_is_right_is_read(tmp_path):
     assert files.read_json(path, {"a": float}) == {"a": 1, "more": [1, 2]}
 
 
-def test_flipped_bits_of_a_lease_is_read_or_ignored(tmp_path, monkeypatch):
-    monkeypatch.setattr(workdir_lease.time, "sleep", lambda seconds: None)
-    path = epath.Path(tmp_path / "lease.json")
-    whole = json.dumps(LEASE).encode()
-    for bit in range(0, 8 * len(whole), 5):  # every bit of a byte is met
-        damaged = bytearray(whole)
-        damaged[bit // 8] ^= 1 << bit % 8
-        path.write_bytes(bytes(damaged))
-        found = workdir_lease._read(path)
-        assert found is None or files.mismatch(found, workdir_lease._FORM) == ""
+def test_what_was_changed_after_it_was_written_is_refused(tmp_path):
+    path = epath.Path(tmp_path / "small.json")
+    path.write_bytes(files.sealed_json({"a": 1.5, "b": ["é"]}))
+    assert files.read_json(path, {"a": float}) == {"a": 1.5, "b": ["é"]}
+    path.write_text(path.read_text().replace("1.5", "2.5"))
+    with pytest.raises(files.DamagedFileError, match="small.json is damaged: not what was written"):
+        files.read_json(path, {"a": float})
+
+
+def test_arrays_with_and_without_a_checksum_are_read_by_numpy_and_here(tmp_path):
+    arrays = {"a": np.arange(3), "b": np.array("text")}
+    data = files.sealed_arrays(arrays, compressed=True)
+    np.savez(tmp_path / "before.npz", **arrays)
+    for found in (
+        np.load(io.BytesIO(data)),
+        files.parse_arrays(data),
+        files.parse_arrays((tmp_path / "before.npz").read_bytes()),
+    ):
+        assert found["a"].tolist() == [0, 1, 2] and str(found["b"]) == "text"
+
+
+def test_arrays_that_are_a_pickle_or_a_bomb_are_refused(monkeypatch):
+    with pytest.raises(ValueError, match="no archive of arrays: Object arrays cannot be loaded"):
+        files.parse_arrays(files.sealed_arrays({"a": np.array([{}])}))
+    monkeypatch.setattr(files, "MAX_ARRAYS_BYTES", 1 << 20)
+    with pytest.raises(ValueError, match="more than 1 MiB"):
+        files.parse_arrays(files.sealed_arrays({"a": np.zeros(1 << 18)}, compressed=True))

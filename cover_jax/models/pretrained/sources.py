@@ -10,6 +10,7 @@ from huggingface_hub import errors as hub_errors
 
 from cover_jax.models.pretrained import weight_files
 from cover_jax.models.pretrained.errors import PretrainedError
+from data_pipelines import files
 
 BESIDE = ("config.json", "preprocessor_config.json")
 DEFAULT_FILE = "model.safetensors"  # the file of a folder or hub repository if none is named
@@ -38,10 +39,17 @@ def open_source(source: str) -> Opened:
     try:
         with weights.open("rb") as file:
             weight_files.check_start(file.read(weight_files.START_LENGTH))
-        parsed = {name: weight_files.parse_json(path.read_bytes(), name) for name, path in beside.items()}
+        parsed = {name: weight_files.parse_json(_small(path), name) for name, path in beside.items()}
         return Opened(weight_files.parse(weights.read_bytes()), *(parsed.get(name, {}) for name in BESIDE))
     except PretrainedError as error:
         raise PretrainedError(f"{weights}: {error}") from error
+
+
+def _small(path: epath.Path) -> bytes:
+    try:
+        return files.read_small(path)
+    except files.DamagedFileError as error:
+        raise PretrainedError(f"its {error}") from error
 
 
 def _from_path(source: str) -> tuple[epath.Path, dict[str, epath.Path]]:
