@@ -10,9 +10,9 @@ from huggingface_hub import errors as hub_errors
 
 from cover_jax.models.pretrained import weight_files
 from cover_jax.models.pretrained.errors import PretrainedError
-from data_pipelines import files
 
 BESIDE = ("config.json", "preprocessor_config.json")
+MAX_BESIDE_BYTES = 16 << 20  # of each of them
 DEFAULT_FILE = "model.safetensors"  # the file of a folder or hub repository if none is named
 
 
@@ -46,10 +46,9 @@ def open_source(source: str) -> Opened:
 
 
 def _small(path: epath.Path) -> bytes:
-    try:
-        return files.read_small(path)
-    except files.DamagedFileError as error:
-        raise PretrainedError(f"its {error}") from error
+    if path.stat().length > MAX_BESIDE_BYTES:
+        raise PretrainedError(f"its {path.name} is larger than {MAX_BESIDE_BYTES >> 20} MiB")
+    return path.read_bytes()
 
 
 def _from_path(source: str) -> tuple[epath.Path, dict[str, epath.Path]]:
