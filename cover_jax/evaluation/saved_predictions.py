@@ -78,6 +78,6 @@ def _mismatch(found: Mapping[str, np.ndarray], task: Task) -> str:
         return f"it has no {min(missing)!r}"
     if found["step"].shape or found["step"].dtype.kind != "i" or found["fingerprint"].dtype.kind != "U":
         return "'step' or 'fingerprint' is of another type"
-    length = found["index"].shape[:1]
+    length = (found["index"].size,)
     wrong = (key for key, kind in task.stored.items() if found[key].dtype != kind or found[key].shape[:1] != length)
     return next((f"{key!r} is of another type or length" for key in wrong), "")

@@ -15,12 +15,13 @@ from etils import epath
 
 from cover_jax import errors
 from cover_jax.checkpoint import integrity
-from cover_jax.evaluation import metrics, saved_predictions
+from cover_jax.evaluation import saved_predictions
 from cover_jax.fault_tolerance import workdir_lease
 from cover_jax.models.pretrained import sources
 from cover_jax.models.pretrained.errors import PretrainedError
 from cover_jax.plan import tables
 from cover_jax.study import results
+from cover_jax.tasks.multiclass import Multiclass
 from cover_jax.training import progress
 from data_pipelines import catalog, files
 from data_pipelines.doctor import manifest
@@ -120,8 +121,8 @@ def checkpoint_accuracies(tmp_path, monkeypatch) -> Case:
 
 
 def predictions(tmp_path, monkeypatch) -> Case:
-    columns = {key: np.arange(3).astype(dtype) for key, dtype in saved_predictions._TYPES.items()}
-    saved = saved_predictions.SavedPredictions(metrics.Predictions(**columns), 40, "fingerprint")
+    columns = {key: np.arange(3).astype(dtype) for key, dtype in Multiclass.stored.items()}
+    saved = saved_predictions.SavedPredictions(Multiclass.predictions(**columns), 40, "fingerprint")
     saved_predictions.save(epath.Path(tmp_path), "a", saved)
 
     def read():

@@ -48,7 +48,8 @@ def open_source(source: str) -> Opened:
 def _small(path: epath.Path) -> bytes:
     if path.stat().length > MAX_BESIDE_BYTES:
         raise PretrainedError(f"its {path.name} is larger than {MAX_BESIDE_BYTES >> 20} MiB")
-    return path.read_bytes()
+    data: bytes = path.read_bytes()
+    return data
 
 
 def _from_path(source: str) -> tuple[epath.Path, dict[str, epath.Path]]:
