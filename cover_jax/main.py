@@ -123,7 +123,10 @@ def _find_hosts(guard: process.ProcessGuard, args: argparse.Namespace, problem: 
 
 def _check_folders(args: argparse.Namespace) -> None:
     config = args.config
-    for name, value in (("--workdir", args.workdir), ("config.data_dir", config.data_dir)):
+    folders = {"config.data_dir": config.data_dir}
+    if jax.process_index() == 0:  # the other hosts leave it alone until it is there, see `check_is_shared`
+        folders["--workdir"] = args.workdir
+    for name, value in folders.items():
         if value and epath.Path(value).is_file():
             raise ConfigError(f"{name}={value}: is a file; it must be a folder, which is created if missing")
     if config.compare_with and jax.process_index() == 0:

@@ -1,11 +1,14 @@
 """Metadata of a checkpoint: heads with their class names, data, config, versions; as JSON and as text."""
 
+import base64
 import dataclasses
 import json
 import types
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from cover_jax.checkpoint.layout import Meta
@@ -40,7 +43,7 @@ class TrainSplit(Protocol):
     builder: str
     class_names: Sequence[str]
     num_examples: int
-    num_excluded: int
+    excluded: np.ndarray
     fingerprint: str
     origin: Mapping[str, Any]
 
@@ -73,7 +76,8 @@ def make_meta(
             name: {
                 "builder": split.builder,
                 "examples": split.num_examples,
-                "excluded": split.num_excluded,
+                "excluded": len(split.excluded),
+                "excluded_records": _packed(split.excluded),
                 "fingerprint": split.fingerprint,
                 "manifest": manifests[name],
             }
@@ -84,6 +88,22 @@ def make_meta(
         "config": json.loads(config.to_json()),
         "versions": versions(),
     }
+
+
+def _packed(indices: np.ndarray) -> str:
+    """Ascending indices as text: their differences, compressed; about two bytes per index."""
+    return base64.b64encode(zlib.compress(np.diff(indices, prepend=0).astype("<u4").tobytes())).decode()
+
+
+def excluded_records(data: Mapping[str, Any]) -> np.ndarray | None:
+    """Which records of a dataset a run leaves out, int64 [n], by the "data" of its metadata; None if it is not there.
+
+    Checkpoints of 0.2.0 and before do not have it.
+    """
+    if "excluded_records" not in data:
+        return None
+    differences = np.frombuffer(zlib.decompress(base64.b64decode(data["excluded_records"])), "<u4")
+    return np.cumsum(differences, dtype=np.int64)
 
 
 def _storage(origin: Mapping[str, Any]) -> dict[str, Any]:

@@ -153,7 +153,11 @@ def wrong_name(folder: epath.Path, meta: Meta) -> str:
 
 
 def damage(folder: epath.Path) -> list[str]:
-    """The damage of one checkpoint. Needs no config and no devices, but memory for the whole state."""
+    """The damage of one checkpoint, one line per finding.
+
+    Needs no config. Starts JAX's default backend, because orbax needs one, but puts nothing on its devices; needs host
+    memory for the whole state.
+    """
     backend.start()  # orbax needs one; without it all checkpoints would look damaged
     meta, problems = integrity.read_meta(folder)
     if not problems and (problem := wrong_name(folder, meta)):

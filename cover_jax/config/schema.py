@@ -243,7 +243,9 @@ class Timeouts(Group):
 
     connect_s = Key(300, POSITIVE, "Until all hosts have found each other.")
     start_s = Key(3600, POSITIVE, "Until the first step: opening data, restoring or downloading weights.")
-    compile_s = Key(3600, POSITIVE, "A step with a set of datasets that no step had before: it is compiled.")
+    compile_s = Key(3600, POSITIVE, """
+        Until the next of the programs that are compiled side by side before the first step is done, one per set of
+        datasets that steps are on; also the first step on each set.""")
     step_s = Key(600, POSITIVE, "Any other step, with its input.")
     evaluation_s = Key(3600, POSITIVE, "The evaluation of one dataset.")
     save_s = Key(900, POSITIVE, """

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import jax
 
-from cover_jax.parallel import backend
+from cover_jax.parallel import backend, hosts
 from cover_jax.versions import code_hashes, versions
 from data_pipelines.stream import contents
 
@@ -66,7 +66,7 @@ def of_devices() -> dict[str, str]:
 
 
 def of_data(splits: Mapping[str, Mapping[str, DescribedSplit]]) -> dict[str, str]:
-    """The data that this host reads.
+    """The data that this host reads. Without checksums of the records, what they hold is `hosts.UNKNOWN`.
 
     Args:
         splits: what they are for, such as "training" -> dataset -> its opened split.
@@ -78,8 +78,18 @@ def of_data(splits: Mapping[str, Mapping[str, DescribedSplit]]) -> dict[str, str
             described |= {
                 f"number of examples in the {of}": str(split.num_examples),
                 f"class names in the {of}": json.dumps(list(split.class_names)),
-                f"set of records in the {of}": split.content.as_set[:16],
-                f"order of records in the {of}": split.content.in_order[:16],
+                f"set of records in the {of}": split.content.as_set[:16] or hosts.UNKNOWN,
+                f"order of records in the {of}": split.content.in_order[:16] or hosts.UNKNOWN,
                 f"form and sizes of the records in the {of}": split.fingerprint[:16],
             }
     return described
+
+
+def unknown_records(splits: Mapping[str, Mapping[str, DescribedSplit]]) -> list[str]:
+    """The splits, as "training data of k400", for which this host has no checksums of the records."""
+    return [
+        f"{purpose} data of {name}"
+        for purpose, by_name in splits.items()
+        for name, split in by_name.items()
+        if not split.content.in_order
+    ]

@@ -29,7 +29,9 @@ from data_pipelines import command_line, files
 _FORM = {"run_id": str, "host": str, "boot": str, "pid": int, "started": str}
 BEAT_S = 10.0
 STALE_S = 60.0
-_APPEARS_S = 10.0  # until a file of another host is seen
+_APPEARS_S = 10.0  # until a file of another host is seen, on a local disk or in a bucket
+_APPEARS_LATE_S = 75.0  # on other file systems: NFS asks its server for a folder at least every 60 s (acdirmax)
+_LOCAL_FILE_SYSTEMS = frozenset({"btrfs", "ext2", "ext3", "ext4", "overlay", "ramfs", "tmpfs", "xfs", "zfs"})
 
 
 class WorkdirInUseError(RuntimeError):
@@ -89,9 +91,12 @@ def _why_not_writable(workdir: str, error: Exception) -> tuple[str, str]:
 def check_is_shared(workdir: str, *, needs_writing: bool) -> None:
     """Checks that all hosts see the same folder: the first host writes a file there, and the others read it.
 
+    No other host may ask for the folder before: NFS would remember for a minute that it is not there.
+
     Args:
         workdir: of this host. Its name may differ between hosts.
-        needs_writing: whether a workdir that cannot be written is an error; otherwise it is then not checked.
+        needs_writing: the folder is created if missing, and it is an error if it cannot be written. Otherwise nothing
+            is created, and a folder that is missing or cannot be written is not checked.
 
     Raises:
         ConfigError, WorkdirNotWritableError: on all hosts.
@@ -103,10 +108,12 @@ def check_is_shared(workdir: str, *, needs_writing: bool) -> None:
     kind, problem, written = "", "", False
     if index == 0:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / f".hosts-{token}").write_text(token)
-            written = True
+            if needs_writing:
+                folder.mkdir(parents=True, exist_ok=True)
+            if written := folder.exists():
+                (folder / f".hosts-{token}").write_text(token)
         except Exception as error:
+            written = False
             kind, problem = _why_not_writable(workdir, error) if needs_writing else ("", "")
     mine = [token, kind, problem, workdir, written]
     token, kind, problem, theirs, written = json.loads(hosts.exchange(json.dumps(mine))[0])
@@ -127,14 +134,29 @@ def check_is_shared(workdir: str, *, needs_writing: bool) -> None:
 
 def _sees(path: epath.Path, token: str) -> bool:
     """Whether a file appears here with this text. Network file systems may show it late."""
-    deadline = time.monotonic() + _APPEARS_S
+    limit_s = _APPEARS_S if _shows_at_once(path) else _APPEARS_LATE_S
+    deadline, told_at = time.monotonic() + limit_s, time.monotonic() + _APPEARS_S
     while True:
         with contextlib.suppress(Exception):  # not there yet, or not at all
             if path.read_text() == token:
                 return True
         if time.monotonic() > deadline:
             return False
+        if time.monotonic() > told_at:
+            told_at = deadline
+            print(f"waiting up to {limit_s:.0f} s until {path.parent} shows what host 0 wrote there", flush=True)
         time.sleep(0.2)
+
+
+def _shows_at_once(path: epath.Path) -> bool:
+    """Whether a file system keeps no older view of a folder: one of this machine, or a bucket."""
+    if files.is_remote(path):
+        return True
+    mounts = pathlib.Path("/proc/self/mounts")  # Linux; elsewhere it is not known
+    lines = mounts.read_text().splitlines() if mounts.exists() else []
+    kinds = {line.split()[1]: line.split()[2] for line in lines}
+    parents = pathlib.Path(os.path.realpath(path)).parents
+    return next((kinds[str(parent)] for parent in parents if str(parent) in kinds), "") in _LOCAL_FILE_SYSTEMS
 
 
 class _Lease:

@@ -12,6 +12,10 @@ from jax.sharding import Mesh
 # gradient, 2 cores: 6.1 s against 2.7 s to compile, 88 ms against 55 ms to run). jax 0.12 does not have the option.
 JAX_WITH_SLOW_FUSIONS = (0, 10)
 
+MAX_SIDE_BY_SIDE = (
+    8  # programs: hosts of a pod have over 100 cores, but each compiler needs memory. This project's choice
+)
+
 _Key = TypeVar("_Key")
 
 
@@ -32,15 +36,23 @@ def keep_compiled(folder: str) -> None:
 
 
 def compile_side_by_side(
-    lowered: Mapping[_Key, jax.stages.Lowered],
+    lowered: Mapping[_Key, jax.stages.Lowered], tell: Callable[[int], None] = lambda left: None
 ) -> dict[_Key, concurrent.futures.Future[jax.stages.Compiled]]:
-    """Compiles programs in as many threads as there are cores, and returns when all are done.
+    """Compiles programs in as many threads as there are cores, at most MAX_SIDE_BY_SIDE. Returns when all are done.
 
     The jitted functions that the programs were lowered from keep them: a later call with arrays of the same shapes and
     shardings compiles nothing.
 
+    Args:
+        lowered: key -> program.
+        tell: called whenever a program is done, in this thread, with how many are left.
+
     Returns:
         Finished futures: `result()` is the compiled program, or raises the compiler's error.
     """
-    with concurrent.futures.ThreadPoolExecutor(max(1, min(len(lowered), os.cpu_count() or 1))) as pool:
-        return {key: pool.submit(program.compile) for key, program in lowered.items()}
+    threads = max(1, min(len(lowered), os.cpu_count() or 1, MAX_SIDE_BY_SIDE))
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        compiled = {key: pool.submit(program.compile) for key, program in lowered.items()}
+        for done, _ in enumerate(concurrent.futures.as_completed(compiled.values()), 1):
+            tell(len(lowered) - done)
+    return compiled

@@ -22,6 +22,8 @@ _NO_CLUSTER = (
     "single machine, or name the hosts with --coordinator=HOST:PORT, --num_processes=N and --process_id=I"
 )
 
+UNKNOWN = "unknown"  # in a table for `agree`: agrees with any value
+
 _SHOWN_CHARACTERS = 200  # of a value that differs
 
 # JAX's service stores each text under its key until the service ends, so each exchange needs its own key.
@@ -103,7 +105,8 @@ def exchange(mine: str) -> list[str]:
 def agree(mine: Mapping[str, str]) -> None:
     """Refuses to go on if the hosts have different tables. All hosts call it, with what they must have in common.
 
-    Each host compares its table with that of the first host, so a table may have thousands of entries.
+    Each host compares its table with that of the first host, so a table may have thousands of entries. What a host does
+    not know (UNKNOWN) is not compared.
 
     Raises:
         HostsDifferError: on all hosts, with the same message.
@@ -130,7 +133,7 @@ def difference(first: Mapping[str, str], mine: Mapping[str, str], host: int) -> 
     """The first difference between the table of the first host and that of `host`, in words; "" if there is none."""
     for name in [*first, *(name for name in mine if name not in first)]:
         there, here = first.get(name), mine.get(name)
-        if there != here:
+        if there != here and UNKNOWN not in (there, here):
             there, here = (_shortened(value) for value in (there, here))
             return (
                 f"host {host} differs from host 0: {name}: {there} on host 0, {here} on host {host}; must be the same"

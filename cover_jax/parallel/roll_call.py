@@ -14,12 +14,13 @@ import socket
 import time
 
 from cover_jax.errors import ConfigError
-from cover_jax.parallel.hosts import Coordinator
+from cover_jax.parallel.hosts import Coordinator, LostPeerError
 
 _TAKEN_S = 5.0  # a process that has just ended may still have the port
 _OTHER_ANSWER_S = 60.0  # the job before may still be ending, see peers: a lost machine is noticed after 25 s
 _RETRY_S = 0.2
 _ANSWER_BYTES = 1 << 16
+_SETTINGS_FRAME = 4  # its type is the 4th byte of what a server of HTTP/2, as gRPC, says first (RFC 9113, section 4.1)
 _RESOLVE_S = 10.0  # names of a machine that has just started may appear later
 
 
@@ -45,6 +46,8 @@ def meet(coordinator: Coordinator) -> None:
     Raises:
         ConfigError: on all processes that are there: two have the same id, or they expect different numbers of
             processes. On this process: its port is taken, or something else answers on the coordinator's port.
+        LostPeerError: the others are beyond the roll call, in JAX's runtime. They end when they miss this process, and
+            then all can meet again.
     """
     if coordinator.process_id == 0:
         _call(coordinator)
@@ -156,11 +159,19 @@ def _answer(coordinator: Coordinator) -> None:
         if answer:  # another server has the port, or the job runs already
             others_until = others_until or time.monotonic() + _OTHER_ANSWER_S
             if time.monotonic() > others_until:
-                raise ConfigError(
-                    f"--coordinator={coordinator.address}: a run that is complete, or another program, has this port; "
-                    f"take a free one, or raise --num_processes={coordinator.num_processes}"
-                )
+                raise _other_answer(coordinator, answer)
         time.sleep(_RETRY_S)
+
+
+def _other_answer(coordinator: Coordinator, answer: bytes) -> Exception:
+    """What it means that the coordinator's port answers, but not with a roll call."""
+    if len(answer) > 3 and answer[3] == _SETTINGS_FRAME:
+        return LostPeerError(
+            f"--coordinator={coordinator.address}: the run there has begun without this process. If process "
+            f"{coordinator.process_id} was started again, the others miss it, end, and meet it at the next start; if "
+            f"it is one process too many, raise --num_processes={coordinator.num_processes} or take a free port"
+        )
+    return ConfigError(f"--coordinator={coordinator.address}: another program has this port; take a free one")
 
 
 def _ask(address: tuple[str, int], said: dict, wait_s: float | None) -> dict | bytes | None:

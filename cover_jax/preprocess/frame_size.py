@@ -57,12 +57,15 @@ def choose_canvas(sizes_N2: np.ndarray, short_side_px: int) -> tuple[int, int]:
     return int(height_px), int(width_px)
 
 
-def with_canvases(config: ConfigDict, sizes: Sizes) -> ConfigDict:
+def with_canvases(
+    config: ConfigDict, sizes: Sizes, before: Mapping[str, tuple[int, int]] = types.MappingProxyType({})
+) -> ConfigDict:
     """The config with a canvas for each dataset whose own follows the model; the others keep theirs.
 
     Args:
         config: the whole config. It is not changed.
         sizes: from `training.inputs.frame_sizes`; a dataset that it lacks gets a canvas of NOMINAL_ASPECT.
+        before: dataset -> the canvas that a run which continues has had so far. It is not chosen again.
     """
     if not any(follows_model(dataset.canvas_px) for dataset in config.datasets.values()):
         return config
@@ -71,7 +74,7 @@ def with_canvases(config: ConfigDict, sizes: Sizes) -> ConfigDict:
         if follows_model(dataset.canvas_px):
             short_side_px = needed_short_side_px(config.model.size_px, dataset.augment)
             found = np.concatenate(sizes.get(name, (np.zeros((0, 2)),)))
-            dataset.canvas_px = choose_canvas(found, short_side_px)
+            dataset.canvas_px = before.get(name) or choose_canvas(found, short_side_px)
     return config
 
 

@@ -38,7 +38,11 @@ def compile_programs(run: Run, findings: Findings) -> Programs:
     """Compiles every training and evaluation step. The setup's jitted steps keep them."""
     wanted = {("train", *names): names for names in run.setup.step_datasets}
     wanted |= {("evaluation", name): (name,) for name in run.setup.eval_steps}
-    process.enter_phase("compile", f"{len(wanted)} programs side by side")
+
+    def tell(left: int) -> None:
+        process.enter_phase("compile", f"{left} of {len(wanted)} programs left")
+
+    tell(len(wanted))
     start, lowered = time.perf_counter(), {}
     for (kind, *names), datasets in wanted.items():
         with findings.collect(f"{kind} step on {', '.join(names)}: "):
@@ -46,7 +50,7 @@ def compile_programs(run: Run, findings: Findings) -> Programs:
                 run.setup.lower_train_step(datasets) if kind == "train" else run.setup.lower_eval_step(*datasets)
             )
     fit = set()
-    for (kind, *names), future in compilation.compile_side_by_side(lowered).items():
+    for (kind, *names), future in compilation.compile_side_by_side(lowered, tell).items():
         with findings.collect(f"{kind} step on {', '.join(names)}: ") as attempt:
             _check(run, kind, tuple(names), future.exception() or future.result(), findings)
         if not attempt.failed:

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from cover_jax.checkpoint import metadata
 from cover_jax.errors import ConfigError
 from cover_jax.fault_tolerance import process, statements
 from cover_jax.parallel import hosts, sharding
@@ -35,8 +36,17 @@ def open_splits(config: ConfigDict) -> tuple[dict, dict]:
 
 
 def agree_on_data(train_splits: dict, eval_splits: dict) -> None:
-    """Checks that all hosts have opened the same data (`hosts.agree`)."""
-    hosts.agree(statements.of_data({"training": train_splits, "validation": eval_splits}))
+    """Checks that all hosts have opened the same data (`hosts.agree`), and says what cannot be compared."""
+    splits = {"training": train_splits, "validation": eval_splits}
+    hosts.agree(statements.of_data(splits))
+    of_hosts = [json.loads(text) for text in hosts.exchange(json.dumps(statements.unknown_records(splits)))]
+    for what in dict.fromkeys(what for found in of_hosts for what in found):
+        lacking = [str(host) for host, found in enumerate(of_hosts) if what in found]
+        if len(of_hosts) > 1:
+            print_on_host0(
+                f"whether all hosts read the same records in the {what} cannot be checked: host {', '.join(lacking)} "
+                "has no checksums of them (prepared by an earlier version, in a bucket); their number and sizes agree"
+            )
 
 
 def prepare_if_self_contained(config: ConfigDict, name: str) -> None:
@@ -109,7 +119,8 @@ def without_leaks(
     for line in search.report_lines(summaries):
         print_on_host0(line)
     if config.input.leaks == "exclude":
-        train_splits = _exclude(train_splits, found, saved_data or {})
+        before = {} if config.allow_changed_mix else saved_data or {}
+        train_splits = _exclude(train_splits, found, before)
     seen = np.frombuffer(bytes.fromhex("".join(split.fingerprint for split in train_splits.values())), np.uint8)
     multihost_utils.assert_equal(seen, "hosts found different data or leaks: do they read the same config.data_dir?")
     return train_splits, summaries
@@ -131,15 +142,33 @@ def epochs(config: ConfigDict, schedule: mixture.BatchSchedule, num_examples: Ma
 def _exclude(
     train_splits: dict[str, records.Split], found: Sequence[kept.Leaks], saved_data: Mapping[str, Mapping]
 ) -> dict[str, records.Split]:
-    """The splits without leaks. A run that was begun with copies within a dataset (by 0.2.0) goes on with them."""
+    """The splits without leaks. A run goes on with the exclusions that it began with, whatever has been found since."""
     excluded = search.exclude(train_splits, found)
-    with_own = search.exclude(train_splits, [leaks for leaks in found if not leaks.is_own])
-    for name, split in with_own.items():
-        if saved_data.get(name, {}).get("fingerprint") == split.fingerprint != excluded[name].fingerprint:
-            copies = excluded[name].num_excluded - split.num_excluded
-            print_on_host0(f"{name}: trains on {copies} copies of its validation examples, as when the run began")
-            excluded[name] = split
+    for name, now in excluded.items():
+        began = saved_data.get(name, {})
+        if began.get("fingerprint") in (None, now.fingerprint):
+            continue
+        for split in _exclusions_before(name, train_splits, found, began):
+            if split.fingerprint == began["fingerprint"]:  # otherwise the data has changed, which is refused
+                print_on_host0(
+                    f"{name}: trains without {split.num_excluded} examples that were found as leaks when the run "
+                    f"began; {now.num_excluded} are found now; --config.allow_changed_mix=True leaves these out from "
+                    "here on"
+                )
+                excluded[name] = split
+                break
     return excluded
+
+
+def _exclusions_before(
+    name: str, train_splits: dict[str, records.Split], found: Sequence[kept.Leaks], began: Mapping[str, Any]
+) -> Iterator[records.Split]:
+    """The split as a run may have begun with it: as its checkpoint says, or as 0.2.0 did, which did not say it."""
+    excluded, split = metadata.excluded_records(began), train_splits[name]
+    if excluded is None:
+        yield search.exclude(train_splits, [leaks for leaks in found if not leaks.is_own])[name]
+    elif excluded.max(initial=-1) < split.num_examples > len(excluded):
+        yield records.exclude(split, excluded)
 
 
 def _find_leaks(config: ConfigDict, train_splits: dict, eval_splits: dict) -> list[kept.Leaks]:
@@ -171,13 +200,30 @@ def _wait_for_leaks() -> list[kept.Leaks]:
 
 
 def frame_sizes(config: ConfigDict, train_splits: dict, eval_splits: dict) -> frame_size.Sizes:
-    """Sizes of a few stored frames of each dataset's splits; without an evaluation split, of none there."""
-    none = np.zeros((0, 2), np.int32)
+    """Sizes of a few stored frames of each dataset's splits; without an evaluation split, of none there.
 
-    def sample(split: records.Split | None, name: str) -> np.ndarray:
-        return none if split is None else frame_sizes_of.sample_sizes(split, config.datasets[name].frames_feature)
+    The first host reads them for all: a record that only one host cannot read must not give it other shapes.
+    """
 
-    return {name: (sample(split, name), sample(eval_splits.get(name), name)) for name, split in train_splits.items()}
+    def sample(split: records.Split | None, name: str) -> list[list[int]]:
+        if split is None:
+            return []
+        sizes: list[list[int]] = frame_sizes_of.sample_sizes(split, config.datasets[name].frames_feature).tolist()
+        if not sizes:
+            print_on_host0(f"WARNING: {name}: none of the sampled {split.split} records can be read for their size")
+        return sizes
+
+    mine = {}
+    if jax.process_index() == 0:
+        mine = {
+            name: [sample(split, name), sample(eval_splits.get(name), name)] for name, split in train_splits.items()
+        }
+    of_host0 = json.loads(hosts.exchange(json.dumps(mine))[0])
+
+    def as_array(sizes: list[list[int]]) -> np.ndarray:
+        return np.array(sizes, np.int32).reshape(-1, 2)
+
+    return {name: (as_array(train), as_array(evaluated)) for name, (train, evaluated) in of_host0.items()}
 
 
 def open_streams(

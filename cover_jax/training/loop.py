@@ -93,7 +93,7 @@ def train(config: ConfigDict, workdir: str) -> TrainState:
     run = Run(config, workdir)
     state, history = run.restore_or_init()
     progress.describe_run(run, state, history.batch_schedule)
-    if int(state.step) < config.steps:
+    if int(state.step) < config.steps and not history.watch.is_over(config.early_stop_evals):
         _compile(run)
     with contextlib.ExitStack() as stack:
         # At its end it waits for the save in progress. If that save fails, the run fails.
@@ -120,12 +120,19 @@ def train(config: ConfigDict, workdir: str) -> TrainState:
 
 
 def _compile(run: Run) -> None:
-    """Compiles the training steps of all datasets. A host that is done waits for the others."""
+    """Compiles the training steps of all datasets. A host that is done waits for the others.
+
+    The timeout of the phase is that of one program: it starts again whenever a program is done.
+    """
     wanted = run.setup.step_datasets
     side_by_side = f"{len(wanted)} programs side by side, " if len(wanted) > 1 else ""
     print_on_host0(f"compiling: {side_by_side}before the first step")
-    process.enter_phase("compile", "; ".join(map(", ".join, wanted)))
-    programs = compilation.compile_side_by_side({names: run.setup.lower_train_step(names) for names in wanted})
+
+    def tell(left: int) -> None:
+        process.enter_phase("compile", f"{left} of {len(wanted)} programs left: {'; '.join(map(', '.join, wanted))}")
+
+    tell(len(wanted))
+    programs = compilation.compile_side_by_side({names: run.setup.lower_train_step(names) for names in wanted}, tell)
     for program in programs.values():
         program.result()
     hosts.exchange("compiled")

@@ -1,6 +1,7 @@
 """A run: the setup of a config, its opened data and its files, ready for training or evaluation."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +9,12 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from cover_jax.checkpoint import compatibility, init_from, kept_heads, layout, metadata, restore
+from cover_jax.checkpoint.layout import Meta
 from cover_jax.errors import ConfigError
 from cover_jax.evaluation import evaluator
 from cover_jax.models.pretrained import loader
 from cover_jax.models.pretrained.errors import PretrainedError
+from cover_jax.parallel import hosts
 from cover_jax.parallel.hosts import print_on_host0
 from cover_jax.preprocess import frame_size
 from cover_jax.tasks import metrics
@@ -48,10 +51,10 @@ class Run:
         self.train_splits, self.eval_splits = splits or inputs.open_splits(config)
         contents = inputs.contents(self.train_splits, self.eval_splits)
         sizes = inputs.frame_sizes(config, self.train_splits, self.eval_splits)
-        self.config = config = frame_size.with_canvases(config, sizes)
+        saved_meta = _newest_meta(workdir)
+        self.config = config = _with_canvases(config, sizes, saved_meta)
         prepared_px = {name: split.origin.get("short_side_px") for name, split in self.train_splits.items()}
         self.enlargements = frame_size.enlargements(config, sizes, prepared_px)
-        saved_meta = restore.newest(workdir)[1] if layout.saved_steps(workdir) else None
         saved_data = saved_meta["data"] if saved_meta else None
         self.train_splits, leaks = inputs.without_leaks(config, self.train_splits, self.eval_splits, saved_data)
         self.num_examples = {name: split.num_examples for name, split in self.train_splits.items()}
@@ -114,3 +117,33 @@ class Run:
         print_on_host0("\n  ".join([*loaded.report, f"new: {', '.join(kept) or 'nothing'}"]))
         # A copy: two leaves of the state must not share one buffer, or the state cannot be donated.
         return dataclasses.replace(state, params=params, ema=jax.tree.map(jnp.copy, params) if state.ema else {})
+
+
+def _newest_meta(workdir: str) -> Meta | None:
+    """The metadata of the newest checkpoint as the first host sees it: others may see an older state of the folder."""
+    mine = None
+    if jax.process_index() == 0 and layout.saved_steps(workdir):
+        mine = restore.newest(workdir)[1]
+    meta: Meta | None = json.loads(hosts.exchange(json.dumps(mine))[0])
+    return meta
+
+
+def _with_canvases(config: ConfigDict, sizes: frame_size.Sizes, saved_meta: Meta | None) -> ConfigDict:
+    """The config with all canvases. A run that continues keeps those it began with, and says where they are others."""
+    chosen = frame_size.with_canvases(config, sizes)
+    if saved_meta is None:
+        return chosen
+    saved = metadata.config_of(saved_meta).datasets
+    before = {
+        name: tuple(saved[name].canvas_px)
+        for name in config.datasets
+        if name in saved and not frame_size.follows_model(saved[name].canvas_px)
+    }
+    kept = frame_size.with_canvases(config, sizes, before)
+    for name, dataset in kept.datasets.items():
+        if dataset.canvas_px != (now := chosen.datasets[name].canvas_px):
+            print_on_host0(
+                f"{name}: canvas {dataset.canvas_px}, as when the run began; its records would now give {now}; "
+                f"config.datasets.{name}.canvas_px={now} changes it from here on"
+            )
+    return kept

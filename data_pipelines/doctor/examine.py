@@ -139,7 +139,8 @@ def _class_name(names: tuple[str, ...], label: int) -> str:
 
 
 def examine_sources(prepare_arguments: list[str], output: str) -> None:
-    """Decodes every file from which a dataset would be prepared."""
+    """Decodes every file from which a dataset would be prepared. Each of several has its own folder."""
+    several = build.num_sources(prepare_arguments) > 1
     for name, modality, reader, found in build.sources(prepare_arguments):
         if "form" in reader.options:  # frames are examined, whatever the form in which they would be stored
             reader = dataclasses.replace(reader, options=reader.options | {"form": "frames"})
@@ -147,7 +148,8 @@ def examine_sources(prepare_arguments: list[str], output: str) -> None:
         where = escaping.escape(reader.source)
         about = {"dataset": name, "where": where, "modality": modality, "origin": reader.options}
         splits = {role: described for role, (described, _) in examined.items()}
-        _publish(about | {"splits": splits}, {role: shown for role, (_, shown) in examined.items()}, epath.Path(output))
+        folder = epath.Path(output) / name.replace("/", "_") if several else epath.Path(output)
+        _publish(about | {"splits": splits}, {role: shown for role, (_, shown) in examined.items()}, folder)
 
 
 def _of_files(reader: worker_pool.Reader, found: listing.Listing, role: str) -> tuple[dict, list]:

@@ -76,12 +76,21 @@ def sources(arguments: list[str]) -> Iterator[tuple[str, str, worker_pool.Reader
         ValueError: the dataset is not made from files, or the source has errors.
         FileNotFoundError: a part of the source is missing.
     """
-    args = prepare_flags.make_parser(arguments[:1]).parse_args(arguments)
+    args = _parse(arguments)
     for builder in builders(args):
         if not isinstance(builder, base.MediaBuilder):
             raise ValueError(f"{builder_name(builder)} is not made from files by this project")
         manual = _manual(builder, vars(args).get("manual_dir", ""))
         yield builder_name(builder), builder.MODALITY, *builder.sources(manual)
+
+
+def num_sources(arguments: list[str]) -> int:
+    """How many datasets the command with these arguments would prepare: several, if a builder has several configs."""
+    return len(list(builders(_parse(arguments))))
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    return prepare_flags.make_parser(arguments[:1]).parse_args(arguments)
 
 
 def build_records(builder: tfds.core.DatasetBuilder, **download_config) -> None:

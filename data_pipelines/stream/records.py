@@ -3,7 +3,8 @@
 Each TFRecord shard has an index beside it, `<shard>.index.npy`: int64 [n + 1], the first byte of each record and the
 size of the file; then uint32 [n], the checksum that the shard stores with each record; then the CRC-32 of both. The
 index is made when the dataset is prepared, and again when it is missing, damaged, or of another shard. Indices of
-earlier versions have no checksums of records; they are then read from a local shard.
+earlier versions have no checksums of records. Where the shard is local, they are read from it once, and the index is
+written with them.
 """
 
 import concurrent.futures
@@ -66,7 +67,7 @@ class Split:
         fingerprint: sha256 of features, class names, and names, sizes and record offsets of the shards, and of the
             excluded records.
         content: of all its records, with those that are excluded.
-        num_excluded: number of excluded records.
+        excluded: int64 [n], ascending: which records are excluded, as indices of the split before any was.
         origin: the settings with which this project prepared it (`prepare.base.MediaBuilder.origin`); {} for others.
     """
 
@@ -80,13 +81,18 @@ class Split:
     modality: str
     fingerprint: str
     content: contents.Content = contents.UNKNOWN
-    num_excluded: int = 0
+    excluded: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
     origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def num_examples(self) -> int:
         """N, the number of records in the split."""
         return len(self.offsets)
+
+    @property
+    def num_excluded(self) -> int:
+        """Number of excluded records."""
+        return len(self.excluded)
 
 
 def open_split(builder: str, split: str, data_dir: str) -> Split:
@@ -148,12 +154,13 @@ def exclude(split: Split, indices: Sequence[int] | np.ndarray) -> Split:
     if len(excluded) == split.num_examples:
         raise ValueError(f"all {len(excluded)} examples of {split.builder!r} {split.split!r} would be left out")
     digest = hashlib.sha256(split.fingerprint.encode() + excluded.astype("<i8").tobytes())
+    left = np.delete(np.arange(split.num_examples + split.num_excluded), split.excluded)
     return dataclasses.replace(
         split,
         shards=np.delete(split.shards, excluded),
         offsets=np.delete(split.offsets, excluded),
         fingerprint=digest.hexdigest(),
-        num_excluded=split.num_excluded + len(excluded),
+        excluded=np.union1d(split.excluded, left[excluded]),
     )
 
 
@@ -237,7 +244,8 @@ def _load_index(shard: str, expected_records: int) -> ShardIndex:
     if num_records != expected_records:
         raise OSError(f"shard {path} has {num_records} records instead of {expected_records}; restore it")
     if index.checksums is None and not files.is_remote(path):
-        return ShardIndex(index.offsets, _stored_checksums(path, index.offsets[1:]))
+        index = ShardIndex(index.offsets, _stored_checksums(path, index.offsets[1:]))
+        _save_index(path, index)
     return index
 
 
@@ -303,7 +311,8 @@ def _save_index(path: epath.Path, index: ShardIndex) -> None:
     except (OSError, tf.errors.OpError) as error:  # no permission, no space
         with contextlib.suppress(OSError, tf.errors.OpError):
             temporary.unlink(missing_ok=True)
-        logging.warning("The offset index of %s cannot be stored, so each start computes it again: %s", path, error)
+        text = "The offset index of %s cannot be stored, so each start computes it again (other shards: not named): %s"
+        logging.log_first_n(logging.WARNING, text, 1, path, error)
 
 
 def _record_bytes(header: bytes, path: epath.Path, at: int) -> int:

@@ -165,3 +165,39 @@ def test_a_damaged_lease_is_written_anew(tmp_path, content):
     (tmp_path / "lease.json").write_text(content)
     with workdir_lease.hold(str(tmp_path)):
         assert held(tmp_path)["pid"] == os.getpid()
+
+
+def as_host(index: int, monkeypatch, of_host0: list | None = None) -> None:
+    """This process is a host of two; the other one sees and knows nothing else."""
+    monkeypatch.setattr(workdir_lease.jax_private, "this_process", lambda: (index, 2))
+    answers = iter([json.dumps(of_host0)] if of_host0 else [])
+    monkeypatch.setattr(workdir_lease.hosts, "exchange", lambda mine: [next(answers, mine), "true"])
+
+
+@pytest.mark.parametrize("needs_writing", [False, True])
+def test_only_a_run_that_writes_creates_the_workdir(tmp_path, monkeypatch, needs_writing):
+    """An evaluation of a mistyped workdir leaves nothing behind."""
+    as_host(0, monkeypatch)
+    workdir_lease.check_is_shared(str(tmp_path / "typo" / "run"), needs_writing=needs_writing)
+    assert (tmp_path / "typo" / "run").exists() == (tmp_path / "typo").exists() == needs_writing
+
+
+def test_a_network_file_system_may_show_the_folder_late(tmp_path, monkeypatch, capsys):
+    """NFS asks its server again after at most 60 s. On a disk of this machine, a mistake is told sooner."""
+    clock = [0.0]
+    monkeypatch.setattr(workdir_lease.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(workdir_lease.time, "sleep", lambda seconds: clock.__setitem__(0, clock[0] + 5.0))
+    for at_once, waited_s in ((True, 10.0), (False, 60.0)):
+        clock[0] = 0.0
+        monkeypatch.setattr(workdir_lease, "_shows_at_once", lambda path, at_once=at_once: at_once)
+        assert not workdir_lease._sees(epath.Path(tmp_path / "none"), "token")
+        assert clock[0] > waited_s
+        assert ("waiting up to 75 s" in capsys.readouterr().out) == (not at_once)
+
+
+def test_file_systems_of_this_machine_and_buckets_show_a_folder_at_once(monkeypatch):
+    mounts = "overlay / overlay rw 0 0\nserver:/x /data nfs4 rw 0 0\ntmpfs /data/tmp tmpfs rw 0 0\n"
+    monkeypatch.setattr(workdir_lease.pathlib.Path, "read_text", lambda path: mounts)
+    shown = {path: workdir_lease._shows_at_once(epath.Path(path)) for path in
+             ("/run/x", "/data/x", "/data/tmp/run/x", "gs://bucket/run/x")}  # fmt: skip
+    assert shown == {"/run/x": True, "/data/x": False, "/data/tmp/run/x": True, "gs://bucket/run/x": True}

@@ -1,8 +1,26 @@
 """JAX internals that tests need. No other module of the tests imports `jax._src`."""
 
+import contextlib
+from collections.abc import Iterator
+
 import pytest
 from jax._src import cache_key
 from jax._src.cudnn import fused_attention_stablehlo
+from jax._src.lib import _jax
+
+
+@contextlib.contextmanager
+def distributed_service(address: str, num_processes: int) -> Iterator[None]:
+    """The service that `jax.distributed.initialize` starts on process 0, without connecting a process to it.
+
+    `initialize` waits until all processes are there. A public way to start the service alone would replace this
+    function.
+    """
+    service = _jax.get_distributed_runtime_service(address, num_processes)
+    try:
+        yield
+    finally:
+        service.shutdown()
 
 
 def share_compiled_programs_between_hosts() -> None:

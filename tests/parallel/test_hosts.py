@@ -7,6 +7,7 @@ import pytest
 
 from cover_jax.fault_tolerance import statements
 from cover_jax.parallel import hosts
+from cover_jax.training import inputs
 from data_pipelines.stream import contents
 
 COMMON = {"--mode": "train", "config.seed": "0", "config.steps": "8"}
@@ -46,11 +47,28 @@ def test_the_command_is_described_without_what_is_a_host_s_own(monkeypatch):
     assert statements.of_command(config | {"data_dir": "/there"}, "train") == described
 
 
-def test_data_in_another_order_differs():
-    def split(*checksums):
-        content = contents.of_records("train", [np.array(checksums, np.uint32)], 2, {})
-        return types.SimpleNamespace(class_names=("a",), num_examples=2, fingerprint="f" * 64, content=content)
+def split(*checksums):
+    """A split of two records; without checksums if they are not known."""
+    known = np.array(checksums, np.uint32) if checksums else None
+    content = contents.of_records("train", [known], 2, {})
+    return types.SimpleNamespace(class_names=("a",), num_examples=2, fingerprint="f" * 64, content=content)
 
+
+def test_data_in_another_order_differs():
     first, other = (statements.of_data({"training": {"images": split(*sums)}}) for sums in ((1, 2), (2, 1)))
     assert "order of records in the training data of images" in hosts.difference(first, other, 1)
     assert hosts.difference(first, first, 1) == ""
+
+
+def test_unknown_checksums_agree_with_any_and_it_is_said(monkeypatch, capsys):
+    """One host reads a bucket that was prepared by an earlier version, the other a local copy of it."""
+    known, unknown = ({"training": {"images": one}} for one in (split(1, 2), split()))
+    for first, other in ((known, unknown), (unknown, known), (unknown, unknown)):
+        assert hosts.difference(statements.of_data(first), statements.of_data(other), 1) == ""
+    monkeypatch.setattr(hosts, "exchange", lambda mine: ["[]", mine])
+    inputs.agree_on_data({"images": split()}, {})
+    assert "same records in the training data of images cannot be checked: host 1 has no" in capsys.readouterr().out
+    inputs.agree_on_data({"images": split(1, 2)}, {})
+    monkeypatch.setattr(hosts, "exchange", lambda mine: [mine])
+    inputs.agree_on_data({"images": split()}, {})
+    assert not capsys.readouterr().out  # alone, there is nothing to compare

@@ -6,9 +6,10 @@ import socket
 
 import pytest
 
+from cover_jax import errors
 from cover_jax.errors import ConfigError
 from cover_jax.parallel import hosts, roll_call
-from tests.helpers import jobs
+from tests.helpers import jax_private, jobs
 
 
 @pytest.fixture
@@ -116,4 +117,13 @@ def test_another_program_on_the_port_of_process_0_is_named(monkeypatch):
             other.settimeout(0.5)
             with contextlib.suppress(TimeoutError), other.accept()[0] as connection:
                 connection.sendall(b"HTTP/1.1 400 Bad Request\r\n")
-        assert "a run that is complete, or another program, has this port" in process.result()[0]
+        assert process.result()[0] == f"--coordinator={address}: another program has this port; take a free one"
+
+
+def test_a_process_that_returns_after_the_roll_call_may_start_again(address, monkeypatch):
+    """It was killed between the roll call and JAX's connection. The others wait for it in JAX's runtime."""
+    monkeypatch.setattr(roll_call, "_OTHER_ANSWER_S", 0.0)
+    with jax_private.distributed_service(address, 2), pytest.raises(hosts.LostPeerError) as lost:
+        roll_call.meet(hosts.Coordinator(address, 2, 1))
+    assert lost.value.exit_code == errors.LOST_PEER
+    assert "the run there has begun without this process. If process 1 was started again, the others" in str(lost.value)

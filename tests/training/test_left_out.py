@@ -1,6 +1,7 @@
 """config.input.leaks decides whether the run trains on what another of its datasets is validated on."""
 
 import concurrent.futures
+import json
 import threading
 
 import numpy as np
@@ -80,11 +81,41 @@ def test_a_run_that_was_begun_with_copies_of_its_own_goes_on_with_them(splits, m
     began = {"motion": {"fingerprint": splits[0]["motion"].fingerprint}}
     goes_on, _ = inputs.without_leaks(demo.get_config(), *splits, began)
     assert goes_on["motion"].fingerprint == splits[0]["motion"].fingerprint
-    assert "motion: trains on 2 copies of its validation examples, as when the run began" in capsys.readouterr().out
+    assert (
+        "motion: trains without 0 examples that were found as leaks when the run began; 2 are found now; "
+        "--config.allow_changed_mix=True leaves these out from here on" in capsys.readouterr().out
+    )
     other, _ = inputs.without_leaks(
         demo.get_config(), *splits, {"motion": {"fingerprint": fresh["motion"].fingerprint}}
     )
     assert other["motion"].num_examples == 14
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_what_the_doctor_finds_beside_a_run_changes_nothing_in_it_unless_allowed(splits, allowed, monkeypatch, capsys):
+    """The run began with copies found by their files; when it starts again, content has given more, and one less."""
+    began = trained_on(splits, "exclude", monkeypatch)[0]
+    meta = metadata.make_meta(demo.get_config(), {"motion": began}, {"motion": {}}, [])
+    found_now = np.array([[0, 3], [5, 6], [6, 7]])
+    none = np.zeros((0, 2), np.int64)
+    now = kept.Leaks("motion", "motion", {"origin": none, "file": none, "content": found_now}, 0, "")
+    monkeypatch.setattr(search, "find_leaks", lambda *args, **kwargs: [now])
+    config = demo.get_config()
+    config.allow_changed_mix = allowed
+    goes_on = inputs.without_leaks(config, *splits, json.loads(json.dumps(meta["data"])))[0]["motion"]
+    said = "motion: trains without 2 examples that were found as leaks when the run began; 3 are found now"
+    assert (said in capsys.readouterr().out) == (not allowed)
+    assert (goes_on.fingerprint == began.fingerprint) == (not allowed)
+    assert goes_on.excluded.tolist() == ([3, 6, 7] if allowed else [3, 4])
+
+
+def test_a_damaged_or_foreign_list_of_exclusions_is_not_used(splits, monkeypatch):
+    """The data has become smaller, or all of it would be excluded: it is refused as changed data, not here."""
+    monkeypatch.setattr(search, "find_leaks", lambda *args, **kwargs: [])
+    for indices in ([99], range(16)):
+        data = {"fingerprint": "other", "excluded_records": metadata._packed(np.array(indices))}
+        left, _ = inputs.without_leaks(demo.get_config(), *splits, {"motion": data})
+        assert left["motion"].num_examples == 16
 
 
 def test_other_hosts_wait_for_the_first_host_without_a_collective(splits, monkeypatch, capsys):

@@ -96,3 +96,16 @@ def test_a_program_that_cannot_be_compiled_does_not_stop_the_others():
     assert done["sound"].result() == 1
     with pytest.raises(RuntimeError, match="too large"):
         done["large"].result()
+
+
+def test_each_program_that_is_done_is_told_and_the_number_of_threads_is_limited(monkeypatch):
+    """The timeout of compilation starts again with each of them; each compiler needs memory."""
+    pools, left, threads = [], [], compilation.concurrent.futures.ThreadPoolExecutor
+    monkeypatch.setattr(compilation.os, "cpu_count", lambda: 112)
+    monkeypatch.setattr(
+        compilation.concurrent.futures, "ThreadPoolExecutor", lambda most: pools.append(most) or threads(most)
+    )
+    programs = {number: types.SimpleNamespace(compile=lambda number=number: number) for number in range(12)}
+    done = compilation.compile_side_by_side(programs, left.append)
+    assert left == list(range(11, -1, -1)) and pools == [compilation.MAX_SIDE_BY_SIDE]
+    assert {key: future.result() for key, future in done.items()} == {number: number for number in range(12)}

@@ -4,6 +4,7 @@ import json
 import pathlib
 import re
 import shutil
+import types
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from data_pipelines.doctor import __main__ as doctor
 from data_pipelines.doctor import examine, manifest
 from data_pipelines.leaks import facts, kept, search
 from data_pipelines.prepare import __main__ as prepare
+from data_pipelines.prepare import listing
 from data_pipelines.stream import records
 
 EVIL = "<b>&cat"
@@ -173,3 +175,18 @@ def test_a_copy_within_a_dataset_is_named_by_prepare_and_doctor(source, tmp_path
     assert copies in capsys.readouterr().out
     doctor.main(["image_folder/pets", f"--data_dir={tmp_path}"])
     assert copies in capsys.readouterr().out
+
+
+def test_each_dataset_that_raw_examines_has_its_own_folder(tmp_path, monkeypatch):
+    """A builder with several configs, such as `kinetics`, gives several datasets; the last one kept only its own."""
+    empty = listing.Listing({"train": []}, ("a",))
+    reader = types.SimpleNamespace(options={}, source=str(tmp_path))
+    found = [(name, "video", reader, empty) for name in ("kinetics/400", "kinetics/600")]
+    monkeypatch.setattr(examine.build, "sources", lambda arguments: iter(found))
+    monkeypatch.chdir(tmp_path)
+    examine.examine_sources(["kinetics", "--manual_dir=x"], "")
+    written = {path.parent.name: json.loads(path.read_text())["dataset"] for path in tmp_path.rglob(manifest.FILE)}
+    assert written == {"kinetics_400": "kinetics/400", "kinetics_600": "kinetics/600"}
+    monkeypatch.setattr(examine.build, "sources", lambda arguments: iter(found[:1]))
+    examine.examine_sources(["kinetics/400", "--manual_dir=x"], "one")
+    assert examined(tmp_path / "one")[0]["dataset"] == "kinetics/400"

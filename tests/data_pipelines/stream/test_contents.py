@@ -75,14 +75,37 @@ def test_the_checksums_are_those_of_the_records(make_numbered):
     assert index.checksums[0] == records._masked_crc32c(first)
 
 
-def test_an_index_of_an_earlier_version_is_read_and_left_as_it_is(make_numbered):
+def test_an_index_of_an_earlier_version_gets_its_checksums_once(make_numbered, monkeypatch):
     data_dir = make_numbered(num_shards=1)
     before = records.open_split("numbered", "train", data_dir)
     path = pathlib.Path(before.paths[0] + records.INDEX_SUFFIX)
+    new = path.read_bytes()
     np.save(path, np.load(path))
     old = path.read_bytes()
     for version in (old, old + records._checksum(old)):
         path.write_bytes(version)
         after = records.open_split("numbered", "train", data_dir)
         assert (after.content, after.fingerprint) == (before.content, before.fingerprint)
-        assert path.read_bytes() == version
+        assert path.read_bytes() == new
+    read, stored_checksums = [], records._stored_checksums
+    monkeypatch.setattr(
+        records, "_stored_checksums", lambda p, ends: read.append(len(ends)) or stored_checksums(p, ends)
+    )
+    records.open_split("numbered", "train", data_dir)
+    assert read == [records._COMPARED_RECORDS]  # not those of all records
+
+
+def test_a_folder_that_cannot_be_written_is_read_with_one_warning(make_numbered, monkeypatch):
+    data_dir = make_numbered(num_shards=3)
+    before = records.open_split("numbered", "train", data_dir)
+    for shard in before.paths:
+        np.save(shard + records.INDEX_SUFFIX, np.load(shard + records.INDEX_SUFFIX))
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    said = []
+    monkeypatch.setattr(type(records.epath.Path("/")), "write_bytes", refuse)
+    monkeypatch.setattr(records.logging, "log_first_n", lambda level, text, n, *args: said.append((n, text % args)))
+    assert records.open_split("numbered", "train", data_dir).content == before.content
+    assert {n for n, _ in said} == {1} and "cannot be stored" in said[0][1]
