@@ -16,7 +16,8 @@ from cover_jax.training.run import Run
 from data_pipelines.stream import pipeline, records
 from data_pipelines.stream.batch import Batch
 
-MEASURE_S = 5.0  # the input of each split is read for about as long
+READ_S = 60.0  # the input of all datasets together is read for about as long
+MEASURE_S = 5.0  # and that of one at most so long
 MEASURE_BATCHES = 50  # or for as many batches
 
 
@@ -80,16 +81,18 @@ def read_batches(run: Run, findings: Findings) -> set[str]:
         The datasets that any host cannot read.
     """
     config, mesh, wrong = run.config, run.setup.mesh, set()
-    for name, split in run.train_splits.items():
-        with findings.collect(f"config.datasets.{name}: ") as attempt:
-            with inputs.open_stream(config, name, split, mesh, 0) as stream:
-                _check_first(config, name, next(stream), stream, findings)
-                findings.measured[f"{name}/input_clips_per_s"] = clips_per_s(stream, config)
-            if name in run.eval_splits:
-                with run.evaluator.open_stream(name) as stream:
-                    next(stream)
-        if attempt.failed:
-            wrong.add(name)
+    measure_s = min(MEASURE_S, READ_S / len(run.train_splits))
+    with findings.stage("batches"):
+        for name, split in run.train_splits.items():
+            with findings.collect(f"config.datasets.{name}: ") as attempt:
+                with inputs.open_stream(config, name, split, mesh, 0) as stream:
+                    _check_first(config, name, next(stream), stream, findings)
+                    findings.measured[f"{name}/input_clips_per_s"] = clips_per_s(stream, config, measure_s)
+                if name in run.eval_splits:
+                    with run.evaluator.open_stream(name) as stream:
+                        next(stream)
+            if attempt.failed:
+                wrong.add(name)
     return findings.agree_on(wrong)
 
 
@@ -103,12 +106,12 @@ def _check_first(config: ConfigDict, name: str, batch: Batch, stream: pipeline.S
         )
 
 
-def clips_per_s(stream: pipeline.Stream, config: ConfigDict) -> float:
+def clips_per_s(stream: pipeline.Stream, config: ConfigDict, measure_s: float) -> float:
     """Clips a second that this host reads with all its threads, by at least one batch after those in the buffer."""
     # What was read before the clock started would be counted otherwise.
     rows = [len(batch["label"]) for batch in itertools.islice(stream, config.input.prefetch_batches + 1)]
     start, count = time.perf_counter(), 0
-    while not count or (time.perf_counter() - start < MEASURE_S and count < MEASURE_BATCHES):
+    while not count or (time.perf_counter() - start < measure_s and count < MEASURE_BATCHES):
         next(stream)
         count += 1
     return float(np.mean(rows)) * count / (time.perf_counter() - start)

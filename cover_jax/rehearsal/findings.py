@@ -3,7 +3,8 @@
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -48,7 +49,7 @@ class Findings:
         warnings: what does not stop the run, but should be known.
         facts: for the table and the JSON; the same on all hosts.
         measured: figures of this host, flat; `worst` has those of all hosts. A rate ends with `_per_s`; of all other
-            figures, such as times and memory, more is worse.
+            figures, such as times and memory, more is worse. `stage/NAME_s` is how long a stage took (`stage`).
     """
 
     def __init__(self) -> None:
@@ -87,6 +88,28 @@ class Findings:
             if code == errors.FAILED and not isinstance(error, OSError):
                 text = f"{type(error).__name__}: {text}"
             self.add("\n".join(what + line for line in _joined(text)), code)
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[Callable[[float], bool]]:
+        """Measures how long its block takes. Yields a function: whether less than so many seconds have passed.
+
+        The clock of the first host answers on all hosts, so all must ask at the same place.
+        """
+        start = time.perf_counter()
+
+        def has_time(limit_s: float) -> bool:
+            mine = time.perf_counter() - start < limit_s
+            return bool(json.loads(hosts.exchange(json.dumps(mine))[0]))
+
+        try:
+            yield has_time
+        finally:
+            self.measured[f"stage/{name}_s"] = time.perf_counter() - start
+
+    def agree_alone(self, text: str, exit_code: int) -> None:
+        """Takes over this host's new problems, and the one that ends the rehearsal early. Waits for no other host."""
+        self.problems += [*self._new, Problem(text, exit_code)]
+        self._new = []
 
     def agree(self) -> None:
         """Shares the new problems of all hosts. All hosts must call it at the same place."""

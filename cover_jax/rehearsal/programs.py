@@ -55,7 +55,7 @@ def compile_programs(run: Run, findings: Findings) -> Programs:
             _check(run, kind, tuple(names), future.exception() or future.result(), findings)
         if not attempt.failed:
             fit.add("/".join((kind, *names)))
-    findings.measured["compile_s"] = time.perf_counter() - start
+    findings.measured["compile_s"] = findings.measured["stage/compilation_s"] = time.perf_counter() - start
     misfit = findings.agree_on({"/".join(key) for key in wanted} - fit)
     return Programs(
         steps=[names for names in run.setup.step_datasets if "/".join(("train", *names)) not in misfit],

@@ -1,17 +1,20 @@
 """The rehearsal of a run: every stage of it once, with its own code, before any long run."""
 
+import dataclasses
+
 import jax
 from ml_collections import ConfigDict
 
+from cover_jax import errors
 from cover_jax.checkpoint import metadata
-from cover_jax.fault_tolerance import process, tolerant_io
+from cover_jax.fault_tolerance import exit_process, process, tolerant_io
 from cover_jax.parallel import sharding
 from cover_jax.parallel.hosts import print_on_host0
 from cover_jax.rehearsal import data, kernels, memory, programs, schedule, table, trial
 from cover_jax.rehearsal.findings import Findings
 from cover_jax.training import inputs
 from cover_jax.training.run import Run
-from data_pipelines import command_line
+from data_pipelines import command_line, escaping
 
 
 def rehearse(config: ConfigDict, workdir: str, out: str = "") -> None:
@@ -26,55 +29,104 @@ def rehearse(config: ConfigDict, workdir: str, out: str = "") -> None:
         RehearsalError: something would stop or starve the run. All that was found is printed before.
         WorkdirInUseError: another rehearsal of this workdir is running.
     """
-    findings = Findings()
-    with trial.scratch_folder(workdir, findings) as scratch:
+    rehearsal = _Rehearsal(config, workdir, out or f"{str(workdir).rstrip('/')}.rehearsal.json")
+    with trial.scratch_folder(workdir, rehearsal.findings) as scratch:
+        # An error of another host ends this process without an exception.
+        take_back = exit_process.before_exit(rehearsal.report_early)
         try:
-            run, complete = _rehearse(config, workdir, scratch, findings)
-        except Exception:  # one that ends all hosts: what was found before must not be lost
-            for problem in findings.problems:
-                print_on_host0(f"problem: {problem.text}")
+            rehearsal.go_through(scratch)
+        except BaseException as error:
+            said = str(error) if hasattr(error, "exit_code") else f"{type(error).__name__}: {error}"
+            rehearsal.report_early(getattr(error, "exit_code", errors.FAILED), escaping.one_line(said))
             raise
-    measured = _measure_memory(findings)
-    planned = schedule.make_schedule(run, measured) if run and complete else None
-    if run and planned:
-        schedule.check_input(run, planned, measured, findings)
-    findings.agree()
-    if jax.process_index() == 0:
-        path = out or f"{str(workdir).rstrip('/')}.rehearsal.json"
-        with tolerant_io.tolerate_storage_errors(path):
-            command_line.write_json(path, table.as_json(planned, measured, findings))
-    print_on_host0(table.report(config, run, planned, measured, findings))
-    if error := findings.error():
-        raise error
+        finally:
+            take_back()
+    rehearsal.report_all()
+    if problem := rehearsal.findings.error():
+        raise problem
 
 
-def _rehearse(config: ConfigDict, workdir: str, scratch: str | None, findings: Findings) -> tuple[Run | None, bool]:
-    """The stages, each as far as those before it allow. Returns the run, and whether it has all datasets."""
-    process.enter_phase("start", "opening all datasets")
-    mesh = sharding.make_mesh(config.mesh)
-    kernels.compare(config, mesh, findings)
-    opened = data.open_datasets(config, mesh, findings)
-    if not opened.train:
-        return None, False
-    run = None
-    with findings.collect(together=True):
-        inputs.agree_on_data(opened.train, opened.evaluated)
-        run = Run(opened.config, workdir, (opened.train, opened.evaluated))
-        _note_leaks(run, findings)
-        _note_enlargements(run, findings)
-    findings.agree()
-    if run is None:
-        return None, False
-    unreadable = data.read_batches(run, findings)
-    compiled = programs.compile_programs(run, findings).without(unreadable)
-    if not (compiled.steps or compiled.evaluations):
-        return run, opened.complete
-    state, history = trial.begin(run, opened.complete, findings)
-    state = trial.take_steps(run, state, history, compiled, findings)
-    trial.evaluate(run, state, compiled, findings)
-    if scratch:
-        trial.save_and_restore(run, state, history, scratch, findings)
-    return run, opened.complete
+@dataclasses.dataclass
+class _Rehearsal:
+    """What a rehearsal has so far.
+
+    Attributes:
+        config, workdir: as given.
+        path: of the JSON file.
+        findings: of this host.
+        run: of the datasets with which nothing is wrong; None: there is none so far.
+        complete: whether it has all datasets.
+        is_reported: the table is printed; it is printed once.
+    """
+
+    config: ConfigDict
+    workdir: str
+    path: str
+    findings: Findings = dataclasses.field(default_factory=Findings)
+    run: Run | None = None
+    complete: bool = False
+    is_reported: bool = False
+
+    def go_through(self, scratch: str | None) -> None:
+        """The stages, each as far as those before it allow."""
+        findings = self.findings
+        process.enter_phase("start", "opening all datasets")
+        mesh = sharding.make_mesh(self.config.mesh)
+        with findings.stage("attention"):
+            kernels.compare(self.config, mesh, findings)
+        with findings.stage("data"):
+            opened = data.open_datasets(self.config, mesh, findings)
+        if not opened.train:
+            return
+        with findings.stage("leaks_and_pixels"), findings.collect(together=True):
+            inputs.agree_on_data(opened.train, opened.evaluated)
+            self.run = run = Run(opened.config, self.workdir, (opened.train, opened.evaluated))
+            self.complete = opened.complete
+            _note_leaks(run, findings)
+            _note_enlargements(run, findings)
+        findings.agree()
+        if self.run is None:
+            return
+        unreadable = data.read_batches(run, findings)
+        compiled = programs.compile_programs(run, findings).without(unreadable)
+        if compiled.steps or compiled.evaluations:
+            self._try(run, compiled, scratch)
+
+    def _try(self, run: Run, compiled: programs.Programs, scratch: str | None) -> None:
+        """The stages that need compiled programs."""
+        with self.findings.stage("first_state"):
+            state, history = trial.begin(run, self.complete, self.findings)
+        state = trial.take_steps(run, state, history, compiled, self.findings)
+        trial.evaluate(run, state, compiled, self.findings)
+        if scratch:
+            trial.save_and_restore(run, state, history, scratch, self.findings)
+
+    def report_all(self) -> None:
+        """Prints and writes the figures of all hosts, and adds what they show to the problems."""
+        findings, run = self.findings, self.run
+        _note_memory(findings)
+        measured = findings.worst()
+        planned = schedule.make_schedule(run, measured) if run and self.complete else None
+        if run and planned:
+            schedule.check_input(run, planned, measured, findings)
+        findings.agree()
+        self._report(planned, measured)
+
+    def report_early(self, code: int, cause: str) -> None:
+        """Prints and writes what the first host has so far. Waits for no other host: one of them ends the rehearsal."""
+        if jax.process_index() == 0 and not self.is_reported:
+            self.findings.agree_alone(f"the rehearsal ended early: {cause}", code)
+            if jax.process_count() > 1:
+                self.findings.warn("the figures are those of host 0 alone")
+            _note_memory(self.findings)
+            self._report(None, dict(self.findings.measured))
+
+    def _report(self, planned: schedule.Schedule | None, measured: dict[str, float]) -> None:
+        self.is_reported = True
+        if jax.process_index() == 0:
+            with tolerant_io.tolerate_storage_errors(self.path):
+                command_line.write_json(self.path, table.as_json(planned, measured, self.findings))
+        print_on_host0(table.report(self.config, self.run, planned, measured, self.findings))
 
 
 def _note_leaks(run: Run, findings: Findings) -> None:
@@ -101,10 +153,8 @@ def _note_enlargements(run: Run, findings: Findings) -> None:
             findings.warn(f"{name}: frames are enlarged {enlargement.train:.3g} times: {enlargement.remedy}")
 
 
-def _measure_memory(findings: Findings) -> dict[str, float]:
-    """All figures of the worst host, with the memory that was used."""
+def _note_memory(findings: Findings) -> None:
+    """The memory that this host has used; that of its devices is measured before the state is restored."""
     findings.measured["host_peak_gib"] = memory.host_peak_gib()
     findings.measured["host_total_gib"] = memory.host_total_gib()
-    if (peak_gib := memory.device_peak_gib()) is not None:
-        findings.measured["device_peak_gib"] = peak_gib
-    return findings.worst()
+    trial.note_device_memory(findings)

@@ -15,17 +15,19 @@ from data_pipelines.output import text_tables
 
 Row = tuple[str, str, str, str]  # what, needed, found, predicted
 
+_STAGE = "stage/"  # how the keys of `Findings.stage` begin
+
 
 def report(
     config: ConfigDict, run: Run | None, schedule: Schedule | None, measured: Mapping[str, float], findings: Findings
 ) -> str:
     """The table, what needs a sentence, the warnings, and how it ends."""
     rows = [*_data_rows(config, run, measured, findings.facts), *_program_rows(measured, findings.facts)]
-    rows += [*_host_rows(measured), *_schedule_rows(schedule)]
+    rows += [*_host_rows(measured), *_stage_rows(measured), *_schedule_rows(schedule)]
     columns = ("what", "needed", "found", "predicted")
     table = text_tables.text_table("rehearsal", [dict(zip(columns, row, strict=True)) for row in rows or [("",) * 4]])
     legend = "needed: by the config; found: counted or measured, of the slowest host; predicted: by cover_jax.plan"
-    notes = [findings.facts["attention"], *findings.facts.get("leaks", ())]
+    notes = [*filter(None, [findings.facts.get("attention")]), *findings.facts.get("leaks", ())]
     warnings = [f"WARNING: {text}" for text in findings.warnings]
     problems = [f"problem: {problem.text}" for problem in findings.problems]
     return "\n".join([table, legend, *notes, *warnings, *(problems or ["ready"])])
@@ -38,9 +40,15 @@ def as_json(schedule: Schedule | None, measured: Mapping[str, float], findings: 
         "problems": [dataclasses.asdict(problem) for problem in findings.problems],
         "warnings": findings.warnings,
         "facts": findings.facts,
-        "measured": dict(measured),
+        "measured": {key: value for key, value in measured.items() if not key.startswith(_STAGE)},
+        "stages_s": stages_s(measured),
         "schedule": None if schedule is None else dataclasses.asdict(schedule) | {"hours": schedule.hours},
     }
+
+
+def stages_s(measured: Mapping[str, float]) -> dict[str, float]:
+    """Stage -> how many seconds it took, in the order of the rehearsal (`Findings.stage`)."""
+    return {key.removeprefix(_STAGE)[:-2]: value for key, value in measured.items() if key.startswith(_STAGE)}
 
 
 def _data_rows(
@@ -94,6 +102,11 @@ def _host_rows(measured: Mapping[str, float]) -> Iterator[Row]:
             yield what, "", f"{measured[key]:.3g}", ""
     limit = f"at most {measured['host_total_gib']:.3g}"
     yield "host memory in use at most, GiB", limit, f"{measured['host_peak_gib']:.3g}", ""
+
+
+def _stage_rows(measured: Mapping[str, float]) -> Iterator[Row]:
+    for name, seconds in stages_s(measured).items():
+        yield f"rehearsal: {name.replace('_', ' ')}, s", "", f"{seconds:.1f}", ""
 
 
 def _schedule_rows(schedule: Schedule | None) -> Iterator[Row]:

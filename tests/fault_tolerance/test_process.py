@@ -266,3 +266,39 @@ def test_importing_every_module_changes_nothing_in_the_process(without_tensorflo
     assert {"cover_jax.training.loop", "data_pipelines.stream.host_tf", "configs.demo"} <= set(found["modules"])
     assert found["before"] == found["after"]
     assert set(found["environment"]) <= LIBRARIES_SET.keys()
+
+
+LAST_ACTS = """
+import threading, time
+from cover_jax.fault_tolerance import exit_process
+
+begun = threading.Event()
+
+def fail(code, line):
+    raise OSError("no storage")
+
+def slow(code, line):
+    begun.set()
+    time.sleep({slow_s})
+    print("slow", code, line, flush=True)
+
+exit_process.LAST_ACTS_S = {limit_s}
+exit_process.before_exit(slow)
+exit_process.before_exit(fail)
+exit_process.before_exit(lambda *_: print("never", flush=True))()  # taken back
+threading.Thread(target=exit_process.exit_process, args=(3, "error: first")).start()
+begun.wait()
+exit_process.exit_process(4, "error: second")
+"""
+
+
+@pytest.mark.parametrize(
+    ("limit_s", "slow_s", "printed"), [(60.0, 0.2, "slow 3 error: first\n"), (0.2, 60.0, "")], ids=["done", "limited"]
+)
+def test_the_last_acts_come_before_the_end_whichever_thread_ends_it_and_are_limited(limit_s, slow_s, printed):
+    ended = subprocess.run(
+        [sys.executable, "-c", LAST_ACTS.format(limit_s=limit_s, slow_s=slow_s)],
+        capture_output=True, text=True, timeout=TIMEOUT_S,
+    )  # fmt: skip
+    assert ended.stdout == printed and ended.returncode in (3, 4)
+    assert ended.stderr.startswith("error: ")

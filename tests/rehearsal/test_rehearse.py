@@ -1,6 +1,7 @@
 """A rehearsal of a sound run, and of runs with planted faults: each is found, with the key or command that mends it."""
 
 import contextlib
+import dataclasses
 import itertools
 import json
 import os
@@ -9,6 +10,7 @@ import shutil
 import signal
 import types
 
+import jax
 import numpy as np
 import pytest
 
@@ -17,12 +19,14 @@ from cover_jax.checkpoint import saver
 from cover_jax.fault_tolerance import process
 from cover_jax.models.kernels import divided_attention
 from cover_jax.parallel import chips
-from cover_jax.rehearsal import data, findings, kernels, memory, programs, rehearse, trial
+from cover_jax.rehearsal import data, findings, kernels, memory, programs, rehearse, table, trial
 from cover_jax.training import setup
 from data_pipelines.leaks import search
 from data_pipelines.stream import mixture
 from tests.helpers import jobs, tiny_run
 
+STAGES = ["attention", "data", "leaks_and_pixels", "batches", "compilation", "first_state", "steps", "evaluation",
+          "checkpoint"]  # fmt: skip
 NOTHING_COMPILED = programs.Programs([], [])  # for faults that are found before
 STEPS = 24
 
@@ -104,8 +108,10 @@ def test_a_sound_run_is_ready(sound):
         "the whole schedule, hours",
         "not for this device",
         "einsum on cpu",
+        "rehearsal: steps, s",
     ):
         assert what in printed
+    assert list(result["stages_s"]) == STAGES and all(seconds >= 0 for seconds in result["stages_s"].values())
     assert "leaks: not searched for (config.input.leaks='ignore')" in printed
 
 
@@ -263,10 +269,76 @@ def test_the_speed_of_the_input_does_not_count_what_was_read_before(monkeypatch)
 
     monkeypatch.setattr(data.time, "perf_counter", lambda: clock[0])
     config = types.SimpleNamespace(input=types.SimpleNamespace(prefetch_batches=2))
-    assert data.clips_per_s(read(), config) == 3.0
+    assert data.clips_per_s(read(), config, measure_s=5.0) == 3.0
 
 
-def test_a_rehearsal_that_is_ended_removes_its_scratch_folder(data_dir, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("limit_s", "steps", "batches"), [(60.0, 3, 3), (0.0, 2, 1)])
+def test_where_a_stage_has_no_time_left_it_takes_what_it_needs_and_no_more(monkeypatch, limit_s, steps, batches):
+    """Of each set of datasets one step that is not timed and one that is; of each dataset one timed batch."""
+    taken, evaluated, found = [], [], findings.Findings()
+    monkeypatch.setattr(trial, "STEPS_S", limit_s)
+    monkeypatch.setattr(trial, "EVALUATION_S", limit_s)
+    monkeypatch.setattr(trial.inputs, "open_stream", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(
+        trial, "_take_step", lambda run, state, streams, *_: taken.append(list(streams)) or (state, 0.5)
+    )
+    wanted = programs.Programs([("images",), ("motion",)], ["motion"])
+    schedule = types.SimpleNamespace(step=0, counts=lambda step: {"images": 0, "motion": 0})
+    run = types.SimpleNamespace(
+        config=None, setup=types.SimpleNamespace(mesh=None), train_splits={"images": None, "motion": None},
+        evaluator=types.SimpleNamespace(num_batches=lambda name: 9, evaluate=lambda _, name, most_batches:
+                                        evaluated.append(most_batches)),
+    )  # fmt: skip
+    trial.take_steps(run, {}, types.SimpleNamespace(batch_schedule=schedule), wanted, found)
+    trial.evaluate(run, types.SimpleNamespace(eval_params={}), wanted, found)
+    assert taken == [["images"]] * steps + [["motion"]] * steps and evaluated == [1, batches]
+    assert found.measured["images/step_s"] == 0.5
+    assert list(table.stages_s(found.measured)) == ["steps", "evaluation"]
+
+
+def test_a_checkpoint_is_measured_without_compilation_and_with_one_state_on_the_devices(tmp_path, monkeypatch):
+    """The fingerprint is compiled before the clock starts. The state is gone when it is restored, its memory noted."""
+    state, events, found = {"a": jax.numpy.arange(8.0)}, [], findings.Findings()
+    leaf = state["a"]
+
+    class Saver:
+        def __init__(self, config, folder): ...
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_): ...
+        def save(self, saved, meta, accuracies):
+            events.append("save")
+
+        def wait(self):
+            return ""
+
+    def restore_newest(*_, **__):
+        events.append(("restore", leaf.is_deleted()))
+        return {}, {}
+
+    monkeypatch.setattr(trial, "Saver", Saver)
+    monkeypatch.setattr(trial.fingerprint, "fingerprint_tree", lambda tree: events.append("fingerprint"))
+    monkeypatch.setattr(trial.memory, "device_peak_gib", lambda: events.append("peak") or 1.5)
+    monkeypatch.setattr(trial.restore, "restore_newest", restore_newest)
+    run = types.SimpleNamespace(meta={}, config=None, setup=types.SimpleNamespace(state=None))
+    stepped = _Stepped(state["a"], 1)
+    trial.save_and_restore(run, stepped, types.SimpleNamespace(to_json=lambda step: {}), str(tmp_path), found)
+    assert events == ["fingerprint", "save", "peak", ("restore", True)]
+    trial.note_device_memory(found)
+    assert found.measured["device_peak_gib"] == 1.5 and not found._new
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class _Stepped:
+    a: jax.Array
+    step: int = dataclasses.field(metadata={"static": True})
+
+
+def test_a_rehearsal_that_is_ended_removes_its_scratch_folder_and_says_what_it_has(
+    data_dir, tmp_path, monkeypatch, capsys
+):
     def end(*_):
         assert (tmp_path / "run.rehearsal").exists()
         os.kill(os.getpid(), signal.SIGTERM)
@@ -277,7 +349,12 @@ def test_a_rehearsal_that_is_ended_removes_its_scratch_folder(data_dir, tmp_path
         pytest.raises(process.TerminatedError) as ended,
     ):
         rehearse.rehearse(tiny_run.config(data_dir), str(tmp_path / "run"))
-    assert ended.value.exit_code == 143 and list(tmp_path.iterdir()) == []
+    assert ended.value.exit_code == 143 and [path.name for path in tmp_path.iterdir()] == ["run.rehearsal.json"]
+    result = json.loads((tmp_path / "run.rehearsal.json").read_text())
+    assert result["problems"] == [{"text": "the rehearsal ended early: ended by SIGTERM", "exit_code": 143}]
+    assert list(result["stages_s"]) == STAGES[:4] and not result["ready"]  # with what was found so far
+    printed = capsys.readouterr().out
+    assert "motion: training examples" in printed and printed.count("problem: the rehearsal ended early") == 1
 
 
 @pytest.mark.parametrize(
@@ -303,3 +380,18 @@ def test_two_hosts_rehearse_together_and_leave_only_the_json(tmp_path):
     result = json.loads((tmp_path / "run.rehearsal.json").read_text())
     assert result["ready"] and result["measured"]["images/step_s"] > 0 and result["measured"]["restore_s"] > 0
     assert not (tmp_path / "run").exists() and not (tmp_path / "run.rehearsal").exists()
+
+
+@pytest.mark.slow
+def test_a_host_that_ends_early_leaves_no_scratch_folder_and_host_0_prints_the_table(tmp_path):
+    """Host 1 alone gets SIGTERM; host 0 then ends within a thread, while it compiles or waits."""
+    with jobs.Jobs(tmp_path).start(tmp_path / "run", "--mode=rehearse", hosts=2) as job:
+        job.until(lambda: (tmp_path / "run.rehearsal" / "lease.json").exists())
+        os.kill(job.processes[1].pid, signal.SIGTERM)
+        assert job.codes() == [143, 143], job.all_printed()
+    assert not (tmp_path / "run.rehearsal").exists() and not (tmp_path / "run").exists()
+    result = json.loads((tmp_path / "run.rehearsal.json").read_text())
+    cause = "the rehearsal ended early: error on host 1: ended by SIGTERM"
+    assert [problem["text"] for problem in result["problems"]] == [cause] and not result["ready"]
+    assert f"problem: {cause}" in job.printed(0) and "the figures are those of host 0 alone" in job.printed(0)
+    assert "ended early" not in job.printed(1)
