@@ -198,6 +198,7 @@ def test_a_network_file_system_may_show_the_folder_late(tmp_path, monkeypatch, c
 def test_file_systems_of_this_machine_and_buckets_show_a_folder_at_once(monkeypatch):
     mounts = "overlay / overlay rw 0 0\nserver:/x /data nfs4 rw 0 0\ntmpfs /data/tmp tmpfs rw 0 0\n"
     monkeypatch.setattr(workdir_lease.pathlib.Path, "read_text", lambda path: mounts)
+    monkeypatch.setattr(workdir_lease.pathlib.Path, "exists", lambda path: True)
     shown = {path: workdir_lease._shows_at_once(epath.Path(path)) for path in
              ("/run/x", "/data/x", "/data/tmp/run/x", "gs://bucket/run/x")}  # fmt: skip
     assert shown == {"/run/x": True, "/data/x": False, "/data/tmp/run/x": True, "gs://bucket/run/x": True}
