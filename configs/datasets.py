@@ -51,6 +51,19 @@ def something_something_v2(**changes) -> ml_collections.ConfigDict:
     return _with(config, changes)
 
 
+def charades(**changes) -> ml_collections.ConfigDict:
+    """Charades (arXiv 1604.01753; 157 classes): half a minute of acted scripts at home, several actions per video."""
+    config = common.dataset()
+    config.builder = "charades"
+    config.task = "multilabel"
+    config.num_classes = 157
+    # Segments of the whole video: its labels hold for some part of it.
+    config.sample_fps = 0.0
+    config.eval_clips = 10  # facebookresearch/SlowFast, configs/Charades/SLOWFAST_16x8_R50.yaml: 10 views of 3 crops
+    config.eval_crops = 3
+    return _with(config, changes)
+
+
 def moments_in_time(num_classes: int, **changes) -> ml_collections.ConfigDict:
     """Moments in Time: three-second clips. 339 classes (arXiv 1801.03150), or 305 in the second release.
 

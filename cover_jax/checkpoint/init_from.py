@@ -1,6 +1,7 @@
 """Loads initial parameters from `config.model.init_from`: published weights, or another run."""
 
 import re
+import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,13 +14,19 @@ from cover_jax.checkpoint import metadata, restore
 from cover_jax.models.pretrained import loader, resize
 from cover_jax.models.pretrained.errors import PretrainedError
 from cover_jax.parallel import hosts
+from cover_jax.tasks import registry
 
 # Config keys that change what the model computes but not the shapes of its parameters.
 _SETTINGS = ("gelu", "layer_norm_eps", "pixel_mean", "pixel_std")
 _EMBEDDINGS = ("cls_token", "pos_embed", "time_embed")
 
 
-def load(source: str, model: ConfigDict, class_names: Mapping[str, Sequence[str]]) -> loader.LoadedWeights:
+def load(
+    source: str,
+    model: ConfigDict,
+    class_names: Mapping[str, Sequence[str]],
+    tasks: Mapping[str, str] = types.MappingProxyType({}),
+) -> loader.LoadedWeights:
     """Reads `source`: the workdir of a run of this project, or any source that `loader.load` accepts.
 
     Of a run it reads the newest checkpoint, or that after an @: WORKDIR@best, WORKDIR@STEP; and the moving average if
@@ -31,6 +38,8 @@ def load(source: str, model: ConfigDict, class_names: Mapping[str, Sequence[str]
         source: a file, a folder or WORKDIR[@best|@STEP], local or gs://; or hf://ORG/REPO[@REVISION][/FILE].
         model: `config.model`, as in configs/common.py.
         class_names: head name -> its classes, in order.
+        tasks: head name -> its task; heads that it lacks have exactly one class per clip. Of a run, only a head of the
+            same task is copied; published weights give only heads of one class per clip.
 
     Raises:
         PretrainedError: the source cannot be read, or has other sizes than `model.variant`; or hosts read different
@@ -38,13 +47,15 @@ def load(source: str, model: ConfigDict, class_names: Mapping[str, Sequence[str]
     """
     found = find_run(source)
     if found is None:
-        return loader.load(source, model, class_names)
+        return loader.load(
+            source, model, {head: names for head, names in class_names.items() if not _other(tasks, head)}
+        )
     trained = _load_trained(source, *found)
     before = trained.config.model
     if before.variant != model.variant:
         raise PretrainedError(f"{source}: is not {model.variant}; use config.model.variant={before.variant!r}")
     backbone, resized = _backbone(trained.params["backbone"], model)
-    heads, head_lines = _heads(trained, model, class_names)
+    heads, head_lines = _heads(trained, model, class_names, tasks)
     report = [
         f"initialised from {source}: a run of this project, step {trained.step}",
         *resized,
@@ -102,11 +113,18 @@ def _backbone(params: dict[str, Any], model: ConfigDict) -> tuple[dict[str, np.n
 
 
 def _heads(
-    trained: metadata.TrainedModel, model: ConfigDict, class_names: Mapping[str, Sequence[str]]
+    trained: metadata.TrainedModel,
+    model: ConfigDict,
+    class_names: Mapping[str, Sequence[str]],
+    tasks: Mapping[str, str],
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Parameters of the heads that are copied, and one report line per head."""
     same_kind = trained.config.model.head == model.head
-    sources = {head: _source(trained.class_names, head, classes) for head, classes in class_names.items() if same_kind}
+    sources: dict[str, str | None] = {}
+    for head, classes in class_names.items() if same_kind else ():
+        task = tasks.get(head, registry.DEFAULT)
+        of_task = {name: names for name, names in trained.class_names.items() if trained.dataset(name).task == task}
+        sources[head] = _source(of_task, head, classes)
     arrays: dict[str, np.ndarray] = {}
     lines: list[str] = []
     for head, classes in class_names.items():
@@ -118,6 +136,12 @@ def _heads(
     why = "no head here has its classes" if same_kind else f"config.model.head={trained.config.model.head!r} there"
     lines += [f"not taken: head {head}: {why}" for head in trained.class_names if head not in sources.values()]
     return arrays, lines
+
+
+def _other(tasks: Mapping[str, str], head: str) -> bool:
+    """Whether a head has another task than exactly one class per clip."""
+    default = registry.DEFAULT
+    return tasks.get(head, default) != default
 
 
 def _source(of_run: Mapping[str, Sequence[str]], head: str, classes: Sequence[str]) -> str | None:

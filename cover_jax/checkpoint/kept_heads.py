@@ -35,11 +35,11 @@ def find_kept_heads(
     if saved is not None:
         # If a dataset of this name was added (config.allow_changed_mix), its head is trained from now on.
         return {name: _kept(saved, name) for name in saved.get("kept", ()) if name not in class_names}
-    return _heads_of_source(config.model, class_names) if config.model.keep_heads else {}
+    return _heads_of_source(config, class_names) if config.model.keep_heads else {}
 
 
-def _heads_of_source(model: ConfigDict, class_names: Mapping[str, Sequence[str]]) -> dict[str, metadata.KeptHead]:
-    source = model.init_from
+def _heads_of_source(config: ConfigDict, class_names: Mapping[str, Sequence[str]]) -> dict[str, metadata.KeptHead]:
+    model, source = config.model, config.model.init_from
     try:
         found = init_from.find_run(source)
         if found is None:
@@ -50,6 +50,7 @@ def _heads_of_source(model: ConfigDict, class_names: Mapping[str, Sequence[str]]
     _check_model(source, metadata.config_of(meta).model, model)
     for name in class_names.keys() & meta["heads"].keys():
         _check_classes(source, name, meta["heads"][name], class_names[name])
+        _check_task(source, name, metadata.task_of(meta, name), config.datasets[name].task)
     return {name: _kept(meta, name) for name in meta["heads"] if name not in class_names}
 
 
@@ -72,6 +73,15 @@ def _check_model(source: str, before: ConfigDict, now: ConfigDict) -> None:
 
 def _plain(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value  # in JSON a tuple is a list
+
+
+def _check_task(source: str, name: str, before: str, now: str) -> None:
+    """Refuses a dataset whose name is that of a kept head with another task, for the same reason."""
+    if before != now:
+        raise ConfigError(
+            f"config.datasets.{name}.task={now!r}: {source} has a head of this name with the task {before!r}; prepare "
+            "the new data under another --name"
+        )
 
 
 def _check_classes(source: str, name: str, before: Sequence[str], now: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from cover_jax.checkpoint.layout import Meta
 from cover_jax.config import checks, schema
+from cover_jax.tasks import registry
 from cover_jax.versions import versions
 from data_pipelines.doctor import manifest
 from data_pipelines.leaks import search
@@ -145,6 +146,13 @@ class TrainedModel:
         """How the frames of its dataset were stored (`prepare.base.STORAGE`); {} if the checkpoint does not say so."""
         found: dict[str, Any] = self.meta.get("storage", {}).get(head, {})
         return found
+
+
+def task_of(meta: Meta, head: str) -> str:
+    """The task of a head, as in its dataset's config (`tasks.registry`)."""
+    dataset = (meta["config"]["datasets"] | meta.get("kept", {}))[head]
+    task: str = dataset.get("task", registry.DEFAULT)  # checkpoints up to 0.2.0 do not say it
+    return task
 
 
 def config_of(meta: Meta) -> ConfigDict:

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from cover_jax.config import keys, schema
 from cover_jax.errors import ConfigError
 from cover_jax.models import variants
+from cover_jax.tasks import registry
 from data_pipelines.stream import mixture
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -251,8 +252,6 @@ def _model_errors(config: ConfigDict) -> Iterator[str]:
 
 def _best_metric_errors(config: ConfigDict) -> Iterator[str]:
     evaluated = [name for name, dataset in config.datasets.items() if dataset.eval_split]
-    from cover_jax.tasks import registry  # loads JAX, which the commands do after they have read their flags
-
     known = registry.metrics_of(config) or [str(schema.Run.best_metric.default)]
     if config.best_metric not in known:
         yield f"config.best_metric={config.best_metric!r}: must be one of {', '.join(known)}"

@@ -26,6 +26,7 @@ from cover_jax.config.keys import (
     described,
     one_of,
 )
+from cover_jax.tasks import registry
 
 
 def _are_pairs(text: str) -> bool:
@@ -88,9 +89,11 @@ class Dataset(Group):
     num_classes = Key(0, NOT_NEGATIVE, """
         Number of classes. A run is refused if the prepared data has another number; 0: as many as the prepared data
         has.""")
-    task = Key("multiclass", one_of("multiclass"), """
-        What the head learns. 'multiclass': exactly one class per clip; softmax and cross-entropy, measured by
-        top-1.""")
+    task = Key(registry.DEFAULT, one_of(*registry.TASKS), """
+        What the head learns. 'multiclass': exactly one class per clip; softmax and cross-entropy, measured by top-1.
+        'multilabel': any number of classes per clip, as in Charades; sigmoid and binary cross-entropy, summed over the
+        classes (loss_weight gives it its share of a joint step), measured by mAP, the mean over classes of their
+        average precision.""")
     frames_feature = Key("frames", Rule(bool, "the name of a feature"), """
         Feature with the JPEG bytes: of each frame, or of the one image.""")
     num_frames = Key(16, POSITIVE, "Frames per clip; 1 for images.")
@@ -130,7 +133,9 @@ class Dataset(Group):
     repeats = Key(1, POSITIVE, """
         Repeated augmentation (arXiv 1901.09335): decode an example once, put this many different augmentations of it in
         the batch.""")
-    label_smoothing = Key(0.0, BELOW_ONE, "Share of the label that is spread over all classes.")
+    label_smoothing = Key(0.0, BELOW_ONE, """
+        Share of the label that is spread over all classes; with task='multilabel', how far the target of each class
+        goes from 0 or 1 towards 1/2.""")
 
     eval_batch_size = Key(64, POSITIVE, """
         Examples per evaluation step, over all devices; each is eval_clips x eval_crops views. Rounded up to a multiple

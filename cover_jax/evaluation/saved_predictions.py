@@ -19,7 +19,6 @@ from cover_jax.tasks.task import Task
 from data_pipelines import escaping, files
 
 FOLDER = "predictions"
-_FIRST_TASK = "multiclass"  # the only task of version 0.2.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,9 +57,10 @@ def load(workdir: epath.Path, name: str) -> SavedPredictions | None:
         return None
     try:
         found = files.parse_arrays(files.read_small(path))
-        task = registry.TASKS.get(str(found.get("task", _FIRST_TASK)))
-        if task is None:
-            raise ValueError(f"its task is {escaping.one_line(found['task'], 100)}")
+        name_of_task = str(found.get("task", registry.DEFAULT))
+        if name_of_task not in registry.TASKS:
+            raise ValueError(f"its task is {escaping.one_line(name_of_task, 100)}")
+        task = registry.named(name_of_task)
         if wrong := _mismatch(found, task):
             raise ValueError(wrong)
         predictions = task.predictions(**{key: found[key] for key in task.stored})

@@ -109,8 +109,7 @@ def _write(out: str, name: str, data: bytes | bytearray) -> None:
 
 def _write_about(out: str, trained: metadata.TrainedModel, head: str, frames: str, keys: Sequence[str]) -> None:
     about = {key: trained.config.model[key] for key in keys}
-    task = registry.of(trained.dataset(head))
-    answers = {"task": task.name, "probabilities": f"{task.activation} of the logits"}
+    answers = registry.of(trained.dataset(head)).described
     _write_json(out, "config.json", {"class_names": trained.class_names[head], **answers, "frames": frames, **about})
 
 

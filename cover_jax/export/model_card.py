@@ -218,10 +218,12 @@ def _front_matter(trained: metadata.TrainedModel, head: str) -> str:
     """The metadata of the card for the Hugging Face hub, as YAML."""
     dataset = trained.dataset(head)
     task = "image-classification" if dataset.num_frames == 1 else "video-classification"
+    of_head = registry.of(dataset)
+    types = {title: of_head.hub_metrics[kind] for kind, title in of_head.titles.items()}
     results = [
         EvalResult(
             task_type=task, dataset_type=dataset.builder, dataset_name=head, dataset_split=dataset.eval_split,
-            metric_type=registry.of(dataset).hub_metric, metric_name=title, metric_value=round(value, 4),
+            metric_type=types[title], metric_name=title, metric_value=round(value, 4),
         )
         for title, (value, _) in _values(trained, head).items()
     ]  # fmt: skip

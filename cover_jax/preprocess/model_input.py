@@ -83,7 +83,7 @@ class TrainInput:
     label_smoothing: float
     normalization: Normalization
     repeats: int = 1
-    task: Task = registry.TASKS["multiclass"]
+    task: Task = registry.named(registry.DEFAULT)
 
     @classmethod
     def of(cls, model: ConfigDict, dataset: ConfigDict, class_names: Sequence[str]) -> "TrainInput":

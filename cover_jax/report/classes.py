@@ -70,8 +70,8 @@ def section(predictions: Predictions, class_names: Sequence[str]) -> Markup:
         of_each = seen.table(seen.worst_first, pairs, "Classes, the worst first") + seen.absent()
         listed, matrix = f"<h3>Classes</h3>{of_each}", f"<h3>Confusion</h3>{_table(predictions, class_names)}"
         if len(class_names) <= MOST_NAMED_COLUMNS:
-            return _beside(listed, matrix + confused)
-        return Markup(f"{matrix}{_beside(listed, confused)}")
+            return beside(listed, matrix + confused)
+        return Markup(f"{matrix}{beside(listed, confused)}")
     picture = _picture(predictions, class_names)
     return Markup(f"{_worst_and_best(seen, pairs)}{confused}<h3>Confusion</h3>{picture}")
 
@@ -83,10 +83,11 @@ def _worst_and_best(seen: "_Seen", pairs: list[Pair]) -> Markup:
     sides = [f"<h3>{title}</h3>{seen.table(labels[:SHOWN_CLASSES], pairs, title)}" for labels, title in shown]
     everyone = f"All {len(by_name):,} classes by name"
     listed = seen.table(by_name, pairs, everyone) if len(by_name) <= MOST_ROWS else seen.lines(by_name, everyone)
-    return Markup(f"{_beside(*sides)}<details><summary>{everyone}</summary>{listed}</details>{seen.absent()}")
+    return Markup(f"{beside(*sides)}<details><summary>{everyone}</summary>{listed}</details>{seen.absent()}")
 
 
-def _beside(left: str, right: str) -> Markup:
+def beside(left: str, right: str) -> Markup:
+    """Two parts side by side, where the page is wide enough."""
     return Markup(f'<div class="sides"><div>{left}</div><div>{right}</div></div>')
 
 
@@ -126,15 +127,24 @@ class _Seen:
 
     def absent(self) -> Markup:
         """Which classes have no examples."""
-        absent = [self.class_names[i] for i in np.flatnonzero(self.totals == 0).tolist()]
-        more = f" and {len(absent) - SHOWN_ABSENT:,} more" if len(absent) > SHOWN_ABSENT else ""
-        said = f"No validation examples of {len(absent):,} classes: {', '.join(absent[:SHOWN_ABSENT])}{more}"
-        return Markup(f'<p class="muted">{escape(said)}</p>' if absent else "")
+        return absent([self.class_names[i] for i in np.flatnonzero(self.totals == 0).tolist()])
+
+
+def absent(names: Sequence[str]) -> Markup:
+    """Which classes have no examples."""
+    more = f" and {len(names) - SHOWN_ABSENT:,} more" if len(names) > SHOWN_ABSENT else ""
+    said = f"No validation examples of {len(names):,} classes: {', '.join(names[:SHOWN_ABSENT])}{more}"
+    return Markup(f'<p class="muted">{escape(said)}</p>' if names else "")
 
 
 def _share(hits: int, total: int) -> Markup:
     value = hits / total
     text = metrics.percent(value, metrics.binomial_error(value, total))
+    return bar(value, text)
+
+
+def bar(value: float, text: str) -> Markup:
+    """A share 0..1 as a bar, beside a text."""
     return Markup(f'<span class="share"><i style="--found:{100 * value:.1f}%"></i><b>{text}</b></span>')
 
 

@@ -6,6 +6,7 @@ from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.util import tensor_util
 
 from cover_jax.report import chart
+from cover_jax.tasks.task import Task
 
 Scalars = dict[str, chart.Points]  # tag -> its points
 OF_RUN = {  # tag -> title, and whether it is a share
@@ -40,16 +41,16 @@ def _points(events) -> chart.Points:
     return [(step, float(tensor_util.make_ndarray(newest[step].tensor_proto))) for step in sorted(newest)]
 
 
-def render_dataset(scalars: Scalars, name: str) -> Markup:
-    """Loss and accuracies of one dataset."""
+def render_dataset(scalars: Scalars, name: str, task: Task) -> Markup:
+    """Loss and metrics of one dataset."""
     loss = {
         "training": scalars.get(f"train/{name}/loss", []),
         "validation": scalars.get(f"validation/{name}/loss", []),
     }
-    accuracy = {
-        "training top-1": scalars.get(f"train/{name}/top1", []),
-        "validation top-1": scalars.get(f"validation/{name}/top1", []),
-        "validation top-5": scalars.get(f"validation/{name}/top5", []),
+    trained = task.train_metric
+    accuracy = {f"training {task.titles[trained]}": scalars.get(f"train/{name}/{trained}", [])}
+    accuracy |= {
+        f"validation {task.titles[kind]}": scalars.get(f"validation/{name}/{kind}", []) for kind in task.curves
     }
     return _grid([chart.draw("Loss", loss), chart.draw("Accuracy", accuracy, percent=True)])
 

@@ -1,13 +1,14 @@
 """The clips or images of which a model is least and most sure, as thumbnails."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
 from cover_jax.evaluation.saved_predictions import SavedPredictions
-from cover_jax.tasks.metrics import Predictions
+from cover_jax.tasks import registry
 from data_pipelines.leaks import facts
 from data_pipelines.output import html
 from data_pipelines.output.html import escape
@@ -38,7 +39,8 @@ def section(evaluated: SavedPredictions, class_names: Sequence[str], dataset, da
         return Markup(f'<h3>Worst and best</h3><p class="muted">No pictures: {escape(error)}</p>')
     predictions = evaluated.predictions
     # A model that has diverged gives NaN: the worst.
-    order = np.argsort(np.nan_to_num(predictions.label_probability), kind="stable")
+    task = registry.of_predictions(predictions)
+    order = np.argsort(np.nan_to_num(task.sureness(predictions)), kind="stable")
     clips, half = split.modality == "video", (len(order) + 1) // 2
 
     def shown(rows):
@@ -46,8 +48,8 @@ def section(evaluated: SavedPredictions, class_names: Sequence[str], dataset, da
         return html.pictures(figures, "16rem" if clips else "8.5rem")
 
     return Markup(
-        f"<h3>Worst: the true class has the lowest probability</h3>{shown(order[:half][:NUM_WORST])}"
-        f"<h3>Best: it has the highest</h3>{shown(order[half:][::-1][:NUM_BEST])}"
+        f"<h3>Worst: {task.worst}</h3>{shown(order[:half][:NUM_WORST])}"
+        f"<h3>Best: {task.best}</h3>{shown(order[half:][::-1][:NUM_BEST])}"
     )
 
 
@@ -66,19 +68,24 @@ def _open(evaluated: SavedPredictions, dataset, data_dir: str) -> records.Split:
     return split
 
 
-def _figure(split, predictions: Predictions, row: int, class_names, frames_feature: str, clips: bool) -> Markup:
-    true, said = class_names[predictions.label[row]], class_names[predictions.top1[row]]
-    sure, said_sure = predictions.label_probability[row], predictions.top1_probability[row]
-    text = f"<b>{escape(true)}</b> {sure:.1%}"
-    text += f"<br>taken for <b>{escape(said)}</b> {said_sure:.1%}" if true != said else ""
+def _figure(split, predictions: Any, row: int, class_names, frames_feature: str, clips: bool) -> Markup:
+    found = registry.of_predictions(predictions).told(predictions, row)
+    true, said = ([(class_names[label], probability) for label, probability in part] for part in found)
+    text = _in_words(true) + (f"<br>taken for {_in_words(said)}" if said else "")
     try:
         jpegs, source = facts.some_frames(split, int(predictions.index[row]), frames_feature, FRAMES if clips else 1)
         image = _side_by_side([html.thumbnail(jpeg, FRAME_PX if clips else IMAGE_PX) for jpeg in jpegs])
     except (*facts.DAMAGE, OSError) as error:
         return Markup(f"<figure>{text}<br>cannot be read: {escape(type(error).__name__)}</figure>")
-    alt = f"{'Frames of a clip' if clips else 'An image'} of {true}, taken for {said}"
+    names = [", ".join(name for name, _ in part) or "no class" for part in (true, said or true)]
+    alt = f"{'Frames of a clip' if clips else 'An image'} of {names[0]}, taken for {names[1]}"
     name = f'<br><span class="muted">{escape(source)}</span>' if source else ""
     return html.picture(image, alt, Markup(text + name))
+
+
+def _in_words(told: Sequence[tuple[str, float]]) -> str:
+    """Classes with their probabilities."""
+    return ", ".join(f"<b>{escape(name)}</b> {probability:.1%}" for name, probability in told) or "<i>no class</i>"
 
 
 def _side_by_side(frames: list[Image.Image]) -> Image.Image:

@@ -10,13 +10,16 @@ from ml_collections import ConfigDict
 
 from cover_jax.checkpoint import metadata, restore
 from cover_jax.evaluation import saved_predictions
-from cover_jax.report import about, chart, classes, curves, examples
-from cover_jax.tasks import metrics, registry
+from cover_jax.report import about, chart, class_precision, classes, curves, examples
+from cover_jax.tasks import metrics, multilabel, registry
 from data_pipelines.output import html
 from data_pipelines.output.html import escape
 
-# Task -> (predictions, class names) -> what a page shows of its classes.
-CLASSES: Mapping[str, Callable[[Any, Sequence[str]], Markup]] = {"multiclass": classes.section}
+# Class of a task's predictions -> (predictions, class names) -> what a page shows of its classes.
+CLASSES: Mapping[type, Callable[[Any, Sequence[str]], Markup]] = {
+    metrics.Predictions: classes.section,
+    multilabel.MultilabelPredictions: class_precision.section,
+}
 STYLE = """
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(15rem, 100%), 1fr)); gap: 1rem; }
 .card { background: var(--card); border-radius: 8px; padding: .6rem .8rem; }
@@ -45,7 +48,7 @@ def render_run(workdir: str, data_dir: str = "") -> str:
         for name, dataset in config.datasets.items()
     }
     sections = [
-        *((name, curves.render_dataset(scalars, name) + of_dataset.section(data_dir or config.data_dir))
+        *((name, of_dataset.curves(scalars, name) + of_dataset.section(data_dir or config.data_dir))
           for name, of_dataset in of_datasets.items()),
         ("The run", curves.render_run(scalars) + about.rollbacks(meta)),
         ("Data", about.data(meta, config)),
@@ -65,13 +68,16 @@ class _Dataset:
     class_names: list[str]
     found: saved_predictions.SavedPredictions | None
 
+    def curves(self, scalars: curves.Scalars, name: str) -> Markup:
+        """Its loss and metrics over the steps."""
+        return curves.render_dataset(scalars, name, registry.of(self.config))
+
     def section(self, data_dir: str) -> Markup:
         """Its classes and examples; "" if it was not evaluated."""
         if self.found is None:
             return Markup()
         shown = examples.section(self.found, self.class_names, self.config, data_dir)
-        task = registry.of_predictions(self.found.predictions)
-        return CLASSES[task.name](self.found.predictions, self.class_names) + shown
+        return CLASSES[type(self.found.predictions)](self.found.predictions, self.class_names) + shown
 
 
 def _accuracies(of_datasets: dict[str, _Dataset], step: int) -> str:

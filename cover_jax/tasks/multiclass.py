@@ -21,7 +21,7 @@ class Multiclass(Task):
     name = "multiclass"
     titles = {"top1": "top-1", "top5": "top-5", "mean_class": "mean over classes"}
     train_metric = "top1"
-    hub_metric = "accuracy"
+    hub_metrics = dict.fromkeys(titles, "accuracy")
     hub_problem = None
     activation, torch_activation = "softmax", "softmax(-1)"
     stored = {
@@ -29,6 +29,13 @@ class Multiclass(Task):
         "top1_probability": np.float32,
     }  # fmt: skip
     predictions = metrics.Predictions
+    curves = ("top1", "top5")
+    worst, best = "the true class has the lowest probability", "it has the highest"
+
+    @property
+    def described(self) -> dict[str, str]:
+        """Nothing: softmax, as in version 0.1.0."""
+        return {}
 
     def answers(self, batch: Batch) -> jax.Array:
         """The labels, int32 [B]; -1 for a label that is not published."""
@@ -83,6 +90,17 @@ class Multiclass(Task):
         """Top-1. The standard error is that of the mean difference per example."""
         difference_N = here.hits.astype(float) - there.hits.astype(float)
         return float(difference_N.mean()), metrics.standard_error(difference_N)
+
+    def sureness(self, predictions: Any) -> np.ndarray:
+        """Probability of the label."""
+        sure_N: np.ndarray = predictions.label_probability
+        return sure_N
+
+    def told(self, predictions: Any, row: int) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
+        """The label, and the most probable class if that is another."""
+        label, top1 = predictions.label[row], predictions.top1[row]
+        wrong = [(top1, predictions.top1_probability[row])] if top1 != label else []
+        return [(label, predictions.label_probability[row])], wrong
 
     def confusion(self, predictions: Any, num_classes: int) -> np.ndarray | None:
         """Counts: rows are true classes, columns are predicted classes."""

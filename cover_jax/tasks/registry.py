@@ -1,19 +1,41 @@
-"""The tasks by name: config.datasets.NAME.task. A task of your own is a module here, and an entry in TASKS."""
+"""The tasks by name: config.datasets.NAME.task. A task of your own is a module, and a line in TASKS.
 
+Nothing here loads JAX, so the schema of configs can read the names.
+"""
+
+import functools
+import pkgutil
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
-from cover_jax.tasks.multiclass import Multiclass
-from cover_jax.tasks.task import Task
+if TYPE_CHECKING:
+    from cover_jax.tasks.task import Task
 
-TASKS: Mapping[str, Task] = {task.name: task for task in (Multiclass(),)}
+# Name -> "module:class". Of several whose predictions are of the same class, the first one reads saved predictions.
+TASKS: Mapping[str, str] = {
+    "multiclass": "cover_jax.tasks.multiclass:Multiclass",
+    "multilabel": "cover_jax.tasks.multilabel:Multilabel",
+}
+DEFAULT = "multiclass"  # the only task of versions up to 0.2.0
 
 
-def of_predictions(predictions: Any) -> Task:
-    """The task that makes predictions of this class."""
-    return next(task for task in TASKS.values() if isinstance(predictions, task.predictions))
+@functools.cache
+def named(name: str) -> "Task":
+    """The task of this name in TASKS."""
+    task: Task = pkgutil.resolve_name(TASKS[name])()
+    return task
+
+
+def of(dataset: ConfigDict) -> "Task":
+    """The task of a dataset of a config."""
+    return named(dataset.task)
+
+
+def of_predictions(predictions: Any) -> "Task":
+    """The task whose predictions are of this class."""
+    return next(task for task in map(named, TASKS) if type(predictions) is task.predictions)
 
 
 def means(config: ConfigDict) -> dict[str, list[str]]:
@@ -35,8 +57,3 @@ def metrics_of(config: ConfigDict) -> list[str]:
     """The metrics that an evaluation of a config gives, as config.best_metric names them."""
     evaluated = [(name, of(dataset)) for name, dataset in config.datasets.items() if dataset.eval_split]
     return [*means(config), *(f"{name}/{kind}" for name, task in evaluated for kind in task.titles)]
-
-
-def of(dataset: ConfigDict) -> Task:
-    """The task of a dataset of a config."""
-    return TASKS[dataset.task]

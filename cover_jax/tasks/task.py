@@ -19,23 +19,35 @@ class Task(abc.ABC):
         name: in configs (config.datasets.NAME.task), checkpoints and saved predictions.
         titles: each metric of an evaluation -> its title in tables. The first one is the main metric.
         train_metric: the metric of `hits`, one of `titles`.
-        hub_metric: the type of the main metric in model cards, as at huggingface.co/metrics.
+        hub_metrics: metric -> its type in model cards, as at huggingface.co/metrics where it is there.
         hub_problem: Hugging Face's `problem_type` of a model with such a head; None: its default.
         activation: name of the function from logits to probabilities in jax.nn and tf.nn.
         torch_activation: the same as a call of a method of a tensor of PyTorch.
         stored: field of its predictions -> type in a file of saved predictions.
         predictions: class of its predictions, with an array [N, ...] per field of `stored` (`metrics.Predictions`).
+        curves: those of `titles` that the report draws over the steps.
+        worst, best: what the report says of the examples with the lowest and the highest `sureness`.
+        several_labels: whether an example may have any number of labels: then a batch has `targets`.
     """
 
     name: ClassVar[str]
     titles: ClassVar[Mapping[str, str]]
     train_metric: ClassVar[str]
-    hub_metric: ClassVar[str]
+    hub_metrics: ClassVar[Mapping[str, str]]
     hub_problem: ClassVar[str | None]
     activation: ClassVar[str]
     torch_activation: ClassVar[str]
     stored: ClassVar[Mapping[str, Any]]
     predictions: ClassVar[Any]
+    curves: ClassVar[tuple[str, ...]]
+    worst: ClassVar[str]
+    best: ClassVar[str]
+    several_labels: ClassVar[bool] = False
+
+    @property
+    def described(self) -> dict[str, str]:
+        """What config.json of an exported program says of the logits."""
+        return {"task": self.name, "probabilities": f"{self.activation} of the logits"}
 
     @property
     def main_metric(self) -> str:
@@ -91,6 +103,14 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def difference(self, here: Any, there: Any) -> tuple[float, float]:
         """The main metric of `here` minus that of `there`, predictions of the same examples, and its standard error."""
+
+    @abc.abstractmethod
+    def sureness(self, predictions: Any) -> np.ndarray:
+        """How well the model knows each example, float [N]: the lowest is the worst."""
+
+    @abc.abstractmethod
+    def told(self, predictions: Any, row: int) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
+        """(class, probability) of the classes that an example has, and of those that it is wrongly said to have."""
 
     @abc.abstractmethod
     def confusion(self, predictions: Any, num_classes: int) -> np.ndarray | None:

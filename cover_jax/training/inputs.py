@@ -18,6 +18,7 @@ from cover_jax.fault_tolerance import process, statements
 from cover_jax.parallel import hosts, sharding
 from cover_jax.parallel.hosts import print_on_host0
 from cover_jax.preprocess import frame_size
+from cover_jax.tasks import registry
 from data_pipelines.doctor import frame_sizes as frame_sizes_of
 from data_pipelines.leaks import facts, kept, search
 from data_pipelines.prepare import build
@@ -71,6 +72,12 @@ def open_dataset(config: ConfigDict, name: str) -> tuple[records.Split, records.
     if dataset.num_classes and dataset.num_classes != found:
         raise ConfigError(
             f"config.datasets.{name}.num_classes={dataset.num_classes}: the prepared {dataset.builder} has {found}"
+        )
+    if registry.of(dataset).several_labels != train.several_labels:
+        has, task = ("several labels", "multilabel") if train.several_labels else ("one label", "multiclass")
+        raise ConfigError(
+            f"config.datasets.{name}.task={dataset.task!r}: the prepared {dataset.builder} has {has} per example; "
+            f"it must be {task!r}"
         )
     if records.media_feature(train, dataset.frames_feature) not in train.features:
         raise ConfigError(

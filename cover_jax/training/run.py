@@ -110,7 +110,9 @@ class Run:
 
     def _with_pretrained(self, state: TrainState) -> TrainState:
         try:
-            loaded = init_from.load(self.config.model.init_from, self.config.model, self.setup.class_names)
+            tasks = {name: dataset.task for name, dataset in self.config.datasets.items()}
+            model = self.config.model
+            loaded = init_from.load(model.init_from, model, self.setup.class_names, tasks)
         except PretrainedError as error:
             raise ConfigError(f"config.model.init_from: {error}") from error
         params, kept = loader.fill(state.params, loaded)

@@ -20,6 +20,7 @@ from cover_jax.evaluation import eval_step
 from cover_jax.models import cover, flops
 from cover_jax.parallel import compilation, sharding
 from cover_jax.preprocess import frame_size
+from cover_jax.tasks import registry
 from cover_jax.training import optimizer, train_step
 from cover_jax.training.train_step import DeviceBatch, Metrics, TrainState
 from data_pipelines.stream.batch import eval_batch_rows
@@ -100,14 +101,29 @@ class Setup:
     def train_batch(self, name: str) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes, types and shardings of a dataset's training Batch, over all devices."""
         dataset = self.config.datasets[name]
-        return _abstract_batch(self.mesh, dataset.batch_size, dataset.num_frames, dataset.canvas_px)
+        return self._abstract_batch(name, dataset.batch_size, dataset.num_frames)
 
     def eval_batch(self, name: str) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes, types and shardings of a dataset's evaluation Batch, over all devices."""
         dataset = self.config.datasets[name]
         num_frames = dataset.num_frames * dataset.eval_clips
         size = eval_batch_rows(dataset, sharding.num_batch_shards(self.mesh))
-        return _abstract_batch(self.mesh, size, num_frames, dataset.canvas_px)
+        return self._abstract_batch(name, size, num_frames)
+
+    def _abstract_batch(self, name: str, size: int, num_frames: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """A Batch of a dataset as `sharding.put_batch` returns it."""
+        dataset = self.config.datasets[name]
+        shapes = {
+            "frames": jax.ShapeDtypeStruct((size, num_frames, *dataset.canvas_px, 3), jnp.uint8),
+            "size_px": jax.ShapeDtypeStruct((size, 2), jnp.int32),
+            "label": jax.ShapeDtypeStruct((size,), jnp.int32),
+            "weight": jax.ShapeDtypeStruct((size,), jnp.float32),
+            "index": jax.ShapeDtypeStruct((size,), jnp.int32),
+            "seed": jax.ShapeDtypeStruct((size,), jnp.uint32),
+        }
+        if registry.of(dataset).several_labels:
+            shapes["targets"] = jax.ShapeDtypeStruct((size, self.num_classes[name]), jnp.float32)
+        return sharding.abstract(shapes, jax.tree.map(lambda _: sharding.batch_sharding(self.mesh), shapes))
 
 
 def make_mesh(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -173,18 +189,3 @@ def make_setup(config: ConfigDict, class_names: ClassNames, mesh: Mesh, kept_hea
             if dataset.eval_split
         },
     )
-
-
-def _abstract_batch(
-    mesh: Mesh, size: int, num_frames: int, canvas_px: Sequence[int]
-) -> dict[str, jax.ShapeDtypeStruct]:
-    """A Batch as `sharding.put_batch` returns it."""
-    shapes = {
-        "frames": jax.ShapeDtypeStruct((size, num_frames, *canvas_px, 3), jnp.uint8),
-        "size_px": jax.ShapeDtypeStruct((size, 2), jnp.int32),
-        "label": jax.ShapeDtypeStruct((size,), jnp.int32),
-        "weight": jax.ShapeDtypeStruct((size,), jnp.float32),
-        "index": jax.ShapeDtypeStruct((size,), jnp.int32),
-        "seed": jax.ShapeDtypeStruct((size,), jnp.uint32),
-    }
-    return sharding.abstract(shapes, jax.tree.map(lambda _: sharding.batch_sharding(mesh), shapes))

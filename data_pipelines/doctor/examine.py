@@ -120,13 +120,15 @@ def _of_records(
     for role, split in splits.items():
         known = load_facts(split, frames_feature)
         paths = [known.text("source", i) or f"record {i}" for i in range(len(known))]
-        described[role] = manifest.describe_split(split.class_names, known.columns, paths, refused[role])
+        several = (known.labels, known.labelled) if split.several_labels else None
+        described[role] = manifest.describe_split(split.class_names, known.columns, paths, refused[role], several)
         good = np.flatnonzero(known["reason"] == b"")
         chosen = good[np.unique(np.linspace(0, len(good) - 1, NUM_SAMPLES).astype(int))] if len(good) else good
         samples[role] = []
         for i in chosen.tolist():
             (jpeg,), _ = facts.some_frames(split, i, frames_feature, 1)
-            samples[role].append((_class_name(split.class_names, known["label"][i]), jpeg))
+            labels = known.labels[known.labelled == i]
+            samples[role].append((", ".join(_class_name(split.class_names, label) for label in labels), jpeg))
     metadata = where / "metadata.json"
     origin = files.read_json(metadata, {}).get("origin", {}) if metadata.exists() else {}
     modality = next(iter(splits.values())).modality
@@ -154,18 +156,27 @@ def examine_sources(prepare_arguments: list[str], output: str) -> None:
 
 def _of_files(reader: worker_pool.Reader, found: listing.Listing, role: str) -> tuple[dict, list]:
     """The manifest of the files of one split, and (class, JPEG) of some of them."""
-    items, rows, samples = found.splits[role], [], []
+    items, samples = found.splits[role], []
+    rows: list[dict[str, Any]] = []
+    index_of = {name: i for i, name in enumerate(found.class_names)}
+    labels: list[int] = []
+    labelled: list[int] = []
+    several = any(item.labels is not None for item in items)
     refused = [_refusal(item, base.MISSING) for item in found.missing.get(role, ())]
     for number, (item, seen) in enumerate(_in_parallel(functools.partial(_look, reader), items, role)):
         if isinstance(seen, str):
             refused.append(_refusal(item, seen))
             continue
         row, jpeg = seen
-        rows.append(row | {"label": found.class_names.index(item.label) if item.label else -1, "reason": b""})
+        names = item.labels if item.labels is not None else (item.label,) if item.label else ()
+        labels += [index_of[name] for name in names]
+        labelled += [len(rows)] * len(names)
+        rows.append(row | {"label": index_of[names[0]] if names else -1, "reason": b""})
         if number % max(1, len(items) // NUM_SAMPLES) == 0:
             samples.append((item.label, jpeg))
     columns = {name: np.array([row[name] for row in rows], dtype) for name, dtype in FILE_COLUMNS.items()}
-    return manifest.describe_split(found.class_names, columns, [], refused), samples[:NUM_SAMPLES]
+    of_files = (np.array(labels, int), np.array(labelled, int)) if several else None
+    return manifest.describe_split(found.class_names, columns, [], refused, of_files), samples[:NUM_SAMPLES]
 
 
 def _refusal(item: listing.Item, reason: str) -> dict[str, str]:
@@ -223,6 +234,8 @@ def _print(found: dict) -> None:
         if found["modality"] == "video":
             print(f"    seconds {_span(split['seconds'])}; frames per second {_span(split['fps'])}")
         print(f"    height {_span(split['height_px'])} px, width {_span(split['width_px'])} px")
+        if "labels_per_clip" in split:
+            print(f"    labels per clip {_span(split['labels_per_clip'])}")
         for line in _about_classes(split["classes"]):
             print(escaping.escape_text(f"    {line}"))
         missing_last = sorted(split["unusable"], key=lambda row: row["reason"] == base.MISSING)

@@ -5,7 +5,8 @@ The format is the same for a prepared dataset and for the files before they are 
     dataset, where, modality, origin
     splits: split -> listed, found, missing, refused, damaged, bytes, classes {class: [listed, found]},
             seconds, fps, frames, height_px, width_px {min, median, max, mean}, the same with _histogram
-            [[from, to, count]], unusable [{path, label, reason}]
+            [[from, to, count]], unusable [{path, label, reason}]; with several labels per clip also labels_per_clip
+            {min, median, max, mean}
 """
 
 import collections
@@ -15,6 +16,7 @@ import numpy as np
 
 from data_pipelines import catalog, files
 from data_pipelines.prepare import base
+from data_pipelines.sources import label_features
 
 FILE = "manifest.json"
 BARS = 16  # bars per histogram
@@ -48,7 +50,11 @@ def summary_line(of_splits: dict[str, dict[str, int]]) -> str:
 
 
 def describe_split(
-    class_names, columns: dict[str, np.ndarray], paths: list[str], refused: list[dict[str, str]]
+    class_names,
+    columns: dict[str, np.ndarray],
+    paths: list[str],
+    refused: list[dict[str, str]],
+    several: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> dict:
     """The manifest of one split.
 
@@ -58,11 +64,16 @@ def describe_split(
             was found; a reason other than b"" states why it cannot be read.
         paths: the source of each record or file.
         refused: files that are listed but were not found or could not be used.
+        several: if a record may have several labels: all labels, and the index of the record of each.
     """
     good = columns["reason"] == b""
     damaged = [{"path": paths[i], "label": "", "reason": columns["reason"][i].decode()} for i in np.flatnonzero(~good)]
-    found = collections.Counter(columns["label"][good].tolist())
-    lacking = collections.Counter(row["label"] for row in refused)
+    labels, labelled = (columns["label"], np.arange(len(good))) if several is None else several
+    found = collections.Counter(labels[good[labelled]].tolist())
+    lost = [row["label"] for row in refused]
+    if several is not None:
+        lost = [label for labels in lost for label in labels.split(label_features.SEPARATOR)]
+    lacking = collections.Counter(lost)
     classes = {name: [found[i] + lacking[name], found[i]] for i, name in enumerate(class_names)}
     seconds = columns["num_frames"] / np.where(columns["fps"] > 0, columns["fps"], np.inf)
     figures = {"seconds": seconds, "frames": columns["num_frames"]} | {
@@ -74,6 +85,7 @@ def describe_split(
         "classes": classes,
         **{name: _figures(values[good]) for name, values in figures.items()},
         **{f"{name}_histogram": _histogram(values[good]) for name, values in figures.items()},
+        **({} if several is None else {"labels_per_clip": _figures(np.bincount(labelled, minlength=len(good))[good])}),
         "unusable": [*refused, *damaged],
     }
 

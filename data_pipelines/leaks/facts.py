@@ -22,6 +22,7 @@ from data_pipelines import files
 from data_pipelines.leaks import perceptual, regions
 from data_pipelines.leaks.progress import Tell, tell_nobody, track
 from data_pipelines.media import frames_of_video, media_file
+from data_pipelines.sources import label_features
 from data_pipelines.stream import records
 from data_pipelines.stream.host_tf import plain, tf
 
@@ -61,6 +62,8 @@ class Facts:
 
     Attributes:
         columns: name (see COLUMNS) -> array [N].
+        labels: int32 [L], all labels of all records, record after record; the label of those that have one.
+        labelled: int64 [L], the index of their record.
         hashes: uint64 [N, R], hashes of the regions of some frames of all records.
         clips: int64 [N], the index of their record.
     """
@@ -68,6 +71,8 @@ class Facts:
     columns: dict[str, np.ndarray]
     hashes: np.ndarray
     clips: np.ndarray
+    labels: np.ndarray
+    labelled: np.ndarray
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.columns[name]
@@ -180,7 +185,9 @@ def _measure_shard(path: str, media_feature: str) -> dict[str, np.ndarray]:
     for row, offset, end in zip(rows, offsets[:-1], offsets[1:], strict=True):
         row |= {"offset": offset, "bytes": end - offset, "hashes": _hashes(row.pop("frames"))}
         row["num_hashes"] = len(row["hashes"])
+    several = [row.pop("labels") for row in rows]
     columns = {name: np.array([row[name] for row in rows], dtype) for name, dtype in COLUMNS.items()}
+    columns |= {"num_labels": np.array([len(labels) for labels in several]), "labels": np.concatenate(several)}
     return columns | {"hashes": np.concatenate([row["hashes"] for row in rows])}
 
 
@@ -199,8 +206,10 @@ def _rows(path: str, look: Callable, num_records: int) -> Iterator[dict]:
     looked_at = tf.data.TFRecordDataset(path).map(look, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     for batch in looked_at.padded_batch(min(BATCH, num_records)).prefetch(2).as_numpy_iterator():
         frames, sizes = batch.pop("frames"), batch.pop("num_hashed")
+        labels, counts = batch.pop("labels"), batch.pop("num_labels")
         for i, size in enumerate(sizes):
-            yield {name: column[i] for name, column in batch.items()} | {"frames": frames[i, :size], "reason": b""}
+            ragged = {"frames": frames[i, :size], "labels": labels[i, : counts[i]]}
+            yield {name: column[i] for name, column in batch.items()} | ragged | {"reason": b""}
 
 
 def _row_or_reason(path: str, offset: int, look: Callable) -> dict:
@@ -210,8 +219,9 @@ def _row_or_reason(path: str, offset: int, look: Callable) -> dict:
     except DAMAGE as error:
         nothing = {name: np.zeros((), dtype)[()] for name, dtype in COLUMNS.items()}
         frames = np.zeros((0, regions.FRAME_PX, regions.FRAME_PX), np.uint8)
-        return nothing | {"label": -1, "frames": frames, "reason": _reason(error).encode()}
-    del found["num_hashed"]
+        labels = np.zeros(0, np.int64)
+        return nothing | {"label": -1, "labels": labels, "frames": frames, "reason": _reason(error).encode()}
+    del found["num_hashed"], found["num_labels"]
     return found | {"reason": b""}
 
 
@@ -259,7 +269,8 @@ def _reason(error: tf.errors.OpError) -> str:
 def _parse(record, media_feature: str) -> dict:
     """The facts that a record states, and its frames as `jpegs`. The frames of a video file are decoded for this."""
     pictures = {media_feature: tf.io.FixedLenSequenceFeature((), tf.string, allow_missing=True)}
-    parsed = tf.io.parse_single_example(record, _STORED | pictures)
+    labels = {label_features.SEVERAL: tf.io.FixedLenSequenceFeature((), tf.int64, allow_missing=True)}
+    parsed = tf.io.parse_single_example(record, _STORED | labels | pictures)
     stored = parsed.pop(media_feature)
     if media_feature == records.VIDEO_FEATURE:
         stored = tf.ensure_shape(tf.numpy_function(_jpegs_of_file, [stored[0]], tf.string, stateful=False), (None,))
@@ -284,7 +295,13 @@ def _look(record, media_feature: str) -> dict:
     size_px = tf.io.extract_jpeg_shape(jpegs[0])[:2]
     chosen = tf.where(tf.reduce_min(size_px) < MIN_SIDE_PX, 0, _num_hashed(tf.size(jpegs), parsed["fps"]))
     at = _middles(tf.size(jpegs), chosen)
-    facts = {"num_frames": tf.size(jpegs), "height_px": size_px[0], "width_px": size_px[1], "num_hashed": chosen}
+    facts = {
+        "num_labels": tf.size(parsed[label_features.SEVERAL]),
+        "num_frames": tf.size(jpegs),
+        "height_px": size_px[0],
+        "width_px": size_px[1],
+        "num_hashed": chosen,
+    }
     return parsed | facts | {"frames": _grey_frames(tf.gather(jpegs, at))}
 
 
@@ -336,7 +353,7 @@ def _load(shard: str) -> dict[str, np.ndarray] | None:
 
 def _of_records(split: records.Split, parts: list[dict[str, np.ndarray]]) -> Facts:
     """Selects the split's records from the facts of whole shards."""
-    columns, values, clips = [], [], []
+    columns, values, clips, labels, labelled = [], [], [], [], []
     for shard, part in enumerate(parts):
         members = np.flatnonzero(split.shards == shard)
         rows = np.searchsorted(part["offset"], split.offsets[members])
@@ -346,6 +363,14 @@ def _of_records(split: records.Split, parts: list[dict[str, np.ndarray]]) -> Fac
         owner = np.repeat(index_of_row, part["num_hashes"])
         values.append(part["hashes"][owner >= 0])
         clips.append(owner[owner >= 0])
+        # Shards that an earlier version measured have only records of one label.
+        owner = np.repeat(index_of_row, part.get("num_labels", np.zeros(len(index_of_row), int)))
+        labels.append(part.get("labels", np.zeros(0, int))[owner >= 0])
+        labelled.append(owner[owner >= 0])
     order = np.argsort(np.concatenate([np.flatnonzero(split.shards == s) for s in range(len(parts))]), kind="stable")
     in_order = {name: np.concatenate([c[name] for c in columns])[order] for name in COLUMNS}
-    return Facts(in_order, np.concatenate(values), np.concatenate(clips))
+    if split.several_labels:
+        of_records = np.concatenate(labels), np.concatenate(labelled)
+    else:
+        of_records = in_order["label"], np.arange(len(order))
+    return Facts(in_order, np.concatenate(values), np.concatenate(clips), *of_records)

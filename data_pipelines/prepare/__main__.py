@@ -17,6 +17,7 @@ from etils import epath
 from data_pipelines import catalog, command_line, escaping
 from data_pipelines.prepare import base, build
 from data_pipelines.prepare import flags as prepare_flags
+from data_pipelines.sources import label_features
 
 SHOWN_REFUSED = 5
 
@@ -62,7 +63,8 @@ def _measure(name: str, data_dir: str) -> None:
 def _print_summary(name: str, where: epath.Path) -> None:
     info = catalog.read_info(where)
     counts = ", ".join(f"{split} {details.num_examples}" for split, details in info.splits.items())
-    print(f"{name}: {counts}; {info.features['label'].num_classes} classes; in {escaping.escape(where)}")
+    num_classes = sum(label.num_classes for label in label_features.find(dict(info.features)).values())
+    print(f"{name}: {counts}; {num_classes} classes; in {escaping.escape(where)}")
     refused = [(split, row) for split, rows in base.read_refused(where).items() for row in rows]
     missing = collections.Counter(split for split, row in refused if row["reason"] == base.MISSING)
     unusable = [(split, row) for split, row in refused if row["reason"] != base.MISSING]

@@ -17,6 +17,7 @@ from data_pipelines import archives, catalog, escaping, files
 from data_pipelines.media import media_file
 from data_pipelines.media.media_file import Media
 from data_pipelines.prepare import listing, on_beam, schema, worker_pool
+from data_pipelines.sources import label_features
 
 REFUSED_COLUMNS = ("split", "path", "reason", "label")
 MISSING = "missing"  # the reason for a file that the publisher lists but that is not in the source folder
@@ -81,6 +82,11 @@ class MediaBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
         super().__init__(**kwargs)
 
     @property
+    def several_labels(self) -> bool:
+        """Whether a record may have any number of labels: then its items have `labels`."""
+        return False
+
+    @property
     def _form(self) -> str:
         return self._options.get("form", "frames")
 
@@ -110,7 +116,9 @@ class MediaBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
 
     def _info(self):
         description = inspect.getdoc(type(self)) or ""
-        return schema.info(self, None, self.MODALITY, description, self._form, self.HAS_PLACEHOLDERS)
+        return schema.info(
+            self, None, self.MODALITY, description, self._form, self.HAS_PLACEHOLDERS, self.several_labels
+        )
 
     def _download_and_prepare(self, dl_manager, download_config):
         self._on_beam = bool(download_config.beam_options or download_config.beam_runner)
@@ -125,7 +133,8 @@ class MediaBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
 
     def _split_generators(self, dl_manager):
         source, found = self._find(dl_manager)
-        self.info.features["label"].names = list(found.class_names)
+        (label,) = label_features.find(dict(self.info.features)).values()
+        label.names = list(found.class_names)
         listed = {split: len(items) + len(found.missing.get(split, ())) for split, items in found.splits.items()}
         self.info.metadata.update(origin={"source": os.fspath(source), **self.origin()}, listed=listed)
         return {split: self._generate_examples(split, source, found) for split in found.splits}
@@ -204,7 +213,7 @@ def example(item: listing.Item, read: Media) -> dict:
     """The record of a file."""
     return schema.example(
         frames=read.frames if read.form == "frames" else read.frames[0],
-        label=item.label or -1,
+        label=(item.label or -1) if item.labels is None else item.labels,
         source=escaping.escape(item.path),
         source_sha256=read.sha256,
         fps=read.fps,

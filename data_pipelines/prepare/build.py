@@ -14,7 +14,7 @@ from etils import epath
 from data_pipelines import catalog, escaping, files
 from data_pipelines.prepare import base, folder, listing, publisher, worker_pool
 from data_pipelines.prepare import flags as prepare_flags
-from data_pipelines.sources import class_names
+from data_pipelines.sources import class_names, label_features
 
 
 def prepare_if_self_contained(builder: str, data_dir: str) -> None:
@@ -59,8 +59,8 @@ def prepare(builder: tfds.core.DatasetBuilder, manual_dir: str = "", beam_pipeli
 
 def _add_words(builder: tfds.core.DatasetBuilder, manual: epath.Path) -> None:
     """Puts words beside wnids, "n02084071 dog", if the source folder has a file of them, as for `imagenet21k`."""
-    label = dict(builder.info.features).get("label")
-    names = label.names if isinstance(label, tfds.features.ClassLabel) else []
+    found_label = label_features.find(dict(builder.info.features)).get(label_features.ONE)
+    names = found_label.names if found_label else []
     found = publisher.named((path.name for path in manual.iterdir()), class_names.WNID_FILES) if manual.is_dir() else []
     if found and names and all(re.fullmatch(r"n\d{8}", name) for name in names):
         words = class_names.read_class_names(manual / sorted(found)[0]).wnids

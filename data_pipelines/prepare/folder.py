@@ -29,7 +29,14 @@ class FolderBuilder(base.MediaBuilder, skip_registration=True):
         """The folder, and how its files are assigned to splits and classes."""
         config = self.builder_config
         layout = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(config.layout).items()}
+        if not layout["label_separator"]:
+            del layout["label_separator"]  # datasets of version 0.2.0 do not have it
         return {"source": os.fspath(epath.Path(config.source).resolve()), **layout, **super().origin()}
+
+    @property
+    def several_labels(self) -> bool:
+        """Whether its lists give any number of classes for a file."""
+        return bool(self.builder_config.layout.label_separator)
 
     def _find(self, dl_manager):
         source = epath.Path(self.builder_config.source)

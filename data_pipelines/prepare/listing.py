@@ -10,7 +10,7 @@ from etils import epath
 
 from data_pipelines import files
 from data_pipelines.escaping import escape, quote
-from data_pipelines.sources import class_names, file_lists, nesting, tables
+from data_pipelines.sources import class_names, file_lists, label_features, nesting, tables
 
 SHOWN_CLASSES = 10  # in a message
 
@@ -39,6 +39,9 @@ class Layout:
         "columns of the lists; path: in the split's folder if there is one, else in the source; "
         "label: a class, or its number in --class_names (without this column: the file's folder); others are ignored",
     )
+    label_separator: str = _flag(
+        "", "between the classes of a file that has several, such as ';'; empty: each file has one class"
+    )
     class_names: str = _flag("", "file in the source, per line a class, or its number and name; else: those found")
 
 
@@ -48,13 +51,14 @@ class Item:
 
     Attributes:
         path: relative to the source folder; TAR/MEMBER for a member of a tar.
-        label: the name of its class; "" if the publisher does not publish it.
+        label: the name of its class; "" if the publisher does not publish it. Of several, their names in one text.
         source_id: the original that it was cut from, a YouTube id; "" if it is not known.
         start_s: its start in the original, in seconds.
         end_s: its end in the original, in seconds.
         archive: the tar that holds it, relative to the source folder; "" for a file.
         span: its first byte in the tar, and its number of bytes.
         placeholders: the texts for the brackets of its class's template; None if classes have no brackets.
+        labels: the names of its classes, any number, in a dataset with several labels per file; None in others.
     """
 
     path: str
@@ -65,6 +69,7 @@ class Item:
     archive: str = ""
     span: tuple[int, int] | None = None
     placeholders: tuple[str, ...] | None = None
+    labels: tuple[str, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,8 +102,11 @@ def find(source: str, layout: Layout) -> Listing:
     known = class_names.read_class_names(root / layout.class_names) if layout.class_names else None
     splits = _splits(root, layout, checked=known is None)
     _check_distinct(splits)
-    known = known or _names_found(splits["train"])
-    listing = Listing({split: _items(found, known) for split, found in splits.items()}, known.names)
+    separator = layout.label_separator
+    known = known or _names_found(splits["train"], separator)
+    listing = Listing({split: _items(found, known, separator) for split, found in splits.items()}, known.names)
+    if separator:
+        check_separable(known.names)
     for found in splits.values():
         if found.list_path:
             file_lists.check_some_exist(found.list_path, found.lines[0], [path for path, _ in found.files], root)
@@ -164,7 +172,7 @@ def _by_split(root: epath.Path, layout: Layout, checked: bool) -> dict[str, _Fou
     if layout.validation_folder or layout.validation_list:
         parts["validation"] = (layout.validation_folder, layout.validation_list)
     return {
-        split: _read_list(root, folder, name, layout.list_columns)
+        split: _read_list(root, folder, name, layout)
         if name
         else _split_folder(root, split, folder, checked and split == "train")
         for split, (folder, name) in parts.items()
@@ -194,9 +202,9 @@ def _class_tree(folder: epath.Path, root: epath.Path, flag: str, checked: bool) 
     return [(prefix + path, class_names.normalize(path.partition("/")[0])) for path in of_classes]
 
 
-def _read_list(root: epath.Path, folder: str, name: str, columns: tuple[str, ...]) -> _Found:
+def _read_list(root: epath.Path, folder: str, name: str, layout: Layout) -> _Found:
     path = root / name
-    entries = file_lists.read_list(path, columns)
+    entries = file_lists.read_list(path, layout.list_columns, may_lack_label=bool(layout.label_separator))
     placed = file_lists.resolve(path, entries, root, folder)
     pairs = [(place, _label(path, entry, place)) for place, entry in zip(placed, entries, strict=True)]
     return _Found(pairs, path, [entry.line for entry in entries])
@@ -213,26 +221,56 @@ def _label(path: epath.Path, entry: file_lists.Entry, place: str) -> str:
     return class_names.normalize(folder)
 
 
-def _names_found(train: _Found) -> class_names.ClassNames:
+def check_separable(names: Sequence[str]) -> None:
+    """Refuses classes of files with several classes whose names would be taken for two in refused.csv.
+
+    Raises:
+        ValueError: a name has `label_features.SEPARATOR` in it.
+    """
+    for name in names:
+        if label_features.SEPARATOR in name:
+            raise ValueError(f"class {quote(name)}: {label_features.SEPARATOR!r} separates classes; rename it")
+
+
+def joined(labels: Sequence[str]) -> str:
+    """The classes of a file in one text: `Item.label` of a file with several."""
+    return label_features.SEPARATOR.join(labels)
+
+
+def _labels(label: str, separator: str) -> tuple[str, ...]:
+    """The classes that a list gives for a file, each once; it has one unless there is a separator."""
+    if not separator:
+        return (label,)
+    return tuple(dict.fromkeys(part.strip() for part in label.split(separator) if part.strip()))
+
+
+def _names_found(train: _Found, separator: str) -> class_names.ClassNames:
     """The classes of the training files, sorted by name. If they are numbers, they are sorted by number."""
-    found = {label for _, label in train.files}
+    found = {label for _, labels in train.files for label in _labels(labels, separator)}
     numbers = train.list_path is not None and all(label.isdecimal() for label in found)
     ordered = tuple(sorted(found, key=lambda label: (int(label), label) if numbers else label))
     class_names.check(ordered)
     return class_names.ClassNames(ordered, {}, {})
 
 
-def _items(found: _Found, known: class_names.ClassNames) -> list[Item]:
+def _items(found: _Found, known: class_names.ClassNames, separator: str) -> list[Item]:
     items = []
     for i, (path, label) in enumerate(found.files):
-        try:
-            name = known.find(label)
-        except ValueError as error:
-            raise ValueError(f"{found.where(i)}{escape(path)}: class {error}") from error
-        if name is None:
-            raise ValueError(f"{found.where(i)}{escape(path)}: {_unknown_class(label, known.names)}")
-        items.append(Item(path, name))
+        names = tuple(_class(found, i, one, known) for one in _labels(label, separator))
+        items.append(Item(path, joined(names), labels=names if separator else None))
     return items
+
+
+def _class(found: _Found, i: int, label: str, known: class_names.ClassNames) -> str:
+    """The name of one of the classes of a file."""
+    where = f"{found.where(i)}{escape(found.files[i][0])}"
+    try:
+        name = known.find(label)
+    except ValueError as error:
+        raise ValueError(f"{where}: class {error}") from error
+    if name is None:
+        raise ValueError(f"{where}: {_unknown_class(label, known.names)}")
+    return name
 
 
 def _unknown_class(label: str, known: tuple[str, ...]) -> str:

@@ -3,6 +3,8 @@
 import numpy as np
 import tensorflow_datasets as tfds
 
+from data_pipelines.sources import label_features
+
 
 def info(
     builder,
@@ -11,6 +13,7 @@ def info(
     description: str,
     media: str = "frames",
     has_placeholders: bool = False,
+    several_labels: bool = False,
     **metadata,
 ) -> tfds.core.DatasetInfo:
     """The `DatasetInfo` that a builder's `_info` returns.
@@ -20,24 +23,27 @@ def info(
         class_names: in the order of the labels; None if they are set later, when the source is listed.
         modality: "video" or "image".
         description: one sentence for `dataset_info.json`.
-        media, has_placeholders: as in `features`.
+        media, has_placeholders, several_labels: as in `features`.
         **metadata: JSON values about the data's origin, stored beside the data.
     """
     return tfds.core.DatasetInfo(
         builder=builder,
         description=description,
-        features=features(class_names, media, has_placeholders),
+        features=features(class_names, media, has_placeholders, several_labels),
         metadata=tfds.core.MetadataDict(modality=modality, **metadata),
     )
 
 
-def features(class_names, media: str = "frames", has_placeholders: bool = False) -> tfds.features.FeaturesDict:
+def features(
+    class_names, media: str = "frames", has_placeholders: bool = False, several_labels: bool = False
+) -> tfds.features.FeaturesDict:
     """The TFDS features of a record, in one of two forms.
 
     With "frames" a record has JPEG frames, which are fast to read. With "video" it has the bytes of a video file, which
     is a few times smaller and several times slower to read; all of its frames, at its own rate, are the stored frames.
 
-    If classes are templates, `placeholders` are a clip's texts for the brackets of its template.
+    If classes are templates, `placeholders` are a clip's texts for the brackets of its template. With several labels,
+    the feature is `labels`, any number of classes, in place of `label`.
     """
     jpeg = tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg")
     forms = {
@@ -49,7 +55,7 @@ def features(class_names, media: str = "frames", has_placeholders: bool = False)
         {
             media: forms[media],
             **placeholders,
-            "label": tfds.features.ClassLabel(names=None if class_names is None else list(class_names)),
+            **label_features.make(class_names, several_labels),
             "source": tfds.features.Text(),  # its origin: a path inside the source folder, or a description
             "source_sha256": tfds.features.Text(),  # hash of the source's bytes, to find equal media in two datasets
             # The original that the source was cut from, if the publisher names it: a YouTube id, or "". It is used to
@@ -75,14 +81,14 @@ def example(
     source_end_s: float = 0.0,
     placeholders=None,
 ) -> dict:
-    """One record. `label` is a class name or its index; -1 if it is not published.
+    """One record. `label` is a class name or its index, -1 if it is not published; or a tuple of any number of names.
 
     `frames` are a sequence of JPEGs, or the bytes of a video file. `placeholders` are None if the dataset has none.
     """
     return {
         **({"video": frames} if isinstance(frames, bytes) else {"frames": list(frames)}),
         **({} if placeholders is None else {"placeholders": list(placeholders)}),
-        "label": label,
+        **({label_features.SEVERAL: list(label)} if isinstance(label, tuple) else {label_features.ONE: label}),
         "source": source,
         "source_sha256": source_sha256,
         "source_id": source_id,

@@ -41,13 +41,14 @@ class Entry:
     label: str | None
 
 
-def read_list(path: epath.Path, columns: Sequence[str]) -> list[Entry]:
+def read_list(path: epath.Path, columns: Sequence[str], may_lack_label: bool = False) -> list[Entry]:
     """The entries of a list.
 
     Args:
         path: the list.
         columns: what its columns are: one "path", at most one "label", and others, which are left out. The names in the
             list's own first line, if it has such a line, count more than DEFAULT_COLUMNS.
+        may_lack_label: whether the label of a file may be empty.
 
     Raises:
         FileNotFoundError: there is no such list.
@@ -57,7 +58,7 @@ def read_list(path: epath.Path, columns: Sequence[str]) -> list[Entry]:
         raise ValueError(f"--list_columns={','.join(columns)} has no column 'path'")
     rows = tables.read_table(path, num_columns=len(columns))
     columns, rows = _without_header(path, rows, tuple(columns))
-    entries = [_entry(path, number, cells, columns) for number, cells in rows]
+    entries = [_entry(path, number, cells, columns, may_lack_label) for number, cells in rows]
     if not entries:
         raise ValueError(f"{escape(path)} lists no files")
     _refuse_other_header(path, entries)
@@ -128,7 +129,7 @@ def _meanings(words: list[str]) -> tuple[str, ...]:
     return tuple("path" if word == path else "label" if word == label else word or "-" for word in words)
 
 
-def _entry(path: epath.Path, number: int, cells: list[str], columns: tuple[str, ...]) -> Entry:
+def _entry(path: epath.Path, number: int, cells: list[str], columns: tuple[str, ...], may_lack_label: bool) -> Entry:
     if len(cells) != len(columns):
         cells = _cells_with_blanks(cells, columns) or cells
     if len(cells) != len(columns):
@@ -137,7 +138,8 @@ def _entry(path: epath.Path, number: int, cells: list[str], columns: tuple[str, 
             "them by tabs or commas, put cells that have these in double quotes, and name the columns by --list_columns"
         )
     row = dict(zip(columns, cells, strict=True))
-    lacking = [column for column in ("path", "label") if row.get(column) == ""]
+    needed = ("path",) if may_lack_label else ("path", "label")
+    lacking = [column for column in needed if row.get(column) == ""]
     if lacking:
         raise ValueError(f"{tables.at(path, number)}: the {lacking[0]} is empty; each line needs {','.join(columns)}")
     return Entry(number, row["path"], normalize(row["label"]) if "label" in row else None)

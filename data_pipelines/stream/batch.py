@@ -3,7 +3,7 @@
 # B examples of this host, T frames (clips * frames per clip in evaluation), H, W canvas.
 """
 
-from typing import Protocol, TypedDict
+from typing import NotRequired, Protocol, TypedDict
 
 import numpy as np
 
@@ -13,7 +13,8 @@ class Batch(TypedDict):
 
     frames: np.ndarray  # uint8 [B, T, H, W, 3]; each picture is at the top left of the canvas, the rest is zeros
     size_px: np.ndarray  # int32 [B, 2]: height and width of the picture in its canvas
-    label: np.ndarray  # int32 [B]
+    label: np.ndarray  # int32 [B]; of several labels the first one, -1 if there is none
+    targets: NotRequired[np.ndarray]  # float32 [B, classes] of 0 and 1; only if the dataset has several labels
     weight: np.ndarray  # float32 [B]: 0 for padding and for undecodable examples, else 1
     index: np.ndarray  # int64 [B]: index of the example in the split; -1: padding
     seed: np.ndarray  # uint32 [B]: for all randomness of the example

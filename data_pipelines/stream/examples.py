@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 
 from data_pipelines import escaping
+from data_pipelines.sources import label_features
 from data_pipelines.stream import decode, records
 from data_pipelines.stream.batch import DatasetConfig
 from data_pipelines.stream.host_tf import plain, tf
@@ -46,6 +47,7 @@ class ExampleReader:
         if min(dataset.canvas_px) <= 0:
             raise ValueError(f"canvas_px {tuple(dataset.canvas_px)}: must be greater than 0, or be chosen by the run")
         self._locate = records.locator(split)
+        self._several_labels, self._num_classes = split.several_labels, len(split.class_names)
         self._dataset = dataset
         self._sample = sample
         self.repeats = repeats
@@ -60,7 +62,7 @@ class ExampleReader:
 
         Returns:
             `frames` uint8 [T, h, w, 3], `size_px` int32 [2], `label` int32, `weight` float32, `index` int64 and `seed`
-            uint32 [repeats].
+            uint32 [repeats]; of a dataset with several labels also `targets` float32 [classes].
         """
         example: Features = self._guarded(index, seeds).get_single_element()
         return example
@@ -103,6 +105,7 @@ class ExampleReader:
         """Batches a dataset of examples: pictures in the top left corner of the canvas, zeros around them."""
         shapes: dict[str, tuple[int, ...]] = dict.fromkeys(examples.element_spec, ())
         shapes |= {"frames": self.frames_shape, "size_px": (2,), "seed": (self.repeats,)}
+        shapes |= {"targets": (self._num_classes,)} if self._several_labels else {}
         return examples.padded_batch(size, shapes, drop_remainder=True)
 
     def repeat(self, batch: Features) -> Features:
@@ -134,7 +137,7 @@ class ExampleReader:
         return {
             "frames": frames_Thw3,
             "size_px": tf.shape(frames_Thw3)[1:3],
-            "label": tf.cast(clip["label"], tf.int32),
+            **self._labels(clip),
             "weight": tf.constant(1.0),
             "index": index,
             "seed": seeds,
@@ -155,10 +158,20 @@ class ExampleReader:
             "frames": tf.zeros((self.frames_shape[0], 0, 0, 3), tf.uint8),
             "size_px": tf.zeros((2,), tf.int32),
             "label": tf.constant(0),
+            **({"targets": tf.zeros((self._num_classes,))} if self._several_labels else {}),
             "weight": tf.constant(0.0),
             "index": index,
             "seed": seeds,
         }
+
+    def _labels(self, clip: Features) -> Features:
+        """`label` int32, the first one or -1; of several labels also `targets`: float32 [classes] of 0 and 1."""
+        if not self._several_labels:
+            return {"label": tf.cast(clip[label_features.ONE], tf.int32)}
+        labels = clip[label_features.SEVERAL]
+        counts = tf.reduce_sum(tf.one_hot(labels, self._num_classes), axis=0)
+        first = tf.concat([tf.cast(labels, tf.int32), [-1]], axis=0)[0]
+        return {"label": first, "targets": tf.minimum(counts, 1.0)}
 
     def _parse(self, record: tf.Tensor) -> Features:
         if self._is_file:
@@ -169,8 +182,11 @@ class ExampleReader:
         else:  # a single image is a sequence of one
             jpegs = tf.io.FixedLenSequenceFeature((), tf.string, allow_missing=True)
             media = {self._media_feature: jpegs}
-        features = {
-            "label": tf.io.FixedLenFeature((), tf.int64),
+        if self._several_labels:
+            labels = {label_features.SEVERAL: tf.io.FixedLenSequenceFeature((), tf.int64, allow_missing=True)}
+        else:
+            labels = {label_features.ONE: tf.io.FixedLenFeature((), tf.int64)}
+        features = labels | {
             "fps": tf.io.FixedLenFeature((), tf.float32, default_value=0.0),
         }
         clip: Features = tf.io.parse_single_example(record, media | features)
@@ -193,7 +209,8 @@ def describe_tf_error(message: str) -> str:
 
 def _check_features(split: records.Split, dataset: DatasetConfig, is_file: bool) -> None:
     needed = {"num_source_frames": "frames of a file"} if is_file else {dataset.frames_feature: "frames_feature"}
-    needed["label"] = "the class"
+    if not split.several_labels:
+        needed[label_features.ONE] = "the class"
     if dataset.sample_fps:
         needed["fps"] = f"sample_fps is {dataset.sample_fps}; 0 works without"
     for feature, why in needed.items():

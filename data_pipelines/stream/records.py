@@ -26,6 +26,7 @@ from absl import logging
 from etils import epath
 
 from data_pipelines import catalog, files
+from data_pipelines.sources import label_features
 from data_pipelines.stream import contents
 from data_pipelines.stream.host_tf import tf
 
@@ -93,6 +94,11 @@ class Split:
     def num_excluded(self) -> int:
         """Number of excluded records."""
         return len(self.excluded)
+
+    @property
+    def several_labels(self) -> bool:
+        """Whether a record may have any number of labels."""
+        return label_features.SEVERAL in self.features
 
 
 def open_split(builder: str, split: str, data_dir: str) -> Split:
@@ -347,8 +353,8 @@ def _masked_crc32c(data: bytes) -> int:
 
 
 def _class_names(info: tfds.core.DatasetInfo) -> tuple[str, ...]:
-    label = dict(info.features).get("label")
-    return tuple(label.names) if isinstance(label, tfds.features.ClassLabel) else ()
+    found = label_features.find(dict(info.features))
+    return tuple(name for label in found.values() for name in label.names)
 
 
 def _modality(info: tfds.core.DatasetInfo) -> str:

@@ -13,7 +13,6 @@ from cover_jax.config import checks, flags, keys, reference, schema
 from cover_jax.errors import ConfigError
 from cover_jax.models import attention, heads, timesformer
 from cover_jax.preprocess import mirrored_labels
-from cover_jax.tasks import registry
 from data_pipelines.leaks import search
 from data_pipelines.stream import mixture
 
@@ -57,7 +56,6 @@ def test_a_key_says_what_it_does_and_its_default_is_allowed(key):
         ("plan", mixture.PLANS),
         ("input.leaks", search.MODES),
         ("model.head", heads.HEADS),
-        ("datasets.NAME.task", registry.TASKS),
         ("model.attention", attention.FORMS),
         ("model.remat", timesformer.REMATS),
         ("model.gelu", timesformer.GELUS),

@@ -39,6 +39,30 @@ def kinetics(root, num_clips=4, test_labels=True):
     return root
 
 
+CHARADES_CLASSES = [f"Doing thing {i:03d}" for i in range(155)] + ["Turning left", "Turning right"]
+
+
+def charades(root, clips=None):
+    """Charades: its lists and classes, and ID.mp4 in Charades_v1_480/. Clip i of a split has level 40 + 50 i.
+
+    `clips` are split -> video -> numbers of its classes; a video whose id begins with "lost" is listed, but not there.
+    """
+    clips = clips or {
+        "train": {"AAAA1": [0, 155], "AAAA2": [2], "AAAA3": [], "lost1": [0]},
+        "test": {"BBBB1": [0, 2], "BBBB2": [156]},
+    }
+    _write(root / "Charades_v1_classes.txt", "".join(f"c{i:03d} {name}\n" for i, name in enumerate(CHARADES_CLASSES)))
+    for split, videos in clips.items():
+        lines = ["id,subject,scene,script,actions,length"]
+        for place, (video, labels) in enumerate(videos.items()):
+            actions = ";".join(f"c{label:03d} {label}.50 12.60" for label in [*labels, *labels[:1]])
+            lines.append(f'{video},S001,Kitchen,"A person turns, and leaves.",{actions},30.1')
+            if not video.startswith("lost"):
+                write_clip(root / "Charades_v1_480" / f"{video}.mp4", level=40 + 50 * place % 200)
+        _write(root / f"Charades_v1_{split}.csv", "\n".join(lines) + "\n")
+    return root
+
+
 def something_something(root):
     """Something-Something v2: labels/ and ID.webm; clip 3 of train is missing. Clip i has level 40 i."""
     labels = {template.replace("[", "").replace("]", ""): str(i) for i, template in enumerate(SOMETHING_TEMPLATES)}

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 
 from cover_jax.errors import ConfigError
-from cover_jax.tasks import metrics
-from cover_jax.tasks.registry import TASKS
+from cover_jax.tasks import metrics, registry
 from cover_jax.training import train_step
 
 
 def cross_entropy(logits, targets, weight):
-    return train_step.weighted_sum(TASKS["multiclass"].loss(logits, targets), weight)
+    return train_step.weighted_sum(registry.named("multiclass").loss(logits, targets), weight)
 
 
 def test_cross_entropy_against_numbers_by_hand():

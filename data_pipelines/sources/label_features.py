@@ -1,0 +1,22 @@
+"""Which features of a record hold its labels, and the names of their classes."""
+
+from collections.abc import Mapping
+
+import tensorflow_datasets as tfds
+
+ONE, SEVERAL = "label", "labels"  # features: the class of a record; any number of classes of a record
+SEPARATOR = ";"  # between the classes of a record, in texts
+
+
+def find(features: Mapping[str, tfds.features.FeatureConnector]) -> dict[str, tfds.features.ClassLabel]:
+    """Label feature -> its ClassLabel, which has the names of the classes; {} if there are no names."""
+    label, labels = features.get(ONE), features.get(SEVERAL)
+    if isinstance(labels, tfds.features.Sequence) and isinstance(labels.feature, tfds.features.ClassLabel):
+        return {SEVERAL: labels.feature}
+    return {ONE: label} if isinstance(label, tfds.features.ClassLabel) else {}
+
+
+def make(class_names: tuple[str, ...] | None, several: bool) -> dict[str, tfds.features.FeatureConnector]:
+    """The label feature of a record; `class_names` are None if they are set later."""
+    names = tfds.features.ClassLabel(names=None if class_names is None else list(class_names))
+    return {SEVERAL: tfds.features.Sequence(names)} if several else {ONE: names}

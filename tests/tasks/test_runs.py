@@ -1,0 +1,113 @@
+"""A miniature Charades beside an ordinary dataset: prepare, train, evaluate, predict, report, export, doctor."""
+
+import json
+
+import numpy as np
+import pytest
+from etils import epath
+from sklearn.metrics import average_precision_score
+
+from configs import common
+from cover_jax.checkpoint import restore
+from cover_jax.evaluation import saved_predictions
+from cover_jax.export import __main__ as export
+from cover_jax.predict import __main__ as predict
+from cover_jax.report import __main__ as report
+from cover_jax.training import loop
+from data_pipelines.doctor import __main__ as doctor
+from data_pipelines.prepare import __main__ as prepare
+from data_pipelines.stream import records
+from tests.data_pipelines import publishers
+from tests.helpers import tiny_run
+
+pytestmark = pytest.mark.slow
+
+CHARADES = {
+    "train": {f"AAAA{i}": [i % 5, 155 + i % 2][: 1 + i % 2] for i in range(7)} | {"AAAA7": [], "lost1": [0]},
+    "test": {f"BBBB{i}": [i % 3, 156][: 1 + i % 2] for i in range(6)},
+}
+
+
+def get_config(data_dir, **changes):
+    config = tiny_run.config(data_dir, keep=("images",), plan="joint", steps=3, checkpoint_every_steps=3, **changes)
+    config.datasets.images.eval_split = "validation"
+    config.best_metric = "mean"
+    dataset = config.datasets.charades = common.dataset()
+    dataset.update({"builder": "charades", "task": "multilabel", "num_frames": 4, "batch_size": 8, "loss_weight": 0.1})
+    dataset.update({"eval_batch_size": 8, "num_classes": 157, "label_smoothing": 0.1})
+    dataset.augment.mixup_alpha = 0.8
+    return config
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """prepared/, and the run in run/."""
+    folder = tmp_path_factory.mktemp("tasks")
+    tiny_run.prepare_data(folder / "prepared")
+    source = publishers.charades(folder / "charades", CHARADES)
+    prepare.main(["charades", f"--manual_dir={source}", f"--data_dir={folder / 'prepared'}", "--workers=1"])
+    loop.train(get_config(folder / "prepared"), str(folder / "run"))
+    return folder
+
+
+def test_the_records_have_all_classes_of_a_video(folder):
+    split = records.open_split("charades", "train", str(folder / "prepared"))
+    assert split.several_labels and len(split.class_names) == 157 and split.num_examples == 8
+
+
+def test_evaluation_saves_what_scikit_learn_needs_for_the_same_map(folder):
+    workdir = epath.Path(folder / "run")
+    said = saved_predictions.load(workdir, "charades").predictions
+    found = sorted(np.flatnonzero(row).tolist() for row in said.targets)  # TFDS has stored them in another order
+    assert found == sorted(CHARADES["test"].values())
+    present = said.targets.any(axis=0)
+    means = average_precision_score(said.targets[:, present], said.scores[:, present])
+    accuracies = restore.newest(str(workdir))[2]
+    assert accuracies["charades/map"] == pytest.approx(means)
+    assert accuracies["mean"] == pytest.approx((accuracies["charades/map"] + accuracies["images/top1"]) / 2)
+    assert accuracies["mean_map"] == accuracies["charades/map"] and accuracies["mean_top1"] == accuracies["images/top1"]
+
+
+def test_predict_gives_each_class_a_probability_of_its_own(folder, capsys):
+    clip = str(folder / "charades/Charades_v1_480/BBBB1.mp4")
+    predict.main([f"--workdir={folder / 'run'}", "--head=charades", "--top=157", "--format=json", clip])
+    ((said,),) = (by_head.values() for by_head in json.loads(capsys.readouterr().out).values())
+    found = {row["class"]: row["probability"] for row in said}
+    saved = saved_predictions.load(epath.Path(folder / "run"), "charades").predictions
+    (row,) = np.flatnonzero(saved.targets[:, CHARADES["test"]["BBBB1"]].all(axis=1))
+    np.testing.assert_allclose([found[name] for name in publishers.CHARADES_CLASSES], saved.scores[row], atol=1e-6)
+    assert sum(found.values()) > 2  # softmax would give 1
+
+
+def test_the_report_has_the_average_precision_of_each_class(folder):
+    report.main([f"--workdir={folder / 'run'}"])
+    page = (folder / "run/report.html").read_text()
+    assert "average precision" in page and "Doing thing 002" in page and "mAP of 6 examples" in page
+    assert page.count("Confusion matrix") == 1  # that of images
+
+
+def test_exported_files_say_that_a_clip_may_have_several_classes(folder, capsys):
+    for model_format in ("hugging_face", "jax"):
+        out = folder / model_format
+        export.main([f"--workdir={folder / 'run'}", "--head=charades", f"--format={model_format}", f"--out={out}"])
+    theirs = json.loads((folder / "hugging_face/config.json").read_text())
+    assert theirs["problem_type"] == "multi_label_classification" and len(theirs["id2label"]) == 157
+    assert json.loads((folder / "jax/config.json").read_text())["probabilities"] == "sigmoid of the logits"
+    card = (folder / "hugging_face/README.md").read_text()
+    assert "logits.sigmoid()" in card and "mAP" in card and "softmax" not in card and "chance" not in card
+
+
+def test_the_doctor_counts_all_labels(folder, capsys):
+    doctor.main(["charades", f"--data_dir={folder / 'prepared'}", f"--out={folder / 'doctor'}"])
+    printed = capsys.readouterr().out
+    assert "labels per clip 0 to 2" in printed
+    found = json.loads((folder / "doctor/charades/manifest.json").read_text())["splits"]["train"]
+    assert found["classes"]["Doing thing 000"] == [3, 2]  # listed, of which a video is missing
+    assert found["classes"]["Turning right"][1] == 3
+
+
+def test_the_wrong_task_is_refused_by_name(folder):
+    config = get_config(folder / "prepared")
+    config.datasets.charades.task = "multiclass"
+    with pytest.raises(ValueError, match="charades.task='multiclass': the prepared charades has several labels"):
+        loop.train(config, str(folder / "wrong"))
