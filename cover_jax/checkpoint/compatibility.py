@@ -22,7 +22,8 @@ from data_pipelines.stream import contents as contents_of
 # Config keys that decide the input of a step or the shapes of the state. Continuing with another value would silently
 # make it another run.
 _FIXED_KEYS = (
-    "seed", "plan", "model.variant", "model.head", "model.size_px", "model.num_frames", "optimizer.name",
+    "seed", "plan", "optimizer.name",
+    *(f"model.{name}" for name in keys.that_change(schema.Model, keys.Changes.SHAPE)),
     "datasets.*.builder", "datasets.*.task", "datasets.*.train_split", "datasets.*.weight",
     "datasets.*.weight_schedule", "datasets.*.batch_size", "datasets.*.repeats",
 )  # fmt: skip

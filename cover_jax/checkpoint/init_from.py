@@ -11,13 +11,14 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from cover_jax.checkpoint import metadata, restore
+from cover_jax.config import keys, schema
 from cover_jax.models.pretrained import loader, resize
 from cover_jax.models.pretrained.errors import PretrainedError
 from cover_jax.parallel import hosts
 from cover_jax.tasks import registry
 
-# Config keys that change what the model computes but not the shapes of its parameters.
-_SETTINGS = ("gelu", "layer_norm_eps", "pixel_mean", "pixel_std")
+# Keys of config.model whose other shapes are dealt with: embeddings are resized, heads of another kind are left out.
+_ADAPTED = {"size_px", "num_frames", "head"}
 _EMBEDDINGS = ("cls_token", "pos_embed", "time_embed")
 
 
@@ -52,15 +53,14 @@ def load(
         )
     trained = _load_trained(source, *found)
     before = trained.config.model
-    if before.variant != model.variant:
-        raise PretrainedError(f"{source}: is not {model.variant}; use config.model.variant={before.variant!r}")
+    _check_model(source, before, model)
     backbone, resized = _backbone(trained.params["backbone"], model)
     heads, head_lines = _heads(trained, model, class_names, tasks)
     report = [
         f"initialised from {source}: a run of this project, step {trained.step}",
         *resized,
         *head_lines,
-        *loader.setting_lines({key: before[key] for key in _SETTINGS}, model),
+        *_function_lines(before, model),
     ]
     return loader.LoadedWeights(backbone | heads, (), tuple(report))
 
@@ -105,6 +105,20 @@ def _load_trained(source: str, workdir: str, which: str) -> metadata.TrainedMode
         read = ", ".join(steps)
         raise PretrainedError(f"{source}: hosts read different steps, {read}; name one: {workdir}@{steps[0]}")
     return trained
+
+
+def _check_model(source: str, before: ConfigDict, model: ConfigDict) -> None:
+    """Refuses another shape than the run has, where nothing adapts the run's arrays to it."""
+    shapes = [name for name in keys.differing(schema.Model, before, model, keys.Changes.SHAPE) if name not in _ADAPTED]
+    if shapes:
+        own, right = (", ".join(f"config.model.{name}={one[name]!r}" for name in shapes) for one in (model, before))
+        raise PretrainedError(f"{source}: is no model with {own}; use {right}")
+
+
+def _function_lines(before: ConfigDict, model: ConfigDict) -> list[str]:
+    """What the model computes otherwise than the run's."""
+    functions = keys.differing(schema.Model, before, model, keys.Changes.FUNCTION)
+    return loader.setting_lines({name: before[name] for name in functions}, model)
 
 
 def _backbone(params: dict[str, Any], model: ConfigDict) -> tuple[dict[str, np.ndarray], list[str]]:

@@ -11,11 +11,11 @@ from ml_collections import ConfigDict
 
 from cover_jax.checkpoint import init_from, metadata, restore
 from cover_jax.checkpoint.layout import Meta
+from cover_jax.config import keys, schema
 from cover_jax.errors import ConfigError
 from cover_jax.models.pretrained.errors import PretrainedError
 
-# Settings that change logits. The attention implementation and rematerialisation change only their last bits.
-_MODEL_KEYS = ("variant", "size_px", "num_frames", "head", "gelu", "layer_norm_eps", "dtype", "pixel_mean", "pixel_std")
+_CHANGES_OF_LOGITS = (keys.Changes.SHAPE, keys.Changes.FUNCTION, keys.Changes.ROUNDING)
 
 
 def find_kept_heads(
@@ -62,8 +62,7 @@ def _kept(meta: Meta, name: str) -> metadata.KeptHead:
 
 def _check_model(source: str, before: ConfigDict, now: ConfigDict) -> None:
     """Refuses a model in which kept heads would give other logits."""
-    changed = [key for key in _MODEL_KEYS if _plain(before[key]) != _plain(now[key])]
-    if changed:
+    if changed := keys.differing(schema.Model, before, now, *_CHANGES_OF_LOGITS):
         flags = [f"--config.model.{key}={shlex.quote(str(_plain(before[key])))}" for key in changed]
         raise ConfigError(
             f"config.model.keep_heads: the heads of {source} need the model that they were trained with: "

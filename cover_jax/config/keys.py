@@ -4,9 +4,10 @@ A rule is for values of the default's type; that a value has this type is checke
 """
 
 import dataclasses
+import enum
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict, FieldReference
@@ -61,6 +62,17 @@ SWITCH = described("True or False")
 TEXT = described("any text")
 
 
+class Changes(enum.Enum):
+    """What another value of a key of the model changes. The value of each is the text for people."""
+
+    SHAPE = "the shapes of parameters, and what the model computes"
+    FUNCTION = "what the model computes, with the same parameters"
+    ROUNDING = "only the rounding of what the model computes"
+    TRAINING = "only what is computed in training"
+    INIT = "only the first values of parameters"
+    SPEED = "only time and memory, and last bits"
+
+
 @dataclasses.dataclass(frozen=True)
 class Key:
     """One key: its default, what it may be, and what it does, in plain sentences with the unit.
@@ -71,12 +83,21 @@ class Key:
         text: what it does.
         on_off: what True and False stand for, where version 0.1.0 had only these. Configs and checkpoints that have
             them go on working.
+        changes: for a key of the model, what another value of it changes; None for other keys.
+        alike: values that compute the same, so that another one of them changes only time and memory.
     """
 
     default: bool | int | float | str | tuple[int | float, ...]
     rule: Rule
     text: str
     on_off: tuple[str, str] | None = None
+    changes: Changes | None = None
+    alike: tuple[str, ...] = ()
+
+    def same(self, one: object, other: object) -> bool:
+        """Whether two values compute the same. JSON has lists in place of tuples."""
+        one, other = (tuple(value) if isinstance(value, list) else value for value in (one, other))
+        return one == other or {one, other} <= set(self.alike)
 
     def current(self, value: Any) -> Any:
         """A value as it is written today."""
@@ -138,6 +159,17 @@ def find(group: type[Group], path: str) -> Key | None:
         else:
             entry = entry.keys().get(name)
     return entry if isinstance(entry, Key) else None
+
+
+def that_change(group: type[Group], *changes: Changes) -> tuple[str, ...]:
+    """Names of the keys of a group that change one of these."""
+    return tuple(name for name, key in group.keys().items() if isinstance(key, Key) and key.changes in changes)
+
+
+def differing(group: type[Group], before: Mapping[str, Any], now: Mapping[str, Any], *changes: Changes) -> list[str]:
+    """Names of the keys of a group that change one of these, and whose values do not compute the same."""
+    entries = {name: key for name, key in group.keys().items() if isinstance(key, Key) and key.changes in changes}
+    return [name for name, key in entries.items() if not key.same(before[name], now[name])]
 
 
 def walk(group: type[Group], prefix: str = "") -> Iterator[tuple[str, type[Group]]]:

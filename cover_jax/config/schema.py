@@ -18,6 +18,7 @@ from cover_jax.config.keys import (
     SHARE,
     SWITCH,
     TEXT,
+    Changes,
     Each,
     Group,
     Key,
@@ -26,7 +27,11 @@ from cover_jax.config.keys import (
     described,
     one_of,
 )
+from cover_jax.models import registry as model_parts
 from cover_jax.tasks import registry
+
+SHAPE, FUNCTION, ROUNDING = Changes.SHAPE, Changes.FUNCTION, Changes.ROUNDING
+TRAINING, INIT, SPEED = Changes.TRAINING, Changes.INIT, Changes.SPEED
 
 
 def _are_pairs(text: str) -> bool:
@@ -153,46 +158,63 @@ _WEIGHTS = Rule(
 
 
 class Model(Group):
-    """TimeSformer with divided space-time attention (arXiv 2102.05095), with one head per dataset."""
+    """TimeSformer with divided space-time attention (arXiv 2102.05095), with one head per dataset.
+
+    Each key says what another value of it `changes`. What a run may change, what heads and weights need, and what an
+    export can hold follows from that.
+    """
 
     variant = Key("B/16", described("SIZE/PATCH"), """
-        Size and patch of the model. Sizes and their sources: cover_jax/models/variants.py.""")
-    size_px = Key(224, POSITIVE, "Side of the square that the model sees, a multiple of the patch.")
-    num_frames = Key(16, POSITIVE, "Length of the time embedding. For clips of another length it is interpolated.")
+        Size and patch of the model. Sizes and their sources: cover_jax/models/variants.py.""", changes=SHAPE)
+    size_px = Key(224, POSITIVE, "Side of the square that the model sees, a multiple of the patch.", changes=SHAPE)
+    num_frames = Key(16, POSITIVE, """
+        Length of the time embedding. For clips of another length it is interpolated.""", changes=SHAPE)
     init_from = Key("", _WEIGHTS, """
         First values of the parameters, if WORKDIR has no checkpoint yet. '': random. A file or folder with published
         weights, local, gs:// or hf://; the names of its tensors say which kind it is. Or the workdir of another run:
         its newest checkpoint, with @best after it the best by that run's best_metric, with @STEP the one of that
-        step.""")
+        step.""", changes=INIT)
     keep_heads = Key(False, SWITCH, """
         From another run, keep its heads with their class names, beside the heads of the datasets. They are not trained.
         Their predictions stay identical as long as the backbone is frozen (optimizer.frozen). The model must be that
-        run's.""")
+        run's.""", changes=INIT)
     head = Key("linear", one_of("linear", "mlp"), """
-        'linear', or 'mlp': one hidden tanh layer of the model's width before it.""")
+        'linear', or 'mlp': one hidden tanh layer of the model's width before it.""", changes=SHAPE)
+    pre_norm = Key(False, SWITCH, """
+        A norm before the first block, as in CLIP (arXiv 2103.00020). Weights of such a model need it.""",
+        changes=SHAPE)
+    registers = Key(0, NOT_NEGATIVE, """
+        Number of register tokens (arXiv 2309.16588): 4 in DINOv2 with registers, whose weights need them. They take
+        part in spatial attention as CLS does, and no head reads them.""", changes=SHAPE)
     drop_path = Key(0.0, BELOW_ONE, """
-        Rate of stochastic depth in the last block; it rises linearly from 0 in the first block (arXiv 1603.09382).""")
+        Rate of stochastic depth in the last block; it rises linearly from 0 in the first block (arXiv 1603.09382).""",
+        changes=TRAINING)
     temporal_init = Key("zeros", one_of("zeros", "xavier"), """
-        First values of temporal_fc: 'zeros' from an image model, 'xavier' from scratch.""")
+        First values of temporal_fc: 'zeros' from an image model, 'xavier' from scratch.""", changes=INIT)
     time_embed_std = Key(0.0, NOT_NEGATIVE, """
-        Standard deviation of the time embedding's first values; 0 from an image model.""")
-    gelu = Key("exact", one_of("exact", "tanh"), """
-        GELU of the MLPs; 'tanh' is an approximation. Defaults of gelu and layer_norm_eps follow TimeSformer and timm.
+        Standard deviation of the time embedding's first values; 0 from an image model.""", changes=INIT)
+    gelu = Key("exact", one_of("exact", "tanh", "quick"), """
+        GELU of the MLPs; 'tanh' and 'quick' are approximations, 'quick' is that of OpenAI's CLIP. Defaults of gelu and
+        layer_norm_eps follow TimeSformer and timm.
         google-research's ViT was trained with 'tanh'. If the weights of init_from had other values, the run says so;
-        with theirs, its outputs equal their code's.""")
-    layer_norm_eps = Key(1e-6, POSITIVE, "Added to the variance. Files of Hugging Face's ViT mostly have 1e-12.")
+        with theirs, its outputs equal their code's.""", changes=FUNCTION)
+    layer_norm_eps = Key(1e-6, POSITIVE, """
+        Added to the variance. Files of Hugging Face's ViT mostly have 1e-12, of CLIP 1e-5.""", changes=FUNCTION)
     dtype = Key("bfloat16", one_of("bfloat16", "float32"), """
-        Type of activations and matrix products; parameters are float32.""")
+        Type of activations and matrix products; parameters are float32.""", changes=ROUNDING)
     remat = Key("full", one_of("full", "attention", "none"), """
         What the backward pass recomputes: 'full', every block; 'attention', all but the output of attention (faster,
-        for twice the clip's tokens in memory per block); 'none'.""")
-    attention = Key("auto", one_of("auto", "einsum", "fused"), """
-        'einsum'; 'fused', a kernel for TPU or GPU; 'auto', 'fused' where it is faster.""")
+        for twice the clip's tokens in memory per block); 'none'.""", changes=SPEED)
+    attention = Key("auto", one_of("auto", "einsum", "fused", *model_parts.ATTENTION), """
+        'einsum'; 'fused', a kernel for TPU or GPU; 'auto', 'fused' where it is faster. All three compute the same.
+        cover_jax/EXTENDING.md shows how to add a form that computes something else.""",
+        changes=FUNCTION, alike=("auto", "einsum", "fused"))
     pixel_mean = Key((0.5, 0.5, 0.5), RGB, """
-        Subtracted after scaling to 0..1, for red, green and blue. AugReg ViTs use 0.5 (arXiv 2106.10270).""")
+        Subtracted after scaling to 0..1, for red, green and blue. AugReg ViTs use 0.5 (arXiv 2106.10270).""",
+        changes=FUNCTION)
     pixel_std = Key((0.5, 0.5, 0.5),
         Rule(lambda rgb: len(rgb) == 3 and min(rgb) > 0, "three numbers greater than 0"), """
-        Divisor after pixel_mean, for red, green and blue.""")
+        Divisor after pixel_mean, for red, green and blue.""", changes=FUNCTION)
 
 
 class Optimizer(Group):

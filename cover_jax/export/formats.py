@@ -14,7 +14,8 @@ from jax.typing import DTypeLike
 from ml_collections import ConfigDict
 
 from cover_jax.checkpoint import metadata
-from cover_jax.models import variants
+from cover_jax.config import keys, schema
+from cover_jax.models import attention, variants
 from cover_jax.models.pretrained import hugging_face_export
 from cover_jax.models.pretrained.errors import PretrainedError
 from cover_jax.preprocess import model_input
@@ -28,12 +29,14 @@ def to_hugging_face(trained: metadata.TrainedModel, head: str, out: str) -> None
     """Writes model.safetensors, config.json and preprocessor_config.json of a Hugging Face TimeSformer.
 
     Raises:
-        PretrainedError: the head is not linear, or its dataset has `standardize`, which Hugging Face does not support.
+        PretrainedError: a setting of the model is not in Hugging Face's TimeSformer, the head is not linear, or its
+            dataset has `standardize`, which Hugging Face does not support.
     """
     if trained.dataset(head).standardize:
         raise PretrainedError(
             f"datasets.{head}.standardize: not in Hugging Face's image processor; use --format=jax or saved_model"
         )
+    _check_hugging_face_holds(trained.config.model)
     patch_px = variants.parse(trained.config.model.variant).patch_px
     weights = hugging_face_export.tensors(trained.params, head, patch_px)
     _write(out, "model.safetensors", safetensors.numpy.save(weights, metadata={"format": "pt"}))
@@ -48,6 +51,15 @@ def _views(trained: metadata.TrainedModel, head: str) -> dict[str, object]:
     """Which frames and views of a clip a head was trained and evaluated on."""
     keys = ("num_frames", "sample_fps", "eval_clips", "eval_crops")
     return {key: trained.dataset(head)[key] for key in keys} | {"storage": trained.storage(head)}
+
+
+def _check_hugging_face_holds(model: ConfigDict) -> None:
+    """Refuses another value than the default of a key that is not in `hugging_face_export.HELD`."""
+    defaults = schema.Model.config()
+    for name in keys.differing(schema.Model, defaults, model, keys.Changes.SHAPE, keys.Changes.FUNCTION):
+        if name not in hugging_face_export.HELD:
+            value = f"config.model.{name}={model[name]!r}"
+            raise PretrainedError(f"{value}: not in Hugging Face's TimeSformer; use --format=jax or saved_model")
 
 
 def to_jax(trained: metadata.TrainedModel, head: str, out: str) -> None:
@@ -88,7 +100,8 @@ def _flat(trained: metadata.TrainedModel, head: str) -> dict[str, np.ndarray]:
 def _logits(trained: metadata.TrainedModel, head: str) -> Callable[[dict, jax.Array], jax.Array]:
     """(flat parameters, normalised frames) -> logits."""
     model = trained.config.model.copy_and_resolve_references()
-    model.attention = "einsum"  # a kernel would run on only one platform
+    if model.attention in attention.EXACT:
+        model.attention = "einsum"  # a kernel would run on only one platform
     apply = setup.make_model(model, {head: trained.class_names[head]}).apply
     return lambda flat, frames_BTHWC: apply(traverse_util.unflatten_dict(flat, sep="/"), frames_BTHWC, head)
 

@@ -1,13 +1,14 @@
 """Multi-head self-attention along one axis of a clip's tokens: over its frames, or within each frame.
 
 Three forms compute the same result: einsum, the readable reference that runs everywhere; a Pallas kernel on TPU; and
-cuDNN's kernel on GPU. `choose` selects the form.
+cuDNN's kernel on GPU. `choose` selects the form. Other forms are added by name: cover_jax/EXTENDING.md.
 """
 
 # B batch, T frames, S tokens of a frame, C = 3 * D packed query, key and value, D width, H heads, K head_dim
 
 import dataclasses
 import functools
+import pkgutil
 from collections.abc import Callable
 from typing import Literal, Protocol
 
@@ -17,10 +18,12 @@ from einops import rearrange
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import NamedSharding
 
+from cover_jax.models import registry
 from cover_jax.models.kernels import divided_attention
 from cover_jax.models.kernels.divided_attention import Axis
 
-FORMS = ("auto", "einsum", "fused")
+EXACT = ("auto", "einsum", "fused")  # values of config.model.attention that compute the same
+FORMS = (*EXACT, *registry.ATTENTION)
 OUTPUT_NAME = divided_attention.OUTPUT_NAME  # name of every form's result, for jax.checkpoint_policies
 
 # axis -> (query and key to scores, probabilities and value to output); the other axis is one more batch axis
@@ -38,6 +41,28 @@ class AttentionForm(Protocol):
 
     def __call__(self, qkv_BTSC: jax.Array, axis: Axis) -> jax.Array:
         """Attention along one axis."""
+
+
+class OwnForm(AttentionForm, Protocol):
+    """A form that computes something else than `attend`: a class of `registry.ATTENTION`.
+
+    It is made with (num_heads, head_dim). Its parameters are those of every form, so the kernel of the projection is
+    ordered (query, key, value), (head), (head_dim), and `order_columns` returns it unchanged.
+    """
+
+    def probabilities(self, qkv_BTSC: jax.Array, axis: Axis) -> jax.Array:
+        """The mean over heads of its float32 probabilities, [B, S, T, T] ("time") or [B, T, S, S] ("space")."""
+
+    def keys_per_query(self, axis: Axis, length: int) -> float:
+        """How many of the `length` tokens along an axis a token attends to, on average; for the count of operations."""
+
+
+def own_form(name: str, num_heads: int, head_dim: int) -> OwnForm | None:
+    """The form of `registry.ATTENTION` with this name; None for one of `EXACT`."""
+    if name not in registry.ATTENTION:
+        return None
+    form: OwnForm = pkgutil.resolve_name(registry.ATTENTION[name])(num_heads, head_dim)
+    return form
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +144,7 @@ def choose(
     dtype: jnp.dtype,
     sharding: NamedSharding | None,
     clip: tuple[int, int],
-) -> Attend:
+) -> AttentionForm:
     """The form of attention that a config selects, on the available devices.
 
     Args:
@@ -129,6 +154,8 @@ def choose(
         sharding: of [B, T, S, C] arrays. Its devices decide the platform. None: JAX's default device.
         clip: frames, and tokens of each.
     """
+    if (own := own_form(form, num_heads, head_dim)) is not None:
+        return own
     device = jax.devices()[0] if sharding is None else sharding.mesh.devices.flat[0]
     attend = Attend("einsum", num_heads, head_dim, sharding)
     if device.platform == "gpu":

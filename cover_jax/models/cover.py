@@ -131,6 +131,8 @@ def _backbone_config(model: ConfigDict) -> timesformer.TimeSformerConfig:
         raise ValueError(f"model.drop_path: {model.drop_path} is not in [0, 1)")
     _check_choice("model.temporal_init", model.temporal_init, timesformer.TEMPORAL_INITS)
     _check_choice("model.remat", model.remat, timesformer.REMATS)
+    if model.registers < 0:
+        raise ValueError(f"model.registers: {model.registers} is negative")
     _check_choice("model.gelu", model.gelu, timesformer.GELUS)
     _check_choice("model.dtype", model.dtype, ("bfloat16", "float32"))
     return timesformer.TimeSformerConfig(
@@ -144,15 +146,17 @@ def _backbone_config(model: ConfigDict) -> timesformer.TimeSformerConfig:
         layer_norm_eps=model.layer_norm_eps,
         dtype=jnp.dtype(model.dtype),
         remat=model.remat,
+        pre_norm=model.pre_norm,
+        registers=model.registers,
     )
 
 
-def choose_attention(model: ConfigDict, qkv_sharding: NamedSharding | None) -> attention.Attend:
+def choose_attention(model: ConfigDict, qkv_sharding: NamedSharding | None) -> attention.AttentionForm:
     """The form of attention of `config.model` on the devices of a sharding (`attention.choose`)."""
     _check_choice("model.attention", model.attention, attention.FORMS)
     config = _backbone_config(model)
     head_dim = config.variant.width // config.variant.num_heads
-    clip = (config.num_frames, config.num_patches + 1)
+    clip = (config.num_frames, config.num_patches + config.registers + 1)
     return attention.choose(model.attention, config.variant.num_heads, head_dim, config.dtype, qkv_sharding, clip)
 
 

@@ -1,26 +1,41 @@
 """Floating-point operations that the model needs, for MFU."""
 
+from collections.abc import Callable
+
 from ml_collections import ConfigDict
 
+from cover_jax.models import attention
+from cover_jax.models.kernels.divided_attention import Axis
 from cover_jax.models.variants import Variant, parse
 
+KeysPerQuery = Callable[[Axis, int], float]  # as `attention.OwnForm.keys_per_query`
 
-def forward(variant: Variant, num_frames: int, num_patches: int) -> int:
+
+def _all_keys(axis: Axis, length: int) -> float:
+    return length
+
+
+def forward(
+    variant: Variant, num_frames: int, num_patches: int, registers: int = 0, keys_per_query: KeysPerQuery = _all_keys
+) -> int:
     """Operations of the backbone for one clip: matrix products only, a multiply-add counts as two.
 
     Args:
         num_frames: frames per clip.
         num_patches: patches per frame.
+        registers: number of register tokens.
+        keys_per_query: (axis, tokens along it) -> to how many a token attends.
     """
-    width, tokens = variant.width, num_frames * num_patches
-    with_cls = tokens + num_frames  # each frame has its own CLS in spatial attention
-    time = 2 * 5 * width**2 * tokens + 4 * width * num_frames * tokens  # qkv, out, temporal_fc; scores and values
+    width, tokens, shared = variant.width, num_frames * num_patches, 1 + registers
+    with_shared = tokens + shared * num_frames  # each frame has its own CLS and registers in spatial attention
+    in_time, in_space = keys_per_query("time", num_frames), keys_per_query("space", num_patches + shared)
+    time = 2 * 5 * width**2 * tokens + 4 * width * in_time * tokens  # qkv, out, temporal_fc; scores and values
     if num_frames == 1:
         time = 2 * 3 * width**2 * tokens  # a single frame attends only to itself: only its value is projected
-    space = 2 * 4 * width**2 * with_cls + 4 * width * (num_patches + 1) * with_cls
-    mlp = 2 * 2 * width * variant.mlp_dim * (tokens + 1)
+    space = 2 * 4 * width**2 * with_shared + 4 * width * in_space * with_shared
+    mlp = 2 * 2 * width * variant.mlp_dim * (tokens + shared)
     patch_embed = 2 * 3 * variant.patch_px**2 * width * tokens
-    return variant.depth * (time + space + mlp) + patch_embed
+    return int(variant.depth * (time + space + mlp) + patch_embed)
 
 
 def train_step(config: ConfigDict, name: str, trains_backbone: bool = True) -> int:
@@ -28,7 +43,13 @@ def train_step(config: ConfigDict, name: str, trains_backbone: bool = True) -> i
 
     If only heads are trained, only the forward pass counts.
     """
-    variant, dataset = parse(config.model.variant), config.datasets[name]
-    num_patches = (config.model.size_px // variant.patch_px) ** 2
-    of_clip = forward(variant, dataset.num_frames, num_patches)
-    return int((3 if trains_backbone else 1) * dataset.batch_size * of_clip)
+    dataset = config.datasets[name]
+    return int((3 if trains_backbone else 1) * dataset.batch_size * of_clip(config.model, dataset.num_frames))
+
+
+def of_clip(model: ConfigDict, num_frames: int) -> int:
+    """Operations of the backbone of `config.model` for one clip of `num_frames` frames."""
+    variant = parse(model.variant)
+    num_patches = (model.size_px // variant.patch_px) ** 2
+    own = attention.own_form(model.attention, variant.num_heads, variant.width // variant.num_heads)
+    return forward(variant, num_frames, num_patches, model.registers, own.keys_per_query if own else _all_keys)

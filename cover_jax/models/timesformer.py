@@ -5,11 +5,13 @@ The references are `timesformer/models/vit.py` of facebookresearch/TimeSformer, 
 number of frames is possible, also a single frame.
 """
 
-# B batch, T frames, H height, W width, C channels, N patches of a frame, S = N + 1 tokens of a frame with CLS, D width
+# B batch, T frames, H height, W width, C channels, N patches of a frame, R registers, S = N + R + 1 tokens of a frame
+# with registers and CLS, D width
 
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +25,12 @@ from cover_jax.models.variants import Variant
 
 Constrain = Callable[[jax.Array], jax.Array]
 
+REGISTER_STD = 1e-6  # of register_tokens: facebookresearch/dinov2, dinov2/models/vision_transformer.py
 EMBED_STD = 0.02  # of cls_token and pos_embed: facebookresearch/TimeSformer, timesformer/models/vit.py
 ZEROS, XAVIER = nnx.initializers.zeros_init(), nnx.initializers.xavier_uniform()
 TEMPORAL_INITS = {"zeros": ZEROS, "xavier": XAVIER}
-GELUS = ("exact", "tanh")
+GELUS = ("exact", "tanh", "quick")
+QUICK_GELU_SLOPE = 1.702  # openai/CLIP, clip/model.py
 REMATS = ("full", "attention", "none")
 
 
@@ -157,12 +161,15 @@ def drop_path_scale(key: jax.Array | None, rate: jax.Array, shape: tuple[int, ..
 def gelu(x: jax.Array, form: str) -> jax.Array:
     """GELU in one of the `GELUS`, computed in float32: near -3, 1 + erf loses all digits in bfloat16.
 
-    The exact GELU uses erf, because `jax.nn.gelu(approximate=False)` uses erfc, which is several times slower on a CPU.
+    "tanh" and "quick" (x times a sigmoid, of CLIP) are approximations. The exact GELU uses erf, because
+    `jax.nn.gelu(approximate=False)` uses erfc, which is several times slower on a CPU.
     The barrier stops a TPU's compiler from recomputing it for each tile of the next matrix product.
     """
     x_f32 = x.astype(jnp.float32)
     if form == "tanh":
         y_f32 = jax.nn.gelu(x_f32, approximate=True)
+    elif form == "quick":
+        y_f32 = x_f32 * jax.nn.sigmoid(QUICK_GELU_SLOPE * x_f32)
     else:
         y_f32 = 0.5 * x_f32 * (1 + jax.lax.erf(x_f32 * math.sqrt(0.5)))
     y: jax.Array = jax.lax.optimization_barrier(y_f32.astype(x.dtype))
@@ -185,6 +192,8 @@ class TimeSformerConfig:
         dtype: of activations and matrix products; parameters are float32.
         remat: one of `REMATS`. For the backward pass, "full" keeps only each block's input; "attention" also keeps
             the outputs of its attentions.
+        pre_norm: whether a norm stands before the first block, after the embeddings are added.
+        registers: number of register tokens.
     """
 
     variant: Variant
@@ -197,6 +206,16 @@ class TimeSformerConfig:
     layer_norm_eps: float
     dtype: jnp.dtype
     remat: str
+    pre_norm: bool = False
+    registers: int = 0
+
+
+class Tokens(NamedTuple):
+    """What a block reads and returns: CLS, patch tokens, and register tokens (None: the model has none)."""
+
+    cls_BD: jax.Array
+    x_BTND: jax.Array
+    registers_BRD: jax.Array | None = None
 
 
 class Attention(nnx.Module):
@@ -238,7 +257,7 @@ class Block(nnx.Module):
     """Attention over time, then within each frame, then an MLP. Each is a pre-norm residual branch.
 
     CLS is not part of temporal attention. In spatial attention every frame has its own copy of CLS, and the mean of the
-    copies' outputs is the residual of CLS.
+    copies' outputs is the residual of CLS. Register tokens (arXiv 2309.16588) are treated like CLS.
     """
 
     def __init__(self, config: TimeSformerConfig, attend: AttentionForm, rngs: nnx.Rngs):
@@ -253,14 +272,12 @@ class Block(nnx.Module):
         self.mlp_norm = layer_norm(width, eps, rngs)
         self.mlp = Mlp(config, rngs)
 
-    def __call__(
-        self, cls_BD: jax.Array, x_BTND: jax.Array, rate: jax.Array, key: jax.Array | None
-    ) -> tuple[jax.Array, jax.Array]:
-        """CLS and patch tokens after the block. `rate` is that of drop-path, which a `key` turns on."""
+    def __call__(self, tokens: Tokens, rate: jax.Array, key: jax.Array | None) -> Tokens:
+        """The tokens after the block. `rate` is that of drop-path, which a `key` turns on."""
         keys = (None, None, None) if key is None else jax.random.split(key, 3)
-        x_BTND = x_BTND + self._over_time(x_BTND, rate, keys[0])
-        cls_residual_BD, residual_BTND = self._over_space(cls_BD, x_BTND, rate, keys[1])
-        return self._through_mlp(cls_BD + cls_residual_BD, x_BTND + residual_BTND, rate, keys[2])
+        tokens = tokens._replace(x_BTND=tokens.x_BTND + self._over_time(tokens.x_BTND, rate, keys[0]))
+        tokens = jax.tree.map(jnp.add, tokens, self._over_space(tokens, rate, keys[1]))
+        return self._through_mlp(tokens, rate, keys[2])
 
     def _over_time(self, x_BTND: jax.Array, rate: jax.Array, key: jax.Array | None) -> jax.Array:
         batch, _, num_patches, _ = x_BTND.shape
@@ -268,24 +285,28 @@ class Block(nnx.Module):
         # The reference drops before the last layer: a dropped position still receives that layer's bias.
         return self.temporal_fc(scale_B1N1 * self.time(self.temporal_norm(x_BTND)))
 
-    def _over_space(
-        self, cls_BD: jax.Array, x_BTND: jax.Array, rate: jax.Array, key: jax.Array | None
-    ) -> tuple[jax.Array, jax.Array]:
-        batch, frames, _, _ = x_BTND.shape
-        cls_BT1D = repeat(cls_BD, "b d -> b t 1 d", t=frames)
+    def _over_space(self, tokens: Tokens, rate: jax.Array, key: jax.Array | None) -> Tokens:
+        """The residuals of the tokens."""
+        cls_BD, x_BTND, registers_BRD = tokens
+        batch, frames, num_patches, _ = x_BTND.shape
+        parts = [x_BTND, repeat(cls_BD, "b d -> b t 1 d", t=frames)]
+        if registers_BRD is not None:
+            parts.insert(1, repeat(registers_BRD, "b r d -> b t r d", t=frames))
         # Attention does not depend on the order. With CLS last, the other tokens keep their place in memory.
-        tokens_BTSD = jnp.concatenate([x_BTND, cls_BT1D], axis=2)
+        tokens_BTSD = jnp.concatenate(parts, axis=2)
         scale_BT11 = drop_path_scale(key, rate, (batch, frames, 1, 1), x_BTND.dtype)
         residual_BTSD = scale_BT11 * self.space(self.spatial_norm(tokens_BTSD))
-        return residual_BTSD[:, :, -1].mean(axis=1), residual_BTSD[:, :, :-1]
+        of_registers = None if registers_BRD is None else residual_BTSD[:, :, num_patches:-1].mean(axis=1)
+        return Tokens(residual_BTSD[:, :, -1].mean(axis=1), residual_BTSD[:, :, :num_patches], of_registers)
 
-    def _through_mlp(
-        self, cls_BD: jax.Array, x_BTND: jax.Array, rate: jax.Array, key: jax.Array | None
-    ) -> tuple[jax.Array, jax.Array]:
-        scale_B1 = drop_path_scale(key, rate, (x_BTND.shape[0], 1), x_BTND.dtype)
-        scale_B111 = scale_B1[..., None, None]
-        cls_BD = cls_BD + scale_B1 * self.mlp(self.mlp_norm(cls_BD))
-        return cls_BD, x_BTND + scale_B111 * self.mlp(self.mlp_norm(x_BTND))
+    def _through_mlp(self, tokens: Tokens, rate: jax.Array, key: jax.Array | None) -> Tokens:
+        scale_B1 = drop_path_scale(key, rate, (tokens.cls_BD.shape[0], 1), tokens.x_BTND.dtype)
+
+        def after(token: jax.Array) -> jax.Array:
+            scale = scale_B1.reshape(-1, *[1] * (token.ndim - 1)) if scale_B1.ndim else scale_B1
+            return token + scale * self.mlp(self.mlp_norm(token))
+
+        return jax.tree.map(after, tokens)
 
 
 def cast_matrices(blocks: Block, dtype: jnp.dtype) -> Block:
@@ -316,6 +337,11 @@ class TimeSformer(nnx.Module):
         )
         self.blocks = stack(rngs.split(config.variant.depth))
         self.norm = layer_norm(width, config.layer_norm_eps, rngs)
+        # Last, so that the initial values of a model without them stay as they are.
+        if config.pre_norm:
+            self.pre_norm = layer_norm(width, config.layer_norm_eps, rngs)
+        if config.registers:
+            self.register_tokens = embedding(config.registers, width, nnx.initializers.normal(REGISTER_STD), rngs)
 
     def __call__(
         self, frames_BTHWC: jax.Array, key: jax.Array | None, constrain: Constrain, drop_path: float | None = None
@@ -342,7 +368,18 @@ class TimeSformer(nnx.Module):
         time_1TD = resize_time_embed(self.time_embed[...], frames)
         added_1TND = rearrange(pos_1SD[:, 1:], "1 n d -> 1 1 n d") + rearrange(time_1TD, "1 t d -> 1 t 1 d")
         cls_BD = repeat(self.cls_token[...] + pos_1SD[:, :1], "1 1 d -> b d", b=batch)
-        return cls_BD.astype(dtype), self.patch_embed(patches) + added_1TND.astype(dtype)
+        x_BTND = self.patch_embed(patches) + added_1TND.astype(dtype)
+        if self.config.pre_norm:
+            cls_BD, x_BTND = self.pre_norm(cls_BD), self.pre_norm(x_BTND)
+        return cls_BD.astype(dtype), x_BTND.astype(dtype)
+
+    def with_registers(self, cls_BD: jax.Array, x_BTND: jax.Array) -> Tokens:
+        """CLS and patch tokens with the register tokens beside them. These have no position embedding, as in DINOv2."""
+        if not self.config.registers:
+            return Tokens(cls_BD, x_BTND)
+        registers_BRD = repeat(self.register_tokens[...], "1 r d -> b r d", b=cls_BD.shape[0])
+        registers_BRD = self.pre_norm(registers_BRD) if self.config.pre_norm else registers_BRD
+        return Tokens(cls_BD, x_BTND, registers_BRD.astype(cls_BD.dtype))
 
     def run_blocks(
         self,
@@ -353,11 +390,10 @@ class TimeSformer(nnx.Module):
         drop_path: float | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """CLS and patch tokens after all blocks. Arguments as in `__call__`."""
-        Tokens = tuple[jax.Array, jax.Array]  # CLS and patches
 
         def step(tokens: Tokens, block_rate_key: tuple[Block, jax.Array, jax.Array | None]) -> tuple[Tokens, None]:
             block, rate, block_key = block_rate_key
-            return jax.tree.map(constrain, block(*tokens, rate, block_key)), None
+            return jax.tree.map(constrain, block(tokens, rate, block_key)), None
 
         config = self.config
         if config.remat != "none":
@@ -368,5 +404,5 @@ class TimeSformer(nnx.Module):
         last_rate = config.drop_path if drop_path is None else drop_path
         keys = None if key is None or last_rate == 0 else jax.random.split(key, depth)
         stacked = (cast_matrices(self.blocks, config.dtype), jnp.linspace(0.0, last_rate, depth), keys)
-        after, _ = jax.lax.scan(step, (cls_BD, x_BTND), stacked)
-        return after
+        after, _ = jax.lax.scan(step, self.with_registers(cls_BD, x_BTND), stacked)
+        return after.cls_BD, after.x_BTND

@@ -19,8 +19,8 @@ from PIL import Image
 from cover_jax.models import attention, cover, timesformer, variants
 from cover_jax.models.kernels.divided_attention import Axis
 
-# B batch, T frames, H height, W width, N patches of a frame, S = N + 1 tokens of a frame, CLS last, C colours;
-# h, w patches of a column and of a row; L blocks
+# B batch, T frames, H height, W width, N patches of a frame, G registers and CLS, S = N + G tokens of a frame, CLS
+# last, C colours; h, w patches of a column and of a row; L blocks
 
 SIDE_PX = 256  # of the drawn pictures; views are resized to it
 BAR_PX = 32  # height of the bars below the picture: one bar per frame, with the frame's share
@@ -30,10 +30,12 @@ _SCORES = {"time": "bqshk,btshk->bshqt", "space": "btqhk,btshk->bthqs"}  # queri
 
 
 class _Recorder:
-    """Computes attention like `attention.attend`, and records the probabilities."""
+    """Computes attention like the form of a config, and records the probabilities."""
 
-    def __init__(self, num_heads: int):
-        self._num_heads = num_heads
+    def __init__(self, model: ConfigDict):
+        variant = variants.parse(model.variant)
+        self._num_heads = variant.num_heads
+        self._own = attention.own_form(model.attention, variant.num_heads, variant.width // variant.num_heads)
         self._seen: dict[str, jax.Array] = {}
 
     def order_columns(self, projection: jax.Array) -> jax.Array:
@@ -42,6 +44,9 @@ class _Recorder:
 
     def __call__(self, qkv_BTSC: jax.Array, axis: Axis) -> jax.Array:
         """Attention along one axis. Records its probabilities."""
+        if self._own is not None:
+            self._seen[axis] = self._own.probabilities(qkv_BTSC, axis)
+            return self._own(qkv_BTSC, axis)
         self._seen[axis] = probabilities(qkv_BTSC, self._num_heads, axis)
         return attention.attend(qkv_BTSC, self._num_heads, axis)
 
@@ -66,35 +71,40 @@ def trace(backbone: dict, model: ConfigDict, frames_BTHWC: jax.Array) -> tuple[j
         model: `config.model`.
         frames_BTHWC: normalised.
     """
-    recorder = _Recorder(variants.parse(model.variant).num_heads)
+    recorder = _Recorder(model)
     module: Any = cover.make_backbone(model, recorder).bind(backbone)  # a TimeSformer
 
     def step(tokens, block):
-        return block(*tokens, jnp.zeros(()), None), recorder.take()
+        return block(tokens, jnp.zeros(()), None), recorder.take()
 
-    tokens = module.embed(frames_BTHWC)
-    (cls_BD, _), seen = jax.lax.scan(step, tokens, timesformer.cast_matrices(module.blocks, module.config.dtype))
-    return module.norm(cls_BD), seen
+    tokens = module.with_registers(*module.embed(frames_BTHWC))
+    after, seen = jax.lax.scan(step, tokens, timesformer.cast_matrices(module.blocks, module.config.dtype))
+    return module.norm(after.cls_BD), seen
 
 
-def rollout(seen: dict[str, jax.Array]) -> jax.Array:
-    """The share of each patch in CLS, [B, T, N]. The remainder to 1 is the share of CLS's own initial value."""
+def rollout(seen: dict[str, jax.Array], registers: int = 0) -> jax.Array:
+    """The share of each patch in CLS, [B, T, N]. The remainder to 1 is that of the initial CLS and registers.
+
+    Args:
+        seen: the attention of each block, as `trace` returns it.
+        registers: the model's number of register tokens.
+    """
+    _, batch, frames, num_tokens, _ = seen["space"].shape
+    num_patches = num_tokens - 1 - registers
 
     def back(shares, seen):
-        cls_B, x_BTN = shares
-        frames = x_BTN.shape[1]
-        # CLS after the block is the mean of its copies, one per frame.
-        x_BTS = jnp.concatenate([x_BTN, repeat(cls_B / frames, "b -> b t 1", t=frames)], axis=-1)
+        shared_BG, x_BTN = shares
+        # CLS and a register after the block are the means of their copies, one per frame.
+        x_BTS = jnp.concatenate([x_BTN, repeat(shared_BG / frames, "b g -> b t g", t=frames)], axis=-1)
         from_BTS = jnp.einsum("btq,btqs->bts", x_BTS, seen["space"])
-        cls_B = (cls_B + from_BTS[..., -1].sum(axis=1)) / 2
-        x_BTN = (x_BTN + from_BTS[..., :-1]) / 2
+        shared_BG = (shared_BG + from_BTS[..., num_patches:].sum(axis=1)) / 2
+        x_BTN = (x_BTN + from_BTS[..., :num_patches]) / 2
         if "time" in seen:
             x_BTN = (x_BTN + jnp.einsum("bqn,bnqt->btn", x_BTN, seen["time"])) / 2
-        return (cls_B, x_BTN), None
+        return (shared_BG, x_BTN), None
 
-    _, batch, frames, tokens, _ = seen["space"].shape
-    start = jnp.ones(batch), jnp.zeros((batch, frames, tokens - 1))
-    return jax.lax.scan(back, start, seen, reverse=True)[0][1]
+    cls_BG = jnp.zeros((batch, 1 + registers)).at[:, -1].set(1)
+    return jax.lax.scan(back, (cls_BG, jnp.zeros((batch, frames, num_patches))), seen, reverse=True)[0][1]
 
 
 def draw(frames_THWC: np.ndarray, shares_Thw: np.ndarray) -> np.ndarray:

@@ -206,7 +206,7 @@ def _make_look(config: ConfigDict, view: read_clips.View):
         frames_BTHWC = model_input.normalize(levels_BTHWC, normalization)
         _, seen = explain.trace(backbone, config, frames_BTHWC)
         rows = config.size_px // variants.parse(config.variant).patch_px
-        return levels_BTHWC, rearrange(explain.rollout(seen), "b t (h w) -> b t h w", h=rows)
+        return levels_BTHWC, rearrange(explain.rollout(seen, config.registers), "b t (h w) -> b t h w", h=rows)
 
     return look
 

@@ -22,14 +22,16 @@ ROUNDING = 1e-5
 
 def compare(config: ConfigDict, mesh: Mesh, findings: Findings) -> None:
     """Compares output and gradient of the kernels with einsum for each length of clip, in both directions."""
-    attend = cover.choose_attention(config.model, sharding.qkv_sharding(mesh)).on_one_device()
+    chosen = cover.choose_attention(config.model, sharding.qkv_sharding(mesh))
     device = jax.local_devices()[0]
     where = f"{device.device_kind} ({config.model.dtype})"
-    if attend.form == "einsum":
-        findings.facts["attention"] = f"attention: einsum on {where}: nothing to compare"
+    if not isinstance(chosen, attention.Attend) or chosen.form == "einsum":
+        form = chosen.form if isinstance(chosen, attention.Attend) else config.model.attention
+        findings.facts["attention"] = f"attention: {form} on {where}: nothing to compare"
         return
+    attend = chosen.on_one_device()
     variant, worst = variants.parse(config.model.variant), 0.0
-    tokens = (config.model.size_px // variant.patch_px) ** 2 + 1
+    tokens = (config.model.size_px // variant.patch_px) ** 2 + config.model.registers + 1
     for num_frames in sorted({dataset.num_frames for dataset in config.datasets.values()}):
         axes: tuple[Axis, ...] = ("time", "space") if num_frames > 1 else ("space",)
         for axis in axes:

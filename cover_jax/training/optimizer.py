@@ -104,7 +104,7 @@ def _scale_layers(decay: float, depth: int) -> optax.GradientTransformation:
         def one(path, update):
             if path.startswith("backbone/blocks/"):
                 return update * factors.reshape(-1, *[1] * (update.ndim - 1))
-            embedding = re.fullmatch(r"backbone/(patch_embed/.*|cls_token|pos_embed)", path)
+            embedding = re.fullmatch(r"backbone/(patch_embed/.*|pre_norm/.*|cls_token|pos_embed|register_tokens)", path)
             return update * decay ** (depth + 1) if embedding else update
 
         return map_paths(one, updates)

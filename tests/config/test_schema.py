@@ -29,6 +29,8 @@ def as_today(defaults: dict) -> dict:
         defaults |= {"flip": "swap", "opposites": ""}
     if "canvas_px" in defaults:
         defaults |= {"canvas_px": [0, 0]}
+    if "gelu" in defaults:
+        defaults |= {"pre_norm": False, "registers": 0}
     if "loss_weight" in defaults:
         defaults |= {"weight_schedule": "", "learning_rate_scale": 1.0, "drop_path": -1.0, "task": "multiclass"}
     return defaults

@@ -328,7 +328,6 @@ def test_a_file_of_no_weights_says_what_it_is(data, what, tmp_path):
 OTHER_MODELS = [
     ("layer1.0.conv1.weight", "a ResNet"),
     ("vision_model.encoder.layers.0.mlp.fc1.weight", "a CLIP-like model"),
-    ("embeddings.register_tokens", "a ViT with register tokens"),
     ("encoder.layer.0.mlp.weights_in.weight", "a ViT with SwiGLU layers"),
     (
         "weight",
@@ -388,7 +387,9 @@ def test_a_config_that_is_none_is_refused(config, source, tmp_path):
 def test_missing_sources_are_named(tmp_path):
     assert "no such file" in refusal(tmp_path / "none.npz")
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
-    assert "has no model.safetensors; name the file; the folder has pytorch_model.bin" in refusal(tmp_path)
+    assert "pytorch_model.bin: it is an empty file" in refusal(tmp_path)
+    (tmp_path / "pytorch_model.bin").rename(tmp_path / "mine.bin")
+    assert "has none of model.safetensors, " in refusal(tmp_path) and "the folder has mine.bin" in refusal(tmp_path)
 
 
 def test_what_is_no_weights_is_not_read_to_its_end():

@@ -10,11 +10,14 @@ from ml_collections import ConfigDict
 
 from cover_jax.models import variants
 from cover_jax.models.pretrained.errors import PretrainedError
-from cover_jax.models.pretrained.tensor_names import HF_TIMESFORMER, Arrays
+from cover_jax.models.pretrained.families.timesformer import HF_TIMESFORMER
+from cover_jax.models.pretrained.tensor_names import Arrays
 
 _PREFIX = "timesformer."
 # Section of preprocessor_config.json for what Hugging Face has no key for: which frames and views the head is for.
 OWN_SECTION = "cover_jax"
+# The keys of config.model that a Hugging Face TimeSformer has. Others must have their defaults.
+HELD = {"variant", "size_px", "num_frames", "head", "gelu", "layer_norm_eps", "pixel_mean", "pixel_std"}
 
 
 def tensors(params: dict[str, Any], head: str, patch_px: int) -> Arrays:
@@ -64,7 +67,7 @@ def config(model: ConfigDict, class_names: Sequence[str], problem_type: str | No
         "num_hidden_layers": variant.depth,
         "num_attention_heads": variant.num_heads,
         "intermediate_size": variant.mlp_dim,
-        "hidden_act": {"exact": "gelu", "tanh": "gelu_pytorch_tanh"}[model.gelu],
+        "hidden_act": {"exact": "gelu", "tanh": "gelu_pytorch_tanh", "quick": "quick_gelu"}[model.gelu],
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
         "qkv_bias": True,

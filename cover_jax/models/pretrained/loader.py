@@ -1,8 +1,9 @@
 """Published models as initial values of this model's parameters: `load`, then `fill`.
 
 A source is a file or folder, local or gs://, or hf://ORG/REPO[@REVISION][/FILE]. Its model family is recognised by the
-names of its tensors, never by their shapes: google-research ViT and AugReg (.npz), official TimeSformer (.pyth), timm
-ViT, and Hugging Face's TimeSformer, ViT and DINOv2 (.safetensors). No code in a file is ever run.
+names of its tensors (`registry.WEIGHT_FAMILIES` lists the families), also inside of what a model is saved in, such as
+torch.compile, DataParallel or Lightning. Formats are .npz, .safetensors and `torch.save`, whole or in shards. No code
+in a file is ever run.
 
 From an image model, temporal attention and its norm start as copies of the spatial ones. `temporal_fc` and the time
 embedding keep their initial values from `config.model.temporal_init` and `time_embed_std`. These are zeros by default,
@@ -23,11 +24,13 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import traverse_util
 from ml_collections import ConfigDict
 
 from cover_jax.models import variants
-from cover_jax.models.pretrained import resize, sources, tensor_names
+from cover_jax.models.pretrained import embeddings, resize, sources, tensor_names
 from cover_jax.models.pretrained.errors import PretrainedError, refuse_unreadable
+from cover_jax.models.pretrained.families import recognise
 
 # Names of GELU in Hugging Face (ACT2FN in transformers/activations.py) and timm -> config.model.gelu.
 _GELUS = {
@@ -39,7 +42,14 @@ _GELUS = {
     "gelu_pytorch_tanh": "tanh",
     "gelu_python_tanh": "tanh",
     "gelu_tanh": "tanh",
+    "quick_gelu": "quick",
 }
+# What a config.json may state -> the one value of it that this model has.
+_SUPPORTED = {
+    "attention_type": "divided_space_time", "qkv_bias": True, "global_pool": "token", "class_token": True,
+    "use_swiglu_ffn": False, "qk_norm": False, "fc_norm": False,
+}  # fmt: skip
+_CLIP_HEAD_WIDTH = 64  # open_clip/model.py, CLIPVisionCfg
 _TIMM_LAYERS = {"norm_layer", "mlp_layer", "attn_layer", "block_fn", "embed_layer"}
 
 
@@ -68,10 +78,10 @@ class Facts:
         variant: "SIZE/PATCH".
         size_px: side of the square that its position embedding is for.
         num_frames: length of its time embedding; 1 for an image model.
-        settings: keys of `config.model` that change what it computes but no shapes -> its values.
+        settings: keys of `config.model` that change what it computes -> its values, without the sizes above.
         class_names: of its classifier, in order; empty if its files have none.
         num_classes: outputs of its classifier; 0: it has none.
-        assumed: a line per size that its files do not state.
+        assumed: a line per size or setting that its files do not state, or that is not as in its files.
     """
 
     family: str
@@ -97,26 +107,27 @@ def inspect(source: str, opened: sources.Opened) -> Facts:
         PretrainedError: the model family is unknown, no variant has its sizes, or this model cannot compute it.
     """
     try:
-        family, read = tensor_names.recognise(opened.tensors)
-        _check_config(opened.config)
-        sizes = _sizes(family, read, opened.config)
+        family, read = recognise.recognise(opened.tensors)
+        config = _flat(opened)
+        _check_config(config)
+        sizes, settings = _sizes(family, read, config), _settings(family, config)
         if (variant := _variant_of(sizes)) is None:
             raise PretrainedError(_right_variant(sizes))
-        num_patches = read(family.embeddings["pos_embed"]).shape[1] - 1
-        time_embed = family.embeddings.get("time_embed")
+        given, changed = embeddings.read_embeddings(family, read, config)
+        stated = {key: value for key, value in settings.items() if value is not None}
         return Facts(
             family=family.title,
             is_video=family.is_video,
             variant=variant,
-            size_px=math.isqrt(num_patches) * variants.parse(variant).patch_px,
-            num_frames=read(time_embed).shape[1] if time_embed else 1,
-            settings=_settings(family, opened),
-            class_names=_class_names(opened.config),
+            size_px=math.isqrt(given["pos_embed"].shape[1] - 1) * variants.parse(variant).patch_px,
+            num_frames=given["time_embed"].shape[1] if "time_embed" in given else 1,
+            settings=stated | _layers(family, read),
+            class_names=_class_names(config),
             num_classes=_num_classes(family, read),
-            assumed=tuple(_check_sizes(sizes, variant)),
+            assumed=(*_check_sizes(sizes, variant), *_unstated(settings), *changed),
         )
     except PretrainedError as error:
-        raise PretrainedError(f"{source}: {error}") from error
+        raise PretrainedError(f"{source}: {error}{_model_type(opened)}") from error
 
 
 def _num_classes(family: tensor_names.Family, read: tensor_names.Reader) -> int:
@@ -152,16 +163,18 @@ def load(
     """
     opened = opened or sources.open_source(source)
     try:
-        family, read = tensor_names.recognise(opened.tensors)
-        _check_config(opened.config)
-        settings = _settings(family, opened)
-        untold = _check_sizes(_sizes(family, read, opened.config), model.variant)
-        backbone, resized = _backbone(family, read, model)
-        names = _class_names(opened.config)
+        family, read = recognise.recognise(opened.tensors)
+        config = _flat(opened)
+        _check_config(config)
+        settings = _settings(family, config)
+        untold = [*_check_sizes(_sizes(family, read, config), model.variant), *_unstated(settings)]
+        _check_layers(family, read, model)
+        backbone, resized = _backbone(family, read, config, model)
+        names = _class_names(config)
         heads = _heads(family, read, names, class_names if model.head == "linear" else {})
-        unused = _unused(family, read)
+        unused = recognise.reasons(family, read)
     except PretrainedError as error:
-        raise PretrainedError(f"{source}: {error}") from error
+        raise PretrainedError(f"{source}: {error}{_model_type(opened)}") from error
     report = [
         f"initialised from {source}: {family.title}, {read.num_taken} of {len(opened.tensors.names)} tensors taken",
         *untold,
@@ -182,9 +195,12 @@ def fill(params: dict[str, Any], loaded: LoadedWeights) -> tuple[dict[str, Any],
         The new parameters, and the paths that keep their initial values.
 
     Raises:
-        PretrainedError: the shapes of an array and its parameter differ.
+        PretrainedError: the shapes of an array and its parameter differ, or an array has no parameter here.
     """
     kept = []
+    paths = traverse_util.flatten_dict(params, sep="/")
+    if homeless := sorted(loaded.params.keys() - paths.keys()):
+        raise PretrainedError(f"{homeless[0]}: in the source, but not in this model ({len(homeless)} such arrays)")
 
     def put(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -201,10 +217,12 @@ def fill(params: dict[str, Any], loaded: LoadedWeights) -> tuple[dict[str, Any],
 
 def _check_config(config: dict[str, Any]) -> None:
     """Refuses settings in a config.json of Hugging Face or timm that this model does not support."""
-    for key, right in (("attention_type", "divided_space_time"), ("qkv_bias", True), ("global_pool", "token")):
-        if config.get(key, right) != right:
-            raise PretrainedError(f"its config.json has {key}={config[key]!r}; this model is {key}={right!r}")
-    for key, value in _section(config, "model_args").items():
+    model_args = _section(config, "model_args")
+    for key, right in _SUPPORTED.items():
+        value = config.get(key, model_args.get(key, right))
+        if value != right:
+            raise PretrainedError(f"its config.json has {key}={value!r}; this model is {key}={right!r}")
+    for key, value in model_args.items():
         if key in _TIMM_LAYERS and value is not None:
             raise PretrainedError(f"its config.json has model_args.{key}={value!r}: this model's layers are timm's own")
 
@@ -217,33 +235,61 @@ def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
     return section
 
 
-def _settings(family: tensor_names.Family, opened: sources.Opened) -> dict[str, object]:
-    """Keys of `config.model` that change what a model computes but no shapes -> the source's values."""
-    config = opened.config
+def _flat(opened: sources.Opened) -> dict[str, Any]:
+    """The settings of all files beside the weights, with the names of Hugging Face's config of an image model."""
+    config = {**opened.config, **_section(opened.config, "vision_config")}
+    for key in ("mean", "std"):
+        given = _section(config, "pretrained_cfg").get(key) or opened.preprocessor.get(f"image_{key}")
+        config[f"pixel_{key}"] = given or _section(opened.open_clip, "preprocess_cfg").get(key)
+    clip = _section(opened.open_clip, "model_cfg")
+    if clip:
+        vision = _section(clip, "vision_cfg")
+        config["hidden_act"] = "quick_gelu" if clip.get("quick_gelu") else "gelu"
+        config["num_attention_heads"] = vision.get("width", 0) // vision.get("head_width", _CLIP_HEAD_WIDTH) or None
+    if "quickgelu" in str(config.get("architecture")):  # a name of timm
+        config["hidden_act"] = "quick_gelu"
+    return config
+
+
+def _model_type(opened: sources.Opened) -> str:
+    """What the source itself says it is, for an error; "" if it does not."""
+    named = opened.config.get("model_type") or opened.config.get("architecture")
+    return f"; its config.json calls it {named!r}" if isinstance(named, str) else ""
+
+
+def _settings(family: tensor_names.Family, config: dict[str, Any]) -> dict[str, object]:
+    """Keys of `config.model` that change what a model computes but no shapes -> the source's values, None: unknown."""
     name = config.get("hidden_act") or _section(config, "model_args").get("act_layer")
     if name is not None and name not in _GELUS:
         raise PretrainedError(f"its config.json has the activation {name!r}; this model's are {', '.join(_GELUS)}")
-    settings = {
-        "gelu": _GELUS[name] if name else family.gelu,
+    mean, std = family.pixels or (None, None)
+    return {
+        "gelu": (_GELUS[name] if name else family.gelu) or None,
         "layer_norm_eps": config.get("layer_norm_eps", family.layer_norm_eps),
+        "pixel_mean": config["pixel_mean"] or mean,
+        "pixel_std": config["pixel_std"] or std,
     }
-    of_timm, of_transformers = _section(config, "pretrained_cfg"), opened.preprocessor
-    for key, usual in zip(("mean", "std"), family.pixels or (None, None), strict=True):
-        settings[f"pixel_{key}"] = of_timm.get(key) or of_transformers.get(f"image_{key}") or usual
-    return {key: value for key, value in settings.items() if value is not None}
+
+
+def _unstated(settings: Mapping[str, object]) -> list[str]:
+    """A line on the settings that neither the source nor its family states."""
+    unknown = [f"config.model.{key}" for key, value in settings.items() if value is None]
+    return [f"the source does not state {', '.join(unknown)}: they stay as the config has them"] if unknown else []
 
 
 def _sizes(family: tensor_names.Family, read: tensor_names.Reader, config: dict[str, Any]) -> dict[str, int | None]:
     """The fields of `variants.Variant` as the source states them; None: it does not."""
     block = family.block.format(0)
+    norm = family.layout.norm(read.at_root() if family.norm_at_root else read, family.norm)
     found = {
-        "width": read(family.embeddings["cls_token"]).shape[-1],
+        "width": norm["scale"].size,
         "depth": 1 + max(int(match[1]) for match in read.matches(re.escape(family.block).replace(r"\{\}", r"(\d+)"))),
         "num_heads": family.layout.num_heads(read, block + family.layers["space/qkv"][0]),
         "mlp_dim": family.layout.linear(read, block + family.layers["mlp/fc1"][0])["bias"].size,
         "patch_px": family.layout.patch_px(read, family.patch_embed),
     }
-    found["num_heads"] = found["num_heads"] or config.get("num_attention_heads")
+    stated = config.get("num_attention_heads") or _section(config, "model_args").get("num_heads")
+    found["num_heads"] = found["num_heads"] or stated
     return found
 
 
@@ -255,6 +301,19 @@ def _check_sizes(found: dict[str, int | None], variant_name: str) -> list[str]:
         raise PretrainedError(f"is not {variant_name}: {', '.join(wrong)}; {_right_variant(found)}")
     unknown = [key for key, size in found.items() if size is None]
     return [f"the source does not state {key}; assuming {expected[key]} ({variant_name})" for key in unknown]
+
+
+def _layers(family: tensor_names.Family, read: tensor_names.Reader) -> dict[str, object]:
+    """Keys of `config.model` for layers beside the blocks -> the source's values."""
+    return {"pre_norm": family.has_pre_norm(read), "registers": embeddings.num_registers(family, read)}
+
+
+def _check_layers(family: tensor_names.Family, read: tensor_names.Reader, model: ConfigDict) -> None:
+    """Refuses a model with other layers than the source has beside its blocks."""
+    if wrong := {key: value for key, value in _layers(family, read).items() if value != model[key]}:
+        has = ", ".join(f"{key}={value!r}" for key, value in wrong.items())
+        use = " ".join(f"--config.model.{key}={value}" for key, value in wrong.items())
+        raise PretrainedError(f"is a {family.title} with {has}; use {use}")
 
 
 def _right_variant(found: dict[str, int | None]) -> str:
@@ -273,19 +332,17 @@ def _variant_of(found: dict[str, int | None]) -> str | None:
 
 
 def _backbone(
-    family: tensor_names.Family, read: tensor_names.Reader, model: ConfigDict
+    family: tensor_names.Family, read: tensor_names.Reader, config: dict[str, Any], model: ConfigDict
 ) -> tuple[tensor_names.Arrays, list[str]]:
-    """All arrays of the backbone under this project's paths, and one line per resized array."""
+    """All arrays of the backbone under this project's paths, and one line per array that is not as it was."""
     variant = variants.parse(model.variant)
     blocks = [family.read_block(read, index) for index in range(variant.depth)]
     arrays = {f"blocks/{path}": np.stack([block[path] for block in blocks]) for path in blocks[0]}
-    for path, layer in (
-        ("patch_embed", family.layout.patches(read, family.patch_embed)),
-        ("norm", family.layout.norm(read, family.norm)),
-    ):
-        arrays |= {f"{path}/{leaf}": array for leaf, array in layer.items()}
-    embeddings, lines = resize.embeddings({path: read(name) for path, name in family.embeddings.items()}, model)
-    return {f"backbone/{path}": array for path, array in (arrays | embeddings).items()}, lines
+    num_patches = (model.size_px // variant.patch_px) ** 2
+    given, lines = embeddings.read_embeddings(family, read, config, num_patches)
+    resized, more = resize.embeddings(given, model)
+    arrays |= family.read_ends(read) | resized
+    return {f"backbone/{path}": array for path, array in arrays.items()}, [*lines, *more]
 
 
 def _class_names(config: dict[str, Any]) -> tuple[str, ...]:
@@ -316,24 +373,6 @@ def _heads(
     return {f"heads/{head}/{leaf}": own[leaf][..., order] for head, order in taken.items() for leaf in own}
 
 
-def _unused(family: tensor_names.Family, read: tensor_names.Reader) -> dict[str, str]:
-    """Unused tensors -> the reason why they are not needed.
-
-    Raises:
-        PretrainedError: an unused tensor is not known.
-    """
-    reasons = dict(family.unused)
-    if family.head:
-        reasons[rf"(.*[./])?{re.escape(family.head)}[./]"] = "a classifier with other classes than the heads here"
-    unused = {}
-    for name in read.left:
-        why = next((why for pattern, why in reasons.items() if re.match(pattern, name)), None)
-        if why is None:
-            raise PretrainedError(f"has a tensor {name} that a {family.title} does not have, so it is another model")
-        unused[name] = why
-    return unused
-
-
 def _head_lines(
     heads: tensor_names.Arrays, class_names: Mapping[str, Sequence[str]], names: Sequence[str]
 ) -> list[str]:
@@ -356,5 +395,5 @@ def setting_lines(own: Mapping[str, object], model: ConfigDict) -> list[str]:
     return [
         f"config.model.{key}={plain(model[key])!r}: the source has {plain(value)!r}"
         for key, value in own.items()
-        if plain(value) != plain(model[key])
+        if value is not None and plain(value) != plain(model[key])
     ]

@@ -1,4 +1,4 @@
-"""Who calls what by which name: one table a family of checkpoints, from this project's paths to theirs."""
+"""What the table of a model family says (`Family`), and how its tensors are read: `families` has the tables."""
 
 # D width, H heads, K head_dim, M any other size
 
@@ -20,10 +20,16 @@ HALF_PIXELS = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 class Reader:
-    """Tensors under a prefix, as float32; remembers which were taken."""
+    """Tensors under a prefix, as float32; remembers which were taken.
 
-    def __init__(self, tensors: Tensors, prefix: str):
-        self._tensors, self._prefix = tensors, prefix
+    Args:
+        tensors: of the whole file.
+        prefix: before the family's names.
+        wrapping: the first part of the prefix: what the model was saved inside of, such as "module.".
+    """
+
+    def __init__(self, tensors: Tensors, prefix: str, wrapping: str = ""):
+        self._tensors, self._prefix, self.wrapping = tensors, prefix, wrapping
         self._taken: set[str] = set()
         self._names = frozenset(tensors.names)
 
@@ -34,7 +40,7 @@ class Reader:
         """The tensor under the prefix and `name`.
 
         Raises:
-            PretrainedError: there is none, or it is not of numbers.
+            PretrainedError: there is none, or it is not of numbers, or one of them is not finite.
         """
         full = self._prefix + name
         if full not in self._names:
@@ -43,13 +49,35 @@ class Reader:
         array = self._tensors.read(full)
         if array.dtype.kind not in "fiub" and array.dtype != ml_dtypes.bfloat16:
             raise PretrainedError(f"{full}: an array of {array.dtype}, not of numbers")
-        return array.astype(np.float32)
+        with np.errstate(over="ignore"):  # float64 that float32 cannot hold becomes infinite
+            values = array.astype(np.float32)
+        if num_bad := values.size - int(np.isfinite(values).sum()):
+            raise PretrainedError(f"{full}: {num_bad} of its {values.size} values are not finite in float32")
+        return values
+
+    def num_axes(self, name: str) -> int:
+        """Number of axes of a tensor, which does not count as taken."""
+        return self._tensors.read(self._prefix + name).ndim
 
     def at_root(self) -> "Reader":
-        """The same tensors without the prefix."""
-        root = Reader(self._tensors, "")
+        """The same tensors without the family's prefix."""
+        root = Reader(self._tensors, self.wrapping, self.wrapping)
         root._taken = self._taken
         return root
+
+    def local_name(self, name: str) -> str | None:
+        """A tensor's name without the prefix; None if it does not have the prefix."""
+        return name.removeprefix(self._prefix) if name.startswith(self._prefix) else None
+
+    def outer_name(self, name: str) -> str | None:
+        """A tensor's name without the wrapping; None if it has a prefix of the family after it."""
+        inside = self._prefix != self.wrapping and name.startswith(self._prefix)
+        return None if inside else name.removeprefix(self.wrapping)
+
+    @property
+    def taken_names(self) -> frozenset[str]:
+        """Names of the tensors that were read, without the prefix."""
+        return frozenset(name.removeprefix(self._prefix) for name in self._taken)
 
     def matches(self, pattern: str) -> list[re.Match[str]]:
         """Matches `pattern` at the start of a name, after the prefix."""
@@ -77,10 +105,15 @@ class TorchLayout:
         """None: the tensors do not state it, because their axes join heads and head_dim."""
         return None
 
-    def patches(self, read: Reader, name: str) -> Arrays:
-        """The convolution `name` as this project's kernel [pixels and channels of a patch, D] and bias [D]."""
-        kernel = rearrange(read(f"{name}.weight"), "d c p q -> (p q c) d")
-        return {"kernel": kernel, "bias": read(f"{name}.bias")}
+    def patches(self, read: Reader, name: str, has_bias: bool) -> Arrays:
+        """The convolution `name` as this project's kernel [pixels and channels of a patch, D] and bias [D].
+
+        The kernels of a tubelet's frames are summed: a still clip gives what it gave. Without a bias, it is zero.
+        """
+        kernel = read(f"{name}.weight")
+        kernel = kernel.sum(axis=2) if kernel.ndim == 5 else kernel
+        bias = read(f"{name}.bias") if has_bias else np.zeros(len(kernel), np.float32)
+        return {"kernel": rearrange(kernel, "d c p q -> (p q c) d"), "bias": bias}
 
     def norm(self, read: Reader, name: str) -> Arrays:
         """Scale and bias [D] of the layer norm `name`."""
@@ -105,7 +138,7 @@ class FlaxLayout:
         """Number of attention heads, from the projection `name` of one block."""
         return int(read(f"{name}/kernel").shape[1])
 
-    def patches(self, read: Reader, name: str) -> Arrays:
+    def patches(self, read: Reader, name: str, has_bias: bool) -> Arrays:
         """The convolution `name` as this project's kernel [pixels and channels of a patch, D] and bias [D]."""
         kernel = rearrange(read(f"{name}/kernel"), "p q c d -> (p q c) d")
         return {"kernel": kernel, "bias": read(f"{name}/bias")}
@@ -124,6 +157,30 @@ class FlaxLayout:
         }
 
 
+class PackedLayout(TorchLayout):
+    """torch's `nn.MultiheadAttention`: query, key and value are one tensor, `in_proj_weight`."""
+
+    def linear(self, read: Reader, *names: str) -> Arrays:
+        """One layer; that of query, key and value has other names."""
+        name = names[0]
+        if not name.endswith("in_proj"):
+            return super().linear(read, *names)
+        return {"kernel": read(f"{name}_weight").T, "bias": read(f"{name}_bias")}
+
+
+class NoKeyBiasLayout(TorchLayout):
+    """Query and value have biases, `q_bias` and `v_bias` beside the weights, and keys have none (BEiT, VideoMAE)."""
+
+    def linear(self, read: Reader, *names: str) -> Arrays:
+        """One layer, or query, key and value, in one tensor or in three."""
+        attention, _, last = names[0].rpartition(".")
+        if last not in ("qkv", "query"):
+            return super().linear(read, *names)
+        query, value = (read(f"{attention}.{name}_bias") for name in "qv")
+        kernel = np.concatenate([read(f"{name}.weight").T for name in names], axis=1)
+        return {"kernel": kernel, "bias": np.concatenate([query, np.zeros_like(query), value])}
+
+
 @dataclasses.dataclass(frozen=True)
 class Family:
     """One model family of checkpoints.
@@ -131,8 +188,10 @@ class Family:
     Attributes:
         title: name of the family, for people.
         layout: order of its axes.
-        prefixes: possible common prefixes of all names.
-        signature: a name that only this family has.
+        prefixes: possible common prefixes of its names. Wrappings before them, such as "module.", are found anyway.
+        signature: a name, after the prefix, that only this family has.
+        also: further names, with or without the prefix, that this family has.
+        patch_axes: axes of the convolution that embeds patches: 5 for tubelets of several frames.
         embeddings: this project's name -> the family's name, for arrays outside the blocks that are used unchanged.
         patch_embed, norm: names of these two layers.
         head: name of the classifier that reads the CLS feature; "": none.
@@ -141,9 +200,14 @@ class Family:
         layers: this project's path in a block -> the family's names; several are joined. If there is no temporal
             attention, it becomes a copy of the spatial attention.
         layer_scales: path of a layer -> name of the vector that scales its output, if a file has one.
-        unused: pattern of names that this model does not use -> why they are not needed.
+        pre_norm: name of the norm before the first block, if a file has one.
+        registers: name of the register tokens, if a file has any.
+        patch_bias: whether that convolution has a bias. With a `pre_norm` in the file, it has none.
+        unused: pattern of names that this model does not use -> why they are not needed. Without the prefix.
+        outside: the same for names that do not have the prefix.
+        norm_at_root: the name of `norm` has no prefix.
         pixels: mean and standard deviation for the pixels that it was trained with, if the family has fixed ones.
-        gelu, layer_norm_eps: as in `config.model`; a config.json may override them.
+        gelu, layer_norm_eps: as in `config.model`; a config.json may override them. gelu "": the names do not say it.
     """
 
     title: str
@@ -162,11 +226,39 @@ class Family:
     gelu: str = "exact"
     layer_norm_eps: float = 1e-6
     head_at_root: bool = False
+    also: tuple[str, ...] = ()
+    patch_axes: int = 4
+    patch_bias: bool = True
+    pre_norm: str = ""
+    registers: str = ""
+    outside: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    norm_at_root: bool = False
 
     @property
     def is_video(self) -> bool:
         """Whether its models have attention over time."""
         return "time/qkv" in self.layers
+
+    def has_pre_norm(self, read: Reader) -> bool:
+        """Whether the file has a norm before the first block."""
+        return bool(self.pre_norm) and f"{self.pre_norm}.weight" in read
+
+    def fits(self, read: Reader) -> bool:
+        """Whether a file has the names by which this family is known."""
+        kernel = f"{self.patch_embed}/kernel" if isinstance(self.layout, FlaxLayout) else f"{self.patch_embed}.weight"
+        names_fit = kernel in read and all(name in read or name in read.at_root() for name in self.also)
+        return names_fit and read.num_axes(kernel) == self.patch_axes
+
+    def read_ends(self, read: Reader) -> Arrays:
+        """The arrays before and after the blocks but the embeddings, under this project's paths."""
+        has_pre_norm = self.has_pre_norm(read)
+        layers = {
+            "patch_embed": self.layout.patches(read, self.patch_embed, self.patch_bias and not has_pre_norm),
+            "norm": self.layout.norm(read.at_root() if self.norm_at_root else read, self.norm),
+        }
+        if has_pre_norm:
+            layers["pre_norm"] = self.layout.norm(read, self.pre_norm)
+        return {f"{path}/{leaf}": array for path, layer in layers.items() for leaf, array in layer.items()}
 
     def read_block(self, read: Reader, index: int) -> Arrays:
         """One block's arrays under this project's paths."""
@@ -187,184 +279,3 @@ def _temporal_copies(block: Arrays) -> Arrays:
     """Copies temporal attention and its norm from the spatial ones: facebookresearch/TimeSformer, models/helpers.py."""
     copies = {path.replace("space/", "time/"): array for path, array in block.items() if path.startswith("space/")}
     return copies | {f"temporal_norm/{leaf}": block[f"spatial_norm/{leaf}"] for leaf in ("scale", "bias")}
-
-
-GOOGLE_VIT = Family(
-    title="google-research ViT or AugReg",
-    layout=FlaxLayout(),
-    prefixes=("", "opt/target/"),
-    signature="Transformer/encoderblock_0/MultiHeadDotProductAttention_1/query/kernel",
-    embeddings={"cls_token": "cls", "pos_embed": "Transformer/posembed_input/pos_embedding"},
-    patch_embed="embedding",
-    norm="Transformer/encoder_norm",
-    head="head",
-    block="Transformer/encoderblock_{}/",
-    layers={
-        "spatial_norm": ("LayerNorm_0",),
-        "space/qkv": tuple(f"MultiHeadDotProductAttention_1/{name}" for name in ("query", "key", "value")),
-        "space/out": ("MultiHeadDotProductAttention_1/out",),
-        "mlp_norm": ("LayerNorm_2",),
-        "mlp/fc1": ("MlpBlock_3/Dense_0",),
-        "mlp/fc2": ("MlpBlock_3/Dense_1",),
-    },
-    unused={
-        r"pre_logits/": "a layer between CLS feature and head",
-        r"opt/state/": "the optimizer's state",
-    },
-    pixels=HALF_PIXELS,
-    gelu="tanh",  # flax's default, in vit_jax/models_vit.py
-)
-
-TIMM_VIT = Family(
-    title="timm ViT",
-    layout=TorchLayout(),
-    prefixes=("", "model.", "module."),
-    signature="blocks.0.norm1.weight",
-    embeddings={"cls_token": "cls_token", "pos_embed": "pos_embed"},
-    patch_embed="patch_embed.proj",
-    norm="norm",
-    head="head",
-    block="blocks.{}.",
-    layers={
-        "spatial_norm": ("norm1",),
-        "space/qkv": ("attn.qkv",),
-        "space/out": ("attn.proj",),
-        "mlp_norm": ("norm2",),
-        "mlp/fc1": ("mlp.fc1",),
-        "mlp/fc2": ("mlp.fc2",),
-    },
-    layer_scales={"space/out": "ls1.gamma", "mlp/fc2": "ls2.gamma"},
-    unused={
-        r"pre_logits\.": "a layer between CLS feature and head",
-        r"mask_token$": "stands for masked patches, in pre-training only",
-        r"(module\.)?head_dist\.": "the distillation token's head",
-    },
-)
-
-TIMESFORMER = dataclasses.replace(
-    TIMM_VIT,
-    title="official TimeSformer",
-    signature="blocks.0.temporal_norm1.weight",
-    embeddings={**TIMM_VIT.embeddings, "time_embed": "time_embed"},
-    layers={
-        **TIMM_VIT.layers,
-        "temporal_norm": ("temporal_norm1",),
-        "time/qkv": ("temporal_attn.qkv",),
-        "time/out": ("temporal_attn.proj",),
-        "temporal_fc": ("temporal_fc",),
-    },
-    layer_scales={},
-    unused={},
-    pixels=((0.45, 0.45, 0.45), (0.225, 0.225, 0.225)),  # timesformer/config/defaults.py
-)
-
-_HF_EMBEDDINGS = {"cls_token": "embeddings.cls_token", "pos_embed": "embeddings.position_embeddings"}
-_HF_QKV = tuple(f"attention.attention.{name}" for name in ("query", "key", "value"))
-
-HF_VIT = Family(
-    title="Hugging Face ViT",
-    layout=TorchLayout(),
-    prefixes=("", "vit."),
-    signature="encoder.layer.0.layernorm_before.weight",
-    embeddings=_HF_EMBEDDINGS,
-    patch_embed="embeddings.patch_embeddings.projection",
-    norm="layernorm",
-    head="classifier",
-    block="encoder.layer.{}.",
-    layers={
-        "spatial_norm": ("layernorm_before",),
-        "space/qkv": _HF_QKV,
-        "space/out": ("attention.output.dense",),
-        "mlp_norm": ("layernorm_after",),
-        "mlp/fc1": ("intermediate.dense",),
-        "mlp/fc2": ("output.dense",),
-    },
-    unused={
-        r"(vit\.)?pooler\.": "a layer after the CLS feature, for other heads",
-        r"(vit\.)?embeddings\.mask_token$": "stands for masked patches, in pre-training only",
-    },
-    pixels=HALF_PIXELS,
-    layer_norm_eps=1e-12,  # transformers/models/vit/configuration_vit.py
-    head_at_root=True,
-)
-
-HF_TIMESFORMER = dataclasses.replace(
-    HF_VIT,
-    title="Hugging Face TimeSformer",
-    prefixes=("", "timesformer."),
-    signature="encoder.layer.0.temporal_layernorm.weight",
-    embeddings={**_HF_EMBEDDINGS, "time_embed": "embeddings.time_embeddings"},
-    layers={
-        **HF_VIT.layers,
-        "space/qkv": ("attention.attention.qkv",),
-        "temporal_norm": ("temporal_layernorm",),
-        "time/qkv": ("temporal_attention.attention.qkv",),
-        "time/out": ("temporal_attention.output.dense",),
-        "temporal_fc": ("temporal_dense",),
-    },
-    unused={},
-    pixels=TIMESFORMER.pixels,
-    layer_norm_eps=1e-6,
-)
-
-HF_DINOV2 = dataclasses.replace(
-    HF_VIT,
-    title="Hugging Face DINOv2",
-    prefixes=("", "dinov2."),
-    signature="encoder.layer.0.norm1.weight",
-    head="",
-    layers={
-        **HF_VIT.layers,
-        "spatial_norm": ("norm1",),
-        "mlp_norm": ("norm2",),
-        "mlp/fc1": ("mlp.fc1",),
-        "mlp/fc2": ("mlp.fc2",),
-    },
-    layer_scales={"space/out": "layer_scale1.lambda1", "mlp/fc2": "layer_scale2.lambda1"},
-    unused={
-        r"classifier\.": "reads CLS and the mean of the patches, which no head of this model does",
-        r"(dinov2\.)?embeddings\.mask_token$": "stands for masked patches, in pre-training only",
-    },
-    pixels=IMAGENET_PIXELS,
-    layer_norm_eps=1e-6,
-)
-
-# TimeSformer comes before ViT, because it has all names of a ViT and more.
-FAMILIES = (TIMESFORMER, TIMM_VIT, HF_TIMESFORMER, HF_VIT, HF_DINOV2, GOOGLE_VIT)
-
-# Checked first: some of these models also have the signature of a family.
-_KNOWN_OTHERS = {
-    r"(.*\.)?(register_tokens|reg_token)$": "a ViT with register tokens, which this model has no place for",
-    r".*\.(weights_in|w12)\.": "a ViT with SwiGLU layers; this model's MLP is two layers around a GELU",
-    r".*\.attn\.(q|k)_norm\.": "a ViT that normalises queries and keys, which this model does not",
-    r"(.*\.)?(norm_pre|pre_layernorm|pre_layrnorm)\.": "a CLIP-like ViT with a norm before its blocks",
-    r".*(conv_root|patch_embed\.backbone)": "a hybrid of ResNet and ViT",
-    r"(vision_model|visual|vision_tower)\.": "a CLIP-like model of images and text",
-    r"MixerBlock_0/": "an MLP-Mixer",
-    r"params/.*encoderblock": "a big_vision checkpoint, whose names and training state differ from google-research ViT",
-    r"videomae\.": "a VideoMAE, which attends over space and time at once",
-    r"vivit\.": "a ViViT",
-    r"(.*\.)?layers\.0\.blocks\.0\.": "a Swin or another model of several stages",
-    r"(.*\.)?layer1\.0\.conv1\.": "a ResNet",
-}
-
-
-def recognise(tensors: Tensors) -> tuple[Family, Reader]:
-    """The family of the tensors' names, and a reader with their prefix.
-
-    Raises:
-        PretrainedError: it is none of `FAMILIES`. The message names the model, or some of its tensors.
-    """
-    for pattern, what in _KNOWN_OTHERS.items():
-        if (name := next(filter(re.compile(pattern).match, tensors.names), None)) is not None:
-            raise PretrainedError(f"is {what} (it has a tensor {name}); {_known()}")
-    for family in FAMILIES:
-        for prefix in family.prefixes:
-            if prefix + family.signature in tensors.names:
-                return family, Reader(tensors, prefix)
-    names = ", ".join(tensors.names[:3]) + (", ..." if tensors.names[3:] else "")
-    raise PretrainedError(f"is not of a known model family; its tensors are {names or 'none at all'}; {_known()}")
-
-
-def _known() -> str:
-    return f"what can be read: {', '.join(family.title for family in FAMILIES)}"

@@ -1,7 +1,7 @@
 """Reads tensors from a file of `torch.save` (torch 1.6 or newer), without torch and without running code in the file.
 
 Such a file is a zip archive with a pickle that describes the object, and the bytes of each storage. A pickle may name
-any function for its reader to call. So this reader accepts six names and refuses all others. The format is defined in
+any function for its reader to call. So this reader accepts few names and refuses all others. The format is defined in
 torch/serialization.py and torch/_utils.py of pytorch/pytorch.
 """
 
@@ -21,6 +21,16 @@ import numpy as np
 
 from cover_jax.models.pretrained.errors import PretrainedError
 
+_DEEPEST_MODULE = 12  # modules inside of each other in a TorchScript program
+# What training checkpoints keep beside the tensors, such as the flags of the command. Nothing of it is imported or
+# read: an empty object stands in its place.
+_SET_ASIDE = {
+    ("argparse", "Namespace"), ("pathlib", "PosixPath"), ("pathlib._local", "PosixPath"), ("torch", "device"),
+    ("numpy", "dtype"), ("numpy.core.multiarray", "scalar"), ("numpy._core.multiarray", "scalar"),
+    ("collections", "defaultdict"), ("collections", "Counter"), ("_codecs", "encode"),
+    ("pytorch_lightning.utilities.parsing", "AttributeDict"), ("lightning.fabric.utilities.data", "AttributeDict"),
+    ("lightning_fabric.utilities.data", "AttributeDict"), ("omegaconf.dictconfig", "DictConfig"),
+}  # fmt: skip
 # Python's errors for a broken or invalid member of an archive.
 BROKEN = (
     ValueError, KeyError, EOFError, MemoryError, OverflowError, RuntimeError, struct.error, zipfile.BadZipFile,
@@ -74,7 +84,41 @@ def load(archive: zipfile.ZipFile) -> tuple[Any, Callable[[Tensor], np.ndarray]]
         raise
     except (pickle.UnpicklingError, TypeError, AttributeError, IndexError, *BROKEN) as error:
         raise PretrainedError(f"its pickle is broken: {error}") from error
+    saved = saved.state_dict() if isinstance(saved, _Scripted) else saved
     return saved, lambda tensor: read(archive, f"{root}/data/{tensor.key}", tensor)
+
+
+class _SetAside:
+    """Stands for an object that is not read. It takes whatever a pickle does with such an object, and keeps nothing."""
+
+    def __new__(cls, *_: object, **__: object) -> "_SetAside":
+        return super().__new__(cls)
+
+    def __setstate__(self, _: object) -> None:
+        pass
+
+    def __setitem__(self, _: object, __: object) -> None:
+        pass
+
+
+class _Scripted:
+    """Stands for a module of a TorchScript program: its attributes by name."""
+
+    def __init__(self) -> None:
+        self.attributes: dict[str, Any] = {}
+
+    def __setstate__(self, state: object) -> None:
+        self.attributes = state if isinstance(state, dict) else {}
+
+    def state_dict(self, prefix: str = "", depth: int = _DEEPEST_MODULE) -> dict[str, Tensor]:
+        """The tensors in it and in the modules in it, under the names that `state_dict` of torch gives them."""
+        found: dict[str, Tensor] = {}
+        for name, value in self.attributes.items():
+            if isinstance(value, Tensor):
+                found[f"{prefix}{name}"] = value
+            elif isinstance(value, _Scripted) and depth:
+                found |= value.state_dict(f"{prefix}{name}.", depth - 1)
+        return found
 
 
 class _Unpickler(pickle._Unpickler):
@@ -95,6 +139,10 @@ class _Unpickler(pickle._Unpickler):
             return lambda sizes: tuple(sizes)
         if module == "torch" and name in _STORAGE_DTYPES:
             return name
+        if module.startswith("__torch__"):  # a class of a TorchScript program, in which OpenAI's CLIP is published
+            return type(name, (_Scripted,), {})
+        if (module, name) in _SET_ASIDE:
+            return type(name, (_SetAside,), {})
         raise PretrainedError(
             f"its pickle wants to run {module}.{name}; only tensors in plain containers are read. If you trust it, "
             "torch writes one: torch.save(torch.load(FILE, weights_only=False)['model_state'], NEW)"

@@ -25,8 +25,14 @@ _SAFETENSORS_DTYPES = {
     "U8": np.uint8,
     "BOOL": np.bool_,
 }
-# Keys of the model in training checkpoints: SlowFast and TimeSformer, MMAction2 and Lightning, DeiT and MAE, DINO.
-_STATE_KEYS = ("model_state", "state_dict", "model", "teacher")
+# Keys of the model in training checkpoints, the first one wanted most: SlowFast and TimeSformer, MMAction2 and
+# Lightning, DeiT and MAE, DeepSpeed, I-JEPA, DINO, timm. One may be inside of another.
+_STATE_KEYS = (
+    "model_state", "model_state_dict", "state_dict", "model", "module", "net", "network", "params", "weights",
+    "target_encoder", "teacher", "ema", "model_ema", "state_dict_ema", "ema_state_dict", "encoder", "backbone",
+)  # fmt: skip
+_DEEPEST = 5  # dictionaries inside of each other
+_SHOWN_KEYS = 8
 # First bytes of files that users give by mistake -> what the file is.
 _NOT_WEIGHTS = {
     b"": "an empty file",
@@ -100,20 +106,52 @@ def _parse_zip(data: bytes) -> Tensors:
 
 def _npz_array(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     try:
-        return arrays[name]
+        array = arrays[name]
     except BROKEN as error:
         raise PretrainedError(f"{name}: {error}") from error
+    # numpy writes bfloat16 as two bytes without a type, and no other type of two bytes so.
+    return array.view(ml_dtypes.bfloat16) if array.dtype == np.dtype("V2") else array
 
 
 def _of_torch(saved: object, read: Callable[[torch_file.Tensor], np.ndarray]) -> Tensors:
+    """The state dict in a saved object.
+
+    Raises:
+        PretrainedError: there is none, or it is not clear which one is meant. The message names the top-level keys.
+    """
     if not isinstance(saved, dict):
         raise PretrainedError(f"it holds a {type(saved).__name__}, not a state dict")
-    key = next((key for key in _STATE_KEYS if isinstance(saved.get(key), dict)), None)
-    state = saved if key is None else saved[key]
+    state, set_aside = saved, []
+    for _ in range(_DEEPEST):
+        if (key := _state_key(state)) is None:
+            break
+        set_aside = [str(name) for name in state if name != key] + set_aside
+        state = state[key]
     tensors = {str(name): value for name, value in state.items() if isinstance(value, torch_file.Tensor)}
-    set_aside = [str(name) for name in state if str(name) not in tensors]
-    set_aside += [str(name) for name in saved if key is not None and name != key]
+    if not tensors:
+        names = ", ".join([str(name) for name in saved][:_SHOWN_KEYS]) + (", ..." if len(saved) > _SHOWN_KEYS else "")
+        raise PretrainedError(
+            f"it has no tensors under a key that is known ({', '.join(_STATE_KEYS)}); its top-level keys are "
+            f"{names or 'none'}; save one of them: torch.save(torch.load(FILE)[KEY], NEW)"
+        )
+    set_aside = [str(name) for name in state if str(name) not in tensors] + set_aside
     return Tensors(tuple(tensors), lambda name: read(tensors[name]), tuple(set_aside))
+
+
+def _state_key(state: dict) -> Any:
+    """The key under which the model is; None if it is not deeper, or not clear."""
+    deeper = [name for name, value in state.items() if isinstance(value, dict) and _has_tensors(value)]
+    known = next((key for key in _STATE_KEYS if key in deeper), None)
+    if known is not None or any(isinstance(value, torch_file.Tensor) for value in state.values()):
+        return known
+    return deeper[0] if len(deeper) == 1 else None
+
+
+def _has_tensors(state: dict, depth: int = _DEEPEST) -> bool:
+    """Whether a dictionary has tensors under names, or such a dictionary in it."""
+    named = any(isinstance(name, str) and isinstance(value, torch_file.Tensor) for name, value in state.items())
+    deeper = (value for value in state.values() if isinstance(value, dict) and depth)
+    return named or any(_has_tensors(value, depth - 1) for value in deeper)
 
 
 def _parse_safetensors(data: bytes) -> Tensors:
