@@ -52,6 +52,7 @@ def get_config(named: str = "", config_file: str = "configs/finetune.py"):
     config.model.size_px = 224
     config.model.num_frames = 8
     config.model.drop_path = 0.1
+    config.model.dtype = "auto"  # bfloat16 where the device is fast in it
     config.model.temporal_init = "zeros"  # for an image model; a video model has trained temporal attention
 
     config.optimizer.name = "adamw"

@@ -200,8 +200,10 @@ class Model(Group):
         with theirs, its outputs equal their code's.""", changes=FUNCTION)
     layer_norm_eps = Key(1e-6, POSITIVE, """
         Added to the variance. Files of Hugging Face's ViT mostly have 1e-12, of CLIP 1e-5.""", changes=FUNCTION)
-    dtype = Key("bfloat16", one_of("bfloat16", "float32"), """
-        Type of activations and matrix products; parameters are float32.""", changes=ROUNDING)
+    dtype = Key("bfloat16", one_of("auto", "bfloat16", "float32"), """
+        Type of activations and matrix products; parameters are float32. 'auto': bfloat16 on a TPU and on GPUs from
+        Ampere on, float32 on a CPU and on older GPUs; the run says which, and its config.json has it.""",
+        changes=ROUNDING)
     remat = Key("full", one_of("full", "attention", "none"), """
         What the backward pass recomputes: 'full', every block; 'attention', all but the output of attention (faster,
         for twice the clip's tokens in memory per block); 'none'.""", changes=SPEED)

@@ -1,9 +1,14 @@
-"""Starts JAX's backend, and says in one line why that fails, before any file is opened that could be blamed for it."""
+"""Starts JAX's backend, and says in one line why that fails, before any file is opened that could be blamed for it.
 
+Also what a config leaves to the devices: the type of activations.
+"""
+
+import copy
 import re
 from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
 from cover_jax.errors import ConfigError
 
@@ -12,6 +17,7 @@ _REMEDIES = {
     r"in use|lockfile|busy": "another process uses them; end it, or wait for its end",
     r"RESOURCE_EXHAUSTED|out of memory": "their memory is taken; end the process that holds it",
 }
+_BFLOAT16_CAPABILITY = 8.0  # Ampere, the first with bfloat16 matrix products: NVIDIA's CUDA C++ Programming Guide
 _MISSING = (
     "there are none on this machine, or JAX's package for them is not installed; "
     "unset JAX_PLATFORMS to use what is there"
@@ -39,3 +45,22 @@ def start() -> list[jax.Device]:
             f"JAX_PLATFORMS={platforms}: JAX cannot use these devices: {reason or 'no reason given'}; "
             f"{(remedies or [_MISSING])[0]}"
         ) from error
+
+
+def with_dtype(config: ConfigDict, device: jax.Device) -> ConfigDict:
+    """The config of a run with `config.model.dtype` decided: 'auto' is what `device` computes fast.
+
+    Hosts with devices of one kind decide the same.
+    """
+    if config.model.dtype != "auto":
+        return config
+    config = copy.deepcopy(config)
+    config.model.dtype = fast_dtype(device)
+    return config
+
+
+def fast_dtype(device: jax.Device) -> str:
+    """'bfloat16' on a TPU and on GPUs of NVIDIA from Ampere on; 'float32' on a CPU and on other GPUs, such as a T4."""
+    capability = re.match(r"\d+\.\d+", str(getattr(device, "compute_capability", "")))
+    fast = device.platform == "tpu" or (capability and float(capability[0]) >= _BFLOAT16_CAPABILITY)
+    return "bfloat16" if fast else "float32"

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from cover_jax.errors import ConfigError
 from cover_jax.models.kernels import divided_attention
-from cover_jax.parallel import chips, sharding
+from cover_jax.parallel import backend, chips, sharding
 from cover_jax.plan import hlo_cost, step_time, topologies
 from cover_jax.plan.table import Plan, Program, mean_step
 from cover_jax.training import setup
@@ -50,11 +50,13 @@ class Compiler:
     """
 
     def __init__(self, config: ConfigDict, topology: str, dump_folder: pathlib.Path):
-        self.config, self.dump_folder = config, dump_folder
+        devices = topologies.devices(topology)
+        self.config = config = backend.with_dtype(config, devices[0])
+        self.dump_folder = dump_folder
         self._bundles: dict[tuple[str, ...], int] = {}  # bundles per grid step of each kernel
         self.chip, self.num_chips = topologies.parse(topology)
         self.num_devices = self.num_chips * self.chip.devices
-        mesh = setup.make_mesh(config, topologies.devices(topology))
+        mesh = setup.make_mesh(config, devices)
         class_names = {name: _class_names(name, dataset) for name, dataset in config.datasets.items()}
         self.setup = setup.make_setup(config, class_names, mesh)
 

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from cover_jax import errors
 from cover_jax.checkpoint import metadata
 from cover_jax.fault_tolerance import exit_process, process, tolerant_io
-from cover_jax.parallel import sharding
+from cover_jax.parallel import backend, sharding
 from cover_jax.parallel.hosts import print_on_host0
 from cover_jax.rehearsal import data, kernels, memory, programs, schedule, table, trial
 from cover_jax.rehearsal.findings import Findings
@@ -72,6 +72,7 @@ class _Rehearsal:
         findings = self.findings
         process.enter_phase("start", "opening all datasets")
         mesh = sharding.make_mesh(self.config.mesh)
+        self.config = backend.with_dtype(self.config, mesh.devices.flat[0])
         with findings.stage("attention"):
             kernels.compare(self.config, mesh, findings)
         with findings.stage("data"):

@@ -6,6 +6,7 @@ import json
 import jax
 import jax.numpy as jnp
 from etils import epath
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from cover_jax.checkpoint import compatibility, init_from, kept_heads, layout, metadata, restore
@@ -14,7 +15,7 @@ from cover_jax.errors import ConfigError
 from cover_jax.evaluation import evaluator
 from cover_jax.models.pretrained import loader
 from cover_jax.models.pretrained.errors import PretrainedError
-from cover_jax.parallel import hosts
+from cover_jax.parallel import backend, hosts
 from cover_jax.parallel.hosts import print_on_host0
 from cover_jax.preprocess import frame_size
 from cover_jax.tasks import metrics
@@ -22,6 +23,15 @@ from cover_jax.training import inputs, optimizer, run_history, setup
 from cover_jax.training.train_step import TrainState
 from data_pipelines.doctor import manifest
 from data_pipelines.stream import mixture
+
+
+def _with_dtype(config: ConfigDict, mesh: Mesh) -> ConfigDict:
+    """The config with config.model.dtype='auto' decided, which is said."""
+    device = mesh.devices.flat[0]
+    decided = backend.with_dtype(config, device)
+    if decided is not config:
+        print_on_host0(f"config.model.dtype='auto': {decided.model.dtype} on {device.device_kind}")
+    return decided
 
 
 class Run:
@@ -33,7 +43,7 @@ class Run:
         splits: the opened training and evaluation splits (`inputs.open_splits`). None: they are opened here.
 
     Attributes:
-        config: the same, with the canvases that follow the model.
+        config: the same, with the canvases that follow the model, and the dtype that follows the devices.
         setup: mesh, model, optimizer, steps.
         train_splits, eval_splits: dataset -> its opened split.
         enlargements: dataset -> how much its frames are enlarged for the model.
@@ -48,6 +58,7 @@ class Run:
     def __init__(self, config: ConfigDict, workdir: str, splits: tuple[dict, dict] | None = None):
         self.workdir = epath.Path(workdir)
         mesh = setup.make_mesh(config)  # first: preparing and opening data may take long
+        config = _with_dtype(config, mesh)
         self.train_splits, self.eval_splits = splits or inputs.open_splits(config)
         contents = inputs.contents(self.train_splits, self.eval_splits)
         sizes = inputs.frame_sizes(config, self.train_splits, self.eval_splits)

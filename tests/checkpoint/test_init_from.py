@@ -100,7 +100,7 @@ def test_another_variant_is_refused_with_the_right_one(run):
     workdir, config, _ = run
     other = config.model.copy_and_resolve_references()
     other.variant = "mu/8"
-    with pytest.raises(PretrainedError, match="is no model with config.model.variant='mu/8'; use config.model.variant='mu/4'"):
+    with pytest.raises(PretrainedError, match="config.model.variant='mu/8'; use config.model.variant='mu/4'"):
         init_from.load(workdir, other, CLASSES)
 
 

@@ -22,11 +22,12 @@ from tests.models.test_pretrained import google_weights, torch_archive
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 FAMILIES = GOLDEN / "families"
 CLIP = {"gelu": "quick", "layer_norm_eps": 1e-5, "pre_norm": True}
+OPENAI = {**CLIP, "variant": "wide/4"}  # their code has an MLP of four times the width
 # folder -> settings of the source's own code
 OWN = {
     "hf_clip": CLIP,
-    "openai_clip": CLIP,
-    "openai_clip/scripted.pt": CLIP,
+    "openai_clip": OPENAI,
+    "openai_clip/scripted.pt": OPENAI,
     "hf_dinov2_registers": {"registers": 3},
     "hf_mae": {"layer_norm_eps": 1e-12},
     "hf_videomae": {"layer_norm_eps": 1e-12},
@@ -38,6 +39,7 @@ TOLERANCE = 1e-5
 @pytest.fixture(autouse=True)
 def golden_variants(monkeypatch):
     monkeypatch.setitem(variants.SIZES, "small", (16, 2, 2, 32))
+    monkeypatch.setitem(variants.SIZES, "wide", (16, 2, 2, 64))
     monkeypatch.setitem(variants.SIZES, "golden", (32, 2, 4, 64))
 
 

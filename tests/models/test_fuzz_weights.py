@@ -128,3 +128,21 @@ def test_hostile_json(tmp_path, text):
     (tmp_path / "model.safetensors").write_bytes(WHOLE["model.safetensors"]())
     (tmp_path / "config.json").write_text(text)
     assert load_or_refuse(tmp_path / "model.safetensors") is None
+
+
+PARTS = st.sampled_from(
+    ["_orig_mod", "module", "model", "teacher", "student", "ema", "backbone", "head", "blocks", "0"]
+)
+
+
+@fuzz.seeded(150)
+@given(st.lists(st.lists(PARTS, max_size=3), min_size=1, max_size=2))
+def test_any_wrapping(tmp_path, wrappings):
+    """What is loaded from one copy or two is the model, or the file is refused in one line."""
+    tensors = known.timm_tensors()
+    wrapped = {".".join([*parts, name]): array for parts in wrappings for name, array in tensors.items()}
+    known.save(tmp_path / "model.safetensors", wrapped)
+    loaded = load_or_refuse(tmp_path / "model.safetensors")
+    assert loaded is not None or len(wrappings) > 1
+    if loaded is not None:
+        np.testing.assert_array_equal(loaded.params["backbone/cls_token"], tensors["cls_token"])

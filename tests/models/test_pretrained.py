@@ -331,7 +331,8 @@ OTHER_MODELS = [
     ("encoder.layer.0.mlp.weights_in.weight", "a ViT with SwiGLU layers"),
     (
         "weight",
-        "is not of a known model family; its tensors are weight; what can be read: official TimeSformer, timm ViT,",
+        "is not of a known model family; its tensors are weight; what can be read: official TimeSformer, Hugging Face "
+        "TimeSformer, Hugging Face CLIP,",
     ),
 ]
 
@@ -359,7 +360,7 @@ def test_a_model_that_computes_otherwise_is_refused(source, tmp_path):
 
 # of config.json: what it says, what is wrong with it
 OTHER_CONFIGS = [
-    ({"hidden_act": "quick_gelu"}, "has the activation 'quick_gelu'; this model's are gelu, gelu_python,"),
+    ({"hidden_act": "silu"}, "has the activation 'silu'; this model's are gelu, gelu_python,"),
     ({"hidden_act": None, "model_args": {"act_layer": "relu"}}, "has the activation 'relu'"),
     ({"model_args": {"norm_layer": "rmsnorm"}}, "has model_args.norm_layer='rmsnorm'"),
     ({"model_args": 3}, "has model_args=3, which is not an object"),

@@ -130,9 +130,7 @@ def _from_hub(source: str) -> tuple[epath.Path, _Find]:
         why = unreachable or error
         raise PretrainedError(f"{source}: not in the hub's cache, and the hub cannot be reached: {why}") from error
     except hub_errors.HfHubHTTPError as error:
-        raise PretrainedError(
-            f"{source}: the hub has no {' or '.join(names)} there, or you have no access: {error}"
-        ) from error
+        raise PretrainedError(f"{source}: the hub has no {names[0]} there, or you have no access: {error}") from error
 
     def find(name: str) -> epath.Path | None:
         with contextlib.suppress(hub_errors.EntryNotFoundError):  # also if it is not cached and there is no network
