@@ -306,7 +306,8 @@ class Block(nnx.Module):
             scale = scale_B1.reshape(-1, *[1] * (token.ndim - 1)) if scale_B1.ndim else scale_B1
             return token + scale * self.mlp(self.mlp_norm(token))
 
-        return jax.tree.map(after, tokens)
+        after_mlp: Tokens = jax.tree.map(after, tokens)
+        return after_mlp
 
 
 def cast_matrices(blocks: Block, dtype: jnp.dtype) -> Block:

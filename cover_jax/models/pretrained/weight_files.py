@@ -121,7 +121,8 @@ def _of_torch(saved: object, read: Callable[[torch_file.Tensor], np.ndarray]) ->
     """
     if not isinstance(saved, dict):
         raise PretrainedError(f"it holds a {type(saved).__name__}, not a state dict")
-    state, set_aside = saved, []
+    state: dict[Any, Any] = saved
+    set_aside: list[str] = []
     for _ in range(_DEEPEST):
         if (key := _state_key(state)) is None:
             break
@@ -138,7 +139,7 @@ def _of_torch(saved: object, read: Callable[[torch_file.Tensor], np.ndarray]) ->
     return Tensors(tuple(tensors), lambda name: read(tensors[name]), tuple(set_aside))
 
 
-def _state_key(state: dict) -> Any:
+def _state_key(state: dict[Any, Any]) -> Any:
     """The key under which the model is; None if it is not deeper, or not clear."""
     deeper = [name for name, value in state.items() if isinstance(value, dict) and _has_tensors(value)]
     known = next((key for key in _STATE_KEYS if key in deeper), None)
@@ -147,7 +148,7 @@ def _state_key(state: dict) -> Any:
     return deeper[0] if len(deeper) == 1 else None
 
 
-def _has_tensors(state: dict, depth: int = _DEEPEST) -> bool:
+def _has_tensors(state: dict[Any, Any], depth: int = _DEEPEST) -> bool:
     """Whether a dictionary has tensors under names, or such a dictionary in it."""
     named = any(isinstance(name, str) and isinstance(value, torch_file.Tensor) for name, value in state.items())
     deeper = (value for value in state.values() if isinstance(value, dict) and depth)

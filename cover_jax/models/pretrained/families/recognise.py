@@ -85,8 +85,8 @@ def reasons(family: Family, read: Reader) -> dict[str, str]:
     head = {}
     if family.head:
         head[rf"{re.escape(family.head)}[./]"] = "a classifier with other classes than the heads here"
-    inside = family.unused | ({} if family.head_at_root else head)
-    outside = family.outside | (head if family.head_at_root else {})
+    inside = {**family.unused, **({} if family.head_at_root else head)}
+    outside = {**family.outside, **(head if family.head_at_root else {})}
     outside |= {_OF_TRAINING: "a head or loss of its training, outside of the model", _COUNTER: "a counter"}
     taken, found = read.taken_names, {}
     for name in read.left:
