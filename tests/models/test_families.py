@@ -311,3 +311,53 @@ def test_fill_never_drops_an_array():
 def test_each_family_has_its_own_title():
     titles = [family.title for family in recognise.families()]
     assert len(set(titles)) == len(titles)
+
+
+# The same weights under the authors' and timm's names.
+
+
+def renamed(folder: str, names: dict[str, str], joined: bool) -> dict[str, np.ndarray]:
+    """A golden file of Hugging Face with other names, float32; query, key and value `joined` as "attn.qkv"."""
+    tensors = safetensors.numpy.load_file(FAMILIES / folder / "model.safetensors")
+    tensors = {name: array.astype(np.float32) for name, array in tensors.items()}
+    found = {}
+    for name, array in tensors.items():
+        new = name
+        for old, replacement in names.items():
+            new = new.replace(old, replacement)
+        found[new] = array
+    if joined:
+        for name in [name for name in found if ".query." in name]:
+            parts = [found.pop(name.replace("query", part)) for part in ("query", "key", "value")]
+            found[name.replace("query", "qkv")] = np.concatenate(parts)
+    return found
+
+
+VIT_NAMES = {
+    "encoder.layer.": "blocks.", "layernorm_before": "norm1", "layernorm_after": "norm2",
+    "attention.output.dense": "attn.proj", "attention.attention": "attn",
+    "intermediate.dense": "mlp.fc1", "output.dense": "mlp.fc2", "embeddings.patch_embeddings.projection":
+    "patch_embed.proj", "embeddings.cls_token": "cls_token", "embeddings.position_embeddings": "pos_embed",
+    "embeddings.mask_token": "mask_token", "embeddings.register_tokens": "register_tokens", "layernorm": "norm",
+}  # fmt: skip
+OTHER_NAMES = [
+    ("hf_videomae", {"videomae.": "encoder."} | {old.replace("encoder.layer.", ".layer."): new for old, new in
+     VIT_NAMES.items()} | {".layer.": ".blocks.", "encoder.encoder.": "encoder."}, "official VideoMAE"),
+    ("hf_mae", {"vit.": "", "decoder.": "decoder_x."} | VIT_NAMES | {"decoder_x.decoder_embed": "decoder_embed",
+     "decoder_x.": "decoder_"}, "official MAE"),
+    ("hf_dinov2_registers", VIT_NAMES | {"layer_scale1.lambda1": "ls1.gamma", "layer_scale2.lambda1": "ls2.gamma"},
+     "official DINOv2"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("folder", "names", "title"), OTHER_NAMES, ids=[title for _, _, title in OTHER_NAMES])
+def test_other_names_of_the_same_weights_give_the_same_arrays(folder, names, title, tmp_path):
+    safetensors.numpy.save_file(renamed(folder, names, joined=True), tmp_path / "model.safetensors")
+    settings = config(**OWN[folder])
+    shutil.copy(FAMILIES / folder / "config.json", tmp_path)
+    found = loader.load(str(tmp_path), settings, {})
+    expected = loader.load(str(FAMILIES / folder), settings, {})
+    assert f": {title}, " in found.report[0]
+    assert found.params.keys() == expected.params.keys()
+    for path, array in expected.params.items():
+        np.testing.assert_allclose(found.params[path], array, atol=1e-6, err_msg=path)

@@ -83,3 +83,9 @@ def test_the_video_has_each_picture(tmp_path):
     with av.open(str(tmp_path / "out.mp4")) as container:
         levels = [frame.to_ndarray(format="rgb24").mean() for frame in container.decode(video=0)]
     np.testing.assert_allclose(levels, [40, 120, 200], atol=3)
+
+
+def test_registers_take_their_part_of_the_shares():
+    """Two patches, a register and CLS, each attending to all: CLS keeps half, a quarter of the other half is each's."""
+    seen = {"space": np.full((1, 1, 1, 4, 4), 0.25, np.float32)}
+    np.testing.assert_allclose(explain.rollout(seen, registers=1), [[[0.125, 0.125]]], rtol=1e-6)
