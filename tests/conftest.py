@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import importlib.metadata
 import os
 import pathlib
 import tempfile
@@ -11,6 +12,13 @@ os.environ["JAX_NUM_CPU_DEVICES"] = "8"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 # The programs are tiny and compiling them takes most of the time: without optimisation that is two to three times less.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
+# These three save a third of the rest; the commands compile with the first one too (parallel/compilation.py). Other
+# versions of XLA may not know them, and an unknown flag ends the process.
+if importlib.metadata.version("jax").startswith("0.10."):
+    os.environ["XLA_FLAGS"] += (
+        " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+        " --xla_cpu_enable_concurrency_optimized_scheduler=false"
+    )
 
 # Equal programs are compiled once per session, by whichever test process or command needs them first; and once for
 # several sessions where JAX_COMPILATION_CACHE_DIR is set, as in .ci/run.

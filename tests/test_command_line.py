@@ -1,5 +1,6 @@
 """All commands alike: the form of --help, its examples, errors of one line with exit code 43, a quiet end in a pipe."""
 
+import gc
 import importlib
 import json
 import pathlib
@@ -283,6 +284,18 @@ def test_help_in_a_pipe_ends_quietly(name):
     line = f'"$0" -m {name} --help | head -n 1'
     done = subprocess.run(["bash", "-c", line, sys.executable], capture_output=True, text=True, timeout=120)
     assert done.stdout.startswith(f"usage: python -m {name}") and not done.stderr
+
+
+@pytest.mark.parametrize(("before", "inside"), [(700, command_line.GARBAGE_THRESHOLD), (10**6, 10**6), (0, 0)])
+def test_a_command_looks_for_garbage_rarely_and_leaves_that_as_it_was(before, inside):
+    main = command_line.command()(lambda arguments: arguments.append(gc.get_threshold()[0]))
+    ours, found = gc.get_threshold(), []
+    gc.set_threshold(before, *ours[1:])
+    try:
+        main(found)
+        assert found == [inside] and gc.get_threshold() == (before, *ours[1:])
+    finally:
+        gc.set_threshold(*ours)
 
 
 def test_json_is_written_where_it_is_asked_for(tmp_path):
