@@ -64,6 +64,16 @@ def charades(**changes) -> ml_collections.ConfigDict:
     return _with(config, changes)
 
 
+def epic_kitchens(**changes) -> ml_collections.ConfigDict:
+    """EPIC-KITCHENS-100 (arXiv 2006.13256): seconds cut from first-person videos; 97 verbs and 300 nouns."""
+    config = common.dataset()
+    config.builder = "epic_kitchens"
+    config.task = "multihead"
+    config.heads = "verb:97, noun:300"
+    config.sample_fps = 0.0  # segments of the whole clip: its length is that of the action
+    return _with(config, changes)
+
+
 def moments_in_time(num_classes: int, **changes) -> ml_collections.ConfigDict:
     """Moments in Time: three-second clips. 339 classes (arXiv 1801.03150), or 305 in the second release.
 

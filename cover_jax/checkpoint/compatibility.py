@@ -24,7 +24,7 @@ from data_pipelines.stream import contents as contents_of
 _FIXED_KEYS = (
     "seed", "plan", "optimizer.name",
     *(f"model.{name}" for name in keys.that_change(schema.Model, keys.Changes.SHAPE)),
-    "datasets.*.builder", "datasets.*.task", "datasets.*.train_split", "datasets.*.weight",
+    "datasets.*.builder", "datasets.*.task", "datasets.*.heads", "datasets.*.train_split", "datasets.*.weight",
     "datasets.*.weight_schedule", "datasets.*.batch_size", "datasets.*.repeats",
 )  # fmt: skip
 

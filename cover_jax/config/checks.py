@@ -16,6 +16,7 @@ from cover_jax.config import keys, schema
 from cover_jax.errors import ConfigError
 from cover_jax.models import variants
 from cover_jax.tasks import registry
+from cover_jax.tasks.head_list import HeadList
 from data_pipelines.stream import mixture
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -220,9 +221,22 @@ def _cross_errors(config: ConfigDict) -> Iterator[str]:
         yield "config.datasets: empty; a run needs at least one dataset (configs/datasets.py has a function for each)"
     if list(config.mesh.values()).count(-1) > 1:
         yield f"config.mesh={dict(config.mesh)}: -1 may stand once"
+    yield from _task_errors(config)
     yield from _mix_errors(config)
     yield from _model_errors(config)
     yield from _best_metric_errors(config)
+
+
+def _task_errors(config: ConfigDict) -> Iterator[str]:
+    for name, dataset in config.datasets.items():
+        heads = HeadList.parse(dataset.heads)
+        if bool(heads) != registry.of(dataset).has_heads:
+            right = "must name the heads, such as 'verb:97, noun:300'" if not heads else "is for task='multihead'"
+            yield f"config.datasets.{name}.heads={dataset.heads!r}: {right}; task is {dataset.task!r}"
+        total = sum(head.num_classes for head in heads)
+        if heads and dataset.num_classes not in (0, total):
+            given = f"config.datasets.{name}.num_classes={dataset.num_classes}"
+            yield f"{given}: its heads have {total} classes; 0 is allowed"
 
 
 def _mix_errors(config: ConfigDict) -> Iterator[str]:
@@ -252,6 +266,8 @@ def _model_errors(config: ConfigDict) -> Iterator[str]:
 
 def _best_metric_errors(config: ConfigDict) -> Iterator[str]:
     evaluated = [name for name, dataset in config.datasets.items() if dataset.eval_split]
+    if any([*_task_errors(config)]):
+        return
     known = registry.metrics_of(config) or [str(schema.Run.best_metric.default)]
     if config.best_metric not in known:
         yield f"config.best_metric={config.best_metric!r}: must be one of {', '.join(known)}"

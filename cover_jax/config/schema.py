@@ -29,6 +29,7 @@ from cover_jax.config.keys import (
 )
 from cover_jax.models import registry as model_parts
 from cover_jax.tasks import registry
+from cover_jax.tasks.head_list import HeadList
 
 SHAPE, FUNCTION, ROUNDING = Changes.SHAPE, Changes.FUNCTION, Changes.ROUNDING
 TRAINING, INIT, SPEED = Changes.TRAINING, Changes.INIT, Changes.SPEED
@@ -37,6 +38,14 @@ TRAINING, INIT, SPEED = Changes.TRAINING, Changes.INIT, Changes.SPEED
 def _are_pairs(text: str) -> bool:
     sides = [[side.strip() for side in pair.split("/")] for pair in text.split(",") if pair.strip()]
     return all(len(pair) == 2 and all(pair) and pair[0] != pair[1] for pair in sides)
+
+
+def _are_heads(text: str) -> bool:
+    try:
+        HeadList.parse(text)
+    except ValueError:
+        return False
+    return True
 
 
 _CANVAS = Rule(
@@ -98,7 +107,11 @@ class Dataset(Group):
         What the head learns. 'multiclass': exactly one class per clip; softmax and cross-entropy, measured by top-1.
         'multilabel': any number of classes per clip, as in Charades; sigmoid and binary cross-entropy, summed over the
         classes (loss_weight gives it its share of a joint step), measured by mAP, the mean over classes of their
-        average precision.""")
+        average precision. 'multihead': one class of each of several heads, as in EPIC-KITCHENS; see heads.""")
+    heads = Key("", Rule(_are_heads, "'' or HEAD:CLASSES[:WEIGHT], ..., such as 'verb:97, noun:300'"), """
+        For task='multihead': the heads in the order of their classes, the number of classes of each, and the weight of
+        its loss in that of the dataset (1 if it is not given). Each head has a softmax and cross-entropy of its own;
+        the main metric is the share of clips of which all heads are right.""")
     frames_feature = Key("frames", Rule(bool, "the name of a feature"), """
         Feature with the JPEG bytes: of each frame, or of the one image.""")
     num_frames = Key(16, POSITIVE, "Frames per clip; 1 for images.")

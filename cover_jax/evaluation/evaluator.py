@@ -64,4 +64,4 @@ def _gather(task: Task, batches: list[dict]) -> Any:
     columns = {key: np.concatenate([np.asarray(batch[key]) for batch in batches]) for key in batches[0]}
     real = columns.pop("weight") > 0
     order = np.argsort(columns["index"][real], kind="stable")
-    return task.predictions(**{key: value[real][order] for key, value in columns.items()})
+    return task.make({key: value[real][order] for key, value in columns.items()})

@@ -1,6 +1,6 @@
 """Predictions of the newest evaluation per dataset, saved for reports: WORKDIR/predictions/DATASET.npz.
 
-The file has the name of the `task` (files of version 0.2.0 and earlier: multiclass), the fields of its predictions,
+The file has the name of the `task` and its `heads` (up to version 0.2.0: multiclass), the fields of its predictions,
 each [N, ...], the evaluated `step`, and the `fingerprint` of the evaluated split
 (`data_pipelines.stream.records.Split`). `index` is the position in that split. One example takes about 10 bytes; with
 several labels per clip, about 4 per class.
@@ -40,7 +40,8 @@ def save(workdir: epath.Path, name: str, evaluated: SavedPredictions) -> None:
     """Writes one dataset's file and replaces the previous one."""
     task = registry.of_predictions(evaluated.predictions)
     columns = {key: getattr(evaluated.predictions, key).astype(dtype) for key, dtype in task.stored.items()}
-    about = {"task": task.name, "step": evaluated.step, "fingerprint": evaluated.fingerprint}
+    about = {"task": task.name, "heads": getattr(evaluated.predictions, "heads", "")}
+    about |= {"step": evaluated.step, "fingerprint": evaluated.fingerprint}
     (workdir / FOLDER).mkdir(parents=True, exist_ok=True)
     files.write_whole(workdir / FOLDER / f"{name}.npz", files.sealed_arrays(about | columns, compressed=True))
 
@@ -60,10 +61,10 @@ def load(workdir: epath.Path, name: str) -> SavedPredictions | None:
         name_of_task = str(found.get("task", registry.DEFAULT))
         if name_of_task not in registry.TASKS:
             raise ValueError(f"its task is {escaping.one_line(name_of_task, 100)}")
-        task = registry.named(name_of_task)
+        task = registry.named(name_of_task, str(found.get("heads", "")))
         if wrong := _mismatch(found, task):
             raise ValueError(wrong)
-        predictions = task.predictions(**{key: found[key] for key in task.stored})
+        predictions = task.make({key: found[key] for key in task.stored})
         return SavedPredictions(predictions, int(found["step"]), str(found["fingerprint"]))
     except ValueError as error:
         reason = str(error).removeprefix(f"{path} is damaged: ")

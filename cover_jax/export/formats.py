@@ -30,11 +30,15 @@ def to_hugging_face(trained: metadata.TrainedModel, head: str, out: str) -> None
 
     Raises:
         PretrainedError: a setting of the model is not in Hugging Face's TimeSformer, the head is not linear, or its
-            dataset has `standardize`, which Hugging Face does not support.
+            dataset has several heads, or `standardize`, which Hugging Face does not support.
     """
     if trained.dataset(head).standardize:
         raise PretrainedError(
             f"datasets.{head}.standardize: not in Hugging Face's image processor; use --format=jax or saved_model"
+        )
+    if registry.of(trained.dataset(head)).has_heads:
+        raise PretrainedError(
+            f"datasets.{head}.heads: Hugging Face's TimeSformer has one classifier; use --format=jax or saved_model"
         )
     _check_hugging_face_holds(trained.config.model)
     patch_px = variants.parse(trained.config.model.variant).patch_px

@@ -28,6 +28,7 @@ NORMALIZE = 'frames = (clips / 255 - about["pixel_mean"]) / about["pixel_std"]'
 STANDARDIZE = """\
 frames = clips - clips.mean((1, 2, 3, 4), keepdims=True)
 frames /= np.maximum(frames.std((1, 2, 3, 4), keepdims=True), 1)"""
+FRAMEWORKS = {"hugging_face": "torch", "jax": "jax", "saved_model": "tensorflow"}
 LOADING = {
     "hugging_face": """\
 import numpy as np
@@ -41,7 +42,7 @@ model = TimesformerForVideoClassification.from_pretrained(folder).eval()
 frames = np.zeros(({num_frames}, 240, 320, 3), np.uint8)  # one clip: put your own here
 with torch.no_grad():
     logits = model(**processor(list(frames), return_tensors="pt")).logits
-probabilities = logits.{torch_activation}[0]
+probabilities = {probabilities}[0]
 best = int(probabilities.argmax())
 print(model.config.id2label[best], float(probabilities[best]))
 """,
@@ -60,7 +61,8 @@ about = json.load(open(f"{{folder}}/config.json"))
 
 clips = np.zeros((1, {num_frames}, {size_px}, {size_px}, 3), np.uint8)  # any number of clips: put your own here
 {normalize}
-probabilities = jax.nn.{activation}(program.call(params, frames.astype(np.float32)))
+logits = program.call(params, frames.astype(np.float32))
+probabilities = {probabilities}
 best = int(probabilities[0].argmax())
 print(about["class_names"][best], float(probabilities[0, best]))
 """,
@@ -75,7 +77,8 @@ program = tf.saved_model.load(folder).signatures["serving_default"]
 about = json.load(open(f"{{folder}}/config.json"))
 
 clips = np.zeros((1, {num_frames}, {size_px}, {size_px}, 3), np.uint8)  # any number of clips: put your own here
-probabilities = tf.nn.{activation}(program(frames=tf.constant(clips))["logits"]).numpy()
+logits = program(frames=tf.constant(clips))["logits"]
+probabilities = {probabilities}.numpy()
 best = int(probabilities[0].argmax())
 print(about["class_names"][best], float(probabilities[0, best]))
 """,
@@ -167,7 +170,7 @@ def _loading(model: ConfigDict, dataset: ConfigDict, model_format: str) -> str:
     task = registry.of(dataset)
     code = LOADING[model_format].format(
         num_frames=num_frames, size_px=model.size_px, normalize=normalize,
-        activation=task.activation, torch_activation=task.torch_activation,
+        probabilities=task.in_code(FRAMEWORKS[model_format]),
     )  # fmt: skip
     if dataset.standardize:
         normalized = "Then all values of a clip together are normalised to mean 0 and standard deviation 1"

@@ -17,6 +17,7 @@ from cover_jax.models.kernels import divided_attention
 from cover_jax.parallel import backend, chips, sharding
 from cover_jax.plan import hlo_cost, step_time, topologies
 from cover_jax.plan.table import Plan, Program, mean_step
+from cover_jax.tasks.head_list import HeadList
 from cover_jax.training import setup
 from cover_jax.training.train_step import TrainState
 from data_pipelines.stream import mixture
@@ -228,6 +229,8 @@ def advice(config: ConfigDict, program: Program, mesh: Mesh, hbm_gib: float) -> 
 
 def _class_names(name: str, dataset: ConfigDict) -> tuple[str, ...]:
     """Placeholder class names: no data is opened."""
+    if heads := HeadList.parse(dataset.heads):
+        return tuple(map(str, range(sum(head.num_classes for head in heads))))
     if not dataset.num_classes:
         raise ConfigError(
             f"config.datasets.{name}.num_classes=0: the plan opens no data, so it must be given, for example "

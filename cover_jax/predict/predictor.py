@@ -50,7 +50,7 @@ class Prediction:
         return [(self.class_names[label], float(self.probabilities[label])) for label in order]
 
 
-HeadPredictions = dict[str, Prediction]  # head -> its prediction
+HeadPredictions = dict[str, Prediction]  # head -> its prediction; DATASET/HEAD if a dataset has several
 
 
 def load_predictor(
@@ -109,11 +109,12 @@ class Predictor:
         params = {"backbone": trained.params["backbone"], "heads": {h: trained.params["heads"][h] for h in self.views}}
         self._params, self._config = jax.device_put(params), trained.config.model
         model = setup.make_model(trained.config.model, self._class_names)
+        self._tasks = {head: registry.of(trained.dataset(head)) for head in self._class_names}
         self._steps = {}  # view -> (params, batch) -> probabilities of its heads
         for view in dict.fromkeys(self.views.values()):
             heads = [head for head in self.views if self.views[head] == view]
             dataset = trained.dataset(heads[0])  # all of these have the same view
-            tasks = {head: registry.of(trained.dataset(head)) for head in heads}
+            tasks = {head: self._tasks[head] for head in heads}
             self._steps[view] = compilation.jit(
                 eval_step.make_probabilities(model, trained.config.model, dataset, tasks)
             )
@@ -190,9 +191,22 @@ class Predictor:
             probabilities |= step(self._params, read_clips.to_batch([clip[view] for clip in clips], view, batch_size))
         on_host: dict[str, np.ndarray] = jax.device_get(probabilities)
         return [
-            {head: Prediction(names, on_host[head][i]) for head, names in self._class_names.items()}
+            {
+                key: prediction
+                for head, names in self._class_names.items()
+                for key, prediction in self._of_parts(head, Prediction(names, on_host[head][i])).items()
+            }
             for i in range(len(clips))
         ]
+
+    def _of_parts(self, head: str, whole: Prediction) -> HeadPredictions:
+        """A prediction of all classes of a head, part by part (`Task.parts`)."""
+        return {
+            f"{head}/{part.name}" if part.name else head: Prediction(
+                whole.class_names[part.columns], whole.probabilities[part.columns]
+            )
+            for part in self._tasks[head].parts(len(whole.class_names))
+        }
 
 
 def _make_look(config: ConfigDict, view: read_clips.View):

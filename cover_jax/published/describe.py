@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from cover_jax.config import schema
 from cover_jax.models.pretrained import hugging_face_export, loader, sources
 from cover_jax.models.pretrained.errors import PretrainedError
+from cover_jax.tasks import registry
 
 HEAD = "classifier"  # the name of its one head
 KINETICS_FPS = 30
@@ -68,6 +69,7 @@ def describe(source: str, opened: sources.Opened, class_names: Sequence[str] = (
     config.model.update(model | facts.settings | pixels | {"dtype": "float32", "remat": "none"})
     config.datasets = {HEAD: schema.dataset()}
     config.datasets[HEAD].update({"num_frames": facts.num_frames, **sampling})
+    config.datasets[HEAD].task = registry.of_problem(opened.config.get("problem_type"))
     storage = {
         "short_side_px": _STORED_SIDES * side_px,
         "fps": max(_STORED_FPS, _STORED_RATES * config.datasets[HEAD].sample_fps),

@@ -9,6 +9,7 @@ from PIL import Image
 
 from cover_jax.tasks import metrics
 from cover_jax.tasks.metrics import Predictions
+from cover_jax.tasks.multihead import MultiheadPredictions
 from data_pipelines.output import html
 from data_pipelines.output.html import escape
 
@@ -74,6 +75,15 @@ def section(predictions: Predictions, class_names: Sequence[str]) -> Markup:
         return Markup(f"{matrix}{beside(listed, confused)}")
     picture = _picture(predictions, class_names)
     return Markup(f"{_worst_and_best(seen, pairs)}{confused}<h3>Confusion</h3>{picture}")
+
+
+def sections_of_heads(predictions: MultiheadPredictions, class_names: Sequence[str]) -> Markup:
+    """The section of each head."""
+    shown, first = Markup(), 0
+    for name, (num_classes, of_head) in predictions.of_heads.items():
+        shown += Markup(f"<h3>{escape(name)}</h3>") + section(of_head, class_names[first : first + num_classes])
+        first += num_classes
+    return shown
 
 
 def _worst_and_best(seen: "_Seen", pairs: list[Pair]) -> Markup:

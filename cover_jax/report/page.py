@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from cover_jax.checkpoint import metadata, restore
 from cover_jax.evaluation import saved_predictions
 from cover_jax.report import about, chart, class_precision, classes, curves, examples
-from cover_jax.tasks import metrics, multilabel, registry
+from cover_jax.tasks import metrics, multihead, multilabel, registry
 from data_pipelines.output import html
 from data_pipelines.output.html import escape
 
@@ -19,6 +19,7 @@ from data_pipelines.output.html import escape
 CLASSES: Mapping[type, Callable[[Any, Sequence[str]], Markup]] = {
     metrics.Predictions: classes.section,
     multilabel.MultilabelPredictions: class_precision.section,
+    multihead.MultiheadPredictions: classes.sections_of_heads,
 }
 STYLE = """
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(15rem, 100%), 1fr)); gap: 1rem; }

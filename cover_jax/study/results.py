@@ -14,7 +14,7 @@ from cover_jax.errors import ConfigError
 from cover_jax.evaluation import saved_predictions
 from cover_jax.report import curves
 from cover_jax.study.design import Run
-from cover_jax.tasks import metrics
+from cover_jax.tasks import registry
 from cover_jax.versions import versions
 from data_pipelines import files
 
@@ -82,9 +82,11 @@ def save(run: Run, seconds: float) -> None:
     folder = epath.Path(run.folder)
     said = {}
     scalars, last = curves.read(folder / "tensorboard"), layout.saved_steps(str(folder))[-1]
-    for name in (name for name, dataset in run.config.datasets.items() if dataset.eval_split):
+    # The share of hits: top-1, with several labels per clip Hit@1, with several heads where all are right.
+    kinds = {name: registry.of(data).train_metric for name, data in run.config.datasets.items() if data.eval_split}
+    for name, kind in kinds.items():
         one = saved_predictions.load(folder, name)
-        if one is None or one.step != last or f"validation/{name}/top1" not in scalars:
+        if one is None or one.step != last or f"validation/{name}/{kind}" not in scalars:
             raise ValueError(f"{folder}: the evaluation of {name} at step {last} is incomplete")
         said[name] = one
     found = {
@@ -94,7 +96,7 @@ def save(run: Run, seconds: float) -> None:
         "top1": {name: float(one.predictions.hits.mean()) for name, one in said.items()},
         "hits": {name: _hits(one.predictions) for name, one in said.items()},
         "validated_on": {name: one.fingerprint for name, one in said.items()},
-        "curves": {name: scalars[f"validation/{name}/top1"] for name in said},
+        "curves": {name: scalars[f"validation/{name}/{kinds[name]}"] for name in said},
         "seconds": round(seconds, 1),
         "versions": versions(),
         "config": _as_json(run.config),
@@ -102,7 +104,7 @@ def save(run: Run, seconds: float) -> None:
     files.write_whole(folder / FILE, files.sealed_json(found))
 
 
-def _hits(predictions: metrics.Predictions) -> str:
+def _hits(predictions: Any) -> str:
     """Per example of the split: 1 if its prediction is correct, otherwise 0."""
     return "".join(str(int(hit)) for hit in predictions.hits)
 

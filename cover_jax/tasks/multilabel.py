@@ -148,12 +148,8 @@ class Multilabel(Task):
         return batch["targets"]
 
     def mirror(self, answers: jax.Array, mirrored_C: jax.Array, flip_B: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The columns change places. A clip may be mirrored if all its classes have a mirrored class."""
-        num_classes = answers.shape[1]
-        flip_B &= ~jnp.any((answers > 0) & (mirrored_C < 0), axis=1)
-        column_C = jnp.where(mirrored_C < 0, num_classes, mirrored_C)  # out of range: dropped
-        mirrored_BC = jnp.zeros_like(answers).at[:, column_C].set(answers, mode="drop")
-        return flip_B, jnp.where(flip_B[:, None], mirrored_BC, answers)
+        """See `mirror_columns`."""
+        return mirror_columns(answers, mirrored_C, flip_B)
 
     def targets(self, answers: jax.Array, num_classes: int, label_smoothing: float) -> jax.Array:
         """Each class on its own goes towards 1/2: as `label_smoothing` of keras.losses.BinaryCrossentropy."""
@@ -222,3 +218,12 @@ class Multilabel(Task):
         """See `Task`."""
         each = f"It gives each of its {num_classes} classes a probability of its own, for any input"
         return f"{each}; which of them hold needs a threshold. Its probabilities are not calibrated."
+
+
+def mirror_columns(answers: jax.Array, mirrored_C: jax.Array, flip_B: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`Task.mirror` of answers [B, C]: the columns change places. A clip needs a mirror of all its classes."""
+    num_classes = answers.shape[1]
+    flip_B &= ~jnp.any((answers > 0) & (mirrored_C < 0), axis=1)
+    column_C = jnp.where(mirrored_C < 0, num_classes, mirrored_C)  # out of range: dropped
+    mirrored_BC = jnp.zeros_like(answers).at[:, column_C].set(answers, mode="drop")
+    return flip_B, jnp.where(flip_B[:, None], mirrored_BC, answers)

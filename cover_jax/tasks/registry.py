@@ -17,25 +17,32 @@ if TYPE_CHECKING:
 TASKS: Mapping[str, str] = {
     "multiclass": "cover_jax.tasks.multiclass:Multiclass",
     "multilabel": "cover_jax.tasks.multilabel:Multilabel",
+    "multihead": "cover_jax.tasks.multihead:Multihead",
 }
 DEFAULT = "multiclass"  # the only task of versions up to 0.2.0
 
 
 @functools.cache
-def named(name: str) -> "Task":
-    """The task of this name in TASKS."""
-    task: Task = pkgutil.resolve_name(TASKS[name])()
+def named(name: str, heads: str = "") -> "Task":
+    """The task of this name in TASKS, with these heads (config.datasets.NAME.heads)."""
+    task: Task = pkgutil.resolve_name(TASKS[name])(heads)
     return task
 
 
 def of(dataset: ConfigDict) -> "Task":
     """The task of a dataset of a config."""
-    return named(dataset.task)
+    return named(dataset.task, dataset.heads)
 
 
 def of_predictions(predictions: Any) -> "Task":
     """The task whose predictions are of this class."""
-    return next(task for task in map(named, TASKS) if type(predictions) is task.predictions)
+    name = next(name for name in TASKS if type(predictions) is pkgutil.resolve_name(TASKS[name]).predictions)
+    return named(name, getattr(predictions, "heads", ""))
+
+
+def of_problem(hub_problem: str | None) -> str:
+    """The name of the task of a published model with this `problem_type` in its config.json; None: it states none."""
+    return next((name for name in TASKS if named(name).hub_problem == hub_problem), DEFAULT)
 
 
 def means(config: ConfigDict) -> dict[str, list[str]]:

@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import numpy as np
@@ -12,8 +12,18 @@ import numpy as np
 Batch = Mapping[str, jax.Array]  # a Batch of data_pipelines/stream/batch.py, on the device
 
 
+class Part(NamedTuple):
+    """Some of the classes of a head: of these, one is right."""
+
+    name: str  # "" if they are all classes
+    columns: slice
+
+
 class Task(abc.ABC):
     """One kind of task.
+
+    Args:
+        heads: config.datasets.NAME.heads; only `multihead.Multihead` has several.
 
     Attributes:
         name: in configs (config.datasets.NAME.task), checkpoints and saved predictions.
@@ -24,25 +34,30 @@ class Task(abc.ABC):
         activation: name of the function from logits to probabilities in jax.nn and tf.nn.
         torch_activation: the same as a call of a method of a tensor of PyTorch.
         stored: field of its predictions -> type in a file of saved predictions.
-        predictions: class of its predictions, with an array [N, ...] per field of `stored` (`metrics.Predictions`).
+        predictions: class of its predictions (`metrics.Predictions`), made by `make`.
         curves: those of `titles` that the report draws over the steps.
         worst, best: what the report says of the examples with the lowest and the highest `sureness`.
-        several_labels: whether an example may have any number of labels: then a batch has `targets`.
+        has_heads: whether config.datasets.NAME.heads names its heads.
+        several_labels: whether an example may have several labels: then a batch has `targets`.
     """
 
     name: ClassVar[str]
-    titles: ClassVar[Mapping[str, str]]
+    titles: Mapping[str, str]
     train_metric: ClassVar[str]
-    hub_metrics: ClassVar[Mapping[str, str]]
+    hub_metrics: Mapping[str, str]
     hub_problem: ClassVar[str | None]
     activation: ClassVar[str]
     torch_activation: ClassVar[str]
     stored: ClassVar[Mapping[str, Any]]
     predictions: ClassVar[Any]
-    curves: ClassVar[tuple[str, ...]]
+    curves: tuple[str, ...]
     worst: ClassVar[str]
     best: ClassVar[str]
     several_labels: ClassVar[bool] = False
+    has_heads: ClassVar[bool] = False
+
+    def __init__(self, heads: str = ""):  # noqa: B027  # only some tasks have heads
+        """See the class."""
 
     @property
     def described(self) -> dict[str, str]:
@@ -53,6 +68,19 @@ class Task(abc.ABC):
     def main_metric(self) -> str:
         """The first of `titles`: what curves, cards and comparisons show."""
         return next(iter(self.titles))
+
+    def make(self, columns: Mapping[str, np.ndarray]) -> Any:
+        """Predictions with these fields, an array [N, ...] for each of `stored`."""
+        return self.predictions(**columns)
+
+    def parts(self, num_classes: int) -> tuple[Part, ...]:
+        """The classes that compete with each other; a clip is predicted part by part."""
+        return (Part("", slice(0, num_classes)),)
+
+    def in_code(self, framework: str) -> str:
+        """The probabilities of `logits` [clips, C] in code, for "jax", "tensorflow" or "torch"."""
+        module = {"jax": "jax.nn", "tensorflow": "tf.nn"}.get(framework)
+        return f"{module}.{self.activation}(logits)" if module else f"logits.{self.torch_activation}"
 
     @abc.abstractmethod
     def answers(self, batch: Batch) -> jax.Array:

@@ -19,6 +19,7 @@ from cover_jax.parallel import hosts, sharding
 from cover_jax.parallel.hosts import print_on_host0
 from cover_jax.preprocess import frame_size
 from cover_jax.tasks import registry
+from cover_jax.tasks.head_list import HeadList
 from data_pipelines.doctor import frame_sizes as frame_sizes_of
 from data_pipelines.leaks import facts, kept, search
 from data_pipelines.prepare import build
@@ -73,12 +74,7 @@ def open_dataset(config: ConfigDict, name: str) -> tuple[records.Split, records.
         raise ConfigError(
             f"config.datasets.{name}.num_classes={dataset.num_classes}: the prepared {dataset.builder} has {found}"
         )
-    if registry.of(dataset).several_labels != train.several_labels:
-        has, task = ("several labels", "multilabel") if train.several_labels else ("one label", "multiclass")
-        raise ConfigError(
-            f"config.datasets.{name}.task={dataset.task!r}: the prepared {dataset.builder} has {has} per example; "
-            f"it must be {task!r}"
-        )
+    _check_task(name, dataset, train)
     if records.media_feature(train, dataset.frames_feature) not in train.features:
         raise ConfigError(
             f"config.datasets.{name}.frames_feature={dataset.frames_feature!r}: the prepared {dataset.builder} has "
@@ -87,6 +83,22 @@ def open_dataset(config: ConfigDict, name: str) -> tuple[records.Split, records.
     if dataset.eval_split:
         evaluated = _open_split(config, name, "eval_split")
     return train, evaluated
+
+
+def _check_task(name: str, dataset: ConfigDict, train: records.Split) -> None:
+    """Refuses a task that the labels of the prepared data do not have."""
+    task, found = registry.of(dataset), HeadList.of_names(train.class_names)
+    if task.several_labels != train.several_labels:
+        has = "several labels" if train.several_labels else "one label"
+        right = "multiclass" if not train.several_labels else "multihead" if len(found) > 1 else "multilabel"
+        raise ConfigError(
+            f"config.datasets.{name}.task={dataset.task!r}: the prepared {dataset.builder} has {has} per example; "
+            f"it must be {right!r}"
+        )
+    given = [(head.name, head.num_classes) for head in HeadList.parse(dataset.heads)]
+    if task.has_heads and list(found.items()) != given:
+        heads = ", ".join(f"{head}:{count}" for head, count in found.items()) or "no heads"
+        raise ConfigError(f"config.datasets.{name}.heads={dataset.heads!r}: the prepared {dataset.builder} has {heads}")
 
 
 def _open_split(config: ConfigDict, name: str, key: str) -> records.Split:

@@ -180,7 +180,7 @@ def _of_files(reader: worker_pool.Reader, found: listing.Listing, role: str) -> 
 
 
 def _refusal(item: listing.Item, reason: str) -> dict[str, str]:
-    return {"path": escaping.escape(item.path), "label": item.label, "reason": escaping.escape_text(reason)}
+    return {"path": escaping.escape(item.source), "label": item.label, "reason": escaping.escape_text(reason)}
 
 
 def _look(reader: worker_pool.Reader, item: listing.Item) -> tuple[dict, bytes] | str:

@@ -41,7 +41,9 @@ class Media:
     form: str = "frames"
 
 
-def read_video(path: str, short_side_px: int, fps: float, form: str = "frames") -> Media:
+def read_video(
+    path: str, short_side_px: int, fps: float, form: str = "frames", cut: tuple[float, float] | None = None
+) -> Media:
     """Decodes a video, keeps `fps` of its frames per second, and shrinks them. README.md explains each kind of file.
 
     Args:
@@ -51,17 +53,18 @@ def read_video(path: str, short_side_px: int, fps: float, form: str = "frames") 
         form: one of FORMS. With "video" a file is stored unchanged if its frame rate is steady and its frames are no
             larger than `short_side_px`. Otherwise it is re-encoded as H.264, with `fps` and `short_side_px`. In both
             cases it is decoded to its end, and a damaged file is refused.
+        cut: start and end of the part to read, in seconds; None: all. A part is always encoded again.
 
     Raises:
         MediaError: no video, no frames, too few frames, damaged frames, or a video that is too large.
         Exception: any other error of FFmpeg for a file that it cannot open.
     """
     if form == "video":
-        return _read_as_file(path, short_side_px, fps)
+        return _read_as_file(path, short_side_px, fps) if cut is None else _cut_as_file(path, short_side_px, fps, cut)
     jpegs, stored_bytes, size_px = [], 0, None
     ticks, converter = _Ticks(fps), picture.Converter()
     with video.open_video(path) as clip:
-        for time, frame in clip.frames():
+        for time, frame in clip.frames() if cut is None else clip.frames_between(*cut):
             if not ticks.take(time):
                 continue
             size_px = size_px or picture.shrunk(*picture.displayed_size(frame, clip.pixel_aspect), short_side_px)
@@ -72,8 +75,8 @@ def read_video(path: str, short_side_px: int, fps: float, form: str = "frames") 
                     f"its first {float(ticks.seconds):.0f} s take more than {MAX_STORED_BYTES} bytes: cut it into clips"
                 )
     if not jpegs:
-        raise MediaError("it has no frames")
-    return Media(tuple(jpegs), ticks.rate(), clip.num_decoded, source_file.sha256(path))
+        raise MediaError("it has no frames" if cut is None else "the part has no frames")
+    return Media(tuple(jpegs), ticks.rate(), clip.num_decoded, source_file.sha256(path, cut))
 
 
 def _read_as_file(path: str, short_side_px: int, fps: float) -> Media:
@@ -95,6 +98,16 @@ def _read_as_file(path: str, short_side_px: int, fps: float) -> Media:
     return Media((data,), rate, num_frames, source_file.sha256(path), "video")
 
 
+def _cut_as_file(path: str, short_side_px: int, fps: float, cut: tuple[float, float]) -> Media:
+    """A part of a video, for the form "video"."""
+    with video.open_video(path) as clip:
+        sizes_px = [picture.displayed_size(frame, clip.pixel_aspect) for _, frame in clip.frames_between(*cut)]
+    if not sizes_px:
+        raise MediaError("the part has no frames")
+    data, rate, num_frames = _encode_h264(path, min(sizes_px), short_side_px, fps, cut)
+    return Media((data,), rate, num_frames, source_file.sha256(path, cut), "video")
+
+
 def _steady_rate(times: list[Fraction]) -> float | None:
     """Frames per second; None if the rate is not steady, or if there is only one frame."""
     gaps = [after - before for before, after in itertools.pairwise(times)]
@@ -113,7 +126,9 @@ def _has_frames(data: bytes, num_frames: int) -> bool:
     return False
 
 
-def _encode_h264(path: str, size_px: tuple[int, int], short_side_px: int, fps: float) -> tuple[bytes, float, int]:
+def _encode_h264(
+    path: str, size_px: tuple[int, int], short_side_px: int, fps: float, cut: tuple[float, float] | None = None
+) -> tuple[bytes, float, int]:
     """Encodes a video as an mp4 file that can be read from any second: its bytes, rate and number of frames."""
     height_px, width_px = (max(2, side_px // 2 * 2) for side_px in picture.shrunk(*size_px, short_side_px))
     buffer, ticks, converter, num_frames = io.BytesIO(), _Ticks(fps), picture.Converter(), 0
@@ -121,7 +136,7 @@ def _encode_h264(path: str, size_px: tuple[int, int], short_side_px: int, fps: f
         stream = container.add_stream("libx264", Fraction(fps), options=H264_OPTIONS)
         stream.width, stream.height, stream.pix_fmt = width_px, height_px, "yuv420p"
         stream.gop_size = max(1, round(fps))
-        for time, frame in clip.frames():
+        for time, frame in clip.frames() if cut is None else clip.frames_between(*cut):
             if ticks.take(time):
                 rgb = av.VideoFrame.from_ndarray(converter.to_rgb(frame, height_px, width_px), format="rgb24")
                 container.mux(stream.encode(rgb))

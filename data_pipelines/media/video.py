@@ -36,6 +36,7 @@ ANIMATIONS = ("apng", "gif")
 # In animated pictures a shorter delay counts as no delay: the rule of Chromium and Firefox.
 SHORT_DELAY, SHORT_DELAY_LASTS = Fraction(1, 100), Fraction(1, 10)
 MAX_STILL_FRAMES = 3  # consecutive frames with one time stamp; if there are more, the time stamps are damaged
+LATE_END_S = 1.0  # a listed part may end so much later than its video: this project's choice
 
 _listeners_lock = threading.Lock()
 _num_listeners = 0
@@ -77,6 +78,47 @@ class Video:
                     raise MediaError(f"frame {self.num_decoded} is damaged")
                 yield clock.time(frame), frame
         self._check_complete(packets)
+
+    def frames_between(self, start_s: float, end_s: float) -> Iterator[tuple[Fraction, av.VideoFrame]]:
+        """The frames whose time stamps are from `start_s` to before `end_s`, with their times in seconds.
+
+        It reads from the key frame before the start, so a part of a long video costs what the part is long. What is
+        before the start, and whether the file is whole, is not checked.
+
+        Raises:
+            MediaError: a frame is damaged, has no time stamp, or the video ends before `end_s` by a second or more.
+        """
+        time_base, first, last = self._stream.time_base or Fraction(0), self._stream.start_time or 0, Fraction(0)
+        if start_s > 0 and time_base:
+            self._container.seek(first + int(start_s / time_base), stream=self._stream)
+        decoder = _decoder(self._stream)
+        for packet in self._checked(self._container.demux(self._stream)):
+            for frame in self._of_packet(decoder, packet):
+                if frame.pts is None or not time_base:
+                    raise MediaError("its frames have no time stamps, so no part of it can be cut out")
+                time = (frame.pts - first) * time_base
+                if time >= end_s:
+                    return
+                if time >= start_s:
+                    self._raise_logged()
+                    self.num_decoded += 1
+                    if frame.is_corrupt:
+                        raise MediaError(f"the frame at {float(time):.2f} s is damaged")
+                    yield time, frame
+                last = max(last, time)
+            if not self.num_decoded:
+                self._log.clear()
+        if last < end_s - LATE_END_S:
+            raise MediaError(f"it ends at {float(last):.2f} s, before the end of the part, {end_s:g} s")
+
+    def _of_packet(self, decoder, packet) -> list[av.VideoFrame]:
+        """The frames of a packet of a part. Before the first wanted one, frames may refer to what was not read."""
+        try:
+            return list(_decoded(decoder, packet))
+        except av.error.FFmpegError as error:
+            if self.num_decoded:
+                raise MediaError(f"frame {self.num_decoded + 1} of the part is damaged: {error.strerror}") from error
+            return []
 
     def _checked(self, steps) -> Iterator:
         """Passes on the frames from FFmpeg, and raises the damage that it logs. Enforces the time limit."""

@@ -141,7 +141,7 @@ class MediaBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
 
     def _generate_examples(self, split, source, found):
         items, missing = found.splits[split], found.missing.get(split, [])
-        self._refused += [(split, item.path, MISSING, item.label) for item in missing]
+        self._refused += [(split, item.source, MISSING, item.label) for item in missing]
         if not items:
             raise ValueError(
                 f"none of the {len(missing)} files that are listed for the {split} split are in {source} "
@@ -160,9 +160,9 @@ class MediaBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
             for outcomes in worker_pool.read_all(reader, parts, self._workers):
                 for item, outcome in outcomes:
                     if isinstance(outcome, Media):
-                        yield escaping.escape(item.path), example(item, outcome)
+                        yield escaping.escape(item.source), example(item, outcome)
                     else:
-                        reasons.append((split, item.path, outcome, item.label))
+                        reasons.append((split, item.source, outcome, item.label))
                 bar.update(len(outcomes))
         self._refused += reasons
         if len(reasons) == num_items:
@@ -214,7 +214,7 @@ def example(item: listing.Item, read: Media) -> dict:
     return schema.example(
         frames=read.frames if read.form == "frames" else read.frames[0],
         label=(item.label or -1) if item.labels is None else item.labels,
-        source=escaping.escape(item.path),
+        source=escaping.escape(item.source),
         source_sha256=read.sha256,
         fps=read.fps,
         num_source_frames=read.num_source_frames,

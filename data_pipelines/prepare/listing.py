@@ -10,6 +10,7 @@ from etils import epath
 
 from data_pipelines import files
 from data_pipelines.escaping import escape, quote
+from data_pipelines.media import source_file
 from data_pipelines.sources import class_names, file_lists, label_features, nesting, tables
 
 SHOWN_CLASSES = 10  # in a message
@@ -59,6 +60,7 @@ class Item:
         span: its first byte in the tar, and its number of bytes.
         placeholders: the texts for the brackets of its class's template; None if classes have no brackets.
         labels: the names of its classes, any number, in a dataset with several labels per file; None in others.
+        cut: start and end of the part of the file that is read, in seconds; None: all of it.
     """
 
     path: str
@@ -70,6 +72,12 @@ class Item:
     span: tuple[int, int] | None = None
     placeholders: tuple[str, ...] | None = None
     labels: tuple[str, ...] | None = None
+    cut: tuple[float, float] | None = None
+
+    @property
+    def source(self) -> str:
+        """Its path, and which part of it is read: a name that no other item has."""
+        return self.path if self.cut is None else self.path + source_file.fragment(self.cut)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -43,14 +43,14 @@ def examples(
         _ = (
             outcomes
             | "Refused" >> beam.Filter(lambda pair: not isinstance(pair[1], Media))
-            | "Row" >> beam.Map(lambda pair: (split, pair[0].path, pair[1], pair[0].label))
+            | "Row" >> beam.Map(lambda pair: (split, pair[0].source, pair[1], pair[0].label))
             | "Rows" >> beam.combiners.ToList()
             | "Write" >> beam.Map(lambda rows: refused.write_text(json.dumps(sorted(rows))))
         )
         return (
             outcomes
             | "Usable" >> beam.Filter(lambda pair: isinstance(pair[1], Media))
-            | "Example" >> beam.MapTuple(lambda item, media: (escaping.escape(item.path), example(item, media)))
+            | "Example" >> beam.MapTuple(lambda item, media: (escaping.escape(item.source), example(item, media)))
         )
 
     return beam.ptransform_fn(expand)()

@@ -74,7 +74,8 @@ class Reader:
         """Reads one file: its media, or the reason why it is refused. Does not store the result."""
         try:
             with files.local(epath.Path(self.source) / (item.archive or item.path), item.path, item.span) as path:
-                return self.read(path, **self.options)
+                part = {} if item.cut is None else {"cut": item.cut}
+                return self.read(path, **self.options, **part)
         except Exception as error:  # decoders raise many types; the error becomes the file's reason
             return f"{type(error).__name__}: {error}"
 

@@ -70,6 +70,15 @@ def test_the_same_logits_class_by_class(run):
     )
 
 
+def test_a_head_of_another_task_is_not_taken_over(run):
+    workdir, config, _ = run
+    new = {"video": CLASSES["video"], "images": CLASSES["images"]}
+    loaded = init_from.load(workdir, config.model, new, {"video": "multilabel"})
+    assert "head video: new" in loaded.report and "not taken: head video: no head here has its classes" in loaded.report
+    assert any(path.startswith("heads/images/") for path in loaded.params)
+    assert not any(path.startswith("heads/video/") for path in loaded.params)
+
+
 def test_of_heads_with_the_same_classes_that_of_the_same_name():
     assert init_from._source({"a": ["1", "2"], "b": ["1", "2"]}, "b", ["2"]) == "b"
     assert init_from._source({"a": ["1", "2"], "b": ["1", "2"]}, "c", ["2"]) == "a"

@@ -1,5 +1,6 @@
 """A dataset is added to a trained model as another head; the heads that were there stay as they are."""
 
+import copy
 import json
 import shutil
 
@@ -162,6 +163,24 @@ def test_heads_that_were_kept_before_are_kept_again(tmp_path, monkeypatch):
 
 def test_a_dataset_of_a_heads_name_and_classes_trains_that_head(tmp_path, monkeypatch):
     assert set(keep(tmp_path, monkeypatch, {"video": ("up", "left", "right")})) == {"images"}
+
+
+def of_several_labels() -> dict:
+    """META, but the head `video` may have several labels."""
+    meta = copy.deepcopy(META)
+    meta["config"]["datasets"]["video"]["task"] = "multilabel"
+    return meta
+
+
+def test_a_dataset_of_a_heads_name_with_another_task_is_refused(tmp_path, monkeypatch):
+    several = of_several_labels()
+    says = r"config.datasets.video.task='multiclass': .* has a head of this name with the task 'multilabel'"
+    with pytest.raises(ConfigError, match=says):
+        keep(tmp_path, monkeypatch, {"video": ("up", "left", "right")}, meta=several)
+
+
+def test_a_kept_head_carries_its_task(tmp_path, monkeypatch):
+    assert keep(tmp_path, monkeypatch, meta=of_several_labels())["video"].dataset["task"] == "multilabel"
 
 
 def test_a_dataset_of_a_heads_name_with_other_classes_is_refused(tmp_path, monkeypatch):

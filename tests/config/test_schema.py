@@ -32,7 +32,13 @@ def as_today(defaults: dict) -> dict:
     if "gelu" in defaults:
         defaults |= {"pre_norm": False, "registers": 0}
     if "loss_weight" in defaults:
-        defaults |= {"weight_schedule": "", "learning_rate_scale": 1.0, "drop_path": -1.0, "task": "multiclass"}
+        defaults |= {
+            "weight_schedule": "",
+            "learning_rate_scale": 1.0,
+            "drop_path": -1.0,
+            "task": "multiclass",
+            "heads": "",
+        }
     return defaults
 
 

@@ -1,13 +1,15 @@
-"""A miniature Charades beside an ordinary dataset: prepare, train, evaluate, predict, report, export, doctor."""
+"""Miniatures of Charades and EPIC-KITCHENS beside an ordinary dataset: from preparing to export, in one run."""
 
+import io
 import json
 
 import numpy as np
 import pytest
 from etils import epath
+from PIL import Image
 from sklearn.metrics import average_precision_score
 
-from configs import common
+from configs import common, datasets
 from cover_jax.checkpoint import restore
 from cover_jax.evaluation import saved_predictions
 from cover_jax.export import __main__ as export
@@ -18,6 +20,7 @@ from data_pipelines.doctor import __main__ as doctor
 from data_pipelines.prepare import __main__ as prepare
 from data_pipelines.stream import records
 from tests.data_pipelines import publishers
+from tests.data_pipelines.records_of import records_of
 from tests.helpers import tiny_run
 
 pytestmark = pytest.mark.slow
@@ -36,6 +39,8 @@ def get_config(data_dir, **changes):
     dataset.update({"builder": "charades", "task": "multilabel", "num_frames": 4, "batch_size": 8, "loss_weight": 0.1})
     dataset.update({"eval_batch_size": 8, "num_classes": 157, "label_smoothing": 0.1})
     dataset.augment.mixup_alpha = 0.8
+    config.datasets.epic = datasets.epic_kitchens(num_frames=4, batch_size=8, eval_batch_size=8, label_smoothing=0.1)
+    config.datasets.epic.heads = "verb:97, noun:300:0.5"
     return config
 
 
@@ -46,6 +51,8 @@ def folder(tmp_path_factory):
     tiny_run.prepare_data(folder / "prepared")
     source = publishers.charades(folder / "charades", CHARADES)
     prepare.main(["charades", f"--manual_dir={source}", f"--data_dir={folder / 'prepared'}", "--workers=1"])
+    source = publishers.epic_kitchens(folder / "epic")
+    prepare.main(["epic_kitchens", f"--manual_dir={source}", f"--data_dir={folder / 'prepared'}", "--workers=1"])
     loop.train(get_config(folder / "prepared"), str(folder / "run"))
     return folder
 
@@ -64,7 +71,8 @@ def test_evaluation_saves_what_scikit_learn_needs_for_the_same_map(folder):
     means = average_precision_score(said.targets[:, present], said.scores[:, present])
     accuracies = restore.newest(str(workdir))[2]
     assert accuracies["charades/map"] == pytest.approx(means)
-    assert accuracies["mean"] == pytest.approx((accuracies["charades/map"] + accuracies["images/top1"]) / 2)
+    of_datasets = [accuracies[name] for name in ("charades/map", "images/top1", "epic/joint_top1")]
+    assert accuracies["mean"] == pytest.approx(np.mean(of_datasets))
     assert accuracies["mean_map"] == accuracies["charades/map"] and accuracies["mean_top1"] == accuracies["images/top1"]
 
 
@@ -83,7 +91,8 @@ def test_the_report_has_the_average_precision_of_each_class(folder):
     report.main([f"--workdir={folder / 'run'}"])
     page = (folder / "run/report.html").read_text()
     assert "average precision" in page and "Doing thing 002" in page and "mAP of 6 examples" in page
-    assert page.count("Confusion matrix") == 1  # that of images
+    assert page.count('aria-label="Confusion matrix"') == 1  # that of images; heads of many classes have pictures
+    assert "joint top-1 of 7 examples" in page and "97 + 300 classes" in page and "noun: noun:2" in page
 
 
 def test_exported_files_say_that_a_clip_may_have_several_classes(folder, capsys):
@@ -93,6 +102,15 @@ def test_exported_files_say_that_a_clip_may_have_several_classes(folder, capsys)
     theirs = json.loads((folder / "hugging_face/config.json").read_text())
     assert theirs["problem_type"] == "multi_label_classification" and len(theirs["id2label"]) == 157
     assert json.loads((folder / "jax/config.json").read_text())["probabilities"] == "sigmoid of the logits"
+    capsys.readouterr()
+    clip = str(folder / "charades/Charades_v1_480/BBBB1.mp4")
+    found = []
+    for source in ("run", "hugging_face"):  # what is exported says the same
+        head = ["--head=charades"] if source == "run" else []
+        predict.main([f"--workdir={folder / source}", *head, "--top=157", "--format=json", clip])
+        ((said,),) = (by_head.values() for by_head in json.loads(capsys.readouterr().out).values())
+        found.append({row["class"]: row["probability"] for row in said})
+    assert found[1] == pytest.approx(found[0], abs=1e-4) and sum(found[1].values()) > 2  # softmax would give 1
     card = (folder / "hugging_face/README.md").read_text()
     assert "logits.sigmoid()" in card and "mAP" in card and "softmax" not in card and "chance" not in card
 
@@ -110,4 +128,53 @@ def test_the_wrong_task_is_refused_by_name(folder):
     config = get_config(folder / "prepared")
     config.datasets.charades.task = "multiclass"
     with pytest.raises(ValueError, match="charades.task='multiclass': the prepared charades has several labels"):
+        loop.train(config, str(folder / "wrong"))
+
+
+def test_actions_are_cut_out_of_their_videos(folder):
+    found = records_of("epic_kitchens", "train", folder / "prepared")
+    assert len(found) == 7
+    record = found["P01/videos/P01_01.mp4#t=1.8,2.55"]
+    assert record["labels"].tolist() == [2, 97 + 2] and record["source_id"] == b"P01_01"
+    levels = [np.asarray(Image.open(io.BytesIO(jpeg))).mean() for jpeg in record["frames"]]
+    assert levels[0] == pytest.approx(20 + 2 * 22, abs=4)  # frame 22 of 12 per second is the first after 1.8 s
+    assert levels == sorted(levels) and levels[-1] == pytest.approx(20 + 2 * 30, abs=6)
+
+
+def test_each_head_has_its_accuracies_and_all_together_theirs(folder):
+    workdir = epath.Path(folder / "run")
+    said = saved_predictions.load(workdir, "epic").predictions
+    accuracies = restore.newest(str(workdir))[2]
+    assert said.labels.shape == (7, 2) and set(said.labels[:, 0]) <= {0, 1, 2, 3}
+    right = said.top1 == said.labels
+    assert accuracies["epic/joint_top1"] == pytest.approx(right.all(axis=1).mean())
+    assert accuracies["epic/verb_top1"] == pytest.approx(right[:, 0].mean())
+    assert accuracies["epic/noun_top1"] == pytest.approx(right[:, 1].mean())
+    assert {"epic/noun_top5", "epic/verb_mean_class_error", "epic/loss"} <= accuracies.keys()
+
+
+def test_predict_names_a_class_of_each_head(folder, capsys):
+    clip = str(folder / "epic/P02/videos/P02_01.mp4")
+    predict.main([f"--workdir={folder / 'run'}", "--head=epic", "--top=300", "--format=json", clip])
+    (by_head,) = json.loads(capsys.readouterr().out).values()
+    assert list(by_head) == ["epic/verb", "epic/noun"]
+    for head, said in by_head.items():
+        assert sum(row["probability"] for row in said) == pytest.approx(1, abs=1e-4)
+        assert all(row["class"].startswith(f"{head.removeprefix('epic/')}: ") for row in said)
+
+
+def test_several_heads_are_exported_for_jax_and_refused_for_hugging_face(folder):
+    command = [f"--workdir={folder / 'run'}", "--head=epic", f"--out={folder / 'epic_out'}"]
+    with pytest.raises(SystemExit, match="one classifier; use --format=jax"):
+        export.main([*command, "--format=hugging_face"])
+    export.main([*command, "--format=jax"])
+    about = json.loads((folder / "epic_out/config.json").read_text())
+    assert about["heads"] == "verb:97, noun:300:0.5" and len(about["class_names"]) == 397
+    assert "np.split(logits, [97], axis=-1)" in (folder / "epic_out/README.md").read_text()
+
+
+def test_other_heads_than_those_of_the_data_are_refused(folder):
+    config = get_config(folder / "prepared")
+    config.datasets.epic.heads = "noun:300, verb:97"
+    with pytest.raises(ValueError, match="the prepared epic_kitchens has verb:97, noun:300"):
         loop.train(config, str(folder / "wrong"))

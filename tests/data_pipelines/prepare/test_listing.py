@@ -153,3 +153,20 @@ def test_a_folder_without_class_folders_is_refused(tmp_path):
     (tmp_path / "train" / "a.mp4").touch()
     with pytest.raises(FileNotFoundError, match="train has no files of the form CLASS/FILE"):
         find(str(tmp_path), Layout())
+
+
+def test_a_list_may_have_several_classes_per_file(tmp_path):
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.mp4").touch()
+    (tmp_path / "train.csv").write_text("a.mp4,run; jump;run\nb.mp4,sit\nc.mp4,\n")
+    layout = Layout(train_list="train.csv", validation_folder="", label_separator=";")
+    listing = find(str(tmp_path), layout)
+    assert listing.class_names == ("jump", "run", "sit")
+    assert [item.labels for item in listing.splits["train"]] == [("run", "jump"), ("sit",), ()]
+    assert [item.label for item in listing.splits["train"]] == ["run;jump", "sit", ""]
+    (tmp_path / "names.txt").write_text("run\njump\n")
+    with pytest.raises(ValueError, match=r"train.csv, line 2: b.mp4: class 'sit' is not one of the 2 known"):
+        find(str(tmp_path), Layout(**{**vars(layout), "class_names": "names.txt"}))
+    (tmp_path / "train.csv").write_text("a.mp4,run;fast|sit\nb.mp4,sit\n")
+    with pytest.raises(ValueError, match=r"class 'run;fast': ';' separates classes; rename it"):
+        find(str(tmp_path), Layout(**{**vars(layout), "label_separator": "|"}))
