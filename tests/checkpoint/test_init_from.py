@@ -25,7 +25,8 @@ def run(request, tmp_path_factory):
     counter = jnp.zeros((), jnp.int32)
     state = train_step.TrainState(counter + 7, params, {"trace": params}, {}, counter, counter)
     with saver.open_manager(str(workdir), 2, "mean_top1", 60) as manager:
-        meta = {"heads": {name: list(names) for name, names in CLASSES.items()}, "config": config.to_dict()}
+        heads = {name: list(names) for name, names in CLASSES.items()}
+        meta = {"heads": heads, "config": config.to_dict(), "data": {}}
         for step, top1 in ((5, 0.9), (7, 0.4)):  # the best is not the newest
             state = state.replace(step=jnp.full((), step, jnp.int32))
             saver.start_save(manager, state, meta, {"mean_top1": top1})

@@ -12,11 +12,13 @@ from cover_jax.training.run import Run
 from tests.helpers import tiny_run
 
 
-def test_a_run_chooses_the_canvas_from_its_records(tmp_path, capsys):
+def test_a_run_chooses_the_canvas_from_its_records_and_the_dtype_from_its_devices(tmp_path, capsys):
     tiny_run.prepare_data(tmp_path)
-    config = tiny_run.config(tmp_path, model__size_px=32, datasets__motion__canvas_px=(0, 0))
+    config = tiny_run.config(tmp_path, model__size_px=32, model__dtype="auto", datasets__motion__canvas_px=(0, 0))
     config.datasets.images.canvas_px = (20, 24)
     run = Run(config, str(tmp_path / "run"))
+    assert "config.model.dtype='auto': float32 on cpu" in capsys.readouterr().out
+    assert run.config.model.dtype == run.meta["config"]["model"]["dtype"] == "float32"
     assert run.config.datasets.motion.canvas_px == (16, 16)  # as stored
     assert run.config.datasets.images.canvas_px == (20, 24)  # as given
     assert run.setup.train_batch("motion")["frames"].shape == (8, 4, 16, 16, 3)
