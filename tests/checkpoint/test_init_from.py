@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 
 from cover_jax.checkpoint import init_from, saver
 from cover_jax.models import cover
@@ -151,7 +152,10 @@ def test_a_folder_may_have_an_at_in_its_name(run, tmp_path):
 
 def test_the_best_of_a_run_without_evaluations_is_refused(run, monkeypatch):
     workdir, config, _ = run
-    monkeypatch.setattr(init_from.restore.layout, "read_accuracies", lambda folder: {})
+    restore = init_from.restore
+    sound = {step: restore.integrity.read_meta(epath.Path(workdir) / "checkpoints" / step) for step in ("5", "7")}
+    monkeypatch.setattr(restore.integrity, "read_meta", lambda folder: sound[folder.name])
+    monkeypatch.setattr(restore.layout, "read_accuracies", lambda folder: {})
     with pytest.raises(PretrainedError, match=f"no checkpoint there was evaluated; name one: {workdir}@7$"):
         init_from.load(f"{workdir}@best", config.model, CLASSES)
 
