@@ -6,8 +6,6 @@ import json
 import os
 import pathlib
 import re
-import subprocess
-import sys
 import time
 
 import jax
@@ -61,7 +59,7 @@ def run(tmp_path_factory):
         for host in range(processes):
             order = {"record": str(folder / f"rows{host}"), **(orders or {}).get(host, {})}
             commands.append([
-                sys.executable, "-m", "tests.helpers.host", json.dumps(order), "--config=configs/demo.py",
+                json.dumps(order), "--config=configs/demo.py",
                 f"--workdir={workdir}", f"--config.data_dir={data_dir}", *SMALL, *flags,
                 *([f"--coordinator={address}", f"--num_processes={processes}", f"--process_id={host}"]
                   if processes > 1 else []),
@@ -74,10 +72,8 @@ def run(tmp_path_factory):
 
 def _wait(commands: list[list[str]], env: dict, folder: pathlib.Path) -> Job:
     """Starts the commands at once and waits for all; kills what is left after TIMEOUT_S."""
-    outputs, processes = [folder / f"printed{host}" for host in range(len(commands))], []
-    for command, output in zip(commands, outputs, strict=True):
-        with output.open("w") as file:
-            processes.append(subprocess.Popen(command, env=env, stdout=file, stderr=subprocess.STDOUT))
+    outputs = [folder / f"printed{host}" for host in range(len(commands))]
+    processes = [jobs.start_host(command, env, output) for command, output in zip(commands, outputs, strict=True)]
     deadline = time.monotonic() + TIMEOUT_S
     try:
         while any(process.poll() is None for process in processes):

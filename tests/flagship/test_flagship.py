@@ -119,10 +119,7 @@ def two_processes(environment: dict[str, str], folder: pathlib.Path, arguments: 
     folder.mkdir()
     reserved, address = jobs.reserve_address()
     together = [f"--coordinator={address}", "--num_processes=2"]
-    commands = [
-        [sys.executable, "-m", "tests.helpers.host", "{}", *arguments, *together, f"--process_id={host}"]
-        for host in range(2)
-    ]
+    commands = [["{}", *arguments, *together, f"--process_id={host}"] for host in range(2)]
     of_host = environment | {"JAX_NUM_CPU_DEVICES": "4", "JAX_COORDINATOR_BIND_ADDRESS": address}
     job = jobs.Job(commands, [of_host] * 2, folder)
     try:

@@ -95,8 +95,13 @@ def jit_and_wait(function, _jit=compilation.jit, **arguments):
     return call
 
 
-if __name__ == "__main__":
+def run(orders: str, *flags: str) -> None:
+    """Runs the command with these orders, and ends the process."""
     jax_private.share_compiled_programs_between_hosts()
     compilation.jit = jit_and_wait
-    Host(**json.loads(sys.argv.pop(1)))
-    main.main(sys.argv[1:])
+    Host(**json.loads(orders))
+    main.main(flags)
+
+
+if __name__ == "__main__":
+    run(*sys.argv[1:])

@@ -16,6 +16,7 @@ import pytest
 
 from data_pipelines.builders import digits
 from data_pipelines.prepare import build
+from tests.helpers import forked
 
 TIMEOUT_S = 500  # enough for a busy machine
 SHARDED = "--config.mesh.fsdp=2"  # so that each of two hosts writes half of a checkpoint
@@ -24,15 +25,26 @@ QUICK_TO_COMPILE = (
 )
 
 
+def start_host(arguments: list[str], env: dict[str, str], output: pathlib.Path):
+    """Starts `python -m tests.helpers.host ARGUMENTS`, as a fork if its environment allows that."""
+    if forked.can_have(env):
+        return forked.ForkedHost(arguments, env, output)
+    command = [sys.executable, "-m", "tests.helpers.host", *arguments]
+    with output.open("w") as file:
+        return subprocess.Popen(command, env=env, stdout=file, stderr=subprocess.STDOUT)
+
+
 class Job:
-    """Running processes, each with its output in a file."""
+    """Running processes of `python -m tests.helpers.host`, each with its output in a file."""
 
     def __init__(self, commands: list[list[str]], envs: list[dict], folder: pathlib.Path):
+        """Starts a process for each command (orders and flags), in the environment of the same place."""
         self.outputs = [folder / f"printed{host}" for host in range(len(commands))]
-        self.processes, self.started = [], time.monotonic()
-        for command, env, output in zip(commands, envs, self.outputs, strict=True):
-            with output.open("w") as file:
-                self.processes.append(subprocess.Popen(command, env=env, stdout=file, stderr=subprocess.STDOUT))
+        self.started = time.monotonic()
+        self.processes = [
+            start_host(arguments, env, output)
+            for arguments, env, output in zip(commands, envs, self.outputs, strict=True)
+        ]
 
     def printed(self, host: int = 0) -> str:
         return self.outputs[host].read_text()
@@ -111,7 +123,7 @@ class Jobs:
             envs.append(environment | (env_of or {}).get(host, {}))
             together = [f"--coordinator={address}", f"--num_processes={hosts}", f"--process_id={host}"]
             commands.append([
-                sys.executable, "-m", "tests.helpers.host", json.dumps((orders or {}).get(host, {})),
+                json.dumps((orders or {}).get(host, {})),
                 f"--config=tests/helpers/tiny_config.py:{','.join(self._datasets)}", f"--workdir={workdir}",
                 f"--config.data_dir={self.data_dir}",
                 *flags, *(together if hosts > 1 else []), *(flags_of or {}).get(host, []),
