@@ -33,13 +33,13 @@ import pytest  # noqa: E402 - the environment must be set before anything import
 from data_pipelines import environment  # noqa: E402
 
 environment.set_tensorflow_defaults()
+gc.set_threshold(10_000, 20, 20)  # what is imported stays
 
 
 def pytest_collection_finish():
     """Leaves out of garbage collection what lives until the end: modules and tests, which are most of all objects."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 20, 20)
 
 
 def pytest_report_teststatus(report):
