@@ -24,7 +24,7 @@ from cover_jax.config import flags as cover_flags
 from cover_jax.errors import ConfigError
 from cover_jax.evaluation import comparison
 from cover_jax.fault_tolerance import process, statements, workdir_lease
-from cover_jax.parallel import compilation, hosts, roll_call, sharding
+from cover_jax.parallel import backend, compilation, hosts, roll_call, sharding
 from data_pipelines import catalog, command_line, escaping
 
 _PEER_NEWS_S = 1.0  # time until this host knows that another host has ended
@@ -149,6 +149,8 @@ def _check_compare_with(args: argparse.Namespace) -> None:
 
 def _end(error: Exception) -> NoReturn:
     """Ends all hosts with the exit code of an error. Its message is the last line. Does not return."""
+    if too_large := backend.describe_out_of_memory(error):
+        error = ConfigError(too_large)
     code = errors.CONFIG if isinstance(error, _USER_ERRORS) else getattr(error, "exit_code", errors.FAILED)
     message = str(error)
     if code == errors.FAILED:

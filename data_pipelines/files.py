@@ -78,12 +78,17 @@ def local(path: epath.Path, name: str = "", span: tuple[int, int] | None = None)
 def write_whole(path: epath.Path, data: bytes) -> None:
     """Writes a file atomically: it appears under its name only when it is complete, even after a power failure."""
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        if not is_remote(path):
-            file.flush()
-            os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            if not is_remote(path):
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except Exception:
+        with contextlib.suppress(Exception):  # the storage may not answer
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def checked_json(value: Any) -> bytes:

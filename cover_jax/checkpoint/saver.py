@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import sys
+import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Protocol, Self
@@ -149,6 +150,7 @@ def open_manager(workdir: str, keep: int, best_metric: str, save_timeout_s: floa
         save_timeout_s: a save fails if a host has not finished it after this time.
     """
     _set_aside_unreadable(workdir)
+    _count_timeouts_evenly()
 
     def best_fn(metrics: Mapping[str, float]) -> float:
         # Steps without an evaluation rank below all evaluated steps, and later ones rank higher. So if fewer than
@@ -166,6 +168,33 @@ def open_manager(workdir: str, keep: int, best_metric: str, save_timeout_s: floa
         async_options=ocp.AsyncOptions(timeout_secs=round(save_timeout_s)),
     )
     return _Manager(layout.checkpoints_folder(workdir), options=options)
+
+
+class _SteadyTime:
+    """Stands for the module `time`: its `time()` goes on evenly, whatever is done to the clock of the machine."""
+
+    def __init__(self):
+        self._ahead_s = time.time() - time.monotonic()
+
+    def time(self) -> float:
+        """Seconds since 1970, as they were when the process began, and the time since then."""
+        return self._ahead_s + time.monotonic()
+
+    def __getattr__(self, name: str):
+        return getattr(time, name)
+
+
+# Where orbax compares a timeout with time.time(): a step of the clock would end a save, or make its wait longer.
+_WITH_TIMEOUTS = ("futures.future", "futures.signaling_client", "checkpointers.async_checkpointer")
+
+
+@functools.cache
+def _count_timeouts_evenly() -> None:
+    steady = _SteadyTime()
+    for name in _WITH_TIMEOUTS:
+        module = sys.modules.get(f"orbax.checkpoint._src.{name}")  # another version of orbax may have other modules
+        if module is not None and getattr(module, "time", None) is time:
+            vars(module)["time"] = steady
 
 
 class _Manager(ocp.CheckpointManager):  # type: ignore[misc]  # orbax has no types

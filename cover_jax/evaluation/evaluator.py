@@ -30,6 +30,7 @@ class Evaluator:
 
     def __init__(self, config: ConfigDict, steps: Mapping[str, Callable], splits: Mapping, mesh: Mesh):
         self._config, self._steps, self._splits, self._mesh = config, steps, splits, mesh
+        self._streams: dict[str, pipeline.Stream] = {}  # closed between evaluations, see `pipeline.Stream.restart`
 
     def __call__(self, params) -> dict[str, Any]:
         """Dataset -> its task's predictions by the model with these parameters, for its validation examples."""
@@ -41,10 +42,15 @@ class Evaluator:
         return -(-self._splits[name].num_examples // rows)
 
     def open_stream(self, name: str) -> pipeline.Stream:
-        """The evaluation batches of a dataset for this host's devices."""
+        """The evaluation batches of a dataset for this host's devices: one stream, which starts again each time."""
+        if name in self._streams:
+            self._streams[name].restart()
+            return self._streams[name]
         options = pipeline.ReadOptions.of(self._config.input, *sharding.host_part(self._mesh))
         num_shards = sharding.num_batch_shards(self._mesh)
-        return pipeline.eval_stream(self._splits[name], self._config.datasets[name], options, num_shards)
+        stream = pipeline.eval_stream(self._splits[name], self._config.datasets[name], options, num_shards)
+        self._streams[name] = stream
+        return stream
 
     def evaluate(self, params, name: str, most_batches: int | None = None) -> Any:
         """The predictions for one dataset's examples, or only for those of its first `most_batches` batches."""

@@ -1,5 +1,6 @@
 """The model card (README.md) of an exported model: type, data, accuracy, loading, limits."""
 
+import pathlib
 import re
 from collections.abc import Iterable, Sequence
 
@@ -124,7 +125,7 @@ def _what(trained: metadata.TrainedModel, head: str, model_format: str) -> str:
         f"A TimeSformer with divided space-time attention (arXiv 2102.05095), trained as CoVeR (arXiv 2112.07175) by "
         f"cover-jax for {trained.step} steps on {sets}. This is its head `{head}`, with "
         f"{len(trained.class_names[head])} classes, as {FORMATS[model_format]}. It starts from "
-        f"{f'`{config.model.init_from}`' if config.model.init_from else 'random values'}."
+        f"{f'`{_start(config)}`' if config.model.init_from else 'random values'}."
     )
 
 
@@ -211,9 +212,23 @@ def _limits(model: ConfigDict, dataset: ConfigDict, num_classes: int) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
+def _without_folder(config: ConfigDict) -> ConfigDict:
+    """The config with the name alone of local weights that the model started from."""
+    shown = config.copy_and_resolve_references()
+    shown.model.init_from = _start(config)
+    return shown
+
+
+def _start(config: ConfigDict) -> str:
+    """The weights that the model started from: a URL, or the name of a local file or run."""
+    start: str = config.model.init_from
+    return start if "://" in start else pathlib.PurePath(start).name
+
+
 def _config(config: ConfigDict) -> str:
     """The config values that differ from the defaults, except folders of the machine that trained the model."""
-    rows = [[markdown_code(cell) for cell in row] for row in metadata.config_rows(config) if row[0] not in _FOLDERS]
+    shown = [row for row in metadata.config_rows(_without_folder(config)) if row[0] not in _FOLDERS]
+    rows = [[markdown_code(cell) for cell in row] for row in shown]
     return f"Values that differ from the defaults:\n\n{markdown_table(metadata.CONFIG_COLUMNS, rows)}"
 
 

@@ -1,6 +1,6 @@
 """Starts JAX's backend, and says in one line why that fails, before any file is opened that could be blamed for it.
 
-Also what a config leaves to the devices: the type of activations.
+Also what a config leaves to the devices: the type of activations; and what to change if their memory is too small.
 """
 
 import copy
@@ -22,6 +22,7 @@ _MISSING = (
     "there are none on this machine, or JAX's package for them is not installed; "
     "unset JAX_PLATFORMS to use what is there"
 )
+_SHOWN_CHARACTERS = 300
 
 
 class BackendError(ConfigError):
@@ -64,3 +65,19 @@ def fast_dtype(device: jax.Device) -> str:
     capability = re.match(r"\d+\.\d+", str(getattr(device, "compute_capability", "")))
     fast = device.platform == "tpu" or (capability and float(capability[0]) >= _BFLOAT16_CAPABILITY)
     return "bfloat16" if fast else "float32"
+
+
+def describe_out_of_memory(error: BaseException) -> str:
+    """What to change if a program needed more memory than a device has; "" for any other error.
+
+    The compiler, too, raises this error: on a TPU it knows what a program needs.
+    """
+    reason = (str(error).splitlines() or [""])[0]
+    is_memory = "RESOURCE_EXHAUSTED" in reason and re.search(r"memory|hbm|vmem|alloc", reason, re.IGNORECASE)
+    if not isinstance(error, jax.errors.JaxRuntimeError) or not is_memory:
+        return ""
+    return (
+        f"a device has too little memory: {reason[:_SHOWN_CHARACTERS]}; use a smaller config.datasets.NAME.batch_size "
+        "(in evaluation eval_batch_size), config.model.remat=full, or a larger config.mesh.fsdp or config.mesh.tensor; "
+        "on a GPU, end other processes that hold its memory"
+    )

@@ -50,7 +50,8 @@ class Progress:
         started_s: float,
         peak_flops: float | None,
     ):
-        self._config, self._schedule, self._started_s, self._peak_flops = config, schedule, started_s, peak_flops
+        self._config, self._schedule, self._peak_flops = config, schedule, peak_flops
+        self._elapsed = Elapsed(started_s)
         kinds = [tuple(config.datasets)] if config.plan == "joint" else [(name,) for name in config.datasets]
         self._step_flops = {kind: sum(step_flops[name] for name in kind) for kind in kinds}
         self._times = profiling.StepTimes(time.perf_counter())
@@ -153,7 +154,22 @@ class Progress:
             return {}
         # By the plan from its start: a run that was rolled back, or whose mix was changed, took as many steps.
         best_s = self._times.total_s(self._kinds(0, step), self._step_flops, self._times.best_s)
-        return {"goodput": best_s / (time.time() - self._started_s)}
+        return {"goodput": best_s / self._elapsed.seconds()}
+
+
+class Elapsed:
+    """Counts the time since the run first started: from now on by the steady clock, as the wall clock may be set.
+
+    Args:
+        started_s: when the run first started, in seconds since 1970.
+    """
+
+    def __init__(self, started_s: float):
+        self._before_s, self._began_s = max(0.0, time.time() - started_s), time.perf_counter()
+
+    def seconds(self) -> float:
+        """More than 0."""
+        return max(self._before_s + time.perf_counter() - self._began_s, 1e-9)
 
 
 def _count_due(step: int, last_step: int, *every_steps: int) -> int:

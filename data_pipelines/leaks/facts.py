@@ -153,11 +153,11 @@ def some_frames(split: records.Split, index: int, frames_feature: str, count: in
 
 
 def keep(path: epath.Path, data: bytes) -> None:
-    """Writes a file of results beside the shards. If writing is not permitted, each start computes them again."""
+    """Writes a file of results beside the shards. If that cannot be done, each start computes them again."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write_whole(path, data)
-    except (PermissionError, tf.errors.PermissionDeniedError) as error:
+    except (OSError, tf.errors.OpError) as error:  # no permission, no space, read-only
         logging.warning("%s cannot be stored, so each start computes it again: %s", path, error)
 
 

@@ -73,7 +73,15 @@ class Stream(Iterator[Batch]):
             reader: reads the examples.
         """
         self._batches_from, self._reader = batches_from, reader
-        self._batches: Iterator[Batch] | None = batches_from(0).as_numpy_iterator()
+        self._all = batches_from(0)
+        self.restart()
+
+    def restart(self) -> None:
+        """Starts again with the first batch, also after `close`.
+
+        It uses TensorFlow's functions again: each new stream traces its own, and TensorFlow keeps memory for each.
+        """
+        self._batches: Iterator[Batch] | None = self._all.as_numpy_iterator()
         self._given = 0
 
     def __next__(self) -> Batch:

@@ -8,7 +8,8 @@ import sys
 import jax
 import pytest
 
-from cover_jax import errors
+from cover_jax import errors, main
+from cover_jax.checkpoint import integrity
 from cover_jax.parallel import backend
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "run"
@@ -45,3 +46,32 @@ def test_checkpoints_are_not_blamed_for_a_missing_backend():
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == errors.CONFIG, done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: JAX_PLATFORMS=cuda: JAX cannot use these devices")
+
+
+OUT_OF_MEMORY = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 17179869184 bytes.\nBufferAssignment: ..."
+
+
+def test_a_device_without_enough_memory_ends_a_run_with_what_to_change(monkeypatch, capsys):
+    ended = []
+
+    def step(args):
+        raise jax.errors.JaxRuntimeError(OUT_OF_MEMORY)
+
+    monkeypatch.setattr(main, "_train_or_evaluate", step)
+    monkeypatch.setattr(main, "_check_folders", lambda args: None)
+    monkeypatch.setattr(main.process, "end_all_hosts", lambda code, cause: ended.append((code, cause)))
+    main.run(main._parse(["--config=configs/demo.py", "--workdir=/nowhere"]))
+    [(code, line)] = ended
+    assert code == errors.CONFIG and code not in errors.START_AGAIN
+    assert "allocate 17179869184 bytes" in line and "batch_size" in line and "remat" in line and "mesh" in line
+    assert "\n" not in line and "Traceback" not in capsys.readouterr().err
+
+
+def test_it_is_not_taken_for_damage_and_other_errors_not_for_it():
+    error = jax.errors.JaxRuntimeError(OUT_OF_MEMORY)
+    assert backend.describe_out_of_memory(error) and not integrity.is_damage(error)
+    for other in (
+        ValueError(OUT_OF_MEMORY),
+        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: message larger than 4 MB"),
+    ):
+        assert not backend.describe_out_of_memory(other)
