@@ -30,7 +30,8 @@ from tests.helpers import tiny_run
 
 clock, data, workdir = map(pathlib.Path, sys.argv[1:])
 steps_s = itertools.cycle([3600, -3600, 0, -7200])
-memory = mmap.mmap(open(clock, "r+b").fileno(), 8)
+file = open(clock, "r+b")
+memory = mmap.mmap(file.fileno(), 8)
 said = []
 
 def set_clock():
