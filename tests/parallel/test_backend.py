@@ -53,14 +53,8 @@ OUT_OF_MEMORY = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1717
 
 def test_a_device_without_enough_memory_ends_a_run_with_what_to_change(monkeypatch, capsys):
     ended = []
-
-    def step(args):
-        raise jax.errors.JaxRuntimeError(OUT_OF_MEMORY)
-
-    monkeypatch.setattr(main, "_train_or_evaluate", step)
-    monkeypatch.setattr(main, "_check_folders", lambda args: None)
     monkeypatch.setattr(main.process, "end_all_hosts", lambda code, cause: ended.append((code, cause)))
-    main.run(main._parse(["--config=configs/demo.py", "--workdir=/nowhere"]))
+    main._end(jax.errors.JaxRuntimeError(OUT_OF_MEMORY))
     [(code, line)] = ended
     assert code == errors.CONFIG and code not in errors.START_AGAIN
     assert "allocate 17179869184 bytes" in line and "batch_size" in line and "remat" in line and "mesh" in line
