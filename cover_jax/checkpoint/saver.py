@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import jax
 import orbax.checkpoint as ocp
@@ -173,14 +173,14 @@ def open_manager(workdir: str, keep: int, best_metric: str, save_timeout_s: floa
 class _SteadyTime:
     """Stands for the module `time`: its `time()` goes on evenly, whatever is done to the clock of the machine."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._ahead_s = time.time() - time.monotonic()
 
     def time(self) -> float:
         """Seconds since 1970, as they were when the process began, and the time since then."""
         return self._ahead_s + time.monotonic()
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         return getattr(time, name)
 
 

@@ -79,7 +79,7 @@ class Stream(Iterator[Batch]):
     def restart(self) -> None:
         """Starts again with the first batch, also after `close`.
 
-        It uses TensorFlow's functions again: each new stream traces its own, and TensorFlow keeps memory for each.
+        It uses TensorFlow's functions again: a new stream traces its own, which takes a second of CPU time.
         """
         self._batches: Iterator[Batch] | None = self._all.as_numpy_iterator()
         self._given = 0
