@@ -5,10 +5,11 @@ from cover_jax.config.schema import (
     dataset,
     get_config,
     input_pipeline,
+    knn,
     mesh,
     model,
     optimizer,
     timeouts,
 )
 
-__all__ = ["augment", "dataset", "get_config", "input_pipeline", "mesh", "model", "optimizer", "timeouts"]
+__all__ = ["augment", "dataset", "get_config", "input_pipeline", "knn", "mesh", "model", "optimizer", "timeouts"]

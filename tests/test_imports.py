@@ -59,6 +59,7 @@ WRONG = [
     ("orbax", "cover_jax/training/loop.py", "import orbax.checkpoint as ocp"),
     ("optax", "cover_jax/plan/compiler.py", "import optax"),
     ("clu", "cover_jax/report/curves.py", "from clu import metric_writers"),
+    ("wandb", "cover_jax/training/progress.py", "import wandb"),
     ("tensorflow", "cover_jax/predict/predictor.py", "import tensorflow as tf"),
     ("tensorflow", "data_pipelines/stream/decode.py", "import tensorflow as tf"),
     ("tfds", "cover_jax/training/inputs.py", "import tensorflow_datasets as tfds"),

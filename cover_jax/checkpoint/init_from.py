@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from cover_jax.checkpoint import metadata, restore
 from cover_jax.config import keys, schema
+from cover_jax.models.heads import HeadSpec, is_per_class
 from cover_jax.models.pretrained import loader, resize
 from cover_jax.models.pretrained.errors import PretrainedError
 from cover_jax.parallel import hosts
@@ -27,13 +28,13 @@ def load(
     model: ConfigDict,
     class_names: Mapping[str, Sequence[str]],
     tasks: Mapping[str, str] = types.MappingProxyType({}),
+    head_specs: Mapping[str, HeadSpec] = types.MappingProxyType({}),
 ) -> loader.LoadedWeights:
     """Reads `source`: the workdir of a run of this project, or any source that `loader.load` accepts.
 
     Of a run it reads the newest checkpoint, or that after an @: WORKDIR@best, WORKDIR@STEP; and the moving average if
-    there is one. A head is copied row by row, by
-    class name, from the head of the same name, or else from the first head that has all its classes. Other heads of
-    the run are dropped.
+    there is one. A head is copied row by row, by class name, from the head of the same name, or else from the first
+    head of its kind that has all its classes. Other heads of the run are dropped.
 
     Args:
         source: a file, a folder or WORKDIR[@best|@STEP], local or gs://; or hf://ORG/REPO[@REVISION][/FILE].
@@ -41,6 +42,7 @@ def load(
         class_names: head name -> its classes, in order.
         tasks: head name -> its task; heads that it lacks have exactly one class per clip. Of a run, only a head of the
             same task is copied; published weights give only heads of one class per clip.
+        head_specs: head name -> what it is; one that is not named is of the kind `model.head`.
 
     Raises:
         PretrainedError: the source cannot be read, or has other sizes than `model.variant`; or hosts read different
@@ -48,14 +50,14 @@ def load(
     """
     found = find_run(source)
     if found is None:
-        return loader.load(
-            source, model, {head: names for head, names in class_names.items() if not _other(tasks, head)}
-        )
+        linear = {head: names for head, names in class_names.items() if not _other(tasks, head)}
+        return loader.load(source, model, linear, head_specs=head_specs)
     trained = _load_trained(source, *found)
     before = trained.config.model
     _check_model(source, before, model)
     backbone, resized = _backbone(trained.params["backbone"], model)
-    heads, head_lines = _heads(trained, model, class_names, tasks)
+    specs = {head: head_specs.get(head) or HeadSpec.of(model) for head in class_names}
+    heads, head_lines = _heads(trained, specs, class_names, tasks)
     report = [
         f"initialised from {source}: a run of this project, step {trained.step}",
         *resized,
@@ -128,27 +130,34 @@ def _backbone(params: dict[str, Any], model: ConfigDict) -> tuple[dict[str, np.n
 
 def _heads(
     trained: metadata.TrainedModel,
-    model: ConfigDict,
+    specs: Mapping[str, HeadSpec],
     class_names: Mapping[str, Sequence[str]],
     tasks: Mapping[str, str],
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Parameters of the heads that are copied, and one report line per head."""
-    same_kind = trained.config.model.head == model.head
+    of_run = {name: trained.head_spec(name) for name in trained.class_names}
     sources: dict[str, str | None] = {}
-    for head, classes in class_names.items() if same_kind else ():
+    for head, classes in class_names.items():
         task = tasks.get(head, registry.DEFAULT)
-        of_task = {name: names for name, names in trained.class_names.items() if trained.dataset(name).task == task}
-        sources[head] = _source(of_task, head, classes)
+        alike = {
+            name: names
+            for name, names in trained.class_names.items()
+            if of_run[name] == specs[head] and trained.dataset(name).task == task
+        }
+        sources[head] = _source(alike, head, classes)
     arrays: dict[str, np.ndarray] = {}
     lines: list[str] = []
     for head, classes in class_names.items():
-        if (source := sources.get(head)) is None:
+        if (source := sources[head]) is None:
             lines.append(f"head {head}: new")
             continue
         arrays |= _rows(trained, source, head, classes)
         lines.append(f"head {head}: taken over from head {source}, all {len(classes)} classes by name")
-    why = "no head here has its classes" if same_kind else f"config.model.head={trained.config.model.head!r} there"
-    lines += [f"not taken: head {head}: {why}" for head in trained.class_names if head not in sources.values()]
+    for head in trained.class_names:
+        if head not in sources.values():
+            same_kind = of_run[head] in specs.values()
+            why = "no head here has its classes" if same_kind else f"it is {_describe(of_run[head])}"
+            lines.append(f"not taken: head {head}: {why}")
     return arrays, lines
 
 
@@ -156,6 +165,11 @@ def _other(tasks: Mapping[str, str], head: str) -> bool:
     """Whether a head has another task than exactly one class per clip."""
     default = registry.DEFAULT
     return tasks.get(head, default) != default
+
+
+def _describe(spec: HeadSpec) -> str:
+    sizes = f" (depth {spec.depth}, num_heads {spec.num_heads})" if spec.kind == "attentive" else ""
+    return f"{spec.kind!r}{sizes}, and no head here is"
 
 
 def _source(of_run: Mapping[str, Sequence[str]], head: str, classes: Sequence[str]) -> str | None:
@@ -169,6 +183,5 @@ def _rows(trained: metadata.TrainedModel, source: str, head: str, classes: Seque
     order = [trained.class_names[source].index(name) for name in classes]
     leaves = traverse_util.flatten_dict(trained.params["heads"][source], sep="/")
     return {
-        f"heads/{head}/{leaf}": array if leaf.startswith("pre_logits/") else array[..., order]
-        for leaf, array in leaves.items()
+        f"heads/{head}/{leaf}": array[..., order] if is_per_class(leaf) else array for leaf, array in leaves.items()
     }

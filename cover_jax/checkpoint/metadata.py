@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from cover_jax.checkpoint.layout import Meta
 from cover_jax.config import checks, schema
+from cover_jax.models.heads import HeadSpec
 from cover_jax.tasks import registry
 from cover_jax.versions import versions
 from data_pipelines.doctor import manifest
@@ -141,6 +142,10 @@ class TrainedModel:
         with dataset.ignore_type(), dataset.unlocked():
             dataset.update(self.meta["kept"][head])
         return dataset
+
+    def head_spec(self, head: str) -> HeadSpec:
+        """What a head is."""
+        return HeadSpec.of(self.config.model, self.dataset(head).head)
 
     def storage(self, head: str) -> dict[str, Any]:
         """How the frames of its dataset were stored (`prepare.base.STORAGE`); {} if the checkpoint does not say so."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from cover_jax.config import keys, schema
+from cover_jax.config import keys, plugins, schema
 from cover_jax.errors import ConfigError
 from cover_jax.models import variants
 from cover_jax.tasks import registry
@@ -197,7 +197,7 @@ def _type_errors(key: str, value: Any, default: Any) -> Iterator[str]:
         yield f"{key}: must be given, as in --{key}=VALUE{right}"
     elif isinstance(default, tuple):
         if not isinstance(value, tuple) or any([*_type_errors(key, one, default[0])] for one in value):
-            elements = "integers" if isinstance(default[0], int) else "finite numbers"
+            elements = {int: "integers", str: "names"}.get(type(default[0]), "finite numbers")
             yield f"{key}={value!r}: must be a tuple of {elements}, as in {default!r}"
     elif type(value) is not type(default) and not numbers:
         yield f"{key}={value!r}: must be {like(default, type(default))}"
@@ -224,7 +224,16 @@ def _cross_errors(config: ConfigDict) -> Iterator[str]:
     yield from _task_errors(config)
     yield from _mix_errors(config)
     yield from _model_errors(config)
-    yield from _best_metric_errors(config)
+    yield from _registry_errors("loggers", config.loggers, plugins.LOGGERS)
+    wrong = list(_registry_errors("evaluators", config.evaluators, plugins.EVALUATORS))
+    yield from wrong or _best_metric_errors(config)
+
+
+def _registry_errors(key: str, names: Sequence[str], known: Mapping[str, plugins.Entry]) -> Iterator[str]:
+    first = f", {plugins.ACCURACY!r} first" if plugins.ACCURACY in known else ""
+    in_order = not first or tuple(names[:1]) == (plugins.ACCURACY,)
+    if len(set(names)) < len(names) or not known.keys() >= set(names) or not in_order:
+        yield f"config.{key}={names!r}: must be a tuple of {', '.join(map(repr, known))}{first}, each at most once"
 
 
 def _task_errors(config: ConfigDict) -> Iterator[str]:
@@ -260,6 +269,13 @@ def _model_errors(config: ConfigDict) -> Iterator[str]:
         yield "config.model.keep_heads=True: needs config.model.init_from, the --workdir of the run whose heads stay"
     if size_px % variant.patch_px:
         yield f"config.model.size_px={size_px}: must be a multiple of the patch, {variant.patch_px}"
+    for name, dataset in config.datasets.items():
+        attentive = (dataset.head.kind or config.model.head) == "attentive"
+        if attentive and dataset.head.num_heads and variant.width % dataset.head.num_heads:
+            yield (
+                f"config.datasets.{name}.head.num_heads={dataset.head.num_heads}: must divide the width "
+                f"{variant.width} of {config.model.variant}, or be 0"
+            )
     if tensor > 0 and variant.num_heads % tensor:
         yield f"config.mesh.tensor={tensor}: must divide the {variant.num_heads} heads of {config.model.variant}"
 
@@ -269,6 +285,8 @@ def _best_metric_errors(config: ConfigDict) -> Iterator[str]:
     if any([*_task_errors(config)]):
         return
     known = registry.metrics_of(config) or [str(schema.Run.best_metric.default)]
+    kinds = [kind for name in config.evaluators for kind in plugins.EVALUATORS[name].metrics]
+    known += [f"{name}/{kind}" for name in evaluated for kind in kinds]
     if config.best_metric not in known:
         yield f"config.best_metric={config.best_metric!r}: must be one of {', '.join(known)}"
     if config.early_stop_evals and not evaluated:

@@ -87,7 +87,7 @@ class Key:
         alike: values that compute the same, so that another one of them changes only time and memory.
     """
 
-    default: bool | int | float | str | tuple[int | float, ...]
+    default: bool | int | float | str | tuple[int | float | str, ...]
     rule: Rule
     text: str
     on_off: tuple[str, str] | None = None

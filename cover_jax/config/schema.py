@@ -88,6 +88,24 @@ class Augment(Group):
     erase_prob = Key(0.0, SHARE, "Share of clips with one rectangle erased (arXiv 1708.04896).")
 
 
+class Head(Group):
+    """The classifier of one dataset: its kind, and how fast it learns."""
+
+    kind = Key("", one_of("", "linear", "mlp", "attentive"), """
+        '': what model.head says. 'linear' and 'mlp' as there. 'attentive': V-JEPA 2's probe (arXiv 2506.09985), which
+        reads all patch tokens: self-attention blocks, a learnt query that attends to the tokens, an MLP, logits.""")
+    depth = Key(4, POSITIVE, """
+        For 'attentive': number of blocks, the pooling block included; 1: only that. V-JEPA 2 has 4: num_probe_blocks in
+        facebookresearch/vjepa2, configs/eval/vitl/k400.yaml.""")
+    num_heads = Key(0, NOT_NEGATIVE, """
+        For 'attentive': attention heads, a divisor of the model's width; 0: as many as the backbone has. V-JEPA 2 has
+        16.""")
+    learning_rate_scale = Key(1.0, POSITIVE, """
+        Factor on the update of this head's parameters, after momentum and weight decay: with plan 'joint', too. Heads
+        on a frozen backbone with different factors are trained side by side at different learning rates, if nothing
+        else connects them (optimizer.clip_norm=0).""")
+
+
 _WEIGHT_SCHEDULE = Rule(
     lambda text: re.fullmatch(r"(\s*\d+\s*:\s*\d+(\.\d*)?\s*(,|$))*", text), "'' or pairs 'STEP:WEIGHT, STEP:WEIGHT'"
 )
@@ -162,6 +180,7 @@ class Dataset(Group):
     eval_crops = Key(1, Rule(lambda n: n in (1, 3), "1 or 3"), """
         Spatial views per example, along the longer side: 1 (the centre) or 3.""")
     augment = Augment
+    head = Head
 
 
 _WEIGHTS = Rule(
@@ -191,8 +210,9 @@ class Model(Group):
         From another run, keep its heads with their class names, beside the heads of the datasets. They are not trained.
         Their predictions stay identical as long as the backbone is frozen (optimizer.frozen). The model must be that
         run's.""", changes=INIT)
-    head = Key("linear", one_of("linear", "mlp"), """
-        'linear', or 'mlp': one hidden tanh layer of the model's width before it.""", changes=SHAPE)
+    head = Key("linear", one_of("linear", "mlp", "attentive"), """
+        Kind of the heads whose dataset does not name one (datasets.NAME.head.kind): 'linear'; 'mlp': one hidden tanh
+        layer of the model's width before it; 'attentive': attention over all patch tokens.""", changes=SHAPE)
     pre_norm = Key(False, SWITCH, """
         A norm before the first block, as in CLIP (arXiv 2103.00020). Weights of such a model need it.""",
         changes=SHAPE)
@@ -295,6 +315,13 @@ class Timeouts(Group):
     exit_s = Key(300, POSITIVE, "From the last step to the end of the process.")
 
 
+class Knn(Group):
+    """The evaluator 'knn': a vote of the nearest training examples, by their features. Values of DINO's eval_knn.py."""
+
+    neighbours = Key(20, POSITIVE, "How many of the nearest training examples vote.")
+    temperature = Key(0.07, POSITIVE, "A vote is exp(cosine similarity / temperature).")
+
+
 class Run(Group):
     """One run: how long, how often, and what happens if something goes wrong."""
 
@@ -312,6 +339,12 @@ class Run(Group):
     best_metric = Key("mean_top1", described("'mean_top1', 'DATASET/top1', 'DATASET/top5' or 'DATASET/mean_class'"), """
         The best checkpoint is the one with the highest value of this metric. A dataset has a top5 if it has more than
         five classes.""")
+    evaluators = Key(("accuracy",), described("a tuple of names of EVALUATORS in cover_jax/config/plugins.py"), """
+        What is measured at each evaluation, each name once: 'accuracy', of the heads, first; 'knn', of the backbone's
+        features, which reads the training split as well.""")
+    loggers = Key(("tensorboard",), described("a tuple of names of LOGGERS in cover_jax/config/plugins.py"), """
+        Where curves and pictures go, each name once: 'tensorboard', to WORKDIR/tensorboard; 'wandb', to Weights &
+        Biases, through its own package.""")
     compare_with = Key("", TEXT, "Workdir of another run; the last table shows its accuracies beside this run's.")
     early_stop_evals = Key(0, NOT_NEGATIVE, """
         End after this many evaluations in a row without a new best value of best_metric; 0: off.""")
@@ -342,6 +375,7 @@ class Run(Group):
     optimizer = Optimizer
     mesh = Mesh
     input = InputPipeline
+    knn = Knn
     timeouts = Timeouts
 
 
@@ -351,4 +385,4 @@ class Run(Group):
 get_config = Run.config
 dataset, augment = Dataset.config, Augment.config
 model, optimizer, mesh = Model.config, Optimizer.config, Mesh.config
-input_pipeline, timeouts = InputPipeline.config, Timeouts.config
+input_pipeline, knn, timeouts = InputPipeline.config, Knn.config, Timeouts.config

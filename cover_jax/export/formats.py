@@ -106,7 +106,8 @@ def _logits(trained: metadata.TrainedModel, head: str) -> Callable[[dict, jax.Ar
     model = trained.config.model.copy_and_resolve_references()
     if model.attention in attention.EXACT:
         model.attention = "einsum"  # a kernel would run on only one platform
-    apply = setup.make_model(model, {head: trained.class_names[head]}).apply
+    specs = {head: trained.head_spec(head)}
+    apply = setup.make_model(model, {head: trained.class_names[head]}, head_specs=specs).apply
     return lambda flat, frames_BTHWC: apply(traverse_util.unflatten_dict(flat, sep="/"), frames_BTHWC, head)
 
 

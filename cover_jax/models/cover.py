@@ -9,6 +9,7 @@ The optimizer, checkpoints and sharding use this dict. Paths in it are the modul
 import dataclasses
 import functools
 import re
+import types
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -32,6 +33,7 @@ class Functional:
         features: (params, frames, *, key=None, drop_path=None) -> CLS features [B, D], float32.
         apply: (params, frames, head, *, key=None, drop_path=None) -> logits [B, classes of that head], float32.
         axes: the parameters' tree, with a tuple of logical axis names per parameter, one name per dimension.
+        tokens: as `features` -> (CLS features [B, D], patch tokens [B, T, N, D]), both normalised, float32.
 
     `frames` are float [B, T, H, W, 3], normalised. T is any number; H and W are multiples of the patch size. `head` is
     a name in `num_classes`. A `key` turns drop-path on; its rate is `drop_path`, by default the model's.
@@ -41,6 +43,7 @@ class Functional:
     features: Callable[..., jax.Array]
     apply: Callable[..., jax.Array]
     axes: Params
+    tokens: Callable[..., tuple[jax.Array, jax.Array]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Part:
     """
 
     init: Callable[[jax.Array], Params]
-    bind: Callable[[Params], Callable[..., jax.Array]]
+    bind: Callable[[Params], Any]
     axes: Params
 
 
@@ -66,6 +69,7 @@ def identity(x: jax.Array) -> jax.Array:
 def functional(
     model: ConfigDict,
     num_classes: Mapping[str, int],
+    head_specs: Mapping[str, heads.HeadSpec] = types.MappingProxyType({}),
     *,
     constrain: timesformer.Constrain = identity,
     qkv_sharding: NamedSharding | None = None,
@@ -75,6 +79,7 @@ def functional(
     Args:
         model: `config.model`, as in configs/common.py.
         num_classes: head name -> its number of classes. Names are letters, digits and "_".
+        head_specs: head name -> what it is. A head that is not named is of the kind `config.model.head`.
         constrain: a sharding constraint, applied to activations (batch first) before and after every block.
         qkv_sharding: sharding of projected tokens [B, T, S, C] for attention kernels, which the partitioner cannot
             split. None: they are not split.
@@ -83,7 +88,8 @@ def functional(
         ValueError: an invalid config value, head name or head size. The message names it and the valid values.
     """
     backbone = make_backbone(model, choose_attention(model, qkv_sharding))
-    head_parts = {name: _head_part(model, name, count) for name, count in num_classes.items()}
+    specs = {name: head_specs.get(name) or heads.HeadSpec.of(model) for name in num_classes}
+    head_parts = {name: _head_part(model, specs[name], name, count) for name, count in num_classes.items()}
 
     def init(key: jax.Array) -> Params:
         backbone_key, heads_key = jax.random.split(key)
@@ -91,25 +97,30 @@ def functional(
         drawn = {name: part.init(key) for (name, part), key in zip(head_parts.items(), head_keys, strict=True)}
         return {"backbone": backbone.init(backbone_key), "heads": drawn}
 
-    def features(
-        params: Params, frames_BTHWC: jax.Array, *, key: jax.Array | None = None, drop_path: float | None = None
-    ) -> jax.Array:
-        return backbone.bind(params["backbone"])(frames_BTHWC, key, constrain, drop_path)
+    def features(params: Params, frames_BTHWC: jax.Array, **drop: Any) -> jax.Array:
+        features_BD: jax.Array = run(backbone.bind(params["backbone"]), frames_BTHWC, **drop)
+        return features_BD
 
-    def apply(
-        params: Params,
-        frames_BTHWC: jax.Array,
-        head: str,
-        *,
-        key: jax.Array | None = None,
-        drop_path: float | None = None,
-    ) -> jax.Array:
+    def tokens(params: Params, frames_BTHWC: jax.Array, **drop: Any) -> tuple[jax.Array, jax.Array]:
+        both: tuple[jax.Array, jax.Array] = run(backbone.bind(params["backbone"]).tokens, frames_BTHWC, **drop)
+        return both
+
+    def run(
+        module: Callable[..., Any], frames: jax.Array, *, key: jax.Array | None = None, drop_path: float | None = None
+    ) -> Any:
+        return module(frames, key, constrain, drop_path)
+
+    def apply(params: Params, frames_BTHWC: jax.Array, head: str, **drop: Any) -> jax.Array:
         _check_choice("head", head, head_parts)
-        features_BD = features(params, frames_BTHWC, key=key, drop_path=drop_path)
-        return head_parts[head].bind(params["heads"][head])(features_BD)
+        bound = head_parts[head].bind(params["heads"][head])
+        if specs[head].reads == "tokens":
+            logits_BC: jax.Array = bound(tokens(params, frames_BTHWC, **drop)[1], constrain)
+        else:
+            logits_BC = bound(features(params, frames_BTHWC, **drop))
+        return logits_BC
 
     axes = {"backbone": backbone.axes, "heads": {name: part.axes for name, part in head_parts.items()}}
-    return Functional(init, features, apply, axes)
+    return Functional(init, features, apply, axes, tokens)
 
 
 def make_backbone(model: ConfigDict, attend: attention.AttentionForm) -> Part:
@@ -160,14 +171,14 @@ def choose_attention(model: ConfigDict, qkv_sharding: NamedSharding | None) -> a
     return attention.choose(model.attention, config.variant.num_heads, head_dim, config.dtype, qkv_sharding, clip)
 
 
-def _head_part(model: ConfigDict, name: str, num_classes: int) -> Part:
-    _check_choice("model.head", model.head, heads.HEADS)
+def _head_part(model: ConfigDict, spec: heads.HeadSpec, name: str, num_classes: int) -> Part:
     if re.fullmatch(r"[A-Za-z0-9_]+", name) is None:
         raise ValueError(f"head {name!r}: a name is letters, digits and '_' only")
     if num_classes < 1:
         raise ValueError(f"head {name!r}: {num_classes} classes; at least 1 is needed")
-    width = variants.parse(model.variant).width
-    return _part(functools.partial(heads.HEADS[model.head], width, num_classes))
+    variant = variants.parse(model.variant)
+    sizes = heads.Sizes(variant.width, num_classes, variant.num_heads, _backbone_config(model).dtype)
+    return _part(functools.partial(heads.HEADS[spec.kind].build, spec, sizes))
 
 
 def _check_choice(what: str, value: str, choices: Collection[str]) -> None:

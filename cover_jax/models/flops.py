@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
-from cover_jax.models import attention
+from cover_jax.models import attention, heads
 from cover_jax.models.kernels.divided_attention import Axis
 from cover_jax.models.variants import Variant, parse
 
@@ -41,10 +41,13 @@ def forward(
 def train_step(config: ConfigDict, name: str, trains_backbone: bool = True) -> int:
     """Operations of a training step on dataset `name`: forward, and twice that for backward, without recomputation.
 
-    If only heads are trained, only the forward pass counts.
+    If only heads are trained, only the forward pass of the backbone counts, and both passes of an attentive head.
     """
-    dataset = config.datasets[name]
-    return int((3 if trains_backbone else 1) * dataset.batch_size * of_clip(config.model, dataset.num_frames))
+    dataset, variant = config.datasets[name], parse(config.model.variant)
+    num_tokens = dataset.num_frames * (config.model.size_px // variant.patch_px) ** 2
+    of_head = heads.flops(heads.HeadSpec.of(config.model, dataset.head), variant.width, num_tokens)
+    of_backbone = of_clip(config.model, dataset.num_frames)
+    return int(dataset.batch_size * ((3 if trains_backbone else 1) * of_backbone + 3 * of_head))
 
 
 def of_clip(model: ConfigDict, num_frames: int) -> int:

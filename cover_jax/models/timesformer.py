@@ -317,7 +317,7 @@ def cast_matrices(blocks: Block, dtype: jnp.dtype) -> Block:
 
 
 class TimeSformer(nnx.Module):
-    """Frames to CLS features: patches and embeddings, a scan over stacked blocks, a norm.
+    """Frames to CLS features, or to all tokens: patches and embeddings, a scan over stacked blocks, a norm.
 
     Args:
         config: sizes and choices.
@@ -355,10 +355,26 @@ class TimeSformer(nnx.Module):
         Raises:
             ValueError: the frames are not [B, T, H, W, 3] or do not split into patches.
         """
-        cls_BD, x_BTND = self.embed(frames_BTHWC)
-        cls_BD, x_BTND = self.run_blocks(constrain(cls_BD), constrain(x_BTND), key, constrain, drop_path)
+        cls_BD, _ = self._after_blocks(frames_BTHWC, key, constrain, drop_path)
         features_BD: jax.Array = self.norm(cls_BD)
         return features_BD
+
+    def tokens(
+        self, frames_BTHWC: jax.Array, key: jax.Array | None, constrain: Constrain, drop_path: float | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """CLS features [B, D] and patch tokens [B, T, N, D], both after the norm, float32. Arguments as in `__call__`.
+
+        Raises:
+            ValueError: as in `__call__`.
+        """
+        cls_BD, x_BTND = self._after_blocks(frames_BTHWC, key, constrain, drop_path)
+        return self.norm(cls_BD), self.norm(x_BTND)
+
+    def _after_blocks(
+        self, frames_BTHWC: jax.Array, key: jax.Array | None, constrain: Constrain, drop_path: float | None
+    ) -> tuple[jax.Array, jax.Array]:
+        cls_BD, x_BTND = self.embed(frames_BTHWC)
+        return self.run_blocks(constrain(cls_BD), constrain(x_BTND), key, constrain, drop_path)
 
     def embed(self, frames_BTHWC: jax.Array) -> tuple[jax.Array, jax.Array]:
         """CLS [B, D] with its position embedding only; patch tokens [B, T, N, D] with position and time embedding."""

@@ -108,8 +108,9 @@ class Predictor:
         }
         params = {"backbone": trained.params["backbone"], "heads": {h: trained.params["heads"][h] for h in self.views}}
         self._params, self._config = jax.device_put(params), trained.config.model
-        model = setup.make_model(trained.config.model, self._class_names)
         self._tasks = {head: registry.of(trained.dataset(head)) for head in self._class_names}
+        self._specs = {head: trained.head_spec(head) for head in self._class_names}
+        model = setup.make_model(trained.config.model, self._class_names, head_specs=self._specs)
         self._steps = {}  # view -> (params, batch) -> probabilities of its heads
         for view in dict.fromkeys(self.views.values()):
             heads = [head for head in self.views if self.views[head] == view]
@@ -149,8 +150,13 @@ class Predictor:
             out: the video's path; its extension selects the format.
 
         Raises:
-            ValueError: the heads have different views.
+            ValueError: the heads have different views, or read patch tokens.
         """
+        if of_tokens := [head for head, spec in self._specs.items() if spec.reads == "tokens"]:
+            raise ValueError(
+                f"head {', '.join(of_tokens)}: reads all patch tokens, and attention rollout follows only what CLS "
+                "reads; choose another head"
+            )
         if len(clip) > 1:
             raise ValueError(f"heads {', '.join(self.views)} see different frames: choose one to explain")
         ((view, frames),) = clip.items()

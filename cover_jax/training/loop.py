@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from cover_jax import errors
 from cover_jax.checkpoint import layout
 from cover_jax.checkpoint.saver import Saver
-from cover_jax.evaluation import saved_predictions
+from cover_jax.evaluation import evaluators, saved_predictions
 from cover_jax.fault_tolerance import process, tolerant_io
 from cover_jax.parallel import chips, compilation, hosts, sharding
 from cover_jax.parallel.hosts import print_on_host0
@@ -98,7 +98,7 @@ def train(config: ConfigDict, workdir: str) -> TrainState:
     with contextlib.ExitStack() as stack:
         # At its end it waits for the save in progress. If that save fails, the run fails.
         saver = stack.enter_context(Saver(config, workdir))
-        writer = stack.enter_context(progress.MetricWriter(run.workdir))
+        writer = stack.enter_context(progress.MetricWriter(run.workdir, config))
         while True:
             try:
                 state = _train_on(run, state, history, writer, saver)
@@ -286,7 +286,7 @@ def evaluate_checkpoint(config: ConfigDict, workdir: str) -> None:
     run = Run(config, workdir)
     state, _ = run.restore(set_aside=False)
     assert state is not None  # there is a checkpoint; if none is sound, `restore` has raised
-    with progress.MetricWriter(run.workdir) as writer:
+    with progress.MetricWriter(run.workdir, config) as writer:
         _evaluate(run, state, int(state.step), writer)
     progress.print_comparison(run)
 
@@ -340,11 +340,12 @@ def _evaluate(run: Run, state, step: int, writer) -> dict[str, float]:
                 saved_predictions.save(run.workdir, name, of_split)
     if not tables:
         return {}
-    scalars = metrics.with_means(scalars, registry.means(run.config))
+    measured = evaluators.measure_all(run.measures, state.eval_params)
+    scalars = metrics.with_means(scalars, registry.means(run.config)) | measured
     writer.write_scalars(step, {f"validation/{kind}": value for kind, value in scalars.items()})
     title = f"validation after {step} steps, {metrics.ERROR_NOTE}"
     for task_name, rows in tables.items():
-        rows = text_tables.without_empty_columns(rows)
+        rows = text_tables.without_empty_columns(evaluators.with_columns(rows, measured))
         writer.write_table(step, "validation" if len(tables) == 1 else f"validation/{task_name}", title, rows)
         print_on_host0(text_tables.text_table(title, rows))
     for name, of_splits in run.manifests.items():

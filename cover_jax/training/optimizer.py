@@ -1,7 +1,8 @@
 """config.optimizer -> one optax chain and its learning-rate schedule."""
 
 import re
-from collections.abc import Collection
+import types
+from collections.abc import Collection, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -25,15 +26,22 @@ def make_schedule(config: ConfigDict, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(
-    config: ConfigDict, schedule: optax.Schedule, params, kept_heads: Collection[str] = ()
+    config: ConfigDict,
+    schedule: optax.Schedule,
+    params,
+    kept_heads: Collection[str] = (),
+    head_scales: Mapping[str, float] = types.MappingProxyType({}),
 ) -> optax.GradientTransformation:
-    """Clipping, momentum or Adam, decoupled weight decay, per-layer rates, schedule. Frozen parameters have no state.
+    """Clipping, momentum or Adam, decoupled weight decay, rates per layer and head, schedule.
+
+    Frozen parameters have no state.
 
     Args:
         config: config.optimizer.
         schedule: step -> learning rate.
         params: the parameters or their shapes; only paths and shapes are read.
         kept_heads: names of heads that are frozen as well.
+        head_scales: head -> factor on the update of its parameters; 1 for a head that is not named.
 
     Raises:
         ConfigError: `frozen` matches no parameter, or all of them.
@@ -46,6 +54,8 @@ def make_optimizer(
     if config.layer_decay != 1:
         depth = jax.tree.leaves(params["backbone"]["blocks"])[0].shape[0]
         parts.append(_scale_layers(config.layer_decay, depth))
+    if any(scale != 1 for scale in head_scales.values()):
+        parts.append(_scale_heads(head_scales))
     tx = optax.chain(*parts, optax.scale_by_learning_rate(schedule))
     if not config.frozen and not kept_heads:
         return tx
@@ -110,3 +120,13 @@ def _scale_layers(decay: float, depth: int) -> optax.GradientTransformation:
         return map_paths(one, updates)
 
     return optax.stateless(lambda updates, params: scale(updates))
+
+
+def _scale_heads(scales: Mapping[str, float]):
+    """Each head learns at its own multiple of the learning rate."""
+
+    def one(path, update):
+        part, name, *_ = path.split("/")
+        return update * scales[name] if part == "heads" and name in scales else update
+
+    return optax.stateless(lambda updates, params: map_paths(one, updates))

@@ -16,6 +16,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from cover_jax.checkpoint import restore
+from cover_jax.config import plugins
 from cover_jax.evaluation import comparison
 from cover_jax.fault_tolerance import tolerant_io
 from cover_jax.parallel.hosts import print_on_host0
@@ -276,14 +277,17 @@ def heat_map(confusion: np.ndarray) -> np.ndarray:
 
 
 class MetricWriter:
-    """Writes on the first host only. Use it in a `with` statement, so that everything is flushed at the end."""
+    """Writes to all of config.loggers, on the first host only.
 
-    def __init__(self, workdir: epath.Path):
-        self._folder = str(workdir / "tensorboard")
-        self._writer: Any = metric_writers.MultiWriter([])
-        if jax.process_index() == 0:
+    Use it in a `with` statement, so that everything is flushed at the end.
+    """
+
+    def __init__(self, workdir: epath.Path, config: ConfigDict):
+        self._folder, writers = f"{workdir}: curves of {', '.join(config.loggers)}", []
+        for name in config.loggers if jax.process_index() == 0 else ():
             with tolerant_io.tolerate_storage_errors(self._folder):
-                self._writer = metric_writers.SummaryWriter(self._folder)
+                writers.append(plugins.LOGGERS[name].load().make(workdir, config))
+        self._writer: Any = metric_writers.MultiWriter(writers)
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes one value per name."""

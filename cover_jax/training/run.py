@@ -11,8 +11,10 @@ from ml_collections import ConfigDict
 
 from cover_jax.checkpoint import compatibility, init_from, kept_heads, layout, metadata, restore
 from cover_jax.checkpoint.layout import Meta
+from cover_jax.config import plugins
 from cover_jax.errors import ConfigError
-from cover_jax.evaluation import evaluator
+from cover_jax.evaluation import evaluator, evaluators
+from cover_jax.models.heads import HeadSpec
 from cover_jax.models.pretrained import loader
 from cover_jax.models.pretrained.errors import PretrainedError
 from cover_jax.parallel import backend, hosts
@@ -50,6 +52,7 @@ class Run:
         num_examples: dataset -> number of its training examples.
         kept: the heads that are kept but not trained.
         evaluator: parameters -> predictions on all evaluation splits.
+        measures: what else is measured at an evaluation (`config.evaluators`).
         mix: the step plan.
         manifests: dataset -> how many of the examples that its source lists are present.
         meta: the metadata of each of its checkpoints.
@@ -57,6 +60,7 @@ class Run:
 
     def __init__(self, config: ConfigDict, workdir: str, splits: tuple[dict, dict] | None = None):
         self.workdir = epath.Path(workdir)
+        plugins.check_packages("loggers", tuple(config.loggers), plugins.LOGGERS)
         mesh = setup.make_mesh(config)  # first: preparing and opening data may take long
         config = _with_dtype(config, mesh)
         self.train_splits, self.eval_splits = splits or inputs.open_splits(config)
@@ -72,9 +76,13 @@ class Run:
         class_names = {name: split.class_names for name, split in self.train_splits.items()}
         self.kept = kept_heads.find_kept_heads(config, saved_meta, class_names)
         class_names |= {name: head.class_names for name, head in self.kept.items()}
-        self.setup = setup.make_setup(config, class_names, mesh, self.kept)
+        specs = {name: HeadSpec.of(config.model, head.dataset.get("head")) for name, head in self.kept.items()}
+        self.setup = setup.make_setup(config, class_names, mesh, self.kept, specs)
         metrics.check_best_metric(config.best_metric, self.setup.num_classes)
         self.evaluator = evaluator.Evaluator(config, self.setup.eval_steps, self.eval_splits, mesh)
+        self.measures = evaluators.make(
+            evaluators.EvaluatedRun(config, self.setup.model, self.train_splits, self.eval_splits, mesh)
+        )
         self.mix = mixture.Mixture.of(config.datasets, config.plan, config.seed)
         self.manifests = {name: manifest.summary(d.builder, config.data_dir) for name, d in config.datasets.items()}
         self.meta = metadata.make_meta(config, self.train_splits, self.manifests, leaks, contents, self.kept)
@@ -104,7 +112,10 @@ class Run:
         """Shapes and shardings of the state in a checkpoint with this meta. Its heads may differ from this run's."""
         if self._has_heads_of(saved):
             return self.setup.state
-        return setup.make_setup(self.config, saved["heads"], self.setup.mesh, saved.get("kept", {})).state
+        kept, model = saved.get("kept", {}), self.config.model
+        datasets = metadata.config_of(saved).datasets.to_dict() | kept  # its heads: some may have left the mix
+        specs = {name: HeadSpec.of(model, dataset.get("head")) for name, dataset in datasets.items()}
+        return setup.make_setup(self.config, saved["heads"], self.setup.mesh, kept, specs).state
 
     def _has_heads_of(self, saved: dict) -> bool:
         same_heads = saved["heads"].keys() == self.setup.class_names.keys()
@@ -122,8 +133,8 @@ class Run:
     def _with_pretrained(self, state: TrainState) -> TrainState:
         try:
             tasks = {name: dataset.task for name, dataset in self.config.datasets.items()}
-            model = self.config.model
-            loaded = init_from.load(model.init_from, model, self.setup.class_names, tasks)
+            now, model = self.setup, self.config.model
+            loaded = init_from.load(model.init_from, model, now.class_names, tasks, now.head_specs)
         except PretrainedError as error:
             raise ConfigError(f"config.model.init_from: {error}") from error
         params, kept = loader.fill(state.params, loaded)

@@ -6,6 +6,7 @@ it also works on devices that exist only for the compiler.
 """
 
 import dataclasses
+import types
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from ml_collections import ConfigDict
 from cover_jax.config import checks
 from cover_jax.evaluation import eval_step
 from cover_jax.models import cover, flops
+from cover_jax.models.heads import HeadSpec
 from cover_jax.parallel import compilation, sharding
 from cover_jax.preprocess import frame_size
 from cover_jax.tasks import registry
@@ -25,6 +27,8 @@ from cover_jax.training import optimizer, train_step
 from cover_jax.training.train_step import DeviceBatch, Metrics, TrainState
 from data_pipelines.stream.batch import eval_batch_rows
 
+HeadSpecs = Mapping[str, HeadSpec]
+NO_SPECS: HeadSpecs = types.MappingProxyType({})
 ClassNames = Mapping[str, Sequence[str]]  # head -> its classes, in the order of their labels
 
 
@@ -35,6 +39,7 @@ class Setup:
     Attributes:
         config: the whole config.
         class_names: of all heads: the heads of the datasets and the kept heads.
+        head_specs: head -> what it is, of the same heads.
         mesh: the devices.
         model: the model as pure functions.
         schedule: step -> learning rate.
@@ -46,6 +51,7 @@ class Setup:
 
     config: ConfigDict
     class_names: ClassNames
+    head_specs: HeadSpecs
     mesh: Mesh
     model: cover.Functional
     schedule: optax.Schedule
@@ -137,16 +143,27 @@ def make_mesh(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -
     return mesh
 
 
-def make_model(model: ConfigDict, class_names: ClassNames, mesh: Mesh | None = None) -> cover.Functional:
-    """The model of `config.model` with these heads, split over a mesh; without a mesh, on one device."""
+def make_model(
+    model: ConfigDict, class_names: ClassNames, mesh: Mesh | None = None, head_specs: HeadSpecs = NO_SPECS
+) -> cover.Functional:
+    """The model of `config.model` with these heads, split over a mesh; without a mesh, on one device.
+
+    A head without an entry in `head_specs` is of the kind `config.model.head`.
+    """
     num_classes = {head: len(names) for head, names in class_names.items()}
     if mesh is None:
-        return cover.functional(model, num_classes)
+        return cover.functional(model, num_classes, head_specs)
     constrain, qkv_sharding = sharding.constrain_batch(mesh), sharding.qkv_sharding(mesh)
-    return cover.functional(model, num_classes, constrain=constrain, qkv_sharding=qkv_sharding)
+    return cover.functional(model, num_classes, head_specs, constrain=constrain, qkv_sharding=qkv_sharding)
 
 
-def make_setup(config: ConfigDict, class_names: ClassNames, mesh: Mesh, kept_heads: Collection[str] = ()) -> Setup:
+def make_setup(
+    config: ConfigDict,
+    class_names: ClassNames,
+    mesh: Mesh,
+    kept_heads: Collection[str] = (),
+    head_specs: HeadSpecs = NO_SPECS,
+) -> Setup:
     """Assembles a run.
 
     Args:
@@ -154,15 +171,19 @@ def make_setup(config: ConfigDict, class_names: ClassNames, mesh: Mesh, kept_hea
         class_names: of all heads. Their order decides the random initial values of each head.
         mesh: from `make_mesh`.
         kept_heads: names of the heads that are not trained.
+        head_specs: of the heads that are not those of the config's datasets.
 
     Raises:
         ConfigError: `optimizer.frozen` matches no parameter, or all of them; or a mesh axis does not divide a size.
     """
     config = frame_size.with_canvases(config, {})  # where no data is known, as in a plan
-    model = make_model(config.model, class_names, mesh)
+    own = {name: HeadSpec.of(config.model, dataset.head) for name, dataset in config.datasets.items()}
+    head_specs = {**own, **head_specs}
+    model = make_model(config.model, class_names, mesh, head_specs)
     key = jax.eval_shape(lambda: jax.random.key(config.seed))
     schedule = optimizer.make_schedule(config.optimizer, config.steps)
-    tx = optimizer.make_optimizer(config.optimizer, schedule, jax.eval_shape(model.init, key), kept_heads)
+    scales = {name: dataset.head.learning_rate_scale for name, dataset in config.datasets.items()}
+    tx = optimizer.make_optimizer(config.optimizer, schedule, jax.eval_shape(model.init, key), kept_heads, scales)
     init = train_step.make_init(model, tx, config.optimizer.ema_decay)
     shapes = jax.eval_shape(init, key)
     shardings = sharding.state_shardings(shapes, model.axes, mesh)
@@ -170,6 +191,7 @@ def make_setup(config: ConfigDict, class_names: ClassNames, mesh: Mesh, kept_hea
     return Setup(
         config=config,
         class_names=class_names,
+        head_specs=head_specs,
         mesh=mesh,
         model=model,
         schedule=schedule,

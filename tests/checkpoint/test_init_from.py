@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
+from flax import traverse_util
 
-from cover_jax.checkpoint import init_from, saver
-from cover_jax.models import cover
+from cover_jax.checkpoint import init_from, metadata, saver
+from cover_jax.models import cover, heads
 from cover_jax.models.pretrained import loader
 from cover_jax.models.pretrained.errors import PretrainedError
 from cover_jax.training import train_step
@@ -89,10 +90,30 @@ def test_of_heads_with_the_same_classes_that_of_the_same_name():
 def test_a_head_of_another_kind_is_new(run):
     workdir, config, _ = run
     other = config.model.copy_and_resolve_references()
-    other.head = {"linear": "mlp", "mlp": "linear"}[config.model.head]
+    other.head = {"linear": "mlp", "mlp": "attentive"}[config.model.head]
     _, _, loaded = start(workdir, other, CLASSES)
     assert not any(path.startswith("heads/") for path in loaded.params)
-    assert f"not taken: head video: config.model.head={config.model.head!r} there" in loaded.report
+    assert f"not taken: head video: it is {config.model.head!r}, and no head here is" in loaded.report
+
+
+def test_an_attentive_head_is_taken_over_by_one_of_its_size():
+    config = small.config(model__head="attentive", datasets__video__head__depth=2)
+    spec = heads.HeadSpec.of(config.model, config.datasets.video.head)
+    own = cover.functional(config.model, {"video": 3}, {"video": spec})
+    params = small_params(jax.eval_shape(own.init, jax.random.key(0)))
+    trained = metadata.TrainedModel(config, {"video": list(CLASSES["video"])}, params, step=7)
+    found, lines = init_from._heads(trained, {"mine": spec}, {"mine": ("up", "left")})
+    assert lines == ["head mine: taken over from head video, all 2 classes by name"]
+    leaves = traverse_util.flatten_dict(params["heads"]["video"], sep="/")
+    assert {path.removeprefix("heads/mine/") for path in found} == leaves.keys()
+    order = [CLASSES["video"].index(name) for name in ("up", "left")]
+    for leaf, array in leaves.items():
+        expected = array[..., order] if leaf.startswith("logits/") else array
+        np.testing.assert_array_equal(found[f"heads/mine/{leaf}"], expected, err_msg=leaf)
+    other = heads.HeadSpec("attentive", depth=3)
+    assert init_from._heads(trained, {"mine": other}, {"mine": ("up", "left")}) == (
+        {}, ["head mine: new", "not taken: head video: it is 'attentive' (depth 2, num_heads 0), and no head here is"],
+    )  # fmt: skip
 
 
 def test_another_size_of_picture_and_clip(run):

@@ -25,6 +25,9 @@ KEYS = {f"{prefix}.{name}".lstrip("."): entry for prefix, group in keys.walk(sch
 def as_today(defaults: dict) -> dict:
     """The defaults of 0.1.0 with what changed since: names of flips, canvases that follow the model, more keys."""
     defaults = {name: as_today(value) if isinstance(value, dict) else value for name, value in defaults.items()}
+    if "best_metric" in defaults:
+        defaults |= {"evaluators": ["accuracy"], "loggers": ["tensorboard"]}
+        defaults |= {"knn": {"neighbours": 20, "temperature": 0.07}}
     if defaults.get("flip") is True:
         defaults |= {"flip": "swap", "opposites": ""}
     if "canvas_px" in defaults:
@@ -39,6 +42,7 @@ def as_today(defaults: dict) -> dict:
             "task": "multiclass",
             "heads": "",
         }
+        defaults |= {"head": {"kind": "", "depth": 4, "num_heads": 0, "learning_rate_scale": 1.0}}
     return defaults
 
 
@@ -139,6 +143,7 @@ def test_the_command_lists_keys(tmp_path, capsys):
     assert [line.split()[0] for line in lines] == [
         "config.datasets.NAME.loss_weight",
         "config.datasets.NAME.learning_rate_scale",
+        "config.datasets.NAME.head.learning_rate_scale",
         "config.optimizer.learning_rate",
         "config.optimizer.final_learning_rate",
     ]

@@ -92,9 +92,10 @@ def test_names_and_config_are_those_that_hugging_face_writes(monkeypatch, tmp_pa
 
 
 def test_a_head_that_hugging_face_has_not_is_refused(trained):
-    params = trained.params | {"heads": {"motion": {"logits": {}, "pre_logits": {}}}}
-    with pytest.raises(PretrainedError, match="head motion: config.model.head='mlp': a Hugging Face TimeSformer needs"):
-        hugging_face_export.tensors(params, "motion", 8)
+    for leaves in ({"logits": {}, "pre_logits": {}}, {"logits": {}, "pool": {}}):  # 'mlp', 'attentive'
+        params = trained.params | {"heads": {"motion": leaves}}
+        with pytest.raises(PretrainedError, match="head motion: is not linear .*: a Hugging Face TimeSformer needs"):
+            hugging_face_export.tensors(params, "motion", 8)
 
 
 ELSEWHERE = """

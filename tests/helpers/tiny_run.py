@@ -64,10 +64,10 @@ def shared_setups() -> Iterator[None]:
     """
     make_setup, made = setup.make_setup, {}
 
-    def make_once(config, class_names, mesh, kept_heads=()):
-        key = (config.to_json(), repr(class_names), mesh, tuple(kept_heads))
+    def make_once(config, class_names, mesh, kept_heads=(), head_specs=setup.NO_SPECS):
+        key = (config.to_json(), repr(class_names), mesh, tuple(kept_heads), repr(head_specs))
         if key not in made:
-            made[key] = make_setup(config, class_names, mesh, kept_heads)
+            made[key] = make_setup(config, class_names, mesh, kept_heads, head_specs)
         return made[key]
 
     with pytest.MonkeyPatch.context() as patch:

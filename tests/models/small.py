@@ -1,5 +1,6 @@
 """A model small enough that a test of it is mostly compilation, and parameters that need no initialisation compiled."""
 
+import dataclasses
 import functools
 
 import jax
@@ -25,7 +26,8 @@ def model(**overrides) -> cover.Functional:
     """The model of that config, `apply` and `features` jitted; the same one each time, so that it compiles once."""
     functions = cover.functional(config(**overrides), CLASSES)
     apply = jax.jit(functions.apply, static_argnames="head")
-    return cover.Functional(functions.init, jax.jit(functions.features), apply, functions.axes)
+    jitted = {"features": jax.jit(functions.features), "apply": apply, "tokens": jax.jit(functions.tokens)}
+    return dataclasses.replace(functions, **jitted)
 
 
 def random_params(shapes, seed: int = 0):

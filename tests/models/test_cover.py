@@ -45,7 +45,7 @@ def test_a_loss_on_one_head_gives_exactly_zero_gradient_in_the_other():
     assert [name for name, leaf in used.items() if not leaf.any()] == []
 
 
-@pytest.mark.parametrize("head", ["linear", "mlp"])
+@pytest.mark.parametrize("head", ["linear", "mlp", "attentive"])
 def test_axes_name_every_dimension_of_every_parameter(head):
     model = small.model(head=head)
     shapes = traverse_util.flatten_dict(jax.eval_shape(model.init, jax.random.key(0)), sep="/")
@@ -215,7 +215,7 @@ def test_sharded_equals_unsharded():
         ("num_frames", 0, "model.num_frames: 0"),
         ("drop_path", 1.0, r"model.drop_path: 1.0 is not in \[0, 1\)"),
         ("temporal_init", "zero", "model.temporal_init: 'zero' is not one of zeros, xavier"),
-        ("head", "conv", "model.head: 'conv' is not one of linear, mlp"),
+        ("head", "conv", "model.head: 'conv' is not one of linear, mlp, attentive"),
         ("dtype", "float16", "model.dtype: 'float16' is not one of bfloat16, float32"),
         ("remat", "", "model.remat: '' is not one of full, attention, none"),
     ],

@@ -27,11 +27,12 @@ def params():
     return {"backbone": backbone, "heads": {"a": {"kernel": leaf(2, 3)}}}
 
 
-def one_update(params, grads=None, **changes):
+def one_update(params, grads=None, head_scales=None, **changes):
     """The first update under config.optimizer with these changes, at a learning rate of 1."""
     config = common.optimizer()
     config.update({"learning_rate": 1.0, "clip_norm": 0.0, "momentum": 0.0} | changes)
-    tx = optimizer.make_optimizer(config, optimizer.make_schedule(config, steps=10), params)
+    schedule = optimizer.make_schedule(config, steps=10)
+    tx = optimizer.make_optimizer(config, schedule, params, head_scales=head_scales or {})
     grads = jax.tree.map(jnp.ones_like, params) if grads is None else grads
     return tx.update(grads, tx.init(params), params)
 
@@ -53,6 +54,21 @@ def test_a_warmup_as_long_as_the_run_is_cut(warmup_steps, steps):
     config.update({"learning_rate": 2.0, "warmup_steps": warmup_steps})
     rates = [float(optimizer.make_schedule(config, steps)(step)) for step in range(steps + 1)]
     assert rates[:-1] == pytest.approx(np.linspace(0, 2, steps) if steps > 1 else [2.0]) and rates[-1] == 0
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_each_head_learns_at_its_own_rate(params, name):
+    """Of several heads on one backbone, each is as if it were alone: also with Adam and weight decay."""
+    params["heads"] |= {"b": params["heads"]["a"], "c": params["heads"]["a"]}
+    settings = {"name": name, "weight_decay": 0.1}
+    updates, _ = one_update(params, head_scales={"a": 1.0, "b": 0.25}, **settings)
+    alone, state = one_update(params, **settings)
+    for head, scale in {"a": 1.0, "b": 0.25, "c": 1.0}.items():
+        expected = alone["heads"][head]["kernel"] * scale
+        np.testing.assert_allclose(updates["heads"][head]["kernel"], expected, rtol=1e-6)
+    jax.tree.map(np.testing.assert_array_equal, updates["backbone"], alone["backbone"])
+    _, same = one_update(params, head_scales={"a": 1.0}, **settings)  # an old checkpoint's state has this form
+    assert jax.tree.structure(same) == jax.tree.structure(state)
 
 
 def test_sgd_is_minus_the_gradient(params):

@@ -32,7 +32,10 @@ def tensors(params: dict[str, Any], head: str, patch_px: int) -> Arrays:
         PretrainedError: the head is not linear. Hugging Face's classifier is linear.
     """
     if "kernel" not in params["heads"][head]:
-        raise PretrainedError(f"head {head}: config.model.head='mlp': a Hugging Face TimeSformer needs a linear one")
+        raise PretrainedError(
+            f"head {head}: is not linear (config.datasets.{head}.head.kind, config.model.head): a Hugging Face "
+            "TimeSformer needs a linear one; --format=jax and --format=saved_model take any"
+        )
     backbone, family = params["backbone"], HF_TIMESFORMER
     flat = {_PREFIX + name: np.asarray(backbone[path]) for path, name in family.embeddings.items()}
     flat |= _layer(_PREFIX + family.norm, backbone["norm"]) | _layer(family.head, params["heads"][head])

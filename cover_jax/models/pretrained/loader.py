@@ -19,6 +19,7 @@ approximation (vit_jax/models_vit.py). timm and Hugging Face run the same weight
 import dataclasses
 import math
 import re
+import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from cover_jax.models import variants
+from cover_jax.models.heads import HeadSpec
 from cover_jax.models.pretrained import embeddings, resize, sources, tensor_names
 from cover_jax.models.pretrained.errors import PretrainedError, refuse_unreadable
 from cover_jax.models.pretrained.families import recognise
@@ -146,16 +148,19 @@ def load(
     model: ConfigDict,
     class_names: Mapping[str, Sequence[str]],
     opened: sources.Opened | None = None,
+    head_specs: Mapping[str, HeadSpec] = types.MappingProxyType({}),
 ) -> LoadedWeights:
     """Reads pretrained weights for the model of a config.
 
-    A head is copied from the source's classifier, row by row by class name, if the classifier has all its classes.
+    A linear head is copied from the source's classifier, row by row by class name, if the classifier has all its
+    classes.
 
     Args:
         source: as in this module's docstring.
         model: `config.model`, as in configs/common.py.
         class_names: head name -> its classes, in order.
         opened: the source, if it is opened already.
+        head_specs: head name -> what it is; one that is not named is of the kind `model.head`.
 
     Raises:
         PretrainedError: the source cannot be read, its model family is unknown, its sizes differ from
@@ -171,7 +176,9 @@ def load(
         _check_layers(family, read, model)
         backbone, resized = _backbone(family, read, config, model)
         names = _class_names(config)
-        heads = _heads(family, read, names, class_names if model.head == "linear" else {})
+        kinds = {head: (head_specs.get(head) or HeadSpec.of(model)).kind for head in class_names}
+        linear = {head: classes for head, classes in class_names.items() if kinds[head] == "linear"}
+        heads = _heads(family, read, names, linear)
         unused = recognise.reasons(family, read)
     except PretrainedError as error:
         raise PretrainedError(f"{source}: {error}{_model_type(opened)}") from error
