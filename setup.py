@@ -71,6 +71,7 @@ setup(
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12.8",
         "pillow>=10",
+        "pyarrow",  # tables of features; TFDS needs it as well, and so decides its version
         "safetensors>=0.8",  # pretrained weights
         "scikit-learn>=1.5",  # its handwritten digits are the embedded data set
         "scipy>=1.14",

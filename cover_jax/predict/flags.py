@@ -26,6 +26,12 @@ def make_parser(doc: str) -> command_line.Parser:
     parser.add_argument(
         "--explain", default="", metavar="VIDEO", help="video of where and when the model looks; for one file"
     )
+    add_storage(parser)
+    return parser
+
+
+def add_storage(parser: command_line.Parser) -> None:
+    """Adds the options of preparation with which files are read."""
     storage = parser.add_argument_group(
         "as the datasets were prepared",
         "needed for checkpoints up to version 0.2.0, if not by default",
@@ -36,7 +42,26 @@ def make_parser(doc: str) -> command_line.Parser:
             f"--{name}", type=type(default), default=argparse.SUPPRESS, metavar="N",
             help=f"{help_text} (as the checkpoint says)",
         )  # fmt: skip
-    return parser
+
+
+def storage_options(args: argparse.Namespace) -> dict[str, int | float]:
+    """The preparation options among the flags.
+
+    Raises:
+        UsageError: one is not positive.
+    """
+    return {name: positive(name, getattr(args, name)) for name in base.STORAGE if name in args}
+
+
+def positive(name: str, value: int | float) -> int | float:
+    """The value of a flag.
+
+    Raises:
+        UsageError: it is not greater than 0.
+    """
+    if value <= 0:
+        raise UsageError(f"--{name}={value}: must be positive")
+    return value
 
 
 def parse(doc: str, arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[str, int | float]]:
@@ -46,8 +71,6 @@ def parse(doc: str, arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[
         UsageError: a flag is invalid.
     """
     args = make_parser(doc).parse_args(arguments)
-    storage = {name: getattr(args, name) for name in base.STORAGE if name in args}
-    for name in ("top", "batch_size", *storage):
-        if getattr(args, name) <= 0:
-            raise UsageError(f"--{name}={getattr(args, name)}: must be positive")
-    return args, storage
+    for name in ("top", "batch_size"):
+        positive(name, getattr(args, name))
+    return args, storage_options(args)

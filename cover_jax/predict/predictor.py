@@ -10,8 +10,8 @@ import concurrent.futures
 import dataclasses
 import os
 import types
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -50,6 +50,7 @@ class Prediction:
         return [(self.class_names[label], float(self.probabilities[label])) for label in order]
 
 
+_Item, _Read = TypeVar("_Item"), TypeVar("_Read")
 HeadPredictions = dict[str, Prediction]  # head -> its prediction; DATASET/HEAD if a dataset has several
 
 
@@ -137,7 +138,7 @@ class Predictor:
 
     def many(self, paths: Iterable[str], batch_size: int = 8) -> Iterator[tuple[str, HeadPredictions | Exception]]:
         """Yields each path with the heads' predictions, or with the error of reading it; in order, in batches."""
-        for batch in _read_ahead(self.read, worker_pool.cut(paths, batch_size)):
+        for batch in read_ahead(self.read, worker_pool.cut(paths, batch_size)):
             readable = [frames for _, frames in batch if isinstance(frames, dict)]
             predictions = iter(self._predict(readable, batch_size))
             yield from ((path, next(predictions) if isinstance(frames, dict) else frames) for path, frames in batch)
@@ -231,10 +232,12 @@ def _make_look(config: ConfigDict, view: read_clips.View):
     return look
 
 
-def _read_ahead(read, batches: Iterable[list[str]]) -> Iterator[list[tuple[str, read_clips.Frames | Exception]]]:
-    """Yields batches of (path, result of `read`). Threads read one batch ahead."""
+def read_ahead(
+    read: Callable[[_Item], _Read], batches: Iterable[list[_Item]]
+) -> Iterator[list[tuple[_Item, _Read | Exception]]]:
+    """Yields batches of (item, result of `read`, or its error). Threads read one batch ahead."""
 
-    def attempt(path: str):
+    def attempt(path: _Item) -> tuple[_Item, _Read | Exception]:
         try:
             return path, read(path)
         except Exception as error:  # decoders raise errors of any type; they are reported with the file

@@ -5,8 +5,12 @@
 
 import re
 from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
 
 from data_pipelines import escaping
+from data_pipelines.media import frames_of_video
 from data_pipelines.sources import label_features
 from data_pipelines.stream import decode, records
 from data_pipelines.stream.batch import DatasetConfig
@@ -191,6 +195,44 @@ class ExampleReader:
         }
         clip: Features = tf.io.parse_single_example(record, media | features)
         return clip
+
+
+class Stored(NamedTuple):
+    """One record as it is stored.
+
+    Attributes:
+        frames: its JPEGs; of a video file, all its frames, uint8 [N, h, w, 3].
+        fps: their rate; 0 of an image.
+        label: index of its class; -1 if the record has none.
+        source: path of what it was prepared from; "" if the record has none.
+    """
+
+    frames: list[bytes] | np.ndarray
+    fps: float
+    label: int
+    source: str
+
+
+def read_stored(split: records.Split, index: int, frames_feature: str) -> Stored:
+    """Reads one record, without decoding its JPEGs.
+
+    Raises:
+        tf.errors.OpError: it is damaged, or its shard is gone.
+    """
+    media = records.media_feature(split, frames_feature)
+    features = {
+        media: tf.io.FixedLenSequenceFeature((), tf.string, allow_missing=True),
+        "label": tf.io.FixedLenFeature((), tf.int64, default_value=-1),
+        "fps": tf.io.FixedLenFeature((), tf.float32, default_value=0.0),
+        "source": tf.io.FixedLenFeature((), tf.string, default_value=""),
+    }
+    path, offset = tf.constant(split.paths[split.shards[index]]), tf.constant(split.offsets[index])
+    record = records.read_from(path, offset).take(1).get_single_element()
+    found = tf.io.parse_single_example(record, features)
+    frames = list(found[media].numpy())
+    is_file = media == records.VIDEO_FEATURE
+    decoded = np.stack(list(frames_of_video.all_frames(frames[0]))) if is_file else frames
+    return Stored(decoded, float(found["fps"]), int(found["label"]), found["source"].numpy().decode(errors="replace"))
 
 
 def _first_of(attempt: tf.data.Dataset, fallback: tf.data.Dataset, log_warning: bool = False) -> tf.data.Dataset:

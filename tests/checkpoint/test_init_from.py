@@ -102,7 +102,7 @@ def test_an_attentive_head_is_taken_over_by_one_of_its_size():
     own = cover.functional(config.model, {"video": 3}, {"video": spec})
     params = small_params(jax.eval_shape(own.init, jax.random.key(0)))
     trained = metadata.TrainedModel(config, {"video": list(CLASSES["video"])}, params, step=7)
-    found, lines = init_from._heads(trained, {"mine": spec}, {"mine": ("up", "left")})
+    found, lines = init_from._heads(trained, {"mine": spec}, {"mine": ("up", "left")}, {})
     assert lines == ["head mine: taken over from head video, all 2 classes by name"]
     leaves = traverse_util.flatten_dict(params["heads"]["video"], sep="/")
     assert {path.removeprefix("heads/mine/") for path in found} == leaves.keys()
@@ -111,7 +111,7 @@ def test_an_attentive_head_is_taken_over_by_one_of_its_size():
         expected = array[..., order] if leaf.startswith("logits/") else array
         np.testing.assert_array_equal(found[f"heads/mine/{leaf}"], expected, err_msg=leaf)
     other = heads.HeadSpec("attentive", depth=3)
-    assert init_from._heads(trained, {"mine": other}, {"mine": ("up", "left")}) == (
+    assert init_from._heads(trained, {"mine": other}, {"mine": ("up", "left")}, {}) == (
         {}, ["head mine: new", "not taken: head video: it is 'attentive' (depth 2, num_heads 0), and no head here is"],
     )  # fmt: skip
 

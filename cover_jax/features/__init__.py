@@ -1,0 +1,1 @@
+"""Features of clips and images by a trained backbone, written to a file: `python -m cover_jax.features`."""

@@ -1,0 +1,173 @@
+"""The file of features, and the parts that it is made of, so that a killed command continues.
+
+OUT.parts/ has one .npz per finished part, written whole or not at all. The parts depend only on the list of clips and
+on the batch size, not on the hosts: any host may write any of them, and more or fewer hosts may continue.
+"""
+
+import io
+import json
+import sys
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+from etils import epath
+
+from data_pipelines import files
+from data_pipelines.command_line import UsageError
+
+# N rows, D width
+
+BATCHES_PER_PART = 16
+COLUMNS = ("path", "label", "class_name", "start_s", "end_s", "features")
+
+
+class Row(NamedTuple):
+    """Features [D] of one clip; None, with the error, if it cannot be read."""
+
+    path: str
+    label: int
+    class_name: str
+    start_s: float
+    end_s: float
+    features: np.ndarray | None
+    error: str
+
+
+class Job:
+    """One file of features.
+
+    Args:
+        out: the file.
+        kind: "npz" or "parquet".
+        about: what the features depend on, as JSON.
+        num_clips: length of the list.
+        part_size: clips per part.
+    """
+
+    def __init__(self, out: str, kind: str, about: dict[str, Any], num_clips: int, part_size: int):
+        self._out, self._kind = epath.Path(out), kind
+        self._about = json.loads(json.dumps(about))
+        self._parts = [range(start, min(start + part_size, num_clips)) for start in range(0, num_clips, part_size)]
+        self._folder = self._out.with_name(f"{self._out.name}.parts")
+        if not self.is_done():
+            self._check(self._folder / "about.json", self._about | {"part_size": part_size})
+
+    def is_done(self) -> bool:
+        """Whether the file is complete.
+
+        Raises:
+            UsageError: it is there, with other features.
+        """
+        if not self._out.exists():
+            return False
+        found = read_about(self._out, self._kind)
+        if found != self._about:
+            raise UsageError(
+                f"--out={self._out}: exists, {_difference(found, self._about)}; move it, or name another file"
+            )
+        return True
+
+    def _check(self, path: epath.Path, now: dict[str, Any]) -> None:
+        if path.exists():
+            before = json.loads(path.read_text())
+            if before != now:
+                raise UsageError(
+                    f"{self._folder}: has parts of other features, {_difference(before, now)}; delete it, or name "
+                    "another --out"
+                )
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        files.write_whole(path, json.dumps(now, indent=2).encode())
+
+    def _path(self, part: range) -> epath.Path:
+        return self._folder / f"{part.start:010d}.npz"
+
+    def missing(self, host: int, num_hosts: int) -> list[range]:
+        """The parts of a host that are not written yet."""
+        return [part for part in self._parts[host::num_hosts] if not self._path(part).exists()]
+
+    def write(self, part: range, rows: Iterable[Row]) -> None:
+        """Writes a part."""
+        rows = list(rows)
+        good = [row for row in rows if row.features is not None]
+        columns = {name: np.array([getattr(row, name) for row in good]) for name in COLUMNS}
+        bad = {
+            name: np.array([getattr(row, name) for row in rows if row.features is None], str)
+            for name in ("path", "error")
+        }
+        files.write_whole(self._path(part), _npz(columns | {f"bad_{name}": array for name, array in bad.items()}))
+
+    def finish(self) -> int:
+        """Writes the file, if all parts are there, and reports what could not be read. Returns how many clips."""
+        if self._out.exists():
+            return 0
+        done = [part for part in self._parts if self._path(part).exists()]
+        if len(done) < len(self._parts):
+            print(f"{len(done)} of {len(self._parts)} parts are written; the host that is last writes {self._out}")
+            return 0
+        try:
+            found = [_load(self._path(part)) for part in self._parts]
+        except FileNotFoundError:
+            if self._out.exists():  # another host was last, too
+                return 0
+            raise
+        columns = {name: _join([part[name] for part in found if len(part["path"])]) for name in COLUMNS}
+        bad = [pair for part in found for pair in zip(part["bad_path"], part["bad_error"], strict=True)]
+        for path, error in bad:
+            print(f"{path}: {error}", file=sys.stderr)
+        write = {"npz": _npz_with_about, "parquet": _parquet}[self._kind]
+        files.write_whole(self._out, write(columns, self._about))
+        self._folder.rmtree(missing_ok=True)
+        shape = " x ".join(map(str, columns["features"].shape))
+        print(f"{self._out}: {len(columns['path'])} rows, features {shape}")
+        return len(bad)
+
+
+def _join(arrays: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(arrays) if arrays else np.zeros(0)
+
+
+def _npz(arrays: dict[str, np.ndarray]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def _load(path: epath.Path) -> dict[str, np.ndarray]:
+    with np.load(io.BytesIO(path.read_bytes())) as found:
+        return dict(found)
+
+
+def _npz_with_about(columns: dict[str, np.ndarray], about: dict[str, Any]) -> bytes:
+    return _npz(columns | {"about": np.array(json.dumps(about))})
+
+
+def _parquet(columns: dict[str, np.ndarray], about: dict[str, Any]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    features_ND = columns["features"]
+    width = features_ND.shape[1] if features_ND.ndim == 2 else 0
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(features_ND.ravel(), pa.float32()), width)
+    table = pa.table({name: pa.array(columns[name]) for name in COLUMNS[:-1]} | {"features": lists})
+    buffer = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata({"about": json.dumps(about)}), buffer)
+    return buffer.getvalue()
+
+
+def read_about(path: epath.Path, kind: str) -> dict[str, Any]:
+    """What the features in a file depend on; {} if it is no file of features."""
+    try:
+        if kind == "npz":
+            return dict(json.loads(str(_load(path)["about"])))
+        import pyarrow.parquet as pq
+
+        return dict(json.loads((pq.read_schema(io.BytesIO(path.read_bytes())).metadata or {})[b"about"]))
+    except Exception:  # another file: NumPy and pyarrow raise many types
+        return {}
+
+
+def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
+    keys = [key for key in now if before.get(key) != now[key]]
+    return "; ".join(f"{key} {before.get(key)!r} there, {now[key]!r} here" for key in keys)

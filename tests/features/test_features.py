@@ -1,0 +1,164 @@
+"""Features of files and prepared clips, with the run of version 0.1.0: what its heads read; killed and continued."""
+
+import contextlib
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from cover_jax.checkpoint import restore
+from cover_jax.features import __main__ as command
+from cover_jax.features import extract, parts
+from cover_jax.models import variants
+from tests.test_golden_run import EXPECTED, GOLDEN, SHORT_SIDE_PX, SIZE
+
+PATHS = list(EXPECTED["predict"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def golden(tmp_path_factory):
+    """A copy of the run as working directory; the programs are compiled once for all tests."""
+    folder = tmp_path_factory.mktemp("features") / "golden"
+    shutil.copytree(GOLDEN, folder)
+    made = {}
+    original = extract.Extractor.__init__
+
+    def once(self, trained, dataset, view, pool, batch_size):
+        key = view, pool, batch_size
+        if key not in made:
+            original(self, trained, dataset, view, pool, batch_size)
+            made[key] = vars(self).copy()
+        vars(self).update(made[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(variants.SIZES, *SIZE)
+        patch.setattr(extract.Extractor, "__init__", once)
+        patch.chdir(folder)
+        yield folder
+
+
+def run(out, *arguments):
+    storage = f"--short_side_px={SHORT_SIDE_PX}"  # which checkpoints of that version do not say
+    command.main(["--workdir=run", f"--out={out}", "--batch_size=8", storage, *arguments])
+    return pathlib.Path(out)
+
+
+def load(out):
+    with np.load(out) as found:
+        return dict(found)
+
+
+@pytest.fixture(scope="module")
+def files_head():
+    trained = restore.load_trained("run")
+    return trained.params["heads"]["files"]
+
+
+def test_a_linear_head_on_them_predicts_what_predict_said(files_head, capsys):
+    found = load(run("files.npz", "--head=files", *PATHS))
+    assert found["path"].tolist() == PATHS and set(found["label"]) == {-1}
+    scores = found["features"] @ files_head["kernel"] + files_head["bias"]
+    probabilities = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    expected = [EXPECTED["predict"][path]["files"] for path in PATHS]
+    np.testing.assert_allclose(probabilities, expected, rtol=1e-3)
+    assert json.loads(str(found["about"]))["pool"] == "cls"
+    assert f"{len(PATHS)} rows, features {len(PATHS)} x 8" in capsys.readouterr().out
+
+
+def test_prepared_clips_have_label_path_and_time_and_parquet_says_the_same():
+    arguments = ("--dataset=files", "--split=validation", "--data_dir=data")
+    found, table = load(run("records.npz", *arguments)), pq.read_table(run("records.parquet", *arguments))
+    names = EXPECTED["splits"]["files"]["validation"]["class_names"]
+    assert found["class_name"].tolist() == [names[label] for label in found["label"]] and len(set(found["label"])) > 1
+    assert found["class_name"].tolist() == [pathlib.Path(path).parent.name for path in found["path"]]
+    assert all(0 <= start < end for start, end in zip(found["start_s"], found["end_s"], strict=True))
+    for name in parts.COLUMNS[:-1]:
+        assert table[name].to_pylist() == found[name].tolist(), name
+    np.testing.assert_array_equal(np.array(table["features"].to_pylist(), np.float32), found["features"])
+    assert json.loads(table.schema.metadata[b"about"]) == json.loads(str(found["about"]))
+
+
+def test_patches_are_another_pool():
+    arguments = ("--dataset=files", "--data_dir=data")
+    cls, patches = (load(run(f"{pool}.npz", f"--pool={pool}", *arguments)) for pool in ("cls", "patches"))
+    assert cls["features"].shape == patches["features"].shape
+    assert np.abs(cls["features"] - patches["features"]).max() > 0.01
+
+
+@pytest.fixture
+def one_batch_per_part(monkeypatch):
+    monkeypatch.setattr(parts, "BATCHES_PER_PART", 0.5)  # of the batch of 8: 4 clips
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_killed_command_continues_and_computes_nothing_twice(one_batch_per_part, monkeypatch):
+    arguments = ("--dataset=files", "--split=train", "--data_dir=data")
+    whole = load(run("whole.npz", *arguments))
+    computed, compute = [], extract.Extractor.__call__
+
+    def counted(self, frames):
+        if len(computed) == 1:
+            computed.append("killed")
+            raise Killed
+        computed.append(len(frames))
+        return compute(self, frames)
+
+    monkeypatch.setattr(extract.Extractor, "__call__", counted)
+    with contextlib.suppress(Killed):
+        run("killed.npz", *arguments)
+    assert not pathlib.Path("killed.npz").exists() and pathlib.Path("killed.npz.parts").exists()
+    found = load(run("killed.npz", *arguments))
+    assert [one for one in computed if one != "killed"] == [4, len(whole["path"]) - 4]
+    assert {name: array.tobytes() for name, array in found.items()} == {n: a.tobytes() for n, a in whole.items()}
+    assert not pathlib.Path("killed.npz.parts").exists()
+
+
+def test_several_processes_share_the_parts(one_batch_per_part, capsys):
+    arguments = ("--dataset=files", "--split=train", "--data_dir=data")
+    whole = load(run("one.npz", *arguments))
+    run("two.npz", "--num_processes=2", "--process_id=1", *arguments)
+    assert "1 of 2 parts are written; the host that is last writes two.npz" in capsys.readouterr().out
+    found = load(run("two.npz", "--num_processes=2", "--process_id=0", *arguments))
+    assert {name: array.tobytes() for name, array in found.items()} == {n: a.tobytes() for n, a in whole.items()}
+
+
+def test_what_cannot_be_read_is_named_and_left_out(tmp_path, capsys):
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video")
+    good = PATHS[0]
+    with pytest.raises(SystemExit, match="1 of 2 files could not be read"):
+        run("some.npz", "--head=files", good, str(broken))
+    assert f"{broken}: " in capsys.readouterr().err and load("some.npz")["path"].tolist() == [good]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out=x.txt", "a.mp4"], "must end in .npz or .parquet"),
+        (["--out=x.npz"], "give files and folders, or --dataset"),
+        (["--out=x.npz", "--dataset=files", "a.mp4"], "give files and folders, or --dataset"),
+        (["--out=x.npz", "--process_id=1", "a.mp4"], "--process_id=1: must be from 0"),
+        (["--out=x.npz", "--batch_size=0", "a.mp4"], "--batch_size=0: must be positive"),
+        (["--out=x.npz", "--data_dir=data", "--dataset=none/none"], "none/none"),
+        (["--out=x.npz", "--head=clip", PATHS[0]], "name one of them by --head"),
+    ],
+)
+def test_what_is_refused(arguments, message):
+    with pytest.raises(SystemExit, match=message) as ended:
+        command.main(["--workdir=run", *arguments])
+    assert ended.value.code == 43
+
+
+def test_a_file_of_other_features_is_not_replaced():
+    run("first.npz", "--dataset=files", "--data_dir=data")
+    before = pathlib.Path("first.npz").read_bytes()
+    run("first.npz", "--dataset=files", "--data_dir=data")  # complete already
+    with pytest.raises(SystemExit, match="first.npz: exists, pool 'cls' there, 'patches' here; move it"):
+        run("first.npz", "--dataset=files", "--data_dir=data", "--pool=patches")
+    assert pathlib.Path("first.npz").read_bytes() == before
