@@ -24,6 +24,7 @@ NOTHING_THERE = {
     "cover_jax.checkpoint": ["verify", "--workdir=TMP"],
     "cover_jax.config": ["nothing"],
     "cover_jax.export": ["--workdir=TMP", "--head=motion", "--format=jax", "--out=TMP/out"],
+    "cover_jax.features": ["--workdir=TMP", "--out=TMP/features.npz", "clip.mp4"],
     "cover_jax.plan": ["--config=nothing.py", "--topology=v5e:2x2"],
     "cover_jax.predict": ["--workdir=TMP", "clip.mp4"],
     "cover_jax.report": ["--workdir=TMP"],

@@ -82,6 +82,8 @@ def main(arguments: Sequence[str]) -> None:
     options: dict[str, Any] = source_flags.source_options(args)
     trained = load.load(args.workdir, args.step, backbone_only=True, **options)
     print("\n".join([f"step {trained.step} of {args.workdir}", *trained.notes]), file=sys.stderr)
+    if args.head and args.head not in trained.class_names:
+        raise UsageError(f"--head={args.head}: must be one of {', '.join(trained.class_names) or 'none'}")
     dataset, view = clips.find_view(trained, args.head or args.dataset, predict_flags.storage_options(args))
     if args.dataset:
         source: clips.Source = clips.PreparedClips(trained, args.dataset, args.split, args.data_dir, view)

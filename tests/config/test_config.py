@@ -8,12 +8,14 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from configs import common, cover_l, datasets, demo, finetune, finetune_head, folders
+from configs import common, cover_l, datasets, demo, finetune, finetune_head, folders, probe
 from cover_jax.config import checks
 from cover_jax.errors import ConfigError
 
 NAMES = [p.stem for p in pathlib.Path(common.__file__).parent.glob("*.py")]
-RUNNABLE = sorted(set(NAMES) - {"__init__", "common", "datasets", "finetune", "finetune_head", "folders", "ablations"})
+RUNNABLE = sorted(
+    set(NAMES) - {"__init__", "common", "datasets", "finetune", "finetune_head", "folders", "probe", "ablations"}
+)
 
 
 @pytest.mark.parametrize("name", RUNNABLE)
@@ -124,6 +126,21 @@ IMPOSSIBLE = [
     ("datasets.motion.augment.erase_prob", 1.1, "from 0 to 1"),
     ("input.leaks", "drop", "'exclude', 'report', 'ignore'"),
 ]
+
+
+def test_probes_are_heads_of_one_dataset_side_by_side():
+    config = probe.get_config("video_folder/mine,attentive,linear,2,0.5")
+    config.model.init_from = "weights.npz"
+    checks.validate(config)
+    heads = {name: (d.head.kind, d.head.learning_rate_scale) for name, d in config.datasets.items()}
+    assert heads == {
+        "attentive_lr2": ("attentive", 2.0), "linear_lr2": ("linear", 2.0),
+        "attentive_lr0_5": ("attentive", 0.5), "linear_lr0_5": ("linear", 0.5),
+    }  # fmt: skip
+    assert {dataset.builder for dataset in config.datasets.values()} == {"video_folder/mine"}
+    assert config.optimizer.clip_norm == 0 and config.optimizer.frozen == "backbone/.*"
+    with pytest.raises(ValueError, match="after BUILDER/NAME must come linear, attentive or numbers"):
+        probe.get_config("video_folder/mine,cubic")
 
 
 @pytest.mark.parametrize(("key", "value", "right"), IMPOSSIBLE, ids=[f"{k}={v}" for k, v, _ in IMPOSSIBLE])

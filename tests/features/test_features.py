@@ -145,8 +145,9 @@ def test_what_cannot_be_read_is_named_and_left_out(tmp_path, capsys):
         (["--out=x.npz", "--dataset=files", "a.mp4"], "give files and folders, or --dataset"),
         (["--out=x.npz", "--process_id=1", "a.mp4"], "--process_id=1: must be from 0"),
         (["--out=x.npz", "--batch_size=0", "a.mp4"], "--batch_size=0: must be positive"),
-        (["--out=x.npz", "--data_dir=data", "--dataset=none/none"], "none/none"),
-        (["--out=x.npz", "--head=clip", PATHS[0]], "name one of them by --head"),
+        (["--out=x.npz", "--data_dir=data", "--head=files", "--dataset=none/none"], "none/none"),
+        (["--out=x.npz", PATHS[0]], "name one of them by --head"),
+        (["--out=x.npz", "--head=clip", PATHS[0]], "--head=clip: must be one of clips, files, stills"),
     ],
 )
 def test_what_is_refused(arguments, message):
