@@ -28,7 +28,7 @@ def add_line(monkeypatch, place: str, line: str):
     module = importlib.import_module(module_name(path))
     registry = getattr(module, name)
     if isinstance(registry, dict):
-        monkeypatch.setattr(module, name, registry | ast.literal_eval("{" + line + "}"))
+        monkeypatch.setattr(module, name, registry | eval("{" + line + "}", vars(module)))
     else:
         monkeypatch.setattr(module, name, (*ast.literal_eval(f"({line})"), *registry))
 
