@@ -102,8 +102,8 @@ class Head(Group):
         16.""")
     learning_rate_scale = Key(1.0, POSITIVE, """
         Factor on the update of this head's parameters, after momentum and weight decay: with plan 'joint', too. Heads
-        on a frozen backbone with different factors are trained side by side at different learning rates, if nothing
-        else connects them (optimizer.clip_norm=0).""")
+        on a frozen backbone with different factors are trained side by side at different learning rates, as if each
+        were alone, if gradients are not clipped (optimizer.clip_norm=0).""")
 
 
 _WEIGHT_SCHEDULE = Rule(

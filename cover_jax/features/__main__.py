@@ -1,4 +1,4 @@
-"""Writes features of clips and images, one row each, for search, clustering, or a classifier of your own.
+"""Writes features of clips and images to a file: one row each, with path, label and time.
 
     python -m cover_jax.features --workdir=/tmp/mine --out=features.npz clip.mp4 folder/ *.webm
     python -m cover_jax.features --workdir=/tmp/mine --out=train.parquet --dataset=mine --split=train --data_dir=/data
