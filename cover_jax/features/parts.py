@@ -130,7 +130,8 @@ def _join(arrays: list[np.ndarray]) -> np.ndarray:
 
 def _npz(arrays: dict[str, np.ndarray]) -> bytes:
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
+    columns: dict[str, Any] = {**arrays}
+    np.savez(buffer, allow_pickle=False, **columns)
     return buffer.getvalue()
 
 

@@ -50,7 +50,8 @@ class Prediction:
         return [(self.class_names[label], float(self.probabilities[label])) for label in order]
 
 
-_Item, _Read = TypeVar("_Item"), TypeVar("_Read")
+_Item = TypeVar("_Item")
+_Read = TypeVar("_Read")
 HeadPredictions = dict[str, Prediction]  # head -> its prediction; DATASET/HEAD if a dataset has several
 
 
