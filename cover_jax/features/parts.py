@@ -131,7 +131,7 @@ def _join(arrays: list[np.ndarray]) -> np.ndarray:
 def _npz(arrays: dict[str, np.ndarray]) -> bytes:
     buffer = io.BytesIO()
     columns: dict[str, Any] = {**arrays}
-    np.savez(buffer, allow_pickle=False, **columns)
+    np.savez(buffer, **columns)
     return buffer.getvalue()
 
 
