@@ -20,8 +20,9 @@ if importlib.metadata.version("jax").startswith("0.10."):
         " --xla_cpu_enable_concurrency_optimized_scheduler=false"
     )
 
-# Equal programs are compiled once per session, by whichever test process or command needs them first; and once for
-# several sessions where JAX_COMPILATION_CACHE_DIR is set, as in .ci/run.
+# Equal programs are compiled once, by whichever test process or command needs them first. A session that ends well adds
+# them to .pytest_cache, for the next one; JAX_COMPILATION_CACHE_DIR names a folder that sessions share, as in .ci/run.
+_programs = None
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # the workers inherit the environment
     _programs = tempfile.TemporaryDirectory(prefix="compiled_programs_")
     atexit.register(_programs.cleanup)
@@ -31,9 +32,22 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 import pytest  # noqa: E402 - the environment must be set before anything imports JAX or TensorFlow
 
 from data_pipelines import environment  # noqa: E402
+from tests.helpers import kept_programs  # noqa: E402
 
 environment.set_tensorflow_defaults()
 gc.set_threshold(10_000, 20, 20)  # what is imported stays
+
+
+def pytest_configure(config):
+    """Brings the programs of earlier sessions, before any test process begins."""
+    if _programs:
+        kept_programs.take(config.cache.mkdir("compiled_programs"), pathlib.Path(_programs.name))
+
+
+def pytest_sessionfinish(session, exitstatus):
+    """Keeps the programs of a session without failures."""
+    if _programs and exitstatus == pytest.ExitCode.OK:
+        kept_programs.keep(pathlib.Path(_programs.name), session.config.cache.mkdir("compiled_programs"))
 
 
 def pytest_collection_finish():

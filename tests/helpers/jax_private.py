@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 
 import pytest
-from jax._src import cache_key
+from jax._src import cache_key, compilation_cache
 from jax._src.cudnn import fused_attention_stablehlo
 from jax._src.lib import _jax
 
@@ -21,6 +21,20 @@ def distributed_service(address: str, num_processes: int) -> Iterator[None]:
         yield
     finally:
         service.shutdown()
+
+
+def compressed(program: bytes) -> bytes:
+    """What JAX writes into its compilation cache for a program."""
+    return compilation_cache.compress_executable(program)
+
+
+def is_whole_program(entry: bytes) -> bool:
+    """Whether a file of the compilation cache was written to its end. JAX has no public check."""
+    try:
+        compilation_cache.decompress_executable(entry)
+    except Exception:  # of whichever compression JAX has
+        return False
+    return True
 
 
 def share_compiled_programs_between_hosts() -> None:
