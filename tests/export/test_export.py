@@ -174,7 +174,7 @@ def test_only_the_parameters_of_a_checkpoint_are_read(trained, ema_decay, tmp_pa
     ema = jax.tree.map(lambda leaf: leaf + 1, params) if ema_decay else {}
     counter = jnp.zeros((), jnp.int32)
     state = train_step.TrainState(counter + 7, params, {"trace": params}, ema, counter, counter)
-    meta = {"heads": HEADS, "config": json.loads(trained.config.to_json())}
+    meta = {"heads": HEADS, "data": {}, "config": json.loads(trained.config.to_json())}
     with saver.open_manager(str(tmp_path), 2, "mean_top1", 60) as manager:
         saver.start_save(manager, state, meta, {"mean_top1": 1.0})
 

@@ -265,7 +265,7 @@ def workdir(trained, tmp_path_factory):
     counter = jnp.zeros((), jnp.int32)
     params = jax.tree.map(jnp.asarray, trained.params)
     state = train_step.TrainState(counter + 7, params, {"trace": params}, {}, counter, counter)
-    meta = {"heads": HEADS, "config": json.loads(trained.config.to_json())}
+    meta = {"heads": HEADS, "data": {}, "config": json.loads(trained.config.to_json())}
     with saver.open_manager(str(folder), 2, "mean_top1", 60) as manager:
         saver.start_save(manager, state, meta, {"mean_top1": 1.0})
     return str(folder)
