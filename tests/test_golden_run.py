@@ -269,7 +269,7 @@ def box_of_version_0_1_0(key, height, width, share, aspect):
     """A crop box as it was drawn until 0.2.0: boxes that did not fit were shrunk to the frame's edge."""
     draw_area, draw_ratio, down, right = jax.random.uniform(key, (4,))
     area = crop.spread(draw_area, *share) * height * width
-    ratio = jnp.exp(crop.spread(draw_ratio, *np.log(aspect)))
+    ratio = jnp.exp(crop.spread(draw_ratio, *jnp.log(jnp.asarray(aspect))))
     box_height, box_width = jnp.sqrt(area / ratio), jnp.sqrt(area * ratio)
     fit = jnp.minimum(1.0, jnp.minimum(height / box_height, width / box_width))
     return crop.place_box(down, right, height, width, fit * box_height, fit * box_width)
