@@ -1,8 +1,14 @@
 """The environment variables for TensorFlow. Call this before the first import of TensorFlow; it is light to import."""
 
 import contextlib
+import logging
 import os
+import re
 from collections.abc import Iterator
+
+# Warnings of TensorFlow Datasets about what is as it should be: a folder builder has a config of its own, and a dataset
+# that is about to be prepared is not there yet.
+_NO_WARNING = re.compile(r"Using custom data configuration|Variant folder .* has no dataset_info\.json")
 
 # TensorFlow reads all of these once, during import. Values that the user has set are kept.
 TENSORFLOW_DEFAULTS = {
@@ -17,8 +23,16 @@ TENSORFLOW_DEFAULTS = {
 }
 
 
+def _is_meant(record: logging.LogRecord) -> bool:
+    return not _NO_WARNING.match(record.getMessage())
+
+
 def set_tensorflow_defaults() -> None:
-    """Sets TENSORFLOW_DEFAULTS permanently in this process and in the processes that it will start."""
+    """Sets TENSORFLOW_DEFAULTS permanently in this process and in the processes that it will start.
+
+    From now on, absl's logger leaves out the warnings that mean nothing here.
+    """
+    logging.getLogger("absl").addFilter(_is_meant)
     for name, value in TENSORFLOW_DEFAULTS.items():
         os.environ.setdefault(name, value)
 

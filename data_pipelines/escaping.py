@@ -6,6 +6,7 @@ replaces both kinds by readable text, and `unescape` is its inverse: no two name
 """
 
 import re
+from collections.abc import Sequence
 
 # Controls, ends of lines, marks that reverse the direction of text, lone surrogates, and the escape character itself.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\\\\]")
@@ -47,6 +48,12 @@ def csv_cell(text: object) -> str:
     """A name as a cell of a table that a spreadsheet may open: escaped, and never a formula."""
     escaped = escape(text)
     return f"\\x{ord(escaped[0]):02x}{escaped[1:]}" if _FORMULA.match(escaped) else escaped
+
+
+def first(names: Sequence[object], most: int) -> str:
+    """The first names, escaped, and how many more there are: "a, b, ... and 3 more"."""
+    shown = ", ".join(map(escape, names[:most]))
+    return f"{shown}, ... and {len(names) - most:,} more" if len(names) > most else shown
 
 
 def _escape_one(character: str) -> str:

@@ -81,7 +81,7 @@ def main(arguments: list[str]) -> None:
 
 def _explain(predictor: "Predictor", path: str, out: str) -> None:
     try:
-        predictor.explain(predictor.read(path), out)
+        predictor.explain(path, out)
     except (ValueError, OSError) as error:
         raise UsageError(f"--explain={out}: {command_line.one_line(error)}") from error
 

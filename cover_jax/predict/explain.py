@@ -6,6 +6,7 @@ the first block, and gives the share of CLS that comes from each patch of each f
 same CLS token, so the result is the same for all of them.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import av
@@ -14,16 +15,18 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange, repeat
 from ml_collections import ConfigDict
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from cover_jax.models import attention, cover, timesformer, variants
 from cover_jax.models.kernels.divided_attention import Axis
+from cover_jax.preprocess import crop
 
 # B batch, T frames, H height, W width, N patches of a frame, G registers and CLS, S = N + G tokens of a frame, CLS
 # last, C colours; h, w patches of a column and of a row; L blocks
 
-SIDE_PX = 256  # of the drawn pictures; views are resized to it
-BAR_PX = 32  # height of the bars below the picture: one bar per frame, with the frame's share
+LEAST_SIDE_PX = 256  # of the drawn frames' shorter side; smaller frames are enlarged
+BAR_PART = 8  # the bars below the picture, one per frame with the frame's share, have at most this part of its height
+TEXT_PART, LEAST_TEXT_PX = 20, 13  # height of a line of text: this part of the frame's height, at least so many pixels
 SHADE = 0.25  # brightness of what is not looked at
 SHOWN_FPS = 2  # slow enough to look at each frame
 _SCORES = {"time": "bqshk,btshk->bshqt", "space": "btqhk,btshk->bthqs"}  # queries first
@@ -107,16 +110,35 @@ def rollout(seen: dict[str, jax.Array], registers: int = 0) -> jax.Array:
     return jax.lax.scan(back, (cls_BG, jnp.zeros((batch, frames, num_patches))), seen, reverse=True)[0][1]
 
 
-def draw(frames_THWC: np.ndarray, shares_Thw: np.ndarray) -> np.ndarray:
-    """A clip's frames, bright where the model looks, above one bar per frame: uint8 [T, 256 + 32, 256, 3].
+def draw(
+    frames_THWC: np.ndarray, shares_Thw: np.ndarray, box: crop.Box, captions: Sequence[Sequence[str]]
+) -> np.ndarray:
+    """A clip's frames, bright where the model looks, above one bar per frame.
 
-    Brightness and bars are relative to the maximum of the clip. The white bar belongs to the frame that is shown.
+    Brightness and bars are relative to the maximum of the clip. What the model does not see is as dark as what it does
+    not look at. The white bar belongs to the frame that is shown.
+
+    Args:
+        frames_THWC: at their own size. Small ones are enlarged by a whole number, so that the captions can be read.
+        shares_Thw: the share of each patch (`rollout`).
+        box: the part of the frames that the model sees, in their pixels.
+        captions: lines of text per frame. A line that is too long is cut.
+
+    Returns:
+        uint8 [T, height, width, 3]: the frames' height and width, rounded up to even numbers, and the bars below.
     """
+    factor = -(-LEAST_SIDE_PX // min(frames_THWC.shape[1:3]))
+    frames_THWC = repeat(frames_THWC, "t h w c -> t (h i) (w j) c", i=factor, j=factor)
+    box = crop.Box(*(side * factor for side in box))
     heat_Thw = shares_Thw / shares_Thw.max()
     of_frames_T = shares_Thw.sum(axis=(1, 2))
-    bars_T = np.round(of_frames_T / of_frames_T.max() * BAR_PX).astype(int)
-    clip = zip(frames_THWC, heat_Thw, strict=True)
-    return np.stack([np.concatenate([_shaded(*pair), _bars(bars_T, t)]) for t, pair in enumerate(clip)])
+    height, width = frames_THWC.shape[1:3]
+    bars_T = np.round(of_frames_T / of_frames_T.max() * (height // BAR_PART)).astype(int)
+    drawn = []
+    for t, (frame, heat, lines) in enumerate(zip(frames_THWC, heat_Thw, captions, strict=True)):
+        picture = _captioned(_shaded(frame, heat, box), lines)
+        drawn.append(np.concatenate([picture, _bars(bars_T, t, height // BAR_PART, width)]))
+    return np.pad(np.stack(drawn), [(0, 0), *((0, side % 2) for side in drawn[0].shape[:2]), (0, 0)])
 
 
 def write(path: str, pictures_THWC: np.ndarray) -> None:
@@ -136,16 +158,34 @@ def write(path: str, pictures_THWC: np.ndarray) -> None:
         container.mux(stream.encode())
 
 
-def _shaded(frame_HWC: np.ndarray, heat_hw: np.ndarray) -> np.ndarray:
-    size = (SIDE_PX, SIDE_PX)
-    light = np.asarray(Image.fromarray(heat_hw.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
-    picture = np.asarray(Image.fromarray(frame_HWC).resize(size, Image.Resampling.BILINEAR))
-    return np.round(picture * (SHADE + (1 - SHADE) * light)[..., None]).astype(np.uint8)
+def _shaded(frame_HWC: np.ndarray, heat_hw: np.ndarray, box: crop.Box) -> np.ndarray:
+    """The frame, dark outside of the box, and in it as bright as the heat, which covers the box."""
+    top, left, height, width = (round(float(side)) for side in box)
+    heat = Image.fromarray(heat_hw.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
+    light_HW = np.full(frame_HWC.shape[:2], SHADE, np.float32)
+    light_HW[top : top + height, left : left + width] += (1 - SHADE) * np.asarray(heat)
+    return np.round(frame_HWC * light_HW[..., None]).astype(np.uint8)
 
 
-def _bars(heights_T: np.ndarray, shown: int) -> np.ndarray:
-    """A strip [BAR_PX, SIDE_PX, 3] with bars that start at its lower edge."""
-    frame_W = np.arange(SIDE_PX) * len(heights_T) // SIDE_PX
-    filled_HW = np.arange(BAR_PX)[::-1, None] < heights_T[frame_W]
+def _captioned(frame_HWC: np.ndarray, lines: Sequence[str]) -> np.ndarray:
+    """The frame with white lines on black at its top left."""
+    image, size_px = Image.fromarray(frame_HWC), max(LEAST_TEXT_PX, frame_HWC.shape[0] // TEXT_PART)
+    pen, font, margin = ImageDraw.Draw(image), ImageFont.load_default(size_px), size_px // 3
+    top = 0
+    for line in lines:
+        shown = line
+        while len(shown) > 1 and pen.textlength(shown, font) > image.width - 2 * margin:
+            shown = f"{shown.removesuffix('...')[:-1]}..."
+        bottom, right = top + size_px + margin, pen.textlength(shown, font) + 2 * margin
+        pen.rectangle((0, top, right, bottom), fill="black")
+        pen.text((margin, top + margin // 2), shown, fill="white", font=font)
+        top = bottom
+    return np.asarray(image)
+
+
+def _bars(heights_T: np.ndarray, shown: int, height: int, width: int) -> np.ndarray:
+    """A strip [height, width, 3] with bars that start at its lower edge."""
+    frame_W = np.arange(width) * len(heights_T) // width
+    filled_HW = np.arange(height)[::-1, None] < heights_T[frame_W]
     level_HW = filled_HW * np.where(frame_W == shown, 255, 110)
     return repeat(level_HW.astype(np.uint8), "h w -> h w c", c=3)

@@ -24,11 +24,11 @@ from cover_jax.evaluation import eval_step
 from cover_jax.models import variants
 from cover_jax.parallel import compilation
 from cover_jax.predict import explain, read_clips
-from cover_jax.preprocess import model_input
+from cover_jax.preprocess import crop, model_input
 from cover_jax.published import load
 from cover_jax.tasks import registry
 from cover_jax.training import setup
-from data_pipelines import files
+from data_pipelines import escaping, files
 from data_pipelines.prepare import worker_pool
 
 
@@ -144,28 +144,40 @@ class Predictor:
             predictions = iter(self._predict(readable, batch_size))
             yield from ((path, next(predictions) if isinstance(frames, dict) else frames) for path, frames in batch)
 
-    def explain(self, clip: read_clips.Frames, out: str) -> None:
+    def explain(self, clip: str | os.PathLike | np.ndarray, out: str, fps: float = 0.0) -> None:
         """Writes a video of where and when the model looks, see `explain.draw`: all temporal views, centre crop.
 
+        The frames have the clip's own size, at most 1080 px at the shorter side, with the most probable class of each
+        head, its probability, and the time of the frame in the clip.
+
         Args:
-            clip: from `read` or `sample`.
+            clip, fps: as in `__call__`.
             out: the video's path; its extension selects the format.
 
         Raises:
-            ValueError: the heads have different views, or read patch tokens.
+            ValueError: the heads have different views, or read patch tokens; or as in `__call__`.
         """
         if of_tokens := [head for head, spec in self._specs.items() if spec.reads == "tokens"]:
             raise ValueError(
                 f"head {', '.join(of_tokens)}: reads all patch tokens, and attention rollout follows only what CLS "
                 "reads; choose another head"
             )
-        if len(clip) > 1:
+        if len(self._steps) > 1:
             raise ValueError(f"heads {', '.join(self.views)} see different frames: choose one to explain")
-        ((view, frames),) = clip.items()
-        batch = read_clips.to_batch([frames], view, 1)
-        levels_BTHWC, shares_BThw = compilation.jit(_make_look(self._config, view))(self._params["backbone"], batch)
-        pictures = np.clip(np.round(np.asarray(levels_BTHWC)), 0, 255).astype(np.uint8)
-        drawn = [explain.draw(*pair) for pair in zip(pictures, np.asarray(shares_BThw), strict=True)]
+        (view,) = self._steps
+        if isinstance(clip, np.ndarray):
+            frames, shown = self.sample(clip, fps), read_clips.shown_frames(clip, fps, view)
+        else:
+            with files.local(epath.Path(clip)) as local:
+                frames, shown = self.read(local), read_clips.read_shown_frames(local, view)
+        batch = read_clips.to_batch([frames[view]], view, 1)
+        shares_BThw = np.asarray(compilation.jit(_make_look(self._config, view))(self._params["backbone"], batch))
+        captions = _captions(self._predict([frames], 1)[0], shown.times_s, view)
+        box = crop.square_box(np.array(shown.frames.shape[1:3]), 0.5)
+        drawn = []
+        for i, shares_Thw in enumerate(shares_BThw):
+            part = slice(i * view.num_frames, (i + 1) * view.num_frames)
+            drawn.append(explain.draw(shown.frames[part], shares_Thw, box, captions[part]))
         explain.write(out, np.concatenate(drawn))
 
     def read(self, path: str) -> read_clips.Frames:
@@ -218,19 +230,34 @@ class Predictor:
 
 
 def _make_look(config: ConfigDict, view: read_clips.View):
-    """(backbone, batch) -> central views [K, T, H, W, 3], levels 0..255, and patches' shares in CLS [K, T, h, w]."""
+    """(backbone, batch) -> the shares in CLS of each patch of the central views, [K, T, h, w]."""
     normalization = model_input.Normalization(config.pixel_mean, config.pixel_std, view.standardize)
 
     def look(backbone, batch):
-        levels_BTHWC = model_input.evaluate(
-            batch, size_px=config.size_px, clips=view.clips, crops=1, normalization=model_input.LEVELS
+        frames_BTHWC = model_input.evaluate(
+            batch, size_px=config.size_px, clips=view.clips, crops=1, normalization=normalization
         )
-        frames_BTHWC = model_input.normalize(levels_BTHWC, normalization)
         _, seen = explain.trace(backbone, config, frames_BTHWC)
         rows = config.size_px // variants.parse(config.variant).patch_px
-        return levels_BTHWC, rearrange(explain.rollout(seen, config.registers), "b t (h w) -> b t h w", h=rows)
+        return rearrange(explain.rollout(seen, config.registers), "b t (h w) -> b t h w", h=rows)
 
     return look
+
+
+def _captions(predictions: HeadPredictions, times_s: np.ndarray | None, view: read_clips.View) -> list[tuple[str, ...]]:
+    """Lines per frame of all temporal views: each head's class and probability, and the frame's time."""
+    of_heads = []
+    for head, prediction in predictions.items():
+        ((name, probability),) = prediction.top(1)
+        before = f"{head}: " if len(predictions) > 1 else ""
+        of_heads.append(f"{before}{escaping.one_line(name)} {probability:.1%}")
+    if times_s is None:
+        return [tuple(of_heads)] * (view.clips * view.num_frames)
+    lines = []
+    for i, time_s in enumerate(times_s):
+        part = f", part {i // view.num_frames + 1} of {view.clips}" if view.clips > 1 else ""
+        lines.append((*of_heads, f"{time_s:.2f} s{part}"))
+    return lines
 
 
 def read_ahead(

@@ -15,6 +15,7 @@ from data_pipelines.stream import decode, sampling
 # h, w height and width of a clip
 
 MOVING_IMAGES = ("GIF", "PNG", "WEBP")  # Pillow's names of formats where several pictures in one file are a clip
+SHOWN_SIDE_PX = 1080  # the longest shorter side of a picture that is shown
 # Of a checkpoint of version 0.2.0 or earlier, which does not say how its frames were stored: the defaults of then.
 EARLIER_STORAGE = {"short_side_px": 256, "fps": 10.0}
 _NO_LIMIT = (1 << 20, 1 << 20)  # of a view without a canvas: a published model's
@@ -38,6 +39,10 @@ class View(NamedTuple):
     standardize: bool
     clips: int
     crops: int
+
+    def indices(self, num_frames: int, fps: float):
+        """Which of a clip's frames all temporal views have, clip after clip: int [K * T]."""
+        return sampling.eval_indices(num_frames, fps, self.num_frames, self.sample_fps, self.clips)
 
 
 Frames = dict[View, np.ndarray]  # view -> uint8 [K * T, h, w, 3], clip after clip, each at most as large as the canvas
@@ -76,6 +81,37 @@ def view_of_dataset(dataset: ConfigDict, storage: dict) -> View:
     )
 
 
+class ShownFrames(NamedTuple):
+    """The frames of a view at a clip's own size, for pictures.
+
+    Attributes:
+        frames: uint8 [K * T, H, W, 3].
+        times_s: of each frame in the clip; None if the clip has no frame rate.
+    """
+
+    frames: np.ndarray
+    times_s: np.ndarray | None
+
+
+def read_shown_frames(path: str, view: View) -> ShownFrames:
+    """The frames of a file that a view has, at their own size, at most SHOWN_SIDE_PX at their shorter side."""
+    media = read_file(path, SHOWN_SIDE_PX, view.fps)
+    indices = np.asarray(view.indices(len(media.frames), media.fps))
+    jpegs = [media.frames[index] for index in indices]
+    no_limit = (source_file.MAX_PIXELS,) * 2
+    return ShownFrames(np.asarray(decode.decode_frames(jpegs, no_limit)), _times_s(indices, media.fps))
+
+
+def shown_frames(frames: np.ndarray, fps: float, view: View) -> ShownFrames:
+    """The same of an array [N, h, w, 3], which stays as it is."""
+    indices = np.asarray(view.indices(len(frames), fps))
+    return ShownFrames(frames[indices], _times_s(indices, fps))
+
+
+def _times_s(indices: np.ndarray, fps: float) -> np.ndarray | None:
+    return indices / fps if fps else None
+
+
 def read_file(path: str, short_side_px: int, fps: float) -> media_file.Media:
     """Reads a video or an image as its dataset would store it. The content decides which of the two it is."""
     return (
@@ -99,7 +135,7 @@ def _is_still(path: str) -> bool:
 
 def sample_frames(frames: Sequence[bytes] | np.ndarray, fps: float, view: View) -> np.ndarray:
     """The frames of all temporal views, uint8 [K * T, h, w, 3], of JPEGs or of an array [N, h, w, 3]."""
-    indices = sampling.eval_indices(len(frames), fps, view.num_frames, view.sample_fps, view.clips)
+    indices = view.indices(len(frames), fps)
     if isinstance(frames, np.ndarray):
         return frames[np.asarray(indices)]
     canvas_px = view.canvas_px if any(view.canvas_px) else _NO_LIMIT

@@ -11,15 +11,18 @@ the command again does nothing. If its preparation was interrupted, the command 
 import collections
 import functools
 import sys
+from collections.abc import Iterator
 
+import numpy as np
+import tensorflow_datasets as tfds
 from etils import epath
 
 from data_pipelines import catalog, command_line, escaping
 from data_pipelines.prepare import base, build
 from data_pipelines.prepare import flags as prepare_flags
-from data_pipelines.sources import label_features
+from data_pipelines.sources import label_features, nesting
 
-SHOWN_REFUSED = 5
+SHOWN_REFUSED, SHOWN_CLASSES = 5, 10
 
 
 @command_line.command(ValueError, RuntimeError, AssertionError)  # TFDS raises the last one if files are missing
@@ -34,14 +37,13 @@ def main(arguments: list[str]) -> None:
             build.prepare(builder, vars(args).get("manual_dir", ""), vars(args).get("beam_pipeline_options", ""))
         names.append(build.builder_name(builder))
     for name in names:
-        _measure(name, args.data_dir)
-        _print_summary(name, catalog.dataset_dir(name, args.data_dir))
+        _print_summary(name, catalog.dataset_dir(name, args.data_dir), _measure(name, args.data_dir))
 
 
-def _measure(name: str, data_dir: str) -> None:
+def _measure(name: str, data_dir: str) -> dict[str, np.ndarray]:
     """Measures a dataset for the doctor and the leak search. At the start of a run this would take too long.
 
-    Prints which validation files are also training files.
+    Prints which validation files are also training files. Returns each split's labels; {} if it has no pictures.
     """
     from data_pipelines.leaks import facts, search
     from data_pipelines.stream import records
@@ -58,20 +60,60 @@ def _measure(name: str, data_dir: str) -> None:
         copies = search.find_leaks(train, validation, features, load_facts)
         for line in search.report_lines([found.summary() for found in copies if len(found.pairs)]):
             print(line)
+    return {split: load_facts(splits[split], features[name])["label"] for split in splits} if features else {}
 
 
-def _print_summary(name: str, where: epath.Path) -> None:
+def _print_summary(name: str, where: epath.Path, labels: dict[str, np.ndarray]) -> None:
+    """Prints what the dataset has, what is missing, and, last, its classes."""
     info = catalog.read_info(where)
     counts = ", ".join(f"{split} {details.num_examples}" for split, details in info.splits.items())
-    num_classes = sum(label.num_classes for label in label_features.find(dict(info.features)).values())
+    features = dict(info.features)
+    of_labels = label_features.find(features)
+    num_classes = sum(label.num_classes for label in of_labels.values())
     print(f"{name}: {counts}; {num_classes} classes; in {escaping.escape(where)}")
+    _print_refused(where)
+    if isinstance(features.get("label"), tfds.features.ClassLabel) and len(of_labels) == 1:  # one class per example
+        names = of_labels["label"].names
+        num = {split: np.bincount(of[of >= 0], minlength=len(names)) for split, of in labels.items()}
+        for line in _lacking(names, num):
+            print(f"  {line}")
+    for feature, label in of_labels.items():
+        of = f" of {feature}" if len(of_labels) > 1 else ""
+        print(f"  {label.num_classes} classes{of}: {escaping.first(label.names, SHOWN_CLASSES)}")
+
+
+def _lacking(names: list[str], counts: dict[str, np.ndarray]) -> Iterator[str]:
+    """Lines on classes without examples: in no split at all, and in the training or validation split alone.
+
+    Args:
+        names: of the classes.
+        counts: split -> number of examples of each class.
+    """
+    total = sum(counts.values(), np.zeros(len(names), int)) if counts else np.ones(len(names), int)
+    if not total.all():
+        yield _of_classes(names, total == 0, "no example at all")
+    for split, why in (("train", "so they cannot be learnt"), ("validation", "so their accuracy cannot be measured")):
+        if split in counts and (lacking := (counts[split] == 0) & (total > 0)).any():
+            yield _of_classes(names, lacking, f"no {split} example, {why}")
+
+
+def _of_classes(names: list[str], which: np.ndarray, what: str) -> str:
+    chosen = [names[i] for i in np.flatnonzero(which)]
+    return f"{len(chosen)} of {len(names)} classes have {what}: {escaping.first(chosen, SHOWN_CLASSES)}"
+
+
+def _print_refused(where: epath.Path) -> None:
     refused = [(split, row) for split, rows in base.read_refused(where).items() for row in rows]
     missing = collections.Counter(split for split, row in refused if row["reason"] == base.MISSING)
-    unusable = [(split, row) for split, row in refused if row["reason"] != base.MISSING]
+    found = [(split, row) for split, row in refused if row["reason"] != base.MISSING]
+    no_media = [row["path"] for _, row in found if nesting.is_no_media(row["path"])]
+    unusable = [(split, row) for split, row in found if not nesting.is_no_media(row["path"])]
     table = where / catalog.REFUSED_FILE
     if missing:
         counts = ", ".join(f"{split} {count}" for split, count in missing.items())
         print(f"  {missing.total()} listed files are missing ({counts}). They are listed in {table}")
+    if no_media:
+        print(f"  {len(no_media)} files are neither videos nor images: {escaping.first(no_media, SHOWN_REFUSED)}")
     if unusable:
         print(f"  {len(unusable)} files were refused. They are listed with their reasons in {table}:")
     for split, row in unusable[:SHOWN_REFUSED]:

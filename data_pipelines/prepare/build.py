@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import re
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -108,6 +109,9 @@ def build_records(builder: tfds.core.DatasetBuilder, **download_config) -> None:
 
     if catalog.builder_class(builder.name):
         tfds.disable_progress_bar()  # this project's progress bar knows the total
+        # TFDS's lines speak of a download of unknown size, and there is none.
+        builder._log_download_bytes = builder._log_download_done = lambda: None
+        print(f"preparing {builder_name(builder)} in {builder.data_path}", file=sys.stderr, flush=True)
     try:
         builder.download_and_prepare(
             file_format="tfrecord",
@@ -176,7 +180,7 @@ def builder_name(builder: tfds.core.DatasetBuilder) -> str:
 
 
 def _check_origin(builder: base.MediaBuilder) -> None:
-    origin = files.read_json(builder.data_path / "metadata.json", {"origin": {}})["origin"]
+    origin = {"skip": []} | files.read_json(builder.data_path / "metadata.json", {"origin": {}})["origin"]
     asked = builder.asked_origin()
     differing = [f"{key} {origin.get(key)!r}, not {asked[key]!r}" for key in asked if asked[key] != origin.get(key)]
     if differing:

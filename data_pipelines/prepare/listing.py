@@ -4,16 +4,17 @@ import dataclasses
 import difflib
 import itertools
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Collection, Sequence
 
 from etils import epath
 
-from data_pipelines import files
+from data_pipelines import escaping, files
 from data_pipelines.escaping import escape, quote
 from data_pipelines.media import source_file
 from data_pipelines.sources import class_names, file_lists, label_features, nesting, tables
 
-SHOWN_CLASSES = 10  # in a message
+SHOWN_CLASSES, SHOWN_FILES = 10, 5  # in a message
 
 
 def _flag(default, help: str):
@@ -44,6 +45,7 @@ class Layout:
         "", "between the classes of a file that has several, such as ';'; empty: each file has one class"
     )
     class_names: str = _flag("", "file in the source, per line a class, or its number and name; else: those found")
+    skip: tuple[str, ...] = _flag((), "classes to leave out, such as one of a single file, which cannot be divided")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)  # there may be millions
@@ -108,7 +110,11 @@ def find(source: str, layout: Layout) -> Listing:
     """
     root = epath.Path(source)
     known = class_names.read_class_names(root / layout.class_names) if layout.class_names else None
-    splits = _splits(root, layout, checked=known is None)
+    if layout.skip and known:
+        raise ValueError(f"--skip={','.join(layout.skip)}: with --class_names, leave these classes out of its file")
+    if layout.skip and layout.label_separator:
+        raise ValueError(f"--skip={','.join(layout.skip)}: not with --label_separator, where a file has several classes")
+    splits = _without_classes(_splits(root, layout, checked=known is None), layout.skip)
     _check_distinct(splits)
     separator = layout.label_separator
     known = known or _names_found(splits["train"], separator)
@@ -135,32 +141,54 @@ class _Found:
     list_path: epath.Path | None = None
     lines: Sequence[int] = ()
 
+    def without(self, skip: Collection[str]) -> "_Found":
+        """The same without the files of some classes."""
+        kept = [i for i, (_, label) in enumerate(self.files) if label not in skip]
+        lines = [self.lines[i] for i in kept] if self.list_path else ()
+        return _Found([self.files[i] for i in kept], self.list_path, lines)
+
     def where(self, i: int) -> str:
         """The start of a message about one of the files."""
         return f"{tables.at(self.list_path, self.lines[i])}: " if self.list_path else ""
+
+
+def _without_classes(splits: dict[str, _Found], skip: Sequence[str]) -> dict[str, _Found]:
+    """The splits without the files of some classes."""
+    classes = sorted({label for found in splits.values() for _, label in found.files})
+    for name in skip:
+        if name not in classes:
+            raise ValueError(f"--skip={escape(name)}: {_unknown_class(name, tuple(classes))}")
+    if skip and len(set(classes) - set(skip)) < 2:
+        raise ValueError(f"--skip={','.join(skip)}: must leave two classes or more of {escaping.first(classes, 10)}")
+    return {split: found.without(skip) for split, found in splits.items()}
 
 
 def _splits(root: epath.Path, layout: Layout, checked: bool) -> dict[str, _Found]:
     if layout.validation_pattern and layout.validation_share:
         raise ValueError("--validation_pattern and --validation_share: only one of them can divide the files")
     if layout.validation_share:
-        return _by_share(root, layout.validation_share, checked)
+        return _by_share(root, layout.validation_share, layout.skip, checked)
     return _by_pattern(root, layout, checked) if layout.validation_pattern else _by_split(root, layout, checked)
 
 
-def _by_share(root: epath.Path, share: float, checked: bool) -> dict[str, _Found]:
+def _by_share(root: epath.Path, share: float, skip: Collection[str], checked: bool) -> dict[str, _Found]:
     if not 0 < share < 1:
         raise ValueError(f"--validation_share={share}: must be between 0 and 1")
     splits: dict[str, list[tuple[str, str]]] = {"train": [], "validation": []}  # (path, class)
+    lonely = []
     for label, group in itertools.groupby(_class_tree(root, root, "--source", checked), key=lambda pair: pair[1]):
         pairs = list(group)
-        if len(pairs) < 2:
-            raise ValueError(
-                f"--validation_share={share}: class {quote(label)} has only one file, in {root}; it needs two"
-            )
+        if len(pairs) < 2 and label not in skip:
+            lonely.append(label)
         num_train = min(max(round(len(pairs) * (1 - share)), 1), len(pairs) - 1)
         splits["train"] += pairs[:num_train]
         splits["validation"] += pairs[num_train:]
+    if lonely:
+        raise ValueError(
+            f"--validation_share={share}: a class needs two files, one to train and one to validate. In {escape(root)} "
+            f"these have only one: {escaping.first(lonely, SHOWN_CLASSES)}. Add files, or leave out these classes: "
+            f"--skip={escape(','.join(lonely))}"
+        )
     return {split: _Found(pairs) for split, pairs in splits.items()}
 
 
@@ -205,9 +233,24 @@ def _class_tree(folder: epath.Path, root: epath.Path, flag: str, checked: bool) 
         nesting.check_classes(folder, of_classes, flag)
     labels = list(dict.fromkeys(path.partition("/")[0] for path in of_classes))
     class_names.check(labels, f"{escape(folder)}: ")
+    _print_left_out(folder, paths, labels)
     inside = (folder.relative_to(root) if folder.is_relative_to(root) else folder).as_posix()
     prefix = "" if inside == "." else f"{inside}/"
     return [(prefix + path, class_names.normalize(path.partition("/")[0])) for path in of_classes]
+
+
+def _print_left_out(folder: epath.Path, paths: Sequence[str], labels: Sequence[str]) -> None:
+    """Prints which media stand beside the folders of classes, and which of these folders are empty."""
+    beside = [path for path in paths if "/" not in path and not nesting.is_no_media(path)]
+    if beside:
+        left_out = (
+            f"{len(beside)} files that stand beside the folders of classes: {escaping.first(beside, SHOWN_FILES)}"
+        )
+        print(f"WARNING: {escape(folder)}: left out {left_out}", file=sys.stderr, flush=True)
+    folders = sorted(path.name for path in folder.iterdir() if not path.name.startswith(".") and path.is_dir())
+    if empty := [name for name in folders if name not in labels]:
+        left_out = f"{len(empty)} empty folders, which are no classes: {escaping.first(empty, SHOWN_CLASSES)}"
+        print(f"WARNING: {escape(folder)}: left out {left_out}", file=sys.stderr, flush=True)
 
 
 def _read_list(root: epath.Path, folder: str, name: str, layout: Layout) -> _Found:

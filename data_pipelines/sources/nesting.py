@@ -136,9 +136,14 @@ def _only_one(folder: epath.Path, name: str, paths: Iterable[str], flag: str) ->
     return f"{found}. The classes seem to be those in {escape(right)}: {_some(below)}. Give that folder by {flag}"
 
 
+def is_no_media(path: str) -> bool:
+    """Whether a file is certainly neither a video nor an image, by the ending of its name."""
+    return bool(_NO_MEDIA.fullmatch(path))
+
+
 def _without_media(paths: Iterable[str], classes: Iterable[str]) -> list[str]:
     """Folders that hold lists, archives or other files that are certainly no media, and nothing else."""
-    kept = {path.partition("/")[0] for path in paths if not _NO_MEDIA.fullmatch(path)}
+    kept = {path.partition("/")[0] for path in paths if not is_no_media(path)}
     return [name for name in classes if name not in kept] if kept else []
 
 

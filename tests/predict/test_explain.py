@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from cover_jax.predict import explain
+from cover_jax.preprocess import crop
 from tests.models import small
 
 # B, L, T, N, S as in explain.py
@@ -67,7 +68,7 @@ def test_a_single_frame_has_no_attention_over_time():
 def test_what_is_looked_at_is_bright_and_bars_count_frames():
     frames = np.full((2, 8, 8, 3), 200, np.uint8)
     shares = np.array([[[0.4, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.2]]])
-    drawn = explain.draw(frames, shares)
+    drawn = explain.draw(frames, shares, crop.Box(0, 0, 8, 8), [()] * 2)  # without captions
     assert drawn.shape == (2, 256 + 32, 256, 3)
     assert drawn[0, 0, 0, 0] == 200 and drawn[0, 255, 255, 0] == 50
     assert drawn[1, 0, 0, 0] == 50 and drawn[1, 255, 255, 0] == 125  # half as bright as the brightest
@@ -75,6 +76,24 @@ def test_what_is_looked_at_is_bright_and_bars_count_frames():
     assert of_first.tolist() == [255] * 32
     assert of_second.tolist() == [0] * 16 + [110] * 16
     assert drawn[1, 256:, 200, 0].max() == 255
+
+
+def test_only_what_the_model_sees_of_a_frame_is_bright():
+    """A frame of 300 x 401 pixels, of which the model sees the square in the middle."""
+    frames = np.full((1, 300, 401, 3), 200, np.uint8)
+    drawn = explain.draw(frames, np.full((1, 2, 2), 0.1), crop.Box(0, 50.5, 300, 300), [("dancing 75.0%", "1.20 s")])
+    assert drawn.shape == (1, 338, 402, 3)  # 37 px of bars; H.264 asks for even numbers
+    assert drawn[0, 299, :400:100, 0].tolist() == [50, 200, 200, 200]
+    assert (drawn[0, 200, :50] == 50).all() and (drawn[0, 200, 350:400] == 50).all()
+    text = drawn[0, :40, :100, 0]
+    assert text.max() == 255 and np.mean(text == 0) > 0.5  # white on black
+
+
+def test_a_long_line_is_cut():
+    frames, shares = np.zeros((1, 256, 256, 3), np.uint8), np.ones((1, 1, 1))
+    box, name = crop.Box(0, 0, 256, 256), "an exceedingly long-winded name of a class of which nobody knows the end"
+    cut, whole = (explain.draw(frames, shares, box, [(line,)])[0, :20, :, 0] for line in (name * 2, name[:20]))
+    assert cut[:, -2:].max() == 0 and cut[:, -30:-2].max() > 200 and whole[:, -30:].max() == 0
 
 
 def test_the_video_has_each_picture(tmp_path):

@@ -340,6 +340,7 @@ def test_the_command_explains_one_clip(workdir, source, tmp_path, capsys):
     with av.open(str(out)) as container:
         pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     assert len(pictures) == 2 * 4  # two clips of four frames
+    assert pictures[0].shape == (8 * 32 + 32, 8 * 48, 3)  # the clip's own size, enlarged, and the bars
     assert np.ptp(pictures[0]) > 50
     with pytest.raises(SystemExit, match="images, motion, places see different frames: choose one"):
         predict.main([*arguments, path])

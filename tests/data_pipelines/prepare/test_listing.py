@@ -70,14 +70,35 @@ def test_a_share_takes_the_last_of_each_class(tmp_path, share, num_train):
     ("layout", "message"),
     [
         (Layout(validation_share=1.0), "--validation_share=1.0: must be between 0 and 1"),
-        (Layout(validation_share=0.2), "class 'sit' has only one file"),
+        (Layout(validation_share=0.2), "these have only one: sit. Add files, or leave out these classes: --skip=sit$"),
+        (Layout(validation_share=0.2, skip=("sit",)), "--skip=sit: must leave two classes or more of run, sit"),
+        (
+            Layout(validation_pattern="_g01", skip=("swim",)),
+            "--skip=swim: class 'swim' is not one of the 2 known: run, sit",
+        ),
+        (Layout(class_names="../split/names.txt", skip=("sit",)), "--skip=sit: with --class_names, leave"),
         (Layout(validation_share=0.2, validation_pattern="a"), "only one of them can divide the files"),
     ],
 )
 def test_a_share_that_cannot_be_taken(source, layout, message):
     (source / "flat" / "sit" / "c_g02.mp4").unlink()
+    (source / "split" / "names.txt").write_text("run\nsit\n")
     with pytest.raises(ValueError, match=message):
         find(str(source / "flat"), layout)
+
+
+def test_a_class_that_is_skipped_is_in_no_split_and_has_no_label(source, capsys):
+    for path in ("flat/alone/a.mp4", "flat/walk/a.mp4", "flat/walk/b.mp4", "flat/beside.mp4", "flat/notes.txt"):
+        (source / path).parent.mkdir(exist_ok=True)
+        (source / path).touch()
+    (source / "flat" / "empty").mkdir()
+    for layout in (Layout(validation_share=0.5, skip=("alone",)), Layout(validation_pattern="b", skip=("alone",))):
+        found = find(str(source / "flat"), layout)
+        assert found.class_names == ("run", "sit", "walk")
+        assert {item.label for items in found.splits.values() for item in items} == {"run", "sit", "walk"}
+    beside, empty = capsys.readouterr().err.splitlines()[:2]
+    assert beside.endswith("flat: left out 1 files that stand beside the folders of classes: beside.mp4")
+    assert empty.endswith("flat: left out 1 empty folders, which are no classes: empty")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import pathlib
+import re
 import subprocess
 import sys
 import time
@@ -49,6 +50,7 @@ def test_a_folder_of_clips_becomes_a_dataset(tmp_path, clips, dataset, capsys):
     printed = capsys.readouterr().out
     assert "video_folder/mine: train 3, validation 2; 2 classes" in printed
     assert "1 files were refused" in printed and "train sit/v_g03.mp4: InvalidDataError" in printed
+    assert printed.endswith("\n  2 classes: run, sit\n") and "have no" not in printed
     split = records.open_split("video_folder/mine", "train", str(tmp_path))
     assert split.class_names == ("run", "sit") and split.modality == "video"
     dataset.canvas_px, dataset.sample_fps, dataset.num_frames = (32, 48), 10.0, 4
@@ -72,6 +74,30 @@ def test_another_source_under_the_same_name_is_refused(tmp_path, pictures):
         _run(*command, f"--source={tmp_path / 'other'}")
     with pytest.raises(SystemExit, match="was prepared with short_side_px 512, not 8"):
         _run(*command, f"--source={pictures}", "--short_side_px=8")
+
+
+def test_what_was_taken_is_told(tmp_path, pictures, capsys):
+    for i in range(10):
+        folder = pictures / "test" / f"more{i}"
+        folder.mkdir()
+        Image.fromarray(np.full((4, 4, 3), 20 * i, np.uint8)).save(folder / "a.png")
+    (pictures / "train" / "dark" / "notes.txt").write_text("none")
+    (pictures / "names.txt").write_text(
+        "".join(f"{name}\n" for name in ("dark", "light", *(f"more{i}" for i in range(10))))
+    )
+    _run("image_folder", "--name=told", f"--source={pictures}", "--validation_folder=test", "--class_names=names.txt",
+         f"--data_dir={tmp_path}")  # fmt: skip
+    printed = capsys.readouterr()
+    assert not re.search("download|custom|dataset_info|WARNING", printed.out + printed.err), "what libraries say"
+    first, *lines = printed.out.splitlines()
+    assert first.startswith("image_folder/told: train 2, validation 11; 12 classes; in ")
+    tens = ", ".join(f"more{i}" for i in range(10))
+    assert lines == [
+        "  1 files are neither videos nor images: train/dark/notes.txt",
+        f"  10 of 12 classes have no train example, so they cannot be learnt: {tens}",
+        "  1 of 12 classes have no validation example, so their accuracy cannot be measured: dark",
+        "  12 classes: dark, light, more0, more1, more2, more3, more4, more5, more6, more7, ... and 2 more",
+    ]
 
 
 def test_a_folder_of_images_becomes_a_dataset(tmp_path, pictures, dataset):
