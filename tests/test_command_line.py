@@ -27,6 +27,7 @@ NOTHING_THERE = {
     "cover_jax.features": ["--workdir=TMP", "--out=TMP/features.npz", "clip.mp4"],
     "cover_jax.plan": ["--config=nothing.py", "--topology=v5e:2x2"],
     "cover_jax.predict": ["--workdir=TMP", "clip.mp4"],
+    "cover_jax.preview": ["--config=nothing.py", "--out=TMP/page.html"],
     "cover_jax.report": ["--workdir=TMP"],
     "cover_jax.study": ["--config=nothing.py", "--workdir=TMP"],
     "data_pipelines.doctor": ["nothing", "--data_dir=TMP"],

@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import shutil
+import subprocess
 import sys
 import types
 import urllib.request
@@ -13,7 +14,11 @@ import zipfile
 
 import pytest
 
-from cover_jax.checkpoint import restore
+from configs import common, datasets
+from cover_jax.checkpoint import metadata, restore
+from cover_jax.export import formats
+from tests.data_pipelines import clips
+from tests.models import small
 
 nbclient = pytest.importorskip("nbclient", reason="pip install -e '.[notebook]' to run the notebook")
 nbformat = pytest.importorskip("nbformat")
@@ -21,6 +26,7 @@ inputtransformer2 = pytest.importorskip("IPython.core.inputtransformer2")
 
 NOTEBOOK = pathlib.Path(__file__).parent.parent / "launch" / "finetune_colab.ipynb"
 NUM_LINES = 20  # of a cell
+NAMES = ["jump", "run", "sit", "swim", "walk"]  # classes of the published model
 
 
 @pytest.fixture
@@ -171,3 +177,56 @@ def test_every_cell_runs_on_the_embedded_clips(notebook, tmp_path, monkeypatch):
     trained = restore.load_trained(str(tmp_path / "saved"))
     assert trained.step == 40
     assert trained.class_names == {"mine": ["moving down", "moving left", "moving right", "moving up"]}
+
+
+@pytest.fixture
+def published(tmp_path):
+    """A TimeSformer as the Hugging Face hub has it, small, with random weights."""
+    config = common.get_config()
+    config.model = small.config()
+    config.datasets.videos = datasets.folder("video_folder/videos", num_frames=4)
+    names = {"videos": NAMES}
+    params = {"backbone": small.params()["backbone"], "heads": {"videos": small.params()["heads"]["videos"]}}
+    formats.to_hugging_face(metadata.TrainedModel(config, names, params, 0), "videos", str(tmp_path / "published"))
+    return tmp_path / "published"
+
+
+def in_process(*arguments) -> list[str]:
+    """Stands in for the notebook's `python`: without a process of its own, except for training."""
+    arguments = [str(argument) for argument in arguments]
+    if arguments[0] == "-c":
+        return ["cpu 0 [CpuDevice(id=0)]"]
+    if arguments[1] == "cover_jax.main":
+        subprocess.run([sys.executable, *arguments], check=True, env=os.environ | {"JAX_NUM_CPU_DEVICES": "1"})
+    else:
+        importlib.import_module(f"{arguments[1]}.__main__").main(arguments[2:])
+    return []
+
+
+@pytest.mark.slow
+def test_every_cell_runs_on_a_folder_of_clips_and_a_published_model(notebook, published, tmp_path, monkeypatch, capfd):
+    for name, level in (("dark", 40), ("light", 200)):
+        for i in range(4):
+            clips.write_clip(tmp_path / "mine" / name / f"{i}.mp4", level + 5 * i, step=2)
+    monkeypatch.setenv("PYTHONPATH", str(NOTEBOOK.parent.parent), prepend=os.pathsep)
+    changes = {"model.size_px": 16, "model.num_frames": 4, "datasets.mine.num_frames": 4, "optimizer.warmup_steps": 2}
+    variables = {"get_ipython": lambda: None}
+    chosen = {"CLIPS": str(tmp_path / "mine"), "PUBLISHED": str(published), "INIT_FROM": str(published), "STEPS": 4}
+    chosen |= {
+        "VARIANT": "mu/8",
+        "WORK": str(tmp_path / "work"),
+        "SAVE_TO": str(tmp_path / "saved"),
+        "CHANGES": changes,
+    }
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            exec(inputtransformer2.TransformerManager().transform_cell(cell.source), variables)
+            variables |= chosen | ({"python": in_process} if "python" in variables else {})
+    printed = capfd.readouterr().out
+    # The first clip, before any training, by the published model's own classes.
+    assert re.search(
+        rf"{tmp_path}/mine/dark/0.mp4[^\n]*\b({'|'.join(NAMES)})\b", printed.partition("video_folder/mine")[0]
+    )
+    assert "video_folder/mine: train 6, validation 2; 2 classes" in printed and "validation after 4 steps" in printed
+    assert restore.load_trained(str(tmp_path / "saved")).class_names == {"mine": ["dark", "light"]}
+    assert (tmp_path / "work" / "explained.mp4").stat().st_size and (tmp_path / "work/run/report.html").exists()

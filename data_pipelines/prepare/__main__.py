@@ -14,7 +14,6 @@ import sys
 from collections.abc import Iterator
 
 import numpy as np
-import tensorflow_datasets as tfds
 from etils import epath
 
 from data_pipelines import catalog, command_line, escaping
@@ -67,19 +66,17 @@ def _print_summary(name: str, where: epath.Path, labels: dict[str, np.ndarray]) 
     """Prints what the dataset has, what is missing, and, last, its classes."""
     info = catalog.read_info(where)
     counts = ", ".join(f"{split} {details.num_examples}" for split, details in info.splits.items())
-    features = dict(info.features)
-    of_labels = label_features.find(features)
+    of_labels = label_features.find(dict(info.features))
     num_classes = sum(label.num_classes for label in of_labels.values())
     print(f"{name}: {counts}; {num_classes} classes; in {escaping.escape(where)}")
     _print_refused(where)
-    if isinstance(features.get("label"), tfds.features.ClassLabel) and len(of_labels) == 1:  # one class per example
-        names = of_labels["label"].names
+    if label_features.ONE in of_labels:  # one class per example
+        names = of_labels[label_features.ONE].names
         num = {split: np.bincount(of[of >= 0], minlength=len(names)) for split, of in labels.items()}
         for line in _lacking(names, num):
             print(f"  {line}")
-    for feature, label in of_labels.items():
-        of = f" of {feature}" if len(of_labels) > 1 else ""
-        print(f"  {label.num_classes} classes{of}: {escaping.first(label.names, SHOWN_CLASSES)}")
+    for label in of_labels.values():
+        print(f"  {label.num_classes} classes: {escaping.first(label.names, SHOWN_CLASSES)}")
 
 
 def _lacking(names: list[str], counts: dict[str, np.ndarray]) -> Iterator[str]:
