@@ -98,7 +98,7 @@ def test_the_same_flag_has_the_same_help():
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_wrong_flag_is_named(name, capsys, tmp_path):
     arguments = [argument.replace("TMP", str(tmp_path)) for argument in NOTHING_THERE[name]]
-    if name.endswith(("main", "study", "plan")):
+    if name.endswith(("main", "study", "plan", "preview")):
         arguments[0] = "--config=configs/demo.py"
     assert refusal(capsys, name, *arguments, "--no_such_flag=1").startswith("--no_such_flag: unknown flag")
 
@@ -107,6 +107,8 @@ def test_a_wrong_flag_is_named(name, capsys, tmp_path):
 def test_a_misspelt_flag_is_known_to_be_one(name, capsys):
     if name.endswith("plan"):
         assert refusal(capsys, name, "--topologie=v5e:2x2") == "--topologie: unknown flag; did you mean --topology?"
+    elif name.endswith("preview"):
+        assert refusal(capsys, name, "--cofnig=a.py") == "--cofnig: unknown flag; did you mean --config?"
     else:
         assert refusal(capsys, name, "verify", "--wrokdir=/tmp/a").startswith("--wrokdir: unknown flag; did you mean")
 

@@ -1,4 +1,4 @@
-"""Shows training clips of a config as the model will see them, after augmentation, on one HTML page.
+"""Shows training clips of a config as the model will see them, on one HTML page.
 
     python -m cover_jax.preview --config=configs/finetune.py:video_folder/mine --out=/tmp/preview.html
 
