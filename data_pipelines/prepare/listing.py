@@ -113,7 +113,9 @@ def find(source: str, layout: Layout) -> Listing:
     if layout.skip and known:
         raise ValueError(f"--skip={','.join(layout.skip)}: with --class_names, leave these classes out of its file")
     if layout.skip and layout.label_separator:
-        raise ValueError(f"--skip={','.join(layout.skip)}: not with --label_separator, where a file has several classes")
+        raise ValueError(
+            f"--skip={','.join(layout.skip)}: not with --label_separator, where a file has several classes"
+        )
     splits = _without_classes(_splits(root, layout, checked=known is None), layout.skip)
     _check_distinct(splits)
     separator = layout.label_separator
