@@ -96,7 +96,7 @@ def _figures(batch: Batch, seen: dict[str, np.ndarray], split: records.Split) ->
 
 
 def _names(targets_C: np.ndarray, class_names: Sequence[str]) -> str:
-    return ", ".join(class_names[i] for i in np.flatnonzero(targets_C)) or "no class"
+    return ", ".join(class_names[i] for i in np.flatnonzero(targets_C).tolist()) or "no class"
 
 
 def _figure(frames_THW3: np.ndarray, caption: str) -> Markup:

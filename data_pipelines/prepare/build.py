@@ -23,7 +23,9 @@ def prepare_if_self_contained(builder: str, data_dir: str) -> None:
     cls = catalog.builder_class(builder)
     if cls and catalog.is_self_contained(builder) and not catalog.is_prepared(builder, data_dir):
         _, _, config = builder.partition("/")
-        build_records(cls(config=config, data_dir=str(catalog.root_dir(data_dir))))
+        made = cls(config=config, data_dir=str(catalog.root_dir(data_dir)))
+        print(f"preparing {builder} in {made.data_path}", file=sys.stderr, flush=True)
+        build_records(made)
 
 
 def wait_if_self_contained(builder: str, data_dir: str) -> None:
@@ -111,7 +113,6 @@ def build_records(builder: tfds.core.DatasetBuilder, **download_config) -> None:
         tfds.disable_progress_bar()  # this project's progress bar knows the total
         # TFDS's lines speak of a download of unknown size, and there is none.
         builder._log_download_bytes = builder._log_download_done = lambda: None
-        print(f"preparing {builder_name(builder)} in {builder.data_path}", file=sys.stderr, flush=True)
     try:
         builder.download_and_prepare(
             file_format="tfrecord",

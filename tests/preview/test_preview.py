@@ -1,6 +1,7 @@
 """The page of training clips: the code of training, one draw per clip, and what it leaves out is said."""
 
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -15,9 +16,10 @@ DATA = pathlib.Path(__file__).parents[1] / "golden" / "run" / "data"
 
 
 @pytest.fixture(scope="module")
-def config():
+def config(tmp_path_factory):
+    data = shutil.copytree(DATA, tmp_path_factory.mktemp("golden") / "data")  # indices may be written anew
     config = common.get_config()
-    config.data_dir, config.model.size_px, config.model.variant = str(DATA), 16, "mu/8"
+    config.data_dir, config.model.size_px, config.model.variant = str(data), 16, "mu/8"
     config.datasets.stills = datasets.folder("image_folder/stills")
     config.datasets.stills.canvas_px, config.datasets.stills.augment.flip = (32, 48), "never"
     return config
