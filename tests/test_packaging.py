@@ -15,7 +15,7 @@ import cover_jax
 
 ROOT = pathlib.Path(__file__).parent.parent
 PACKAGES = ("configs", "cover_jax", "data_pipelines")
-OPTIONAL = {"apache_beam"}  # extras, imported where they are asked for
+OPTIONAL = {"apache_beam", "wandb"}  # extras, imported where they are asked for
 WITH_OTHERS = {"jaxlib": "jax"}  # what another requirement cannot do without
 
 

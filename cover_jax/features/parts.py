@@ -70,7 +70,10 @@ class Job:
 
     def _check(self, path: epath.Path, now: dict[str, Any]) -> None:
         if path.exists():
-            before = json.loads(path.read_text())
+            try:
+                before = files.read_json(path, dict)
+            except files.DamagedFileError as error:
+                raise UsageError(f"{error}; delete {self._folder}, or name another --out") from error
             if before != now:
                 raise UsageError(
                     f"{self._folder}: has parts of other features, {_difference(before, now)}; delete it, or name "
@@ -78,7 +81,7 @@ class Job:
                 )
             return
         self._folder.mkdir(parents=True, exist_ok=True)
-        files.write_whole(path, json.dumps(now, indent=2).encode())
+        files.write_whole(path, files.sealed_json(now))
 
     def _path(self, part: range) -> epath.Path:
         return self._folder / f"{part.start:010d}.npz"
@@ -96,7 +99,8 @@ class Job:
             name: np.array([getattr(row, name) for row in rows if row.features is None], str)
             for name in ("path", "error")
         }
-        files.write_whole(self._path(part), _npz(columns | {f"bad_{name}": array for name, array in bad.items()}))
+        arrays = columns | {f"bad_{name}": array for name, array in bad.items()}
+        files.write_whole(self._path(part), files.sealed_arrays(arrays))
 
     def finish(self) -> int:
         """Writes the file, if all parts are there, and reports what could not be read. Returns how many clips."""
@@ -128,20 +132,15 @@ def _join(arrays: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(arrays) if arrays else np.zeros(0)
 
 
-def _npz(arrays: dict[str, np.ndarray]) -> bytes:
-    buffer = io.BytesIO()
-    columns: dict[str, Any] = {**arrays}
-    np.savez(buffer, **columns)
-    return buffer.getvalue()
-
-
 def _load(path: epath.Path) -> dict[str, np.ndarray]:
-    with np.load(io.BytesIO(path.read_bytes())) as found:
-        return dict(found)
+    try:
+        return files.parse_arrays(path.read_bytes())
+    except ValueError as error:
+        raise UsageError(f"{path} is damaged: {error}; delete it, and the same command makes it anew") from error
 
 
 def _npz_with_about(columns: dict[str, np.ndarray], about: dict[str, Any]) -> bytes:
-    return _npz(columns | {"about": np.array(json.dumps(about))})
+    return files.sealed_arrays(columns | {"about": np.array(json.dumps(about))})
 
 
 def _parquet(columns: dict[str, np.ndarray], about: dict[str, Any]) -> bytes:
@@ -161,10 +160,12 @@ def read_about(path: epath.Path, kind: str) -> dict[str, Any]:
     """What the features in a file depend on; {} if it is no file of features."""
     try:
         if kind == "npz":
-            return dict(json.loads(str(_load(path)["about"])))
+            with path.open("rb") as file, np.load(file) as arrays:  # the features themselves are not read
+                return dict(files.parse_json(str(arrays["about"])))
         import pyarrow.parquet as pq
 
-        return dict(json.loads((pq.read_schema(io.BytesIO(path.read_bytes())).metadata or {})[b"about"]))
+        with path.open("rb") as file:
+            return dict(files.parse_json((pq.read_schema(file).metadata or {})[b"about"]))
     except Exception:  # another file: NumPy and pyarrow raise many types
         return {}
 

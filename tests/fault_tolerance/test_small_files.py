@@ -331,8 +331,9 @@ def test_cut_or_as_large_as_a_disk_it_is_made_anew_or_refused(case):
 # Modules that parse JSON and also read files, but not one by the other: messages between processes, chunks of their own
 # form, users' own files with errors that name the line.
 _READ_AND_PARSE = {
-    "cover_jax/fault_tolerance/workdir_lease.py", "cover_jax/models/pretrained/weight_files.py",
-    "cover_jax/predict/__main__.py", "cover_jax/study/results.py", "data_pipelines/prepare/worker_pool.py",
+    "cover_jax/fault_tolerance/workdir_lease.py", "cover_jax/features/parts.py",
+    "cover_jax/models/pretrained/weight_files.py",
+    "cover_jax/study/results.py", "data_pipelines/prepare/worker_pool.py",
     "data_pipelines/sources/class_names.py", "data_pipelines/sources/tables.py", "data_pipelines/stream/records.py",
 }  # fmt: skip
 _PARSERS = {"json.load", "json.loads", "np.load", "numpy.load"}

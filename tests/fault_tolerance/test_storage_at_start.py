@@ -15,7 +15,7 @@ from cover_jax.training import progress
 from data_pipelines import files
 from data_pipelines.leaks import facts
 from data_pipelines.stream import records
-from tests.helpers import jobs
+from tests.helpers import jobs, tiny_config
 
 NOBODY = 65534
 STATES = ["full", "no inodes", "read-only"]
@@ -57,10 +57,10 @@ def test_training_does_not_start_where_it_cannot_save(disk):
 
 
 def test_curves_that_cannot_be_written_are_named_and_left_out(disk, capfd):
-    with progress.MetricWriter(epath.Path(disk / "run")) as writer:
+    with progress.MetricWriter(epath.Path(disk / "run"), tiny_config.get_config()) as writer:
         writer.write_scalars(1, {"a": 1.0})
         writer.write_images(1, {"a": np.zeros((1, 8, 8, 3))})
-    assert f"WARNING: {disk}/run/tensorboard: not written: " in capfd.readouterr().err
+    assert f"WARNING: {disk}/run: curves of tensorboard: not written: " in capfd.readouterr().err
 
 
 def test_what_is_kept_beside_the_data_is_computed_again(disk):

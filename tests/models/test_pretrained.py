@@ -84,7 +84,8 @@ def zeros(model):
 def compiled(num_classes, **overrides):
     """The model of a config, compiled once; `num_classes`: (head, number) pairs."""
     model = cover.functional(model_config(**overrides), dict(num_classes))
-    return cover.Functional(model.init, jax.jit(model.features), jax.jit(model.apply, static_argnums=2), model.axes)
+    features, apply, tokens = jax.jit(model.features), jax.jit(model.apply, static_argnums=2), jax.jit(model.tokens)
+    return cover.Functional(model.init, features, apply, model.axes, tokens)
 
 
 def load(source, class_names=None, **overrides):

@@ -54,11 +54,11 @@ def cheap():
 def _shared_programs():
     make, made = setup.make_setup, _MADE
 
-    def make_setup(config, class_names, mesh, kept_heads=()):
+    def make_setup(config, class_names, mesh, *kept_heads_and_specs):
         parts = [config[key].to_json_best_effort() for key in ("model", "optimizer", "datasets")]
         key = json.dumps([*parts, config.plan, config.seed, config.steps])
         if key not in made:
-            made[key] = make(config, class_names, mesh, kept_heads)
+            made[key] = make(config, class_names, mesh, *kept_heads_and_specs)
         return made[key]
 
     with pytest.MonkeyPatch.context() as patch:
