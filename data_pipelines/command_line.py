@@ -36,16 +36,31 @@ NO_READER = 141  # what reads the output has ended, as in `| head`; as shells ha
 # garbage takes a tenth of the CPU time of a short run (tests/helpers/tiny_config.py: 12.5 s, 11.3 s with this one).
 GARBAGE_THRESHOLD = 10_000
 
+
+def storage_path(text: str) -> str:
+    """The type of a flag for a file or folder: local or gs://. Other addresses would reach a file system that fails."""
+    if re.match(r"(?!gs://)[A-Za-z][\w+.-]*://", text):
+        hub = "; published weights go to config.model.init_from, predict and export" if text.startswith("hf://") else ""
+        raise argparse.ArgumentTypeError(f"{text}: must be a local path or gs://...{hub}")
+    return text
+
+
 # The flags that several commands have, with the same meaning in all of them.
-SHARED_FLAGS = {
-    "workdir": {"metavar": "DIR", "help": "folder of a run, local or gs://"},
+SHARED_FLAGS: dict[str, dict[str, Any]] = {
+    "workdir": {"type": storage_path, "metavar": "DIR", "help": "folder of a run, local or gs://"},
     "step": {"metavar": "STEP", "help": "checkpoint to use: newest, best, or its step (newest)", "default": "newest"},
-    "data_dir": {"metavar": "DIR", "help": "folder of the prepared datasets (TFDS's default)", "default": ""},
-    "json": {"metavar": "FILE", "help": "also write what is printed to this file, as JSON", "default": ""},
+    "data_dir": {
+        "type": storage_path, "metavar": "DIR", "help": "folder of the prepared datasets (TFDS's default)",
+        "default": "",
+    },
+    "json": {
+        "type": storage_path, "metavar": "FILE", "help": "also write what is printed to this file, as JSON",
+        "default": "",
+    },
     "head": {"metavar": "HEAD"},
-    "out": {"metavar": "PATH"},
+    "out": {"type": storage_path, "metavar": "PATH"},
     "format": {},
-}
+}  # fmt: skip
 _USER_ERRORS = (
     argparse.ArgumentTypeError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError,
     PermissionError,
@@ -57,6 +72,7 @@ _REWORDED = {
     r"^argument ([^:]*): invalid choice: '(.*)' \(choose from (.*)\)": r"\1=\2: must be one of \3",
     r"^argument ([^:]*): invalid int value: '(.*)'": r"\1=\2: must be a whole number",
     r"^argument ([^:]*): invalid float value: '(.*)'": r"\1=\2: must be a number",
+    r"^argument ([^:]*): (\w+://)": r"\1=\2",
     r"^argument ([^:]*): ": r"\1: ",
     r"^the following arguments are required: (.*)": r"\1: must be given",
 }

@@ -229,6 +229,24 @@ def test_evaluate_says_the_same(capsys):
     assert f"validation after {KILLED_AFTER} steps" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_evaluate_takes_the_model_of_init_from_where_there_is_no_checkpoint(capsys):
+    asked = config()
+    asked.model.update(
+        {"init_from": "run@4", "gelu": "tanh", "pixel_std": (0.1, 0.2, 0.3)}
+    )  # the model's own are taken
+    loop.evaluate_checkpoint(asked, "elsewhere")
+    printed = capsys.readouterr().out
+    for name in NAMES:
+        assert f"{name}: head {name} of the model knows " in printed
+        found, expected = (saved_predictions.load(epath.Path(folder), name) for folder in ("elsewhere", "run"))
+        for key, column in vars(expected.predictions).items():
+            np.testing.assert_allclose(vars(found.predictions)[key], column, err_msg=key, **CLOSE)
+    asked.model.init_from = ""
+    with pytest.raises(FileNotFoundError, match="no checkpoint to evaluate; train first .* or name a model"):
+        loop.evaluate_checkpoint(asked, "nowhere")
+
+
 def test_predict_says_the_same(capsys):
     paths = list(EXPECTED["predict"])
     predict.main(["--workdir=run", "--format=json", f"--short_side_px={SHORT_SIDE_PX}", *paths])

@@ -25,6 +25,8 @@ def saved_steps(workdir: str) -> list[int]:
 
 def checkpoints_folder(workdir: str) -> epath.Path:
     """The folder of a run's checkpoints: an absolute path (orbax requires it) or a URL."""
+    if str(workdir).startswith("hf://"):
+        raise ConfigError(f"{workdir}: is published weights, not the --workdir of a run")
     folder = epath.Path(workdir) / "checkpoints"
     if "://" not in str(workdir):
         return folder.resolve()

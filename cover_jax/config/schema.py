@@ -183,6 +183,7 @@ class Dataset(Group):
     head = Head
 
 
+_PATH = Rule(lambda text: re.fullmatch(r"(?!\w+://).*|gs://.+", text), "'', a path or 'gs://...'")
 _WEIGHTS = Rule(
     lambda text: re.fullmatch(r"(?!\w+://).*|gs://.+|hf://[^/]+/.+", text),
     "'', a path, 'gs://...', WORKDIR@best, WORKDIR@STEP or 'hf://ORG/REPO[@REVISION][/FILE]'",
@@ -327,7 +328,7 @@ class Run(Group):
 
     seed = Key(0, Rule(lambda seed: 0 <= seed < 2**32, "from 0 to 2**32 - 1"), """
         The only source of randomness: initialisation, data order, augmentation, stochastic depth.""")
-    data_dir = Key("", TEXT, "Folder of the prepared datasets, local or gs://; '': TFDS's own default.")
+    data_dir = Key("", _PATH, "Folder of the prepared datasets, local or gs://; '': TFDS's own default.")
     steps = Key(1000, POSITIVE, "Optimizer steps of the whole run.")
     log_every_steps = Key(100, POSITIVE, "Steps from one line of the log to the next.")
     eval_every_steps = Key(1000, POSITIVE, """
@@ -345,7 +346,7 @@ class Run(Group):
     loggers = Key(("tensorboard",), described("a tuple of names of LOGGERS in cover_jax/config/plugins.py"), """
         Where curves and pictures go, each name once: 'tensorboard', to WORKDIR/tensorboard; 'wandb', to Weights &
         Biases, through its own package.""")
-    compare_with = Key("", TEXT, "Workdir of another run; the last table shows its accuracies beside this run's.")
+    compare_with = Key("", _PATH, "Workdir of another run; the last table shows its accuracies beside this run's.")
     early_stop_evals = Key(0, NOT_NEGATIVE, """
         End after this many evaluations in a row without a new best value of best_metric; 0: off.""")
     max_nonfinite_steps = Key(1, POSITIVE, """

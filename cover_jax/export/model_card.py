@@ -90,7 +90,7 @@ def write(trained: metadata.TrainedModel, head: str, model_format: str, out: str
     """Writes the card into the folder of an exported model.
 
     Args:
-        trained: the model, from `restore.load_trained`.
+        trained: the model, from `published.load.load`.
         head: the exported head.
         model_format: one of FORMATS.
         out: the folder, local or gs://.
@@ -105,17 +105,29 @@ def text(trained: metadata.TrainedModel, head: str, model_format: str) -> str:
         "Accuracy": _accuracy(trained, head),
         "How to load it": _loading(config.model, trained.dataset(head), model_format),
         "Data": _data(trained),
-        "Limits": _limits(config.model, trained.dataset(head), len(names)),
+        "Limits": _limits(trained, head),
         "Config": _config(config),
         "Classes": "\n".join(f"{i}. {markdown_text(name)}" for i, name in enumerate(names)),
         "Versions": _escaped_table(("package", "version"), trained.meta["versions"].items()),
     }
+    if _is_published(trained):  # this project has neither trained nor evaluated it
+        del sections["Accuracy"], sections["Data"]
     front = f"---\n{_front_matter(trained, head)}\n---\n\n" if model_format == "hugging_face" else ""
     body = "\n".join(f"## {title}\n\n{content}\n" for title, content in sections.items())
     return f"{front}# {head}: CoVeR {config.model.variant}\n\n{_what(trained, head, model_format)}\n\n{body}"
 
 
+def _is_published(trained: metadata.TrainedModel) -> bool:
+    return "published" in trained.meta
+
+
 def _what(trained: metadata.TrainedModel, head: str, model_format: str) -> str:
+    if _is_published(trained):
+        return (
+            "A TimeSformer with divided space-time attention (arXiv 2102.05095): "
+            f"`{_start(trained.config)}`, with {len(trained.class_names[head])} classes, as "
+            f"{FORMATS[model_format]}. cover-jax has only converted it, and neither trained nor evaluated it."
+        )
     config, others = trained.config, ", ".join(name for name in trained.config.datasets if name != head)
     if head in trained.meta.get("kept", {}):
         sets = f"{others}; its head {head} was trained by an earlier run and kept unchanged"
@@ -200,15 +212,18 @@ def _data(trained: metadata.TrainedModel) -> str:
     return f"{table}\n\n" + "\n".join(f"- {markdown_text(line)}" for line in lines)
 
 
-def _limits(model: ConfigDict, dataset: ConfigDict, num_classes: int) -> str:
+def _limits(trained: metadata.TrainedModel, head: str) -> str:
+    num_frames, own_frames = trained.config.model.num_frames, trained.dataset(head).num_frames
     lines = [
-        registry.of(dataset).limits(num_classes),
+        registry.of(trained.dataset(head)).limits(len(trained.class_names[head])),
         "Its accuracy holds for data like its validation set. On other data it was not measured.",
         "Leaks were searched between datasets, not between the training and validation set of one dataset.",
         "Its training data and the weights that it starts from have their own licenses.",
     ]
-    if dataset.num_frames != model.num_frames:
-        lines.append(f"Its head was trained on clips of {dataset.num_frames} frames, not of {model.num_frames}.")
+    if _is_published(trained):
+        lines = [lines[0], "It has the license of the weights that it was made from."]
+    if own_frames != num_frames:
+        lines.append(f"Its head was trained on clips of {own_frames} frames, not of {num_frames}.")
     return "\n".join(f"- {line}" for line in lines)
 
 

@@ -13,7 +13,10 @@ from data_pipelines.prepare import base
 def make_parser(doc: str) -> command_line.Parser:
     """The parser of all flags. `doc` is the command's docstring."""
     parser = command_line.Parser("cover_jax.predict", doc)
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="a video, an image or a folder, local or gs://")
+    parser.add_argument(
+        "paths", nargs="+", type=command_line.storage_path, metavar="PATH",
+        help="a video, an image or a folder, local or gs://",
+    )  # fmt: skip
     source_flags.add_source(parser)
     parser.add_old("--checkpoint", "--workdir")
     parser.add_shared(

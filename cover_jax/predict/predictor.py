@@ -106,16 +106,17 @@ class Predictor:
         self._class_names = {head: trained.class_names[head] for head in heads or trained.class_names}
         self.views = {
             head: read_clips.view_of_dataset(trained.dataset(head), trained.storage(head) | storage)
-            for head in self._class_names
+            for head in self._class_names or trained.config.datasets  # a backbone alone has views, too
         }
-        params = {"backbone": trained.params["backbone"], "heads": {h: trained.params["heads"][h] for h in self.views}}
+        of_heads = {head: trained.params["heads"][head] for head in self._class_names}
+        params = {"backbone": trained.params["backbone"], "heads": of_heads}
         self._params, self._config = jax.device_put(params), trained.config.model
         self._tasks = {head: registry.of(trained.dataset(head)) for head in self._class_names}
         self._specs = {head: trained.head_spec(head) for head in self._class_names}
         model = setup.make_model(trained.config.model, self._class_names, head_specs=self._specs)
         self._steps = {}  # view -> (params, batch) -> probabilities of its heads
-        for view in dict.fromkeys(self.views.values()):
-            heads = [head for head in self.views if self.views[head] == view]
+        for view in dict.fromkeys(self.views[head] for head in self._class_names):
+            heads = [head for head in self._class_names if self.views[head] == view]
             dataset = trained.dataset(heads[0])  # all of these have the same view
             tasks = {head: self._tasks[head] for head in heads}
             self._steps[view] = compilation.jit(
@@ -184,10 +185,11 @@ class Predictor:
         """The frames of a file that evaluation would see if the file were part of the prepared dataset."""
         found = {}
         with files.local(epath.Path(path)) as local:
-            for storage in {view[:2] for view in self._steps}:
+            for storage in {view[:2] for view in self.views.values()}:
                 found[storage] = read_clips.read_file(local, *storage)
         return {
-            view: read_clips.sample_frames(found[view[:2]].frames, found[view[:2]].fps, view) for view in self._steps
+            view: read_clips.sample_frames(found[view[:2]].frames, found[view[:2]].fps, view)
+            for view in dict.fromkeys(self.views.values())
         }
 
     def sample(self, frames_Nhw3: np.ndarray, fps: float = 0.0) -> read_clips.Frames:
@@ -200,7 +202,8 @@ class Predictor:
         for head, view in self.views.items():
             if view.sample_fps and not fps and len(frames_Nhw3) > 1:
                 raise ValueError(f"head {head!r} takes {view.sample_fps} frames per second: give the frames' own fps")
-        return {view: read_clips.sample_frames(frames_Nhw3, fps, view) for view in self._steps}
+        views = dict.fromkeys(self.views.values())
+        return {view: read_clips.sample_frames(frames_Nhw3, fps, view) for view in views}
 
     def _predict(self, clips: Sequence[read_clips.Frames], batch_size: int) -> list[HeadPredictions]:
         """Predicts up to batch_size clips at once. Smaller batches are padded, so that each view is compiled once."""

@@ -69,7 +69,7 @@ def describe(source: str, opened: sources.Opened, class_names: Sequence[str] = (
     config.model.update(model | facts.settings | pixels | {"dtype": "float32", "remat": "none"})
     config.datasets = {HEAD: schema.dataset()}
     config.datasets[HEAD].update({"num_frames": facts.num_frames, **sampling})
-    config.datasets[HEAD].task = registry.of_problem(opened.config.get("problem_type"))
+    config.datasets[HEAD].task = _task(source, opened.config)
     storage = {
         "short_side_px": _STORED_SIDES * side_px,
         "fps": max(_STORED_FPS, _STORED_RATES * config.datasets[HEAD].sample_fps),
@@ -109,6 +109,15 @@ def _unique(names: Sequence[str]) -> tuple[str, ...]:
     """A second class of the same name gets its label behind it."""
     first = {name: label for label, name in reversed(list(enumerate(names)))}
     return tuple(name if first[name] == label else f"{name} ({label})" for label, name in enumerate(names))
+
+
+def _task(source: str, config: Mapping[str, Any]) -> str:
+    """The task of its head: Hugging Face's problem_type."""
+    problem = config.get("problem_type")
+    task = registry.of_problem(problem)
+    if problem not in (None, "single_label_classification", registry.named(task).hub_problem):
+        raise PretrainedError(f"{source}: its config.json has problem_type={problem!r}, which is not supported")
+    return task
 
 
 def _crop(facts: loader.Facts, preprocessor: Mapping[str, Any]) -> tuple[int, str]:

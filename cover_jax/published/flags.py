@@ -12,7 +12,7 @@ VIEWS = ("sample_fps", "eval_clips", "eval_crops")  # keys of a dataset
 def add_source(parser: command_line.Parser) -> None:
     """Adds --workdir and --step, and what may be given in place of what the model says of itself."""
     parser.add_shared(
-        "workdir", required=True, metavar="MODEL",
+        "workdir", type=str, required=True, metavar="MODEL",
         help="folder of a run, local or gs://; or a published model: a folder or file, or hf://ORG/REPO",
     )  # fmt: skip
     parser.add_shared("step")

@@ -18,7 +18,7 @@ from cover_jax.parallel import chips, compilation, hosts, sharding
 from cover_jax.parallel.hosts import print_on_host0
 from cover_jax.tasks import metrics, registry
 from cover_jax.training import health, inputs, profiling, progress, run_history
-from cover_jax.training.run import Run
+from cover_jax.training.run import Run, open_trained
 from cover_jax.training.run_history import RunHistory
 from cover_jax.training.train_step import TrainState
 from data_pipelines.doctor import manifest
@@ -276,15 +276,21 @@ class _Steps:
 
 
 def evaluate_checkpoint(config: ConfigDict, workdir: str) -> None:
-    """Evaluates the newest checkpoint in `workdir` and prints the table.
+    """Evaluates the newest checkpoint in `workdir`, or without one the model of config.model.init_from.
 
     Raises:
-        FileNotFoundError: there is no checkpoint.
+        FileNotFoundError: there is neither.
     """
-    if not layout.saved_steps(workdir):
-        raise FileNotFoundError(f"{workdir}/checkpoints: no checkpoint to evaluate; train first (--mode=train)")
-    run = Run(config, workdir)
-    state, _ = run.restore(set_aside=False)
+    if layout.saved_steps(workdir):
+        run = Run(config, workdir)
+        state, _ = run.restore(set_aside=False)
+    elif config.model.init_from:
+        run, state = open_trained(config, workdir)
+    else:
+        raise FileNotFoundError(
+            f"{workdir}/checkpoints: no checkpoint to evaluate; train first (--mode=train), or name a model: "
+            "--config.model.init_from"
+        )
     assert state is not None  # there is a checkpoint; if none is sound, `restore` has raised
     with progress.MetricWriter(run.workdir, config) as writer:
         _evaluate(run, state, int(state.step), writer)

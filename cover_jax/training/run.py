@@ -2,16 +2,19 @@
 
 import dataclasses
 import json
+import types
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 from etils import epath
+from flax import traverse_util
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from cover_jax.checkpoint import compatibility, init_from, kept_heads, layout, metadata, restore
 from cover_jax.checkpoint.layout import Meta
-from cover_jax.config import plugins
+from cover_jax.config import checks, keys, plugins, schema
 from cover_jax.errors import ConfigError
 from cover_jax.evaluation import evaluator, evaluators
 from cover_jax.models.heads import HeadSpec
@@ -20,7 +23,8 @@ from cover_jax.models.pretrained.errors import PretrainedError
 from cover_jax.parallel import backend, hosts
 from cover_jax.parallel.hosts import print_on_host0
 from cover_jax.preprocess import frame_size
-from cover_jax.tasks import metrics
+from cover_jax.published import load, match
+from cover_jax.tasks import metrics, registry
 from cover_jax.training import inputs, optimizer, run_history, setup
 from cover_jax.training.train_step import TrainState
 from data_pipelines.doctor import manifest
@@ -43,6 +47,7 @@ class Run:
         config: a validated config.
         workdir: the run's folder, local or gs://.
         splits: the opened training and evaluation splits (`inputs.open_splits`). None: they are opened here.
+        class_names: dataset -> the classes of its head, if these are not exactly the dataset's own.
 
     Attributes:
         config: the same, with the canvases that follow the model, and the dtype that follows the devices.
@@ -58,7 +63,13 @@ class Run:
         meta: the metadata of each of its checkpoints.
     """
 
-    def __init__(self, config: ConfigDict, workdir: str, splits: tuple[dict, dict] | None = None):
+    def __init__(
+        self,
+        config: ConfigDict,
+        workdir: str,
+        splits: tuple[dict, dict] | None = None,
+        class_names: Mapping[str, Sequence[str]] = types.MappingProxyType({}),
+    ):
         self.workdir = epath.Path(workdir)
         plugins.check_packages("loggers", tuple(config.loggers), plugins.LOGGERS)
         mesh = setup.make_mesh(config)  # first: preparing and opening data may take long
@@ -73,7 +84,7 @@ class Run:
         saved_data = saved_meta["data"] if saved_meta else None
         self.train_splits, leaks = inputs.without_leaks(config, self.train_splits, self.eval_splits, saved_data)
         self.num_examples = {name: split.num_examples for name, split in self.train_splits.items()}
-        class_names = {name: split.class_names for name, split in self.train_splits.items()}
+        class_names = {name: split.class_names for name, split in self.train_splits.items()} | dict(class_names)
         self.kept = kept_heads.find_kept_heads(config, saved_meta, class_names)
         class_names |= {name: head.class_names for name, head in self.kept.items()}
         specs = {name: HeadSpec.of(config.model, head.dataset.get("head")) for name, head in self.kept.items()}
@@ -171,3 +182,54 @@ def _with_canvases(config: ConfigDict, sizes: frame_size.Sizes, saved_meta: Meta
                 f"config.datasets.{name}.canvas_px={now} changes it from here on"
             )
     return kept
+
+
+# What a model computes: taken from the model that is evaluated, whatever the config says.
+_MODEL_KEYS = keys.that_change(schema.Model, keys.Changes.SHAPE, keys.Changes.FUNCTION)
+_VIEW_KEYS = ("num_frames", "sample_fps", "eval_clips", "eval_crops")
+
+
+def open_trained(config: ConfigDict, workdir: str) -> tuple[Run, TrainState]:
+    """The model of `config.model.init_from` on the datasets of a config, without training: a published model or a run.
+
+    Each dataset gets the head that knows most of its classes.
+
+    Raises:
+        ConfigError: the model cannot be read, or no head knows a class of a dataset.
+    """
+    try:
+        trained = load.load(config.model.init_from)
+    except (PretrainedError, FileNotFoundError) as error:
+        raise ConfigError(f"config.model.init_from: {error}") from error
+    splits = inputs.open_splits(config)
+    heads = {
+        # Of exactly one class per clip all classes compete, those that the dataset does not have, too.
+        name: match.match_head(trained, name, split.class_names, config.datasets[name].task == registry.DEFAULT)
+        for name, split in splits[0].items()
+    }
+    config = config.copy_and_resolve_references()
+    config.model.update({key: trained.config.model[key] for key in _MODEL_KEYS})
+    for name, head in heads.items():
+        config.datasets[name].head = trained.dataset(head.source).head
+    checks.validate(config)
+    run = Run(config, workdir, splits, {name: head.class_names for name, head in heads.items()})
+    params = {"backbone": trained.params["backbone"], "heads": {name: head.params for name, head in heads.items()}}
+    state = run.setup.new_state()
+    flat = traverse_util.flatten_dict(params, sep="/")
+    params, _ = loader.fill(state.params, loader.LoadedWeights(flat, (), ()))
+    lines = [*trained.notes, *(line for head in heads.values() for line in head.lines), *_other_views(config, trained)]
+    print_on_host0("\n  ".join([f"evaluating {config.model.init_from}", *lines]))
+    return run, dataclasses.replace(state, params=params, ema=jax.tree.map(jnp.copy, params) if state.ema else {})
+
+
+def _other_views(config: ConfigDict, trained: metadata.TrainedModel) -> list[str]:
+    """How the config's clips differ from those of a published model, with the flags that would make them equal."""
+    if not trained.notes:
+        return []
+    (own,) = (trained.dataset(head) for head in trained.class_names)
+    return [
+        f"{name}: seen otherwise than the model's clips; as they are: "
+        + " ".join(f"--config.datasets.{name}.{key}={own[key]}" for key in differing)
+        for name, dataset in config.datasets.items()
+        if (differing := [key for key in _VIEW_KEYS if dataset[key] != own[key]])
+    ]

@@ -89,7 +89,7 @@ def _add_media_flags(command: command_line.Parser, cls: type[base.MediaBuilder])
 
 def _add_folder_flags(command: command_line.Parser) -> None:
     command.add_argument("--name", type=_dataset_name, required=True, help="name of the dataset")
-    command.add_argument("--source", required=True, help="the folder with the files")
+    command.add_argument("--source", required=True, type=command_line.storage_path, help="the folder with the files")
     for field in dataclasses.fields(listing.Layout):
         several = isinstance(field.default, tuple)
         shown = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else repr(field.default)

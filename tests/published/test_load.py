@@ -152,6 +152,14 @@ def test_a_model_that_is_not_complete_is_refused_with_what_it_lacks(folder):
     assert load.load(str(folder), backbone_only=True).class_names == {}
 
 
+def test_a_head_of_several_labels_is_one_and_one_of_another_problem_is_refused(folder):
+    change(folder, "config.json", problem_type="multi_label_classification")
+    assert load.load(str(folder)).dataset(describe.HEAD).task == "multilabel"
+    change(folder, "config.json", problem_type="regression")
+    with pytest.raises(PretrainedError, match="problem_type='regression', which is not supported"):
+        load.load(str(folder))
+
+
 def test_the_command_labels_a_clip_with_the_models_own_classes(folder, tmp_path, capsys):
     write_clip(tmp_path / "clip.mp4", 60, 4, num_frames=9)
     flags = [f"--workdir={folder}", "--format=json", str(tmp_path / "clip.mp4")]

@@ -31,6 +31,7 @@ from ml_collections import ConfigDict
 from cover_jax.models import variants
 from cover_jax.models.heads import HeadSpec
 from cover_jax.models.pretrained import embeddings, resize, sources, tensor_names
+from cover_jax.models.pretrained.class_names import match_names
 from cover_jax.models.pretrained.errors import PretrainedError, refuse_unreadable
 from cover_jax.models.pretrained.families import recognise
 
@@ -369,15 +370,14 @@ def _heads(
     class_names: Mapping[str, Sequence[str]],
 ) -> tensor_names.Arrays:
     """Parameters of the heads whose classes are all in the source's own classifier."""
-    rows = {name: row for row, name in enumerate(names)}
-    wanted = {head: classes for head, classes in class_names.items() if rows.keys() >= set(classes)}
+    rows = {head: match_names(names, classes) for head, classes in class_names.items()}
+    wanted = {head: [row for row in order if row is not None] for head, order in rows.items() if None not in order}
     if not wanted or not family.head:
         return {}
     own = family.layout.linear(read.at_root() if family.head_at_root else read, family.head)
     if len(own["bias"]) != len(names):
         raise PretrainedError(f"its classifier has {len(own['bias'])} classes, its config.json names {len(names)}")
-    taken = {head: [rows[name] for name in classes] for head, classes in wanted.items()}
-    return {f"heads/{head}/{leaf}": own[leaf][..., order] for head, order in taken.items() for leaf in own}
+    return {f"heads/{head}/{leaf}": own[leaf][..., order] for head, order in wanted.items() for leaf in own}
 
 
 def _head_lines(
@@ -388,7 +388,8 @@ def _head_lines(
         if f"heads/{head}/kernel" in heads:
             lines.append(f"head {head}: taken over, all {len(classes)} classes by name")
         elif names:
-            shared = f"{len(set(classes) & set(names))} of its {len(classes)} classes"
+            num_shared = len(classes) - match_names(names, classes).count(None)
+            shared = f"{num_shared} of its {len(classes)} classes"
             lines.append(f"head {head}: new; {shared} are among the source's {len(names)}")
     return lines
 
