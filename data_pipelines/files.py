@@ -117,15 +117,20 @@ class DamagedFileError(ValueError):
     exit_code = CONFIG
 
 
-def read_small(path: epath.Path) -> bytes:
+def read_small(path: epath.Path, most_bytes: int | None = None) -> bytes:
     """The bytes of a small file.
+
+    Args:
+        path: local or in a bucket.
+        most_bytes: its limit; None: MAX_SMALL_BYTES.
 
     Raises:
         FileNotFoundError: there is no such file.
         DamagedFileError: it is too large; it is not read then.
     """
-    if path.stat().length > MAX_SMALL_BYTES:
-        raise DamagedFileError(f"{path} is damaged: larger than {MAX_SMALL_BYTES >> 20} MiB")
+    most_bytes = MAX_SMALL_BYTES if most_bytes is None else most_bytes
+    if path.stat().length > most_bytes:
+        raise DamagedFileError(f"{path} is damaged: larger than {most_bytes >> 20} MiB")
     return path.read_bytes()
 
 

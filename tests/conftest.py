@@ -64,6 +64,17 @@ def pytest_report_teststatus(report):
     return None
 
 
+@pytest.fixture(scope="session", autouse=True)
+def golden_files_stay():
+    """Files that earlier versions wrote are for tests to copy: opening a dataset may renew its indices and facts."""
+    folder = pathlib.Path(__file__).parent / "golden" / "run"
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    yield
+    after = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    changed = sorted(str(path) for path, _ in before.items() ^ after.items())
+    assert not changed, f"a test wrote into {folder}, and must copy it first: {changed}"
+
+
 @pytest.fixture(scope="session")
 def real_data() -> pathlib.Path:
     """The folder with UCF101, ARID and CIFAR-10 samples that COVER_TEST_DATA names."""

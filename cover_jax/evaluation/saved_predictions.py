@@ -57,7 +57,7 @@ def load(workdir: epath.Path, name: str) -> SavedPredictions | None:
     if not path.exists():
         return None
     try:
-        found = files.parse_arrays(files.read_small(path))
+        found = files.parse_arrays(files.read_small(path, files.MAX_ARRAYS_BYTES))
         name_of_task = str(found.get("task", registry.DEFAULT))
         if name_of_task not in registry.TASKS:
             raise ValueError(f"its task is {escaping.one_line(name_of_task, 100)}")

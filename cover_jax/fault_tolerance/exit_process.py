@@ -33,7 +33,8 @@ def before_exit(act: LastAct) -> Callable[[], None]:
 
 def exit_process(code: int, last_line: str) -> NoReturn:
     """Ends this process immediately, after the acts of `before_exit`. `last_line` is the last line that it prints."""
-    _act(code, last_line)
+    with contextlib.suppress(BaseException):  # also a signal's exception, and a thread that cannot be started
+        _act(code, last_line)
     try:
         for stream in filter(None, (sys.stdout, sys.stderr)):  # None: the output was closed before the start
             with contextlib.suppress(OSError):
@@ -51,12 +52,14 @@ def _act(code: int, last_line: str) -> None:
     deadline = time.monotonic() + LAST_ACTS_S
     if not _acting.acquire(timeout=LAST_ACTS_S):
         return
-    while _last_acts:
-        act = _last_acts.pop()
-        thread = threading.Thread(target=_call, args=(act, code, last_line), name="last-act", daemon=True)
-        thread.start()
-        thread.join(max(deadline - time.monotonic(), 0))
-    _acting.release()
+    try:
+        while _last_acts:
+            act = _last_acts.pop()
+            thread = threading.Thread(target=_call, args=(act, code, last_line), name="last-act", daemon=True)
+            thread.start()
+            thread.join(max(deadline - time.monotonic(), 0))
+    finally:
+        _acting.release()
 
 
 def _call(act: LastAct, code: int, last_line: str) -> None:

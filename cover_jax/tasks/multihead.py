@@ -107,7 +107,12 @@ class Multihead(Task):
     def __init__(self, heads: str):
         self.heads = HeadList.parse(heads)
         kinds = {"top1": "top-1", "top5": "top-5", "mean_class": "mean over classes"}
-        of_heads = {f"{h.name}_{kind}": f"{h.name} {title}" for h in self.heads for kind, title in kinds.items()}
+        of_heads = {
+            f"{head.name}_{kind}": f"{head.name} {title}"
+            for head in self.heads
+            for kind, title in kinds.items()
+            if kind != "top5" or head.num_classes > metrics.TOP_K  # otherwise it is always 100 %
+        }
         self.titles: Mapping[str, str] = {"joint_top1": "joint top-1"} | of_heads
         self.hub_metrics = dict.fromkeys(self.titles, "accuracy")
         self.curves = ("joint_top1", *(f"{head.name}_top1" for head in self.heads))

@@ -12,6 +12,7 @@ import re
 from etils import epath
 
 from data_pipelines import files
+from data_pipelines.media import source_file
 from data_pipelines.prepare import base, listing, publisher
 from data_pipelines.prepare.listing import Item, Listing
 from data_pipelines.sources import class_names, tables
@@ -70,14 +71,21 @@ def find(source: epath.Path, splits: tuple[str, ...], num_classes: dict[str, int
     return result
 
 
-Action = tuple[str, tuple[float, float], tuple[str, ...]]  # video, start and end in seconds, classes
+# Video, start and end in seconds, classes; the narration's id, if an earlier action of the video has these times.
+Action = tuple[str, tuple[float, float], tuple[str, ...], str]
 
 
 def _item(
-    found: publisher.Clips, videos: dict[str, str], video: str, cut: tuple[float, float], labels: tuple[str, ...]
+    found: publisher.Clips,
+    videos: dict[str, str],
+    video: str,
+    cut: tuple[float, float],
+    labels: tuple[str, ...],
+    part_id: str,
 ) -> Item:
-    origin = {"source_id": video, "start_s": cut[0], "end_s": cut[1]}
-    return found.item(videos.get(video, f"{video}.MP4"), listing.joined(labels), labels=labels, cut=cut, **origin)
+    path, label = videos.get(video, f"{video}.MP4"), listing.joined(labels)
+    origin = {"source_id": video, "start_s": cut[0], "end_s": cut[1], "part_id": part_id}
+    return found.item(path, label, labels=labels, cut=cut, **origin)
 
 
 def _class_names(source: epath.Path, paths: list[str], head: str, count: int) -> tuple[str, ...]:
@@ -104,7 +112,15 @@ def _read_list(source: epath.Path, paths: list[str], split: str, names: dict[str
         labels = tuple(_class(path, line, row, head, names[head]) for head in names if f"{head}_class" in row)
         listed.add((row["video_id"], cut, row["narration_id"]), labels, f"line {line}")
     # Two people may have narrated the same moment: with the same classes it counts once.
-    return list(dict.fromkeys((video, cut, labels) for (video, cut, _), labels in listed.values.items()))
+    found: dict[tuple[str, tuple[float, float], tuple[str, ...]], str] = {}
+    for (video, cut, narration), labels in listed.values.items():
+        found.setdefault((video, cut, labels), narration)
+    actions, times = [], set()
+    for (video, cut, labels), narration in found.items():
+        time = (video, source_file.fragment(cut))
+        actions.append((video, cut, labels, narration if time in times else ""))
+        times.add(time)
+    return actions
 
 
 def _class(path: epath.Path, line: int, row: dict[str, str], head: str, names: tuple[str, ...]) -> str:

@@ -117,7 +117,7 @@ def load_facts(
         if not measure and sum(pool.map(_size, (split.paths[i] for i in missing))) > QUICK_BYTES:
             return None
     for i in track(missing, f"looking at {name}", len(missing), "shard", tell):
-        parts[i] = measured = _measure_shard(split.paths[i], frames_feature)
+        parts[i] = measured = _measure_shard(split.paths[i], frames_feature, split.several_labels)
         _save(split.paths[i], measured)
     return _of_records(split, [part for part in parts if part is not None])
 
@@ -174,10 +174,10 @@ def _facts_path(shard: str) -> epath.Path:
     return path.parent / FOLDER / f"{path.name}.npz"
 
 
-def _measure_shard(path: str, media_feature: str) -> dict[str, np.ndarray]:
+def _measure_shard(path: str, media_feature: str, several_labels: bool) -> dict[str, np.ndarray]:
     """Facts of all records of a shard, and their hashes under the key `hashes`."""
     offsets = records.scan(epath.Path(path)).offsets
-    look = _look_function(media_feature)
+    look = _look_function(media_feature, several_labels)
     try:
         rows = list(_rows(path, look, len(offsets) - 1))
     except DAMAGE:  # read one by one to find out which record is damaged, and why
@@ -266,11 +266,11 @@ def _reason(error: tf.errors.OpError) -> str:
     return f"{type(error).__name__}: {error.message.splitlines()[0].rpartition('}} ')[2].strip()[:200]}"
 
 
-def _parse(record, media_feature: str) -> dict:
+def _parse(record, media_feature: str, several_labels: bool = False) -> dict:
     """The facts that a record states, and its frames as `jpegs`. The frames of a video file are decoded for this."""
     pictures = {media_feature: tf.io.FixedLenSequenceFeature((), tf.string, allow_missing=True)}
     labels = {label_features.SEVERAL: tf.io.FixedLenSequenceFeature((), tf.int64, allow_missing=True)}
-    parsed = tf.io.parse_single_example(record, _STORED | labels | pictures)
+    parsed = tf.io.parse_single_example(record, _STORED | pictures | (labels if several_labels else {}))
     stored = parsed.pop(media_feature)
     if media_feature == records.VIDEO_FEATURE:
         stored = tf.ensure_shape(tf.numpy_function(_jpegs_of_file, [stored[0]], tf.string, stateful=False), (None,))
@@ -282,15 +282,15 @@ def _jpegs_of_file(data: bytes) -> np.ndarray:
 
 
 @functools.cache
-def _look_function(media_feature: str) -> Callable:
+def _look_function(media_feature: str, several_labels: bool) -> Callable:
     """`_look`, traced once for all shards."""
-    signature = [tf.TensorSpec((), tf.string)]
-    return tf.function(plain(lambda record: _look(record, media_feature)), input_signature=signature, autograph=False)
+    look = plain(lambda record: _look(record, media_feature, several_labels))
+    return tf.function(look, input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
 
 
-def _look(record, media_feature: str) -> dict:
+def _look(record, media_feature: str, several_labels: bool) -> dict:
     """One record -> its facts and some of its frames in grey, as tensors."""
-    parsed = _parse(record, media_feature)
+    parsed = {label_features.SEVERAL: tf.zeros(0, tf.int64), **_parse(record, media_feature, several_labels)}
     jpegs = parsed.pop("jpegs")
     size_px = tf.io.extract_jpeg_shape(jpegs[0])[:2]
     chosen = tf.where(tf.reduce_min(size_px) < MIN_SIDE_PX, 0, _num_hashed(tf.size(jpegs), parsed["fps"]))

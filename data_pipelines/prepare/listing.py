@@ -63,6 +63,7 @@ class Item:
         placeholders: the texts for the brackets of its class's template; None if classes have no brackets.
         labels: the names of its classes, any number, in a dataset with several labels per file; None in others.
         cut: start and end of the part of the file that is read, in seconds; None: all of it.
+        part_id: the publisher's name of the part, where another part of the file has the same start and end.
     """
 
     path: str
@@ -75,11 +76,13 @@ class Item:
     placeholders: tuple[str, ...] | None = None
     labels: tuple[str, ...] | None = None
     cut: tuple[float, float] | None = None
+    part_id: str = ""
 
     @property
     def source(self) -> str:
         """Its path, and which part of it is read: a name that no other item has."""
-        return self.path if self.cut is None else self.path + source_file.fragment(self.cut)
+        part = "" if self.cut is None else source_file.fragment(self.cut)
+        return f"{self.path}{part}&id={self.part_id}" if self.part_id else self.path + part
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,7 +260,7 @@ def _print_left_out(folder: epath.Path, paths: Sequence[str], labels: Sequence[s
 
 def _read_list(root: epath.Path, folder: str, name: str, layout: Layout) -> _Found:
     path = root / name
-    entries = file_lists.read_list(path, layout.list_columns, may_lack_label=bool(layout.label_separator))
+    entries = file_lists.read_list(path, layout.list_columns, layout.label_separator)
     placed = file_lists.resolve(path, entries, root, folder)
     pairs = [(place, _label(path, entry, place)) for place, entry in zip(placed, entries, strict=True)]
     return _Found(pairs, path, [entry.line for entry in entries])
@@ -302,6 +305,8 @@ def _names_found(train: _Found, separator: str) -> class_names.ClassNames:
     found = {label for _, labels in train.files for label in _labels(labels, separator)}
     numbers = train.list_path is not None and all(label.isdecimal() for label in found)
     ordered = tuple(sorted(found, key=lambda label: (int(label), label) if numbers else label))
+    if not ordered:
+        raise ValueError(f"{escape(train.list_path) if train.list_path else 'the training split'}: no file has a class")
     class_names.check(ordered)
     return class_names.ClassNames(ordered, {}, {})
 

@@ -41,14 +41,14 @@ class Entry:
     label: str | None
 
 
-def read_list(path: epath.Path, columns: Sequence[str], may_lack_label: bool = False) -> list[Entry]:
+def read_list(path: epath.Path, columns: Sequence[str], label_separator: str = "") -> list[Entry]:
     """The entries of a list.
 
     Args:
         path: the list.
         columns: what its columns are: one "path", at most one "label", and others, which are left out. The names in the
             list's own first line, if it has such a line, count more than DEFAULT_COLUMNS.
-        may_lack_label: whether the label of a file may be empty.
+        label_separator: between the labels of a file, which may have none then; "": each file has one.
 
     Raises:
         FileNotFoundError: there is no such list.
@@ -56,9 +56,9 @@ def read_list(path: epath.Path, columns: Sequence[str], may_lack_label: bool = F
     """
     if "path" not in columns:
         raise ValueError(f"--list_columns={','.join(columns)} has no column 'path'")
-    rows = tables.read_table(path, num_columns=len(columns))
+    rows = tables.read_table(path, len(columns), label_separator)
     columns, rows = _without_header(path, rows, tuple(columns))
-    entries = [_entry(path, number, cells, columns, may_lack_label) for number, cells in rows]
+    entries = [_entry(path, number, cells, columns, bool(label_separator)) for number, cells in rows]
     if not entries:
         raise ValueError(f"{escape(path)} lists no files")
     _refuse_other_header(path, entries)

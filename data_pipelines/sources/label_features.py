@@ -1,6 +1,6 @@
 """Which features of a record hold its labels, and the names of their classes."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import tensorflow_datasets as tfds
 
@@ -10,10 +10,17 @@ SEPARATOR = ";"  # between the classes of a record, in texts
 
 def find(features: Mapping[str, tfds.features.FeatureConnector]) -> dict[str, tfds.features.ClassLabel]:
     """Label feature -> its ClassLabel, which has the names of the classes; {} if there are no names."""
-    label, labels = features.get(ONE), features.get(SEVERAL)
-    if isinstance(labels, tfds.features.Sequence) and isinstance(labels.feature, tfds.features.ClassLabel):
-        return {SEVERAL: labels.feature}
+    if are_several(features):
+        labels = features[SEVERAL]
+        is_named = isinstance(labels, tfds.features.Sequence) and isinstance(labels.feature, tfds.features.ClassLabel)
+        return {SEVERAL: labels.feature} if is_named else {}
+    label = features.get(ONE)
     return {ONE: label} if isinstance(label, tfds.features.ClassLabel) else {}
+
+
+def are_several(features: Collection[str]) -> bool:
+    """Whether a record with these features may have any number of classes. With both label features it has one."""
+    return SEVERAL in features and ONE not in features
 
 
 def make(class_names: tuple[str, ...] | None, several: bool) -> dict[str, tfds.features.FeatureConnector]:

@@ -60,7 +60,7 @@ def read_lines(path: epath.Path) -> list[Line]:
     return [(number, line.strip()) for number, line in lines if line.strip()]
 
 
-def read_table(path: epath.Path, num_columns: int = 0) -> list[Row]:
+def read_table(path: epath.Path, num_columns: int = 0, inside: str = "") -> list[Row]:
     """The cells of each line that is not blank.
 
     Cells are separated by the first of tab, comma and semicolon that fits all lines, else by spaces; they may stand in
@@ -70,6 +70,8 @@ def read_table(path: epath.Path, num_columns: int = 0) -> list[Row]:
         path: the file.
         num_columns: how many cells are expected. If it is 1 a line is one cell, whatever is in it. If it is more, a
             separator is chosen that gives so many, if there is one.
+        inside: what separates the parts of a cell. It is taken for the separator of cells only if every line has
+            `num_columns` of them by it, and by no other.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -78,7 +80,7 @@ def read_table(path: epath.Path, num_columns: int = 0) -> list[Row]:
     lines = read_lines(path)
     if num_columns == 1:
         return [(number, [_unquoted(line)]) for number, line in lines]
-    delimiter = _delimiter([line for _, line in lines], num_columns)
+    delimiter = _delimiter([line for _, line in lines], num_columns, inside)
     return [(number, _split_or_fail(path, number, line, delimiter)) for number, line in lines]
 
 
@@ -141,7 +143,7 @@ def _unquoted(cell: str) -> str:
     return cell[1:-1].replace('""', '"') if len(cell) > 1 and cell[0] == cell[-1] == '"' else cell
 
 
-def _delimiter(lines: list[str], num_columns: int) -> str:
+def _delimiter(lines: list[str], num_columns: int, inside: str) -> str:
     """The first separator by which all lines have the expected number of cells, or else the same number above 1."""
     fitting = {}
     for delimiter in DELIMITERS:
@@ -150,7 +152,12 @@ def _delimiter(lines: list[str], num_columns: int) -> str:
             if len(counts) == 1 and 1 not in counts:
                 fitting[delimiter] = counts.pop()
     exact = [delimiter for delimiter, count in fitting.items() if count == num_columns]
-    some = [delimiter for delimiter in DELIMITERS if 2 * sum(delimiter in line for line in lines) >= len(lines)]
+    if inside in DELIMITERS:
+        by_blanks = [" "] if all(len(_split(line, " ")) == num_columns for line in lines) else []
+        exact = [*(delimiter for delimiter in exact if delimiter != inside), *by_blanks, *({inside} & {*exact})]
+        fitting.pop(inside, None)
+    others = [delimiter for delimiter in DELIMITERS if delimiter != inside]
+    some = [delimiter for delimiter in others if 2 * sum(delimiter in line for line in lines) >= len(lines)]
     return next(iter([*exact, *fitting, *some, " "]))
 
 

@@ -98,7 +98,7 @@ class Split:
     @property
     def several_labels(self) -> bool:
         """Whether a record may have any number of labels."""
-        return label_features.SEVERAL in self.features
+        return label_features.are_several(self.features)
 
 
 def open_split(builder: str, split: str, data_dir: str) -> Split:

@@ -11,6 +11,7 @@ from configs import common
 from cover_jax.errors import ConfigError
 from cover_jax.evaluation import comparison, saved_predictions
 from cover_jax.tasks import metrics
+from data_pipelines import files
 
 
 def save(workdir, name, hits, fingerprint="same"):
@@ -125,3 +126,10 @@ def test_any_damage_is_named(tmp_path):
             assert (found.step, found.fingerprint) == (saved.step, saved.fingerprint)
             assert_same(found.predictions, saved.predictions)
     assert refused > len(whole) / 6
+
+
+def test_predictions_may_be_larger_than_a_small_file(tmp_path, monkeypatch):
+    """100,000 clips with 600 probabilities each are."""
+    save(tmp_path, "clips", [1, 0, 1])
+    monkeypatch.setattr(files, "MAX_SMALL_BYTES", 10)
+    assert saved_predictions.load(epath.Path(tmp_path), "clips").step == 3

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import shutil
 
 import jax
 import numpy as np
@@ -16,8 +17,9 @@ DATA = pathlib.Path(__file__).parents[1] / "golden" / "run" / "data"
 
 
 @pytest.fixture(scope="module")
-def split():
-    return records.open_split("image_folder/stills", "validation", str(DATA))
+def split(tmp_path_factory):
+    data = shutil.copytree(DATA, tmp_path_factory.mktemp("golden") / "data")  # opening may renew its indices
+    return records.open_split("image_folder/stills", "validation", str(data))
 
 
 def predict(_, batch):

@@ -253,7 +253,11 @@ def state():
 before, environment, modules = state(), dict(os.environ), []
 for package in ("configs", "data_pipelines", "cover_jax"):
     for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
-        importlib.import_module(module.name)
+        try:
+            importlib.import_module(module.name)
+        except ModuleNotFoundError as error:  # a logger whose package is not installed
+            from cover_jax.config import plugins
+            assert error.name in {entry.package for entry in plugins.LOGGERS.values()}, error
         modules.append(module.name)
 changed = {name for name in environment.keys() | os.environ.keys() if environment.get(name) != os.environ.get(name)}
 print(json.dumps({"modules": modules, "before": before, "after": state(), "environment": sorted(changed)}))
@@ -290,6 +294,24 @@ threading.Thread(target=exit_process.exit_process, args=(3, "error: first")).sta
 begun.wait()
 exit_process.exit_process(4, "error: second")
 """
+
+
+NO_THREADS = """
+import threading
+from cover_jax.fault_tolerance import exit_process
+
+def start(thread):
+    raise RuntimeError("can't start new thread")
+
+threading.Thread.start = start
+exit_process.before_exit(print)
+exit_process.exit_process(3, "error: first")
+"""
+
+
+def test_it_ends_with_its_cause_where_no_last_act_can_begin():
+    ended = subprocess.run([sys.executable, "-c", NO_THREADS], capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (3, "", "error: first\n")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,15 @@ import pytest
 from etils import epath
 
 from data_pipelines import archives
-from data_pipelines.builders import imagenet21k, kinetics, moments_in_time, something_something, ucf101
+from data_pipelines.builders import (
+    charades,
+    epic_kitchens,
+    imagenet21k,
+    kinetics,
+    moments_in_time,
+    something_something,
+    ucf101,
+)
 from data_pipelines.prepare import publisher
 from tests.data_pipelines import class_lists, publishers
 
@@ -466,3 +474,58 @@ def test_what_is_still_packed_is_named_with_its_command(tmp_path):
     source = _make(tmp_path / "ucf", {"UCF101.rar": ""})
     with pytest.raises(FileNotFoundError, match=r"no classInd\.txt .* by: unrar x 'UCF101\.rar'"):
         ucf101.find(source, ("train",), 1)
+
+
+EPIC_COLUMNS = "narration_id,video_id,start_timestamp,stop_timestamp,verb_class,noun_class\n"
+
+
+def _epic(root, *rows):
+    classes = {f"EPIC_100_{head}_classes.csv": f"id,key\n0,{head}0\n1,{head}1\n" for head in ("verb", "noun")}
+    source = _make(root, {"P01_01.MP4": "", "EPIC_100_train.csv": EPIC_COLUMNS + "\n".join(rows), **classes})
+    return epic_kitchens.find(source, ("train",), {"verb": 2, "noun": 2}).splits["train"]
+
+
+def test_each_action_of_one_moment_has_a_name_of_its_own(tmp_path):
+    """TFDS refuses two records of one name, after it has read all of them."""
+    times = "P01_01,00:20:00.14,00:20:03.37"
+    found = _epic(tmp_path, f"a,{times},0,1", f"b,{times},0,1", f"c,{times},1,0", "d,P01_01,00:20:03.37,00:20:09,1,0")
+    assert [item.labels for item in found] == [("verb: verb0", "noun: noun1"), *[("verb: verb1", "noun: noun0")] * 2]
+    sources = ["P01_01.MP4#t=1200.14,1203.37", "P01_01.MP4#t=1200.14,1203.37&id=c", "P01_01.MP4#t=1203.37,1209"]
+    assert [item.source for item in found] == sources
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("a,P01_01,00:00:05.14,00:00:03.37,0,1", "line 2: it ends at 3.37 s, not after its start, 5.14 s"),
+        ("a,P01_01,00:00:05.14", "line 2: time '': must be HH:MM:SS"),
+        ("a,P01_01,00:00:00,00:00:03.37,7,1", "line 2: verb_class '7': must be from 0 to 1"),
+    ],
+)
+def test_a_wrong_action_is_refused_with_its_line(tmp_path, row, message):
+    with pytest.raises(ValueError, match=message):
+        _epic(tmp_path, row)
+
+
+def _charades(root, text):
+    source = _make(root, {"V1.mp4": "", "V2.mp4": "", "Charades_v1_classes.txt": "c000 A\nc001 B / C\n"})
+    (root / "Charades_v1_train.csv").write_bytes(text)
+    return {item.path: item.labels for item in charades.find(source, ("train",), 2).splits["train"]}
+
+
+def test_videos_have_each_action_once_or_none_in_lists_of_windows(tmp_path):
+    text = b"\xef\xbb\xbfid,actions,length\r\nV1,c001 1.0 2.0;c000 2 3;c001 4 5,9\r\nV2,,9\r\n"
+    assert _charades(tmp_path, text) == {"V1.mp4": ("B / C", "A"), "V2.mp4": ()}
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (b"V1,c009 1 2\n", "line 2: class c009 is not in Charades_v1_classes.txt"),
+        (b"V1,c000 -1 2\n", "line 2: action 'c000 -1 2': must be CLASS START END"),
+        (b"V1,c000 1 2\nV1,\n", "line 3: V1 is listed twice, also in line 2, with another class"),
+    ],
+)
+def test_wrong_actions_are_refused_with_their_line(tmp_path, row, message):
+    with pytest.raises(ValueError, match=message):
+        _charades(tmp_path, b"id,actions\n" + row)

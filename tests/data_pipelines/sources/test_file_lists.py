@@ -121,6 +121,8 @@ def test_class_and_file_names_of_a_mac_are_those_of_a_list(source):
             r"line 2: run/a\.mp4 is listed twice: in train and in train \(first in .*1\)",
         ),
         ("/x/run/a.mp4,run\n/y/run/b.mp4,run\n", {}, r"line 2: '/y/run/b\.mp4' does not begin with '/x/'"),
+        ("run/a.mp4;run;fast\nrun/b.mp4;run\n", {"label_separator": ";"}, r"line 1: 1 columns instead of 2"),
+        ("run/a.mp4,\nrun/b.mp4,\n", {"label_separator": ";"}, r"list\.csv: no file has a class"),
         ("a.mp4\n", {"list_columns": ("path",)}, r"line 1: a\.mp4 has no folder, and the list no column 'label'"),
     ],
 )  # fmt: skip
@@ -157,3 +159,15 @@ def test_a_list_is_read_from_a_folder_that_is_no_local_one(source, monkeypatch):
 
     monkeypatch.setattr(files, "is_remote", lambda path: True)
     assert read(epath.Path(source), "run/a.mp4,run\nsit/c d.mp4,sit\n") == BOTH
+
+
+@pytest.mark.parametrize(
+    "text", ["run/a.mp4 run;fast\nrun/b.mp4 run;slow\n", "run/a.mp4\trun;fast\nrun/b.mp4\trun;slow\n"]
+)
+def test_what_separates_labels_does_not_separate_columns(source, text):
+    assert read(source, text, label_separator=";") == {"run/a.mp4": "run;fast", "run/b.mp4": "run;slow"}
+
+
+def test_quoted_labels_may_have_the_separator_of_the_columns(source):
+    found = read(source, 'run/a.mp4,"run,fast"\nrun/b.mp4,run\n', label_separator=",")
+    assert found == {"run/a.mp4": "run;fast", "run/b.mp4": "run"}
