@@ -237,12 +237,13 @@ class Multihead(Task):
         return sure_N
 
     def told(self, predictions: Any, row: int) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
-        """The label of each head, and the most probable class of each head that is wrong."""
+        """The label of each head that has one, and the most probable class of each head that is wrong."""
         true, wrong = [], []
         for i, (_, columns) in enumerate(self._columns()):
             label, top1 = int(predictions.labels[row, i]), int(predictions.top1[row, i])
-            if label >= 0:
-                true.append((columns.start + label, float(predictions.label_probability[row, i])))
+            if label < 0:  # not published: nothing is wrong
+                continue
+            true.append((columns.start + label, float(predictions.label_probability[row, i])))
             if top1 != label:
                 wrong.append((columns.start + top1, float(predictions.top1_probability[row, i])))
         return true, wrong

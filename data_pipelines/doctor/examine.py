@@ -161,6 +161,7 @@ def _of_files(reader: worker_pool.Reader, found: listing.Listing, role: str) -> 
     index_of = {name: i for i, name in enumerate(found.class_names)}
     labels: list[int] = []
     labelled: list[int] = []
+    with_parts: set[str] = set()
     several = any(item.labels is not None for item in items)
     refused = [_refusal(item, base.MISSING) for item in found.missing.get(role, ())]
     for number, (item, seen) in enumerate(_in_parallel(functools.partial(_look, reader), items, role)):
@@ -168,6 +169,9 @@ def _of_files(reader: worker_pool.Reader, found: listing.Listing, role: str) -> 
             refused.append(_refusal(item, seen))
             continue
         row, jpeg = seen
+        if item.cut is not None:  # the bytes of a file count with its first part
+            row["bytes"] *= item.path not in with_parts
+            with_parts.add(item.path)
         names = item.labels if item.labels is not None else (item.label,) if item.label else ()
         labels += [index_of[name] for name in names]
         labelled += [len(rows)] * len(names)

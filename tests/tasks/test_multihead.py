@@ -1,5 +1,7 @@
 """Several heads per dataset: each has its own loss, and they are right together or not."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,6 +62,8 @@ def test_all_heads_are_right_or_the_clip_is_wrong():
     assert found["noun_top1"] == pytest.approx(2 / 3) and "noun_top5" not in found  # it has only four classes
     assert found.keys() == TASK.titles.keys()  # so config.best_metric cannot name what no evaluation has
     assert TASK.told(said, 1) == ([(0, pytest.approx(0.8)), (4, pytest.approx(0.1))], [(6, pytest.approx(0.7))])
+    unpublished = dataclasses.replace(said, labels=np.full((3, 2), -1))
+    assert TASK.told(unpublished, 1) == ([], [])
     assert registry.of_predictions(said).titles == TASK.titles
     weighted = said.of_heads["verb"][1].loss + 0.5 * said.of_heads["noun"][1].loss
     assert said.loss == pytest.approx(weighted)

@@ -99,7 +99,7 @@ def test_a_damaged_record_is_told_with_its_reason(make_numbered, tmp_path, capsy
 def test_what_was_measured_is_not_measured_again_but_where_it_is_missing(make_numbered, monkeypatch):
     split = records.open_split("numbered", "train", make_numbered())
     before, measured, measure = facts.load_facts(split), [], facts._measure_shard
-    monkeypatch.setattr(facts, "_measure_shard", lambda path, feature: measured.append(path) or measure(path, feature))
+    monkeypatch.setattr(facts, "_measure_shard", lambda path, *how: measured.append(path) or measure(path, *how))
     facts.load_facts(split)
     assert not measured
     facts._facts_path(split.paths[1]).unlink()
@@ -190,3 +190,14 @@ def test_each_dataset_that_raw_examines_has_its_own_folder(tmp_path, monkeypatch
     monkeypatch.setattr(examine.build, "sources", lambda arguments: iter(found[:1]))
     examine.examine_sources(["kinetics/400", "--manual_dir=x"], "one")
     assert examined(tmp_path / "one")[0]["dataset"] == "kinetics/400"
+
+
+def test_a_video_counts_once_however_many_parts_are_cut_out_of_it(monkeypatch):
+    items = [
+        listing.Item(path, "", labels=("x",), cut=(start, start + 1.0))
+        for path, start in (("a", 0), ("a", 1), ("b", 0))
+    ]
+    row = {"num_frames": 2, "fps": 1.0, "height_px": 4, "width_px": 4, "bytes": 100}
+    monkeypatch.setattr(examine, "_in_parallel", lambda look, items, role: [(item, (dict(row), b"")) for item in items])
+    found, _ = examine._of_files(None, listing.Listing({"train": items}, ("x",)), "train")
+    assert (found["found"], found["bytes"]) == (3, 200)
