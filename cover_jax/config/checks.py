@@ -285,8 +285,10 @@ def _best_metric_errors(config: ConfigDict) -> Iterator[str]:
     if any([*_task_errors(config)]):
         return
     known = registry.metrics_of(config) or [str(schema.Run.best_metric.default)]
-    kinds = [kind for name in config.evaluators for kind in plugins.EVALUATORS[name].metrics]
-    known += [f"{name}/{kind}" for name in evaluated for kind in kinds]
+    for name in evaluated:
+        entries = [plugins.EVALUATORS[evaluator] for evaluator in config.evaluators]
+        measuring = [entry for entry in entries if entry.measures(registry.of(config.datasets[name]).main_metric)]
+        known += [f"{name}/{kind}" for entry in measuring for kind in entry.metrics]
     if config.best_metric not in known:
         yield f"config.best_metric={config.best_metric!r}: must be one of {', '.join(known)}"
     if config.early_stop_evals and not evaluated:

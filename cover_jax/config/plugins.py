@@ -20,12 +20,18 @@ class Entry:
     Attributes:
         module: its module, with a function `make`.
         metrics: of an evaluator: its metrics per dataset that `config.best_metric` may name: more is better.
+        main_metric: of an evaluator: it measures only datasets with this main metric of their task; "": all.
         package: a package that it needs and that an installation of this project may lack; "": none.
     """
 
     module: str
     metrics: tuple[str, ...] = ()
+    main_metric: str = ""
     package: str = ""
+
+    def measures(self, main_metric: str) -> bool:
+        """Whether an evaluator measures a dataset with this main metric."""
+        return self.main_metric in ("", main_metric)
 
     def load(self) -> ModuleType:
         """Imports the module."""
@@ -37,7 +43,7 @@ ACCURACY = "accuracy"  # always first: its predictions make the table, the repor
 # Name in config.evaluators -> `make(run: evaluators.EvaluatedRun) -> (params -> {"DATASET/METRIC": value})`.
 EVALUATORS: Mapping[str, Entry] = {
     ACCURACY: Entry("cover_jax.evaluation.evaluator"),  # its metrics are those of each dataset's task
-    "knn": Entry("cover_jax.evaluation.knn", ("knn_top1",)),
+    "knn": Entry("cover_jax.evaluation.knn", ("knn_top1",), main_metric="top1"),
 }
 
 # Name in config.loggers -> `make(workdir: epath.Path, config: ConfigDict) -> clu.metric_writers.MetricWriter`.

@@ -310,7 +310,8 @@ class Timeouts(Group):
         Until the next of the programs that are compiled side by side before the first step is done, one per set of
         datasets that steps are on; also the first step on each set.""")
     step_s = Key(600, POSITIVE, "Any other step, with its input.")
-    evaluation_s = Key(3600, POSITIVE, "The evaluation of one dataset.")
+    evaluation_s = Key(3600, POSITIVE, """
+        The evaluation of one dataset; with the evaluator 'knn', also the features of its training split.""")
     save_s = Key(900, POSITIVE, """
         Waiting for a checkpoint. After a third of it, a save has failed if one host has not written its part.""")
     exit_s = Key(300, POSITIVE, "From the last step to the end of the process.")

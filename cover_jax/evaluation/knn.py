@@ -6,14 +6,18 @@ CLS features, and a vote of exp(similarity / temperature) from each of the k nea
 An evaluation reads the whole training split once, as evaluation sees it: without augmentation.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cover_jax.config import plugins
 from cover_jax.evaluation import evaluators, features
 from cover_jax.fault_tolerance import process
 from cover_jax.parallel import compilation
 from cover_jax.tasks import metrics, registry
+from data_pipelines.stream import records
 
 # Q queries, N training examples in the bank, D width, K neighbours, C classes
 
@@ -23,15 +27,15 @@ QUERIES, BANK = 512, 16384  # of one product on the device: 32 MiB of similariti
 def make(run: evaluators.EvaluatedRun) -> evaluators.Measure:
     """Measures knn_top1, 0..1, with its standard error, of each evaluated dataset whose clips have one class."""
     datasets, settings = run.config.datasets, run.config.knn
-    names = [name for name in run.eval_splits if registry.of(datasets[name]).main_metric == "top1"]
+    measures = plugins.EVALUATORS["knn"].measures
+    names = [name for name in run.eval_splits if measures(registry.of(datasets[name]).main_metric)]
     steps = {name: features.make_step(run.model, run.config, name, run.mesh) for name in names}
 
     def measure(params) -> dict[str, float]:
         found: dict[str, float] = {}
         for name in names:
-            process.enter_phase("evaluation", f"knn of {name}")
             bank, queries = (
-                features.of_split(steps[name], params, one, datasets[name], run.config, run.mesh)
+                _features(run, steps[name], params, name, one)
                 for one in (run.train_splits[name], run.eval_splits[name])
             )
             label_Q = predict(queries.features_ND, bank, settings.neighbours, settings.temperature)
@@ -41,6 +45,14 @@ def make(run: evaluators.EvaluatedRun) -> evaluators.Measure:
         return found
 
     return measure
+
+
+def _features(
+    run: evaluators.EvaluatedRun, step: Callable[[dict, dict], dict], params, name: str, split: records.Split
+) -> features.Labelled:
+    """The features of one split, in a phase of its own: a training split may take as long as all evaluations."""
+    process.enter_phase("evaluation", f"knn of {name}: features of {split.split}")
+    return features.of_split(step, params, split, run.config.datasets[name], run.config, run.mesh)
 
 
 def predict(queries_QD: np.ndarray, bank: features.Labelled, neighbours: int, temperature: float) -> np.ndarray:

@@ -81,7 +81,7 @@ def main(arguments: Sequence[str]) -> None:
         args.num_processes, args.process_id = jax.process_count(), jax.process_index()
     options: dict[str, Any] = source_flags.source_options(args)
     trained = load.load(args.workdir, args.step, backbone_only=True, **options)
-    print("\n".join([f"step {trained.step} of {args.workdir}", *trained.notes]), file=sys.stderr)
+    print("\n  ".join(trained.notes) or f"step {trained.step} of {args.workdir}", file=sys.stderr)
     if args.head and args.head not in trained.class_names:
         raise UsageError(f"--head={args.head}: must be one of {', '.join(trained.class_names) or 'none'}")
     dataset, view = clips.find_view(trained, args.head or args.dataset, predict_flags.storage_options(args))

@@ -62,7 +62,7 @@ class Extractor:
 
 
 def write_parts(run: Extractor, source: clips.Source, job: parts.Job, missing: Sequence[range]) -> None:
-    """Computes and writes the parts of a job that are missing; reports clips that cannot be read."""
+    """Computes and writes the parts of a job that are missing, with the error of each clip that cannot be read."""
     with tqdm(desc="features", total=sum(map(len, missing)), unit="clip") as bar:
         for part in missing:
             job.write(part, _rows(run, source, part, bar))

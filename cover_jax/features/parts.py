@@ -105,6 +105,7 @@ class Job:
     def finish(self) -> int:
         """Writes the file, if all parts are there, and reports what could not be read. Returns how many clips."""
         if self._out.exists():
+            self._folder.rmtree(missing_ok=True)  # if a command was killed between the two
             return 0
         done = [part for part in self._parts if self._path(part).exists()]
         if len(done) < len(self._parts):
@@ -148,7 +149,7 @@ def _parquet(columns: dict[str, np.ndarray], about: dict[str, Any]) -> bytes:
     import pyarrow.parquet as pq
 
     features_ND = columns["features"]
-    width = features_ND.shape[1] if features_ND.ndim == 2 else 0
+    width = features_ND.shape[1] if features_ND.ndim == 2 else 1  # pyarrow has no lists of length 0
     lists = pa.FixedSizeListArray.from_arrays(pa.array(features_ND.ravel(), pa.float32()), width)
     table = pa.table({name: pa.array(columns[name]) for name in COLUMNS[:-1]} | {"features": lists})
     buffer = io.BytesIO()

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from cover_jax.config import schema
 from cover_jax.models.pretrained import hugging_face_export, loader, sources
-from cover_jax.models.pretrained.errors import PretrainedError
+from cover_jax.models.pretrained.errors import PretrainedError, refuse_unreadable
 from cover_jax.tasks import registry
 
 HEAD = "classifier"  # the name of its one head
@@ -22,6 +22,7 @@ SOMETHING_CLASSES = 174  # of Something-Something, whose clips are cut into segm
 _SOMETHING = re.compile(r"ssv?2|something", re.IGNORECASE)
 _NO_NAME = re.compile(r"LABEL_\d+")  # what Hugging Face writes where nobody named the classes
 _BILINEAR = 2  # of PIL.Image.Resampling
+_LEVELS = 255  # what 8-bit pixels are divided by
 # How a clip's frames are read, before the device resizes them once more; this project's choice. Twice the model's side
 # keeps the error of JPEG small; the rate is at least four times the rate at which frames are sampled.
 _STORED_SIDES = 2
@@ -47,6 +48,7 @@ class Description:
     notes: tuple[str, ...]
 
 
+@refuse_unreadable
 def describe(source: str, opened: sources.Opened, class_names: Sequence[str] = ()) -> Description:
     """Describes a published model.
 
@@ -62,7 +64,7 @@ def describe(source: str, opened: sources.Opened, class_names: Sequence[str] = (
     names, about_names = _class_names(source, facts, class_names)
     side_px, about_crop = _crop(facts, opened.preprocessor)
     sampling, about_sampling = _sampling(source, facts, opened)
-    pixels, about_pixels = _pixels(facts, opened)
+    pixels, about_pixels = _pixels(source, facts, opened)
     config = schema.get_config()
     model = {"variant": facts.variant, "size_px": side_px, "num_frames": facts.num_frames, "init_from": source}
     # Of float32, its logits equal those of its own code.
@@ -81,6 +83,7 @@ def describe(source: str, opened: sources.Opened, class_names: Sequence[str] = (
         about_pixels,
         *about_sampling,
         *facts.assumed,
+        *([f"its file has more, which is not read: {', '.join(aside)}"] if (aside := opened.tensors.set_aside) else []),
     )
     return Description(config, names, storage | opened.preprocessor.get(_OWN, {}).get("storage", {}), told)
 
@@ -136,6 +139,8 @@ def _crop(facts: loader.Facts, preprocessor: Mapping[str, Any]) -> tuple[int, st
         differences.append("its files squeeze the whole picture into a square; here a square of it is seen")
     if preprocessor.get("resample", _BILINEAR) != _BILINEAR:
         differences.append(f"its files resample={preprocessor['resample']}; here bilinear with antialiasing")
+    if side_px != facts.size_px:
+        differences.append(f"its positions are for {facts.size_px} px, so they are interpolated")
     return side_px, "".join(f"; {difference}" for difference in differences)
 
 
@@ -146,8 +151,15 @@ def _side_px(size: object) -> int | None:
     return size if isinstance(size, int) and size > 0 else None
 
 
-def _pixels(facts: loader.Facts, opened: sources.Opened) -> tuple[dict[str, tuple[float, ...]], str]:
+def _pixels(
+    source: str, facts: loader.Facts, opened: sources.Opened
+) -> tuple[dict[str, tuple[float, ...]], str]:
     """`pixel_mean` and `pixel_std` where the settings lack them, and where the used ones come from."""
+    factor = opened.preprocessor.get("rescale_factor", 1 / _LEVELS)
+    if opened.preprocessor.get("do_rescale") is False or abs(factor * _LEVELS - 1) > 1e-3:
+        raise PretrainedError(
+            f"{source}: its preprocessor_config.json does not scale pixels to 0..1, which is not supported"
+        )
     if opened.preprocessor.get("do_normalize") is False:
         return {"pixel_mean": (0.0,) * 3, "pixel_std": (1.0,) * 3}, "pixels: from 0 to 1, not normalised, say its files"
     settings: Mapping[str, Any] = facts.settings

@@ -39,10 +39,15 @@ def load(
     Raises:
         FileNotFoundError: there is no such checkpoint or file.
         PretrainedError: the published model cannot be read, or is not complete.
+        ConfigError: a step of a published model, two steps of a run, or class names for a run.
         CheckpointDamagedError: there are checkpoints, but none is sound.
     """
     if not is_published(source):
+        if class_names:
+            raise ConfigError(f"--class_names={class_names}: {source} is a run, which knows the names of its classes")
         workdir, which = init_from.find_run(source) or (source, "newest")
+        if "newest" not in (which, step):
+            raise ConfigError(f"--step={step}: {source} names a checkpoint already")
         trained = restore.load_trained(workdir, step if which == "newest" else which)
     elif step != "newest":
         raise ConfigError(f"--step={step}: {source} is a published model, which has no steps")

@@ -1,5 +1,6 @@
 """A wrong config fails at once, and says which key, which value, and what would be right."""
 
+import contextlib
 import importlib
 import pathlib
 import re
@@ -156,6 +157,15 @@ def test_impossible_value(key, value, right):
         checks.validate(config)
     assert f"config.{key}={value!r}" in str(error.value)
     assert right in str(error.value)
+
+
+@pytest.mark.parametrize(("task", "is_measured"), [("multiclass", True), ("multilabel", False)])
+def test_the_best_metric_is_one_that_its_evaluator_measures(task, is_measured):
+    config = demo.get_config()
+    config.evaluators, config.best_metric = ("accuracy", "knn"), "motion/knn_top1"
+    config.datasets.motion.task = task
+    with contextlib.nullcontext() if is_measured else pytest.raises(ConfigError, match="must be one of"):
+        checks.validate(config)
 
 
 def test_unknown_key_names_the_near_one():

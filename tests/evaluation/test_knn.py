@@ -7,6 +7,7 @@ import pytest
 
 from cover_jax.config import checks, plugins
 from cover_jax.evaluation import evaluators, features, knn
+from cover_jax.fault_tolerance import process
 from cover_jax.parallel import sharding
 from tests.evaluation import test_evaluator
 from tests.helpers import small
@@ -61,7 +62,7 @@ class Brightness:
         return params * jnp.stack([level_B, jnp.ones_like(level_B)], axis=1)
 
 
-def test_an_evaluation_measures_it_on_the_splits(split):
+def test_an_evaluation_measures_it_on_the_splits(split, monkeypatch):
     """Each validation example is in the bank: with one neighbour all are right. Several devices share the batches."""
     config = small.config(evaluators=("accuracy", "knn"), knn__neighbours=1, best_metric="images/knn_top1")
     del config.datasets["video"]
@@ -70,7 +71,10 @@ def test_an_evaluation_measures_it_on_the_splits(split):
     mesh = sharding.make_mesh(config.mesh, jax.devices()[:4])
     run = evaluators.EvaluatedRun(config, Brightness, {"images": split}, {"images": split}, mesh)
     (measure,) = evaluators.make(run).values()
+    phases: list[tuple[str, ...]] = []
+    monkeypatch.setattr(process, "enter_phase", lambda *phase: phases.append(phase))
     found = evaluators.measure_all(evaluators.make(run), jnp.float32(2.0))
+    assert phases == [("evaluation", f"knn of images: features of {split.split}")] * 2  # each split has its own time
     assert found == measure(jnp.float32(2.0))
     assert found["images/knn_top1"] == 1.0 and 0 < found["images/knn_top1_error"] < 0.5
 

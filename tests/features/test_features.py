@@ -137,6 +137,12 @@ def test_what_cannot_be_read_is_named_and_left_out(tmp_path, capsys):
     assert f"{broken}: " in capsys.readouterr().err and load("some.npz")["path"].tolist() == [good]
 
 
+def test_parquet_without_a_readable_file_has_no_rows(tmp_path):
+    with pytest.raises(SystemExit, match="1 of 1 files could not be read"):
+        run("none.parquet", "--head=files", str(tmp_path / "none.mp4"))
+    assert pq.read_table("none.parquet").num_rows == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -159,7 +165,9 @@ def test_what_is_refused(arguments, message):
 def test_a_file_of_other_features_is_not_replaced():
     run("first.npz", "--dataset=files", "--data_dir=data")
     before = pathlib.Path("first.npz").read_bytes()
+    pathlib.Path("first.npz.parts").mkdir()  # as if killed just before its end
     run("first.npz", "--dataset=files", "--data_dir=data")  # complete already
+    assert not pathlib.Path("first.npz.parts").exists()
     with pytest.raises(SystemExit, match="first.npz: exists, pool 'cls' there, 'patches' here; move it"):
         run("first.npz", "--dataset=files", "--data_dir=data", "--pool=patches")
     assert pathlib.Path("first.npz").read_bytes() == before

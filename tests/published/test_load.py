@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from cover_jax.errors import ConfigError
 from cover_jax.models import cover, variants
 from cover_jax.models.pretrained.errors import PretrainedError
 from cover_jax.predict import __main__ as predict
@@ -103,7 +104,8 @@ def test_the_rate_is_that_of_the_family(source, num_frames, num_classes, expecte
     ("changes", "size_px", "said"),
     [
         ({"size": {"shortest_edge": 16}}, 12, "its files resize to 16 px first and crop the middle"),
-        ({"crop_size": 8, "size": {"shortest_edge": 8}}, 8, "3 frames of 8 px"),
+        ({"crop_size": 8, "size": {"shortest_edge": 8}}, 8, "3 frames of 8 px; its positions are for 12 px"),
+        ({"image_mean": 0.5, "image_std": [0.25]}, 12, "mean 0.5, 0.5, 0.5, deviation 0.25, 0.25, 0.25, say its files"),
         ({"crop_size": 10}, 12, "its files crop 10 px, which is no multiple of the patch"),
         ({"do_center_crop": False, "size": {"height": 16, "width": 16}}, 16, "squeeze the whole picture"),
         ({"resample": 3}, 12, "its files resample=3; here bilinear"),
@@ -117,6 +119,38 @@ def test_what_is_prepared_otherwise_is_said(changes, size_px, said, folder):
     assert said in "\n".join(trained.notes)
     if not changes.get("do_normalize", True):
         assert (trained.config.model.pixel_mean, trained.config.model.pixel_std) == ((0.0,) * 3, (1.0,) * 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "said"),
+    [
+        ("preprocessor_config.json", {"image_mean": ["a", 1, 1]}, "mean=.'a', 1, 1. of the pixels"),
+        ("preprocessor_config.json", {"image_std": [0.5, 0.5]}, "std=.0.5, 0.5. of the pixels"),
+        ("preprocessor_config.json", {"image_std": [0.5, 0, 0.5]}, "must be greater than 0"),
+        ("preprocessor_config.json", {"rescale_factor": 1 / 127.5}, "does not scale pixels to 0..1"),
+        ("preprocessor_config.json", {"cover_jax": [1]}, "is damaged, or no such model"),
+        ("config.json", {"layer_norm_eps": "x"}, "is damaged, or no such model"),
+    ],
+)
+def test_values_that_cannot_be_are_refused_in_one_line(name, changes, said, folder):
+    change(folder, name, **changes)
+    with pytest.raises(PretrainedError, match=said) as refused:
+        load.load(str(folder))
+    assert str(refused.value).startswith(f"{folder}: ") and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["hf_vivit", "hf_videomae"])
+def test_a_model_of_tubelets_is_refused_as_it_only_gives_initial_values(name):
+    with pytest.raises(PretrainedError, match="whose logits and features this model does not compute; config.model.i"):
+        load.load(str(GOLDEN.parent / "families" / name), backbone_only=True)
+
+
+def test_what_a_run_says_itself_is_not_given_again(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(ConfigError, match="--class_names=names.txt: .* is a run"):
+        load.load(str(tmp_path), class_names="names.txt")
+    with pytest.raises(ConfigError, match="--step=3: .*@best names a checkpoint already"):
+        load.load(f"{tmp_path}@best", "3")
 
 
 def test_pixels_that_no_file_states_are_said_to_be_assumed():

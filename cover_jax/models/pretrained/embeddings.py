@@ -10,7 +10,7 @@ import numpy as np
 from cover_jax.models.pretrained.errors import PretrainedError
 from cover_jax.models.pretrained.tensor_names import Arrays, Family, Reader
 
-_TUBELET_AXES = 5
+TUBELET_AXES = 5  # of the convolution that embeds tubelets
 _USUAL_FRAMES, _USUAL_PX = 16, 224  # of VideoMAE, if its file does not say: MCG-NJU/VideoMAE, run_mae_pretraining.py
 _SINUSOID_BASE = 10_000
 
@@ -37,7 +37,7 @@ def read_embeddings(
     """
     arrays = {path: read(name) for path, name in family.embeddings.items()}
     arrays = {path: array.reshape(1, -1, array.shape[-1]) for path, array in arrays.items()}
-    if family.patch_axes == _TUBELET_AXES:
+    if family.patch_axes == TUBELET_AXES:
         return _of_tubelets(family, read, config, num_patches, arrays)
     if num_registers(family, read):
         arrays["register_tokens"] = read(family.registers)

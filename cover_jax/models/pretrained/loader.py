@@ -113,6 +113,11 @@ def inspect(source: str, opened: sources.Opened) -> Facts:
         family, read = recognise.recognise(opened.tensors)
         config = _flat(opened)
         _check_config(config)
+        if family.patch_axes == embeddings.TUBELET_AXES:
+            raise PretrainedError(
+                f"is a {family.title}, whose logits and features this model does not compute; "
+                f"config.model.init_from={source} starts from it"
+            )
         sizes, settings = _sizes(family, read, config), _settings(family, config)
         if (variant := _variant_of(sizes)) is None:
             raise PretrainedError(_right_variant(sizes))
@@ -248,7 +253,8 @@ def _flat(opened: sources.Opened) -> dict[str, Any]:
     config = {**opened.config, **_section(opened.config, "vision_config")}
     for key in ("mean", "std"):
         given = _section(config, "pretrained_cfg").get(key) or opened.preprocessor.get(f"image_{key}")
-        config[f"pixel_{key}"] = given or _section(opened.open_clip, "preprocess_cfg").get(key)
+        given = given or _section(opened.open_clip, "preprocess_cfg").get(key)
+        config[f"pixel_{key}"] = given and _channels(key, given)
     clip = _section(opened.open_clip, "model_cfg")
     if clip:
         vision = _section(clip, "vision_cfg")
@@ -257,6 +263,17 @@ def _flat(opened: sources.Opened) -> dict[str, Any]:
     if "quickgelu" in str(config.get("architecture")):  # a name of timm
         config["hidden_act"] = "quick_gelu"
     return config
+
+
+def _channels(key: str, given: object) -> tuple[float, ...]:
+    """A value per channel from what a file says: one number is that of all three. `key` is "mean" or "std"."""
+    values = given if isinstance(given, list | tuple) else [given]
+    values = [*values] * 3 if len(values) == 1 else values
+    if len(values) != 3 or not all(isinstance(one, int | float) and math.isfinite(one) for one in values):
+        raise PretrainedError(f"its files have {key}={given!r} of the pixels: must be one number, or one per channel")
+    if key == "std" and min(values) <= 0:
+        raise PretrainedError(f"its files have std={given!r} of the pixels: must be greater than 0")
+    return tuple(map(float, values))
 
 
 def _model_type(opened: sources.Opened) -> str:
