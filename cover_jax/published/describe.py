@@ -151,9 +151,7 @@ def _side_px(size: object) -> int | None:
     return size if isinstance(size, int) and size > 0 else None
 
 
-def _pixels(
-    source: str, facts: loader.Facts, opened: sources.Opened
-) -> tuple[dict[str, tuple[float, ...]], str]:
+def _pixels(source: str, facts: loader.Facts, opened: sources.Opened) -> tuple[dict[str, tuple[float, ...]], str]:
     """`pixel_mean` and `pixel_std` where the settings lack them, and where the used ones come from."""
     factor = opened.preprocessor.get("rescale_factor", 1 / _LEVELS)
     if opened.preprocessor.get("do_rescale") is False or abs(factor * _LEVELS - 1) > 1e-3:

@@ -4,7 +4,6 @@ import argparse
 from typing import Any
 
 from data_pipelines import command_line
-from data_pipelines.command_line import UsageError
 
 VIEWS = ("sample_fps", "eval_clips", "eval_crops")  # keys of a dataset
 
@@ -31,14 +30,6 @@ def add_source(parser: command_line.Parser) -> None:
 
 
 def source_options(args: argparse.Namespace) -> dict[str, Any]:
-    """The keyword arguments of `load.load` that the flags give, beside the source and the step.
-
-    Raises:
-        UsageError: a value cannot be.
-    """
+    """The keyword arguments of `load.load` that the flags give, beside the source and the step."""
     views = {name: getattr(args, name) for name in VIEWS if name in args}
-    if views.get("sample_fps", 0) < 0:
-        raise UsageError(f"--sample_fps={views['sample_fps']}: must be 0 or greater")
-    if views.get("eval_clips", 1) < 1:
-        raise UsageError(f"--eval_clips={views['eval_clips']}: must be positive")
     return {"class_names": args.class_names, **views}

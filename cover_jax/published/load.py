@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -11,11 +12,12 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from cover_jax.checkpoint import init_from, metadata, restore
+from cover_jax.config import keys, schema
 from cover_jax.errors import ConfigError
 from cover_jax.models import cover
 from cover_jax.models.pretrained import loader, sources
 from cover_jax.models.pretrained.errors import PretrainedError
-from cover_jax.published import describe
+from cover_jax.published import describe, flags
 from cover_jax.versions import versions
 
 WEIGHTS = (".safetensors", ".bin", ".npz", ".pyth", ".pth", ".pt")  # suffixes of files with weights
@@ -39,9 +41,10 @@ def load(
     Raises:
         FileNotFoundError: there is no such checkpoint or file.
         PretrainedError: the published model cannot be read, or is not complete.
-        ConfigError: a step of a published model, two steps of a run, or class names for a run.
+        ConfigError: a step of a published model, two steps of a run, class names for a run, or impossible views.
         CheckpointDamagedError: there are checkpoints, but none is sound.
     """
+    _check_views(views)
     if not is_published(source):
         if class_names:
             raise ConfigError(f"--class_names={class_names}: {source} is a run, which knows the names of its classes")
@@ -54,6 +57,15 @@ def load(
     else:
         trained = _load_published(source, class_names, backbone_only)
     return with_views(trained, views)
+
+
+def _check_views(views: Mapping[str, Any]) -> None:
+    for name, value in views.items():
+        if name not in flags.VIEWS:
+            raise ConfigError(f"{name}={value!r}: unknown; known are class_names, backbone_only, {', '.join(flags.VIEWS)}")
+        rule = keys.find(schema.Run, f"datasets.{describe.HEAD}.{name}").rule
+        if not isinstance(value, int | float) or not rule.holds(value):
+            raise ConfigError(f"{name}={value!r}: must be {rule.text}")
 
 
 def is_published(source: str) -> bool:

@@ -153,6 +153,21 @@ def test_what_a_run_says_itself_is_not_given_again(tmp_path):
         load.load(f"{tmp_path}@best", "3")
 
 
+@pytest.mark.parametrize(
+    ("views", "said"),
+    [
+        ({"eval_clips": 0}, "eval_clips=0: must be greater than 0"),
+        ({"eval_crops": 2}, "eval_crops=2: must be 1 or 3"),
+        ({"sample_fps": -1.0}, "sample_fps=-1.0: must be 0 or greater"),
+        ({"sample_fps": "2"}, "sample_fps='2': must be 0 or greater"),
+        ({"eval_clip": 2}, "eval_clip=2: unknown; known are .*eval_clips"),
+    ],
+)
+def test_views_that_cannot_be_are_refused_before_anything_is_read(views, said):
+    with pytest.raises(ConfigError, match=said):
+        load.load("hf://nobody/asks", **views)
+
+
 def test_pixels_that_no_file_states_are_said_to_be_assumed():
     notes = load.load(str(GOLDEN / "hf_timesformer")).notes
     said = "pixels: mean 0.45, 0.45, 0.45, deviation 0.225, 0.225, 0.225, assumed: usual for this family, its files do "
