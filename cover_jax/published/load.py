@@ -62,10 +62,13 @@ def load(
 def _check_views(views: Mapping[str, Any]) -> None:
     for name, value in views.items():
         if name not in flags.VIEWS:
-            raise ConfigError(f"{name}={value!r}: unknown; known are class_names, backbone_only, {', '.join(flags.VIEWS)}")
-        rule = keys.find(schema.Run, f"datasets.{describe.HEAD}.{name}").rule
-        if not isinstance(value, int | float) or not rule.holds(value):
-            raise ConfigError(f"{name}={value!r}: must be {rule.text}")
+            raise ConfigError(
+                f"{name}={value!r}: unknown; known are class_names, backbone_only, {', '.join(flags.VIEWS)}"
+            )
+        declared = keys.find(schema.Run, f"datasets.{describe.HEAD}.{name}")
+        assert declared is not None
+        if not isinstance(value, int | float) or not declared.rule.holds(value):
+            raise ConfigError(f"{name}={value!r}: must be {declared.rule.text}")
 
 
 def is_published(source: str) -> bool:
