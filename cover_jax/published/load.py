@@ -105,7 +105,7 @@ def _load_published(source: str, class_names: str, backbone_only: bool) -> metad
             f"{source}: has no classifier, so it cannot label clips; config.model.init_from={source} starts from it"
         )
     names = {describe.HEAD: list(described.class_names)} if described.class_names else {}
-    params = _params(source, opened, described, names)
+    params, unused = _params(source, opened, described, names)
     meta = {
         "published": source,
         "heads": names,
@@ -114,7 +114,9 @@ def _load_published(source: str, class_names: str, backbone_only: bool) -> metad
         "leaks": [],
         "versions": versions(),
     }
-    return metadata.TrainedModel(described.config, names, params, 0, meta, notes=described.notes)
+    return metadata.TrainedModel(
+        described.config, names, params, 0, meta, notes=(*described.notes, *_unused_lines(unused))
+    )
 
 
 def _read_names(path: str) -> tuple[str, ...]:
@@ -128,8 +130,8 @@ def _read_names(path: str) -> tuple[str, ...]:
 
 def _params(
     source: str, opened: sources.Opened, described: describe.Description, class_names: dict[str, list[str]]
-) -> dict[str, Any]:
-    """All parameters of the model, on the host.
+) -> tuple[dict[str, Any], Mapping[str, str]]:
+    """All parameters of the model, on the host; and what was not read (`loader.LoadedWeights.unused`).
 
     Raises:
         PretrainedError: the source lacks some, or they have other shapes.
@@ -145,7 +147,17 @@ def _params(
         path = wrong[0]
         raise PretrainedError(f"{source}: {path} is {arrays[path].shape}, not {shapes[path]}")
     params: dict[str, Any] = traverse_util.unflatten_dict({path: arrays[path] for path in shapes}, sep="/")
-    return params | {"heads": params.get("heads", {})}
+    return params | {"heads": params.get("heads", {})}, loaded.unused
+
+
+def _unused_lines(unused: Mapping[str, str]) -> list[str]:
+    """One line per reason, with the first tensor that has it."""
+    names: dict[str, list[str]] = {}
+    for name, why in unused.items():
+        names.setdefault(why, []).append(name)
+    return [
+        f"not taken: {first}{f' and {len(more)} more' if more else ''}: {why}" for why, (first, *more) in names.items()
+    ]
 
 
 def _shapes(model: ConfigDict, num_classes: dict[str, int]) -> dict[str, tuple[int, ...]]:

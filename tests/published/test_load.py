@@ -153,6 +153,15 @@ def test_what_a_run_says_itself_is_not_given_again(tmp_path):
         load.load(f"{tmp_path}@best", "3")
 
 
+def test_which_of_two_copies_is_taken_is_said(folder):
+    tensors = safetensors.numpy.load_file(folder / "model.safetensors")
+    copies = {f"{copy}.{name}": array for copy in ("student", "teacher") for name, array in tensors.items()}
+    safetensors.numpy.save_file(copies, folder / "model.safetensors")
+    count = sum(name.startswith("timesformer.") for name in tensors)
+    said = f"not taken: student.timesformer.embeddings.cls_token and {count - 1} more: of another copy of the model"
+    assert said in load.load(str(folder)).notes
+
+
 @pytest.mark.parametrize(
     ("views", "said"),
     [

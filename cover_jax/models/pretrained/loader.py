@@ -64,11 +64,13 @@ class LoadedWeights:
         params: path (as in `cover.Params`, joined by "/") -> float32 array, for every parameter in the source.
         class_names: of the source's own classifier, in order; empty if unknown.
         report: lines for people: what was loaded, changed, left out, and kept as initialised.
+        unused: tensor of the source that was not read -> why it is not needed.
     """
 
     params: dict[str, np.ndarray]
     class_names: tuple[str, ...]
     report: tuple[str, ...]
+    unused: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,7 +200,7 @@ def load(
         *_head_lines(heads, class_names, names),
         *setting_lines(settings, model),
     ]
-    return LoadedWeights(backbone | heads, names, tuple(report))
+    return LoadedWeights(backbone | heads, names, tuple(report), unused)
 
 
 def fill(params: dict[str, Any], loaded: LoadedWeights) -> tuple[dict[str, Any], list[str]]:
