@@ -25,6 +25,8 @@ from data_pipelines import command_line
 from data_pipelines.command_line import UsageError
 
 FORMATS = ("npz", "parquet")
+# This project's choice: until the hosts have found each other; and until a host that is done leaves the others alone.
+_CONNECT_S, _SHARE_S = 300, 7 * 24 * 3600
 POOLS = ("cls", "patches")  # as cover_jax/evaluation/features.py has them
 
 
@@ -74,10 +76,11 @@ def main(arguments: Sequence[str]) -> None:
     import jax  # it loads slowly: check the arguments first
 
     from cover_jax.features import clips, extract, parts
+    from cover_jax.parallel import hosts
     from cover_jax.published import load
 
     if args.distributed:
-        jax.distributed.initialize()
+        hosts.connect(None, timeout_s=_CONNECT_S, preemptible=False, end_timeout_s=_SHARE_S)
         args.num_processes, args.process_id = jax.process_count(), jax.process_index()
     options: dict[str, Any] = source_flags.source_options(args)
     trained = load.load(args.workdir, args.step, backbone_only=True, **options)

@@ -17,9 +17,10 @@ from cover_jax.parallel import jax_private
 # The peer monitor ends a host that waits for a lost host. The watchdog ends a host that waits too long.
 _NO_TIMEOUT_MS = 7 * 24 * 3600 * 1000
 
+END_TIMEOUT_S = 300  # JAX's default
 _NO_CLUSTER = (
     "--distributed: JAX finds no other hosts: this is no TPU slice, and no SLURM step (srun); leave the flag out on a "
-    "single machine, or name the hosts with --coordinator=HOST:PORT, --num_processes=N and --process_id=I"
+    "single machine, or name the hosts with --num_processes=N, --process_id=I and, to train, --coordinator=HOST:PORT"
 )
 
 UNKNOWN = "unknown"  # in a table for `agree`: agrees with any value
@@ -55,13 +56,16 @@ class Coordinator:
     process_id: int
 
 
-def connect(coordinator: Coordinator | None, *, timeout_s: int, preemptible: bool) -> None:
+def connect(
+    coordinator: Coordinator | None, *, timeout_s: int, preemptible: bool, end_timeout_s: int = END_TIMEOUT_S
+) -> None:
     """Starts JAX's distributed runtime. Must be called before anything else asks for devices.
 
     Args:
         coordinator: None: JAX finds the hosts automatically (TPU, SLURM).
         timeout_s: JAX aborts this process after this time without the other hosts or without their heartbeat.
         preemptible: JAX handles SIGTERM, see `preemption`.
+        end_timeout_s: how long a process that is done waits for the others to end; then JAX aborts those.
 
     Raises:
         LostPeerError: the hosts have not found each other.
@@ -75,7 +79,12 @@ def connect(coordinator: Coordinator | None, *, timeout_s: int, preemptible: boo
     before = config.jax_enable_preemption_service
     jax.config.update("jax_enable_preemption_service", preemptible)  # only `initialize` reads it
     try:
-        jax.distributed.initialize(*by_hand, initialization_timeout=timeout_s, heartbeat_timeout_seconds=timeout_s)
+        jax.distributed.initialize(
+            *by_hand,
+            initialization_timeout=timeout_s,
+            heartbeat_timeout_seconds=timeout_s,
+            shutdown_timeout_seconds=end_timeout_s,
+        )
     except RuntimeError as error:
         raise LostPeerError(f"the hosts have not found each other: {error}") from error
     except ValueError as error:

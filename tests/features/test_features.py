@@ -162,6 +162,19 @@ def test_what_is_refused(arguments, message):
     assert ended.value.code == 43
 
 
+def test_hosts_that_jax_finds_wait_for_each_other_at_the_end(monkeypatch):
+    given = {}
+
+    def initialize(*by_hand, **timeouts):
+        given.update(timeouts)
+        raise ValueError("no cluster")
+
+    monkeypatch.setattr("jax.distributed.initialize", initialize)
+    with pytest.raises(SystemExit, match="--distributed: JAX finds no other hosts") as ended:
+        run("hosts.npz", "--distributed", "--head=files", PATHS[0])
+    assert ended.value.code == 43 and given["shutdown_timeout_seconds"] > 24 * 3600
+
+
 def test_a_file_of_other_features_is_not_replaced():
     run("first.npz", "--dataset=files", "--data_dir=data")
     before = pathlib.Path("first.npz").read_bytes()
