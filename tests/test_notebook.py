@@ -143,19 +143,6 @@ def test_a_failed_installation_and_a_needed_restart_are_said(notebook, monkeypat
         exec(check, dict(imports))
 
 
-@pytest.mark.parametrize(
-    "printed, dtype",
-    [
-        ("tpu 0 [TpuDevice(id=0)]", "bfloat16"), ("gpu 9.0 [CudaDevice(id=0)]", "bfloat16"),
-        ("gpu 7.5 [CudaDevice(id=0)]", "float32"), ("cpu 0 [CpuDevice(id=0)]", "float32"),
-    ],
-)  # fmt: skip
-def test_the_dtype_is_one_that_the_device_is_fast_in(notebook, printed, dtype):
-    variables = {"python": lambda *_: ["a warning\n", f"{printed}\n"]}
-    exec(cell_with(notebook.cells, "compute_capability").source, variables)
-    assert variables["dtype"] == dtype
-
-
 @pytest.mark.slow
 def test_every_cell_runs_on_the_embedded_clips(notebook, tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
