@@ -123,7 +123,8 @@ def parameters(workdir: pathlib.Path) -> dict:
 
 
 def table(printed: str) -> list[str]:
-    rows = re.findall(r"^(?:appearance|images|motion) +\d+ +\d+ .*%$", printed, re.MULTILINE)
+    """The rows of the accuracies, without the loss, which has digits enough to differ."""
+    rows = re.findall(r"^((?:appearance|images|motion) +\d+ +\d+ .*%) +[\d.]+$", printed, re.MULTILINE)
     assert len(rows) == 3, printed
     return rows
 
