@@ -156,7 +156,7 @@ def test_every_cell_runs_on_the_embedded_clips(notebook, tmp_path, monkeypatch):
     text = "\n".join(map(printed, code))
     assert "mine: video_folder/mine, 64 to train on, 24 to validate on, 4 classes" in text
     assert "a run of this project, step 40" in text
-    assert re.search(r"validation after 40 steps\n.*\n.*\n.*\nmine +4 +24 +25.0% +\d", text)
+    assert re.search(r"validation after 40 steps.*\n.*\n.*\n.*\nmine +4 +24 +25.0% +\d", text)
     assert len(re.findall(r"moving (?:left|right|up|down) +\d+\.\d%", printed(cell_with(code, "*chosen")))) == 4 * 3
     assert any("image/png" in output.get("data", {}) for output in cell_with(code, "plt.show()").outputs)
     assert any("<video" in output.get("data", {}).get("text/html", "") for output in cell_with(code, "Video(").outputs)
