@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO
 
 import jax
@@ -47,8 +47,13 @@ class WorkdirNotWritableError(RuntimeError):
 
 
 @contextlib.contextmanager
-def hold(workdir: str) -> Iterator[None]:
+def hold(workdir: str, when_held: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Holds the workdir inside its `with` block. The first host does so for all hosts.
+
+    Args:
+        workdir: a folder.
+        when_held: called on each host as soon as it knows that the workdir is held: on the first host before the others
+            are told, which may end it.
 
     Raises:
         WorkdirInUseError, WorkdirNotWritableError, ConfigError: on all hosts.
@@ -58,6 +63,7 @@ def hold(workdir: str) -> Iterator[None]:
         if jax.process_index() == 0:
             try:
                 stack.enter_context(_Lease(epath.Path(workdir)))
+                when_held()
             except WorkdirInUseError as error:
                 kind, problem = "in use", str(error)
             except Exception as error:
@@ -65,6 +71,8 @@ def hold(workdir: str) -> Iterator[None]:
         kind, problem = json.loads(hosts.exchange(json.dumps([kind, problem]))[0])
         if problem:
             raise _KINDS[kind](problem)
+        if jax.process_index():
+            when_held()
         yield
 
 

@@ -43,14 +43,19 @@ def scratch_folder(workdir: str, findings: Findings) -> Iterator[str | None]:
         yield None
         return
     take_back: Callable[[], None] | None = None
+
+    def remove_at_the_end() -> None:
+        nonlocal take_back
+        take_back = exit_process.before_exit(lambda code, cause: _remove(folder))
+
     try:
         workdir_lease.check_is_shared(str(folder), needs_writing=True)
-        with workdir_lease.hold(str(folder)):
-            take_back = exit_process.before_exit(lambda code, cause: _remove(folder))
+        with workdir_lease.hold(str(folder), remove_at_the_end):
             if jax.process_index() == 0:
                 (folder / "checkpoints").rmtree(missing_ok=True)  # of a rehearsal that was killed
             yield str(folder)
-        take_back()
+        if take_back:
+            take_back()
         if jax.process_index() == 0:
             folder.rmtree(missing_ok=True)
     except workdir_lease.WorkdirInUseError:
