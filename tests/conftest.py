@@ -12,13 +12,11 @@ os.environ["JAX_NUM_CPU_DEVICES"] = "8"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 # The programs are tiny and compiling them takes most of the time: without optimisation that is two to three times less.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
-# These three save a third of the rest; the commands compile with the first one too (parallel/compilation.py). Other
-# versions of XLA may not know them, and an unknown flag ends the process.
+# These two save a part of the rest; the commands compile with the first one too (parallel/compilation.py). Other
+# versions of XLA may not know them, and an unknown flag ends the process. The scheduler stays: without the one for
+# concurrency, hosts run the collectives of one program in different orders, and Gloo aborts.
 if importlib.metadata.version("jax").startswith("0.10."):
-    os.environ["XLA_FLAGS"] += (
-        " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-        " --xla_cpu_enable_concurrency_optimized_scheduler=false"
-    )
+    os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 
 # Equal programs are compiled once, by whichever test process or command needs them first. A session that ends well adds
 # them to .pytest_cache, for the next one; JAX_COMPILATION_CACHE_DIR names a folder that sessions share, as in .ci/run.
@@ -40,13 +38,13 @@ gc.set_threshold(10_000, 20, 20)  # what is imported stays
 
 def pytest_configure(config):
     """Brings the programs of earlier sessions, before any test process begins."""
-    if _programs:
+    if _programs and hasattr(config, "cache"):  # not with -p no:cacheprovider
         kept_programs.take(config.cache.mkdir("compiled_programs"), pathlib.Path(_programs.name))
 
 
 def pytest_sessionfinish(session, exitstatus):
     """Keeps the programs of a session without failures."""
-    if _programs and exitstatus == pytest.ExitCode.OK:
+    if _programs and hasattr(session.config, "cache") and exitstatus == pytest.ExitCode.OK:
         kept_programs.keep(pathlib.Path(_programs.name), session.config.cache.mkdir("compiled_programs"))
 
 
