@@ -30,17 +30,18 @@ def rehearse(config: ConfigDict, workdir: str, out: str = "") -> None:
         WorkdirInUseError: another rehearsal of this workdir is running.
     """
     rehearsal = _Rehearsal(config, workdir, out or f"{str(workdir).rstrip('/')}.rehearsal.json")
-    with trial.scratch_folder(workdir, rehearsal.findings) as scratch:
-        # An error of another host ends this process without an exception.
-        take_back = exit_process.before_exit(rehearsal.report_early)
-        try:
-            rehearsal.go_through(scratch)
-        except BaseException as error:
-            said = str(error) if hasattr(error, "exit_code") else f"{type(error).__name__}: {error}"
-            rehearsal.report_early(getattr(error, "exit_code", errors.FAILED), escaping.one_line(said))
-            raise
-        finally:
-            take_back()
+    # An error of another host ends this process without an exception.
+    take_back = exit_process.before_exit(rehearsal.report_early)
+    try:
+        with trial.scratch_folder(workdir, rehearsal.findings) as scratch:
+            try:
+                rehearsal.go_through(scratch)
+            except BaseException as error:
+                said = str(error) if hasattr(error, "exit_code") else f"{type(error).__name__}: {error}"
+                rehearsal.report_early(getattr(error, "exit_code", errors.FAILED), escaping.one_line(said))
+                raise
+    finally:
+        take_back()
     rehearsal.report_all()
     if problem := rehearsal.findings.error():
         raise problem
