@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import itertools
 import pathlib
 import random
 import re
@@ -31,6 +32,7 @@ pytestmark = [
 
 STEPS = (1, 2)
 FLIPS = 200
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"  # begins each compressed array: RFC 8878, section 3.1.1
 
 
 @pytest.fixture(autouse=True)
@@ -150,10 +152,12 @@ def test_a_sharding_of_no_known_kind_is_damage(saved, tmp_path, capsys):
 
 
 def flip_a_parameter(workdir: pathlib.Path, step: int) -> None:
-    """In the largest file: the arrays."""
+    """In the largest array of the largest file. A bit between arrays would be noticed by the decompression alone."""
     largest = max((workdir / "checkpoints" / str(step)).rglob("*"), key=lambda path: path.stat().st_size)
     content = bytearray(largest.read_bytes())
-    content[len(content) // 2] ^= 16
+    starts = [found.start() for found in re.finditer(re.escape(ZSTD_MAGIC), content)]
+    start, end = max(itertools.pairwise(starts), key=lambda span: span[1] - span[0])
+    content[(start + end) // 2] ^= 16
     largest.write_bytes(content)
 
 
@@ -195,9 +199,7 @@ def test_verify_names_what_is_damaged_and_its_code_says_so(saved, tmp_path, caps
         [sys.executable, "-m", "cover_jax.checkpoint", "verify", workdir], capture_output=True, text=True
     )
     assert done.returncode == errors.DAMAGED, done.stderr
-    # Where the flipped bit is in a header of the compressed form, its decoder is the one that notices.
-    damage = r"(?:/kernel.*: not what was saved|state/.*: Data corruption detected)"
-    assert re.search(rf"checkpoints/1: sound.*\n.*checkpoints/2: .*{damage}", done.stdout)
+    assert re.search(r"checkpoints/1: sound.*\n.*checkpoints/2: .*/kernel.*: not what was saved", done.stdout)
 
 
 def test_storage_that_does_not_answer_is_no_damage(saved, tmp_path, monkeypatch):
