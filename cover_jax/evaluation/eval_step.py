@@ -15,21 +15,20 @@ from cover_jax.tasks.task import Task
 # B batch, V views of an example, T frames, H height, W width, C channels or classes
 
 
-def make_probabilities(
-    model: Functional, model_config: ConfigDict, dataset: ConfigDict, tasks: Mapping[str, Task]
+def over_views(
+    model_config: ConfigDict, dataset: ConfigDict, of_views: Callable[[dict, jax.Array], dict[str, jax.Array]]
 ) -> Callable[[dict, dict], dict[str, jax.Array]]:
-    """Builds `probabilities(params, batch) -> {head: float32 [B, C]}`: the mean over all views of each example.
+    """Builds `mean(params, batch) -> {name: [B, C]}`: the mean of `of_views` over all views of each example.
 
     Args:
-        model: with these heads.
         model_config: `config.model`.
         dataset: sets the views (eval_clips x eval_crops) and the normalisation.
-        tasks: head -> its task.
+        of_views: (params, normalised views [B * V, T, H, W, C]) -> {name: [B * V, C]}.
     """
     views = dataset.eval_clips * dataset.eval_crops
     normalization = model_input.Normalization.of(model_config, dataset)
 
-    def probabilities(params, batch):
+    def mean(params, batch):
         views_BTHWC = model_input.evaluate(
             batch,
             size_px=model_config.size_px,
@@ -37,11 +36,28 @@ def make_probabilities(
             crops=dataset.eval_crops,
             normalization=normalization,
         )
-        # The backbone is called once per head; the compiler merges the identical computations.
-        by_view = {head: task.probabilities(model.apply(params, views_BTHWC, head)) for head, task in tasks.items()}
-        return {head: jnp.mean(rearrange(x, "(b v) c -> b v c", v=views), axis=1) for head, x in by_view.items()}
+        by_view = of_views(params, views_BTHWC)
+        return {name: jnp.mean(rearrange(x, "(b v) c -> b v c", v=views), axis=1) for name, x in by_view.items()}
 
-    return probabilities
+    return mean
+
+
+def make_probabilities(
+    model: Functional, model_config: ConfigDict, dataset: ConfigDict, tasks: Mapping[str, Task]
+) -> Callable[[dict, dict], dict[str, jax.Array]]:
+    """Builds `probabilities(params, batch) -> {head: float32 [B, C]}`: the mean over all views of each example.
+
+    Args:
+        model: with these heads.
+        model_config, dataset: as for `over_views`.
+        tasks: head -> its task.
+    """
+
+    def of_views(params, views_BTHWC):
+        # The backbone is called once per head; the compiler merges the identical computations.
+        return {head: task.probabilities(model.apply(params, views_BTHWC, head)) for head, task in tasks.items()}
+
+    return over_views(model_config, dataset, of_views)
 
 
 def make_eval_step(config: ConfigDict, model: Functional, name: str) -> Callable[[dict, dict], dict]:

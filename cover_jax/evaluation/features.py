@@ -4,16 +4,15 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from einops import rearrange, reduce
+from einops import reduce
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from cover_jax.evaluation import eval_step
 from cover_jax.models.cover import Functional
 from cover_jax.parallel import compilation, sharding
-from cover_jax.preprocess import model_input
 from data_pipelines.stream import pipeline, records
 from data_pipelines.stream.batch import eval_batch_rows
 
@@ -38,24 +37,14 @@ def make_features(
     """
     if pool not in POOLS:
         raise ValueError(f"pool={pool!r}: must be one of {', '.join(POOLS)}")
-    views = dataset.eval_clips * dataset.eval_crops
-    normalization = model_input.Normalization.of(model_config, dataset)
 
-    def features(params, batch):
-        views_BTHWC = model_input.evaluate(
-            batch,
-            size_px=model_config.size_px,
-            clips=dataset.eval_clips,
-            crops=dataset.eval_crops,
-            normalization=normalization,
-        )
+    def of_views(params, views_BTHWC):
         if pool == "cls":
-            by_view = model.features(params, views_BTHWC)
-        else:
-            by_view = reduce(model.tokens(params, views_BTHWC)[1], "b t n d -> b d", "mean")
-        return jnp.mean(rearrange(by_view, "(b v) d -> b v d", v=views), axis=1)
+            return {pool: model.features(params, views_BTHWC)}
+        return {pool: reduce(model.tokens(params, views_BTHWC)[1], "b t n d -> b d", "mean")}
 
-    return features
+    mean = eval_step.over_views(model_config, dataset, of_views)
+    return lambda params, batch: mean(params, batch)[pool]
 
 
 class Labelled(NamedTuple):

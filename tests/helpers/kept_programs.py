@@ -4,7 +4,7 @@ import os
 import pathlib
 import shutil
 
-MOST_BYTES = 500_000_000  # of kept programs; a session makes about 50 MB. Above this, keeping begins anew
+MOST_BYTES = 500_000_000  # of all kept programs, of which a session adds about 50 MB; above it, all are dropped
 
 
 def take(kept: pathlib.Path, session: pathlib.Path) -> None:
