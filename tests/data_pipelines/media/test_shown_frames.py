@@ -7,6 +7,7 @@ one. Only an encoder that looks at a clip twice hides frames; PyAV cannot do tha
         -lag-in-frames 16 -g 20 -map_metadata -1 -fflags +bitexact -pass $p -y vp9_alt_ref.webm; done
 """
 
+import os
 import pathlib
 import types
 from fractions import Fraction
@@ -34,7 +35,7 @@ def packets_of(path) -> list[tuple[int, bool, bytes]]:
 def write_packets(path, codec, packets) -> str:
     """A Matroska file of such packets, each as it is; the encoder only gives its header."""
     options = {"fflags": "-autobsf"}  # else the muxer puts hidden frames into one packet with shown ones again
-    with av.open(str(path), "w", format="matroska", options=options) as container:
+    with clips.own_priority(), av.open(str(path), "w", format="matroska", options=options) as container:
         stream = container.add_stream(codec, rate=30)
         stream.height, stream.width, stream.pix_fmt = *clips.SIZE_PX, "yuv420p"
         for time_ms, is_key, data in packets:
@@ -132,6 +133,12 @@ def test_vp9_packets_of_several_shown_frames(tmp_path):
     )
     found = frames_of_video.frames_at(pathlib.Path(path).read_bytes(), [5, 30])
     assert [clips.number(frame) for frame in found] == [5, 30]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="a system without scheduling policies")
+def test_an_encoder_does_not_keep_the_process_at_real_time_priority(tmp_path):
+    clips.write(tmp_path / "a.mkv", "libsvtav1", numbers=range(2), encoder={"preset": "10"})
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
 def test_av1_hidden_frames_in_packets_with_shown_ones(tmp_path, av1_file):
