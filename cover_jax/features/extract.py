@@ -1,5 +1,7 @@
 """Features of a list of clips, batch after batch, on this host's devices."""
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,7 +11,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from cover_jax.checkpoint import metadata
+from cover_jax.checkpoint import fingerprint, metadata
+from cover_jax.config import keys, schema
 from cover_jax.evaluation import features
 from cover_jax.features import clips, parts
 from cover_jax.parallel import compilation, sharding
@@ -25,10 +28,19 @@ def about(
     trained: metadata.TrainedModel, workdir: str, pool: str, view: read_clips.View, source: clips.Source
 ) -> dict[str, Any]:
     """What the features depend on; it is kept with them."""
+    settings = keys.that_change(schema.Model, keys.Changes.SHAPE, keys.Changes.FUNCTION, keys.Changes.ROUNDING)
+    of_heads = ("head",)  # which no feature depends on
     return {
-        "model": workdir, "step": trained.step, "variant": trained.config.model.variant, "pool": pool,
-        "size_px": trained.config.model.size_px, "view": view._asdict(), "clips": source.identity,
+        "model": workdir, "step": trained.step, "weights": _hash(trained.params["backbone"]), "pool": pool,
+        "settings": {name: trained.config.model[name] for name in settings if name not in of_heads},
+        "view": view._asdict(), "clips": source.identity,
     }  # fmt: skip
+
+
+def _hash(params: object) -> str:
+    """Of all values of the backbone: another run at the same path has another one."""
+    leaves = fingerprint.as_json(fingerprint.fingerprint_host_tree(params))
+    return hashlib.sha256(json.dumps(sorted(leaves.items())).encode()).hexdigest()
 
 
 class Extractor:

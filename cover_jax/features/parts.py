@@ -7,7 +7,7 @@ on the batch size, not on the hosts: any host may write any of them, and more or
 import io
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,8 @@ from data_pipelines.command_line import UsageError
 # N rows, D width
 
 BATCHES_PER_PART = 16
+# The notes of a file, as JSON: what its features depend on; path and error of each clip that could not be read.
+_ABOUT, _LEFT_OUT = "about", "left_out"
 COLUMNS = ("path", "label", "class_name", "start_s", "end_s", "features")
 
 
@@ -61,7 +63,7 @@ class Job:
         """
         if not self._out.exists():
             return False
-        found = read_about(self._out, self._kind)
+        found = _read_note(self._out, self._kind, _ABOUT)
         if found != self._about:
             raise UsageError(
                 f"--out={self._out}: exists, {_difference(found, self._about)}; move it, or name another file"
@@ -103,10 +105,13 @@ class Job:
         files.write_whole(self._path(part), files.sealed_arrays(arrays))
 
     def finish(self) -> int:
-        """Writes the file, if all parts are there, and reports what could not be read. Returns how many clips."""
+        """Writes the file, if all parts are there, and reports what could not be read. Returns how many clips.
+
+        A file that is complete already is reported on in the same way.
+        """
         if self._out.exists():
             self._folder.rmtree(missing_ok=True)  # if a command was killed between the two
-            return 0
+            return _report(_read_note(self._out, self._kind, _LEFT_OUT))
         done = [part for part in self._parts if self._path(part).exists()]
         if len(done) < len(self._parts):
             print(f"{len(done)} of {len(self._parts)} parts are written; the host that is last writes {self._out}")
@@ -115,18 +120,27 @@ class Job:
             found = [_load(self._path(part)) for part in self._parts]
         except FileNotFoundError:
             if self._out.exists():  # another host was last, too
-                return 0
+                return _report(_read_note(self._out, self._kind, _LEFT_OUT))
             raise
         columns = {name: _join([part[name] for part in found if len(part["path"])]) for name in COLUMNS}
-        bad = [pair for part in found for pair in zip(part["bad_path"], part["bad_error"], strict=True)]
-        for path, error in bad:
-            print(f"{path}: {error}", file=sys.stderr)
-        write = {"npz": _npz_with_about, "parquet": _parquet}[self._kind]
-        files.write_whole(self._out, write(columns, self._about))
+        left_out = [
+            [str(path), str(error)]
+            for part in found
+            for path, error in zip(part["bad_path"], part["bad_error"], strict=True)
+        ]
+        write = {"npz": _npz, "parquet": _parquet}[self._kind]
+        files.write_whole(self._out, write(columns, {_ABOUT: self._about, _LEFT_OUT: left_out}))
         self._folder.rmtree(missing_ok=True)
         shape = " x ".join(map(str, columns["features"].shape))
         print(f"{self._out}: {len(columns['path'])} rows, features {shape}")
-        return len(bad)
+        return _report(left_out)
+
+
+def _report(left_out: Sequence[Sequence[str]]) -> int:
+    """Names the clips that could not be read, with the error of each. Returns how many they are."""
+    for path, error in left_out:
+        print(f"{path}: {error}", file=sys.stderr)
+    return len(left_out)
 
 
 def _join(arrays: list[np.ndarray]) -> np.ndarray:
@@ -140,11 +154,11 @@ def _load(path: epath.Path) -> dict[str, np.ndarray]:
         raise UsageError(f"{path} is damaged: {error}; delete it, and the same command makes it anew") from error
 
 
-def _npz_with_about(columns: dict[str, np.ndarray], about: dict[str, Any]) -> bytes:
-    return files.sealed_arrays(columns | {"about": np.array(json.dumps(about))})
+def _npz(columns: dict[str, np.ndarray], notes: dict[str, Any]) -> bytes:
+    return files.sealed_arrays(columns | {name: np.array(json.dumps(note)) for name, note in notes.items()})
 
 
-def _parquet(columns: dict[str, np.ndarray], about: dict[str, Any]) -> bytes:
+def _parquet(columns: dict[str, np.ndarray], notes: dict[str, Any]) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -153,20 +167,20 @@ def _parquet(columns: dict[str, np.ndarray], about: dict[str, Any]) -> bytes:
     lists = pa.FixedSizeListArray.from_arrays(pa.array(features_ND.ravel(), pa.float32()), width)
     table = pa.table({name: pa.array(columns[name]) for name in COLUMNS[:-1]} | {"features": lists})
     buffer = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata({"about": json.dumps(about)}), buffer)
+    pq.write_table(table.replace_schema_metadata({name: json.dumps(note) for name, note in notes.items()}), buffer)
     return buffer.getvalue()
 
 
-def read_about(path: epath.Path, kind: str) -> dict[str, Any]:
-    """What the features in a file depend on; {} if it is no file of features."""
+def _read_note(path: epath.Path, kind: str, name: str) -> Any:
+    """One of the notes beside the features in a file; empty if it has none."""
     try:
         if kind == "npz":
             with path.open("rb") as file, np.load(file) as arrays:  # the features themselves are not read
-                return dict(files.parse_json(str(arrays["about"])))
+                return files.parse_json(str(arrays[name]))
         import pyarrow.parquet as pq
 
         with path.open("rb") as file:
-            return dict(files.parse_json((pq.read_schema(file).metadata or {})[b"about"]))
+            return files.parse_json((pq.read_schema(file).metadata or {})[name.encode()])
     except Exception:  # another file: NumPy and pyarrow raise many types
         return {}
 

@@ -1,6 +1,7 @@
 """Features of files and prepared clips, with the run of version 0.1.0: what its heads read; killed and continued."""
 
 import contextlib
+import copy
 import json
 import pathlib
 import shutil
@@ -13,6 +14,7 @@ from cover_jax.checkpoint import restore
 from cover_jax.features import __main__ as command
 from cover_jax.features import extract, parts
 from cover_jax.models import variants
+from cover_jax.published import load as published_load
 from tests.test_golden_run import EXPECTED, GOLDEN, SHORT_SIDE_PX, SIZE
 
 PATHS = list(EXPECTED["predict"])
@@ -132,14 +134,17 @@ def test_what_cannot_be_read_is_named_and_left_out(tmp_path, capsys):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video")
     good = PATHS[0]
-    with pytest.raises(SystemExit, match="1 of 2 files could not be read"):
-        run("some.npz", "--head=files", good, str(broken))
-    assert f"{broken}: " in capsys.readouterr().err and load("some.npz")["path"].tolist() == [good]
+    for _ in range(2):  # the second time the file is complete already
+        with pytest.raises(SystemExit, match="1 of 2 files could not be read"):
+            run("some.npz", "--head=files", good, str(broken))
+        assert f"{broken}: " in capsys.readouterr().err and load("some.npz")["path"].tolist() == [good]
 
 
-def test_parquet_without_a_readable_file_has_no_rows(tmp_path):
-    with pytest.raises(SystemExit, match="1 of 1 files could not be read"):
-        run("none.parquet", "--head=files", str(tmp_path / "none.mp4"))
+def test_parquet_without_a_readable_file_has_no_rows(tmp_path, capsys):
+    for _ in range(2):
+        with pytest.raises(SystemExit, match="1 of 1 files could not be read"):
+            run("none.parquet", "--head=files", str(tmp_path / "none.mp4"))
+        assert f"{tmp_path / 'none.mp4'}: " in capsys.readouterr().err
     assert pq.read_table("none.parquet").num_rows == 0
 
 
@@ -184,3 +189,27 @@ def test_a_file_of_other_features_is_not_replaced():
     with pytest.raises(SystemExit, match="first.npz: exists, pool 'cls' there, 'patches' here; move it"):
         run("first.npz", "--dataset=files", "--data_dir=data", "--pool=patches")
     assert pathlib.Path("first.npz").read_bytes() == before
+
+
+OTHER_MODELS = {
+    "weights": lambda trained: trained.params["backbone"]["cls_token"].__setitem__(..., 1.0),
+    "settings": lambda trained: trained.config.model.update(pixel_mean=(0.1, 0.2, 0.3)),
+}
+
+
+@pytest.mark.parametrize("what", OTHER_MODELS)
+def test_another_model_at_the_same_path_and_step_is_another(what, monkeypatch):
+    """Such as a run that was deleted and trained anew in the same folder."""
+    arguments = ("--dataset=files", "--data_dir=data")
+    run(f"{what}.npz", *arguments)
+    before, load_model = pathlib.Path(f"{what}.npz").read_bytes(), published_load.load
+
+    def load_other(*given, **options):
+        trained = copy.deepcopy(load_model(*given, **options))
+        OTHER_MODELS[what](trained)
+        return trained
+
+    monkeypatch.setattr(published_load, "load", load_other)
+    with pytest.raises(SystemExit, match=f"{what}.npz: exists, {what} .* there, .* here; move it"):
+        run(f"{what}.npz", *arguments)
+    assert pathlib.Path(f"{what}.npz").read_bytes() == before
