@@ -15,15 +15,29 @@ from clu import metric_writers
 from etils import epath
 from ml_collections import ConfigDict
 
-from data_pipelines import files
+from cover_jax.errors import ConfigError
+from data_pipelines import escaping, files
 
 RUN_ID_FILE = "wandb_run_id.txt"
 
 
 def make(workdir: epath.Path, config: ConfigDict) -> metric_writers.MetricWriter:
-    """Starts or continues the run of this workdir."""
+    """Starts or continues the run of this workdir.
+
+    Raises:
+        ConfigError: wandb does not start it: nobody is logged in, or its server cannot be reached.
+    """
     local = {} if files.is_remote(workdir) else {"dir": str(workdir)}  # else wandb's default, the working directory
-    run = wandb.init(id=_run_id(workdir), resume="allow", name=workdir.name, config=config.to_dict(), **local)
+    run_id = _run_id(workdir)
+    try:
+        run = wandb.init(id=run_id, resume="allow", name=workdir.name, config=config.to_dict(), **local)
+    except OSError:  # storage: the caller leaves the curves out
+        raise
+    except Exception as error:  # the package raises many types
+        raise ConfigError(
+            f"config.loggers: wandb does not start: {escaping.one_line(f'{type(error).__name__}: {error}')}; "
+            "log in with `wandb login`, set WANDB_MODE=offline, or take 'wandb' out of config.loggers"
+        ) from error
     return WandbWriter(run)
 
 

@@ -75,6 +75,21 @@ def test_wandb_gets_all_at_its_step_and_the_run_goes_on(tmp_path, wandb_runs):
     assert (workdir / "tensorboard").exists()
 
 
+def test_what_wandb_says_at_its_start_is_one_line(tmp_path, wandb_runs, monkeypatch):
+    class CommError(Exception):  # as wandb's own
+        pass
+
+    def fail(**arguments):
+        raise CommError("Error communicating with wandb process\nconnection refused")
+
+    monkeypatch.setattr(sys.modules["wandb"], "init", fail)
+    with pytest.raises(
+        ConfigError, match=r"^config.loggers: wandb does not start: CommError: .* refused; log in"
+    ) as raised:
+        progress.MetricWriter(epath.Path(tmp_path), small.config(loggers=("wandb",)))
+    assert "\n" not in str(raised.value) and raised.value.exit_code == 43
+
+
 def test_the_rest_of_a_metric_writer(tmp_path, wandb_runs):
     writer = plugins.LOGGERS["wandb"].load().make(epath.Path(tmp_path), small.config())
     writer.write_texts(1, {"note": "<b>"})
