@@ -115,7 +115,7 @@ def agree(mine: Mapping[str, str]) -> None:
     """Refuses to go on if the hosts have different tables. All hosts call it, with what they must have in common.
 
     Each host compares its table with that of the first host, so a table may have thousands of entries. What a host does
-    not know (UNKNOWN) is not compared.
+    not know (UNKNOWN) is not compared; what only the first host does not know, the others send it to compare.
 
     Raises:
         HostsDifferError: on all hosts, with the same message.
@@ -128,26 +128,49 @@ def agree(mine: Mapping[str, str]) -> None:
     index, count = jax_private.this_process()
     if index == 0:
         client.key_value_set(f"{key}/0", json.dumps(mine))
-        found = [answer for host in range(1, count) if (answer := _answer(client, f"{key}/{host}", host)) != "same"]
+        answers = {host: json.loads(_answer(client, f"{key}/{host}", host)) for host in range(1, count)}
+        found = [answer["differs"] for answer in answers.values() if answer["differs"]]
+        found = found or _differences_of_others({host: answer["known"] for host, answer in answers.items()})
         more = f"; so do {len(found) - 1} more hosts" if len(found) > 1 else ""
         client.key_value_set(f"{key}/all", found[0] + more if found else "same")
     else:
         theirs = json.loads(_answer(client, f"{key}/0", 0))
-        client.key_value_set(f"{key}/{index}", difference(theirs, mine, index) or "same")
+        known = {name: mine[name] for name, value in theirs.items() if value == UNKNOWN and name in mine}
+        answer = {"differs": difference(theirs, mine, index), "known": known}
+        client.key_value_set(f"{key}/{index}", json.dumps(answer))
     if (result := _answer(client, f"{key}/all", 0)) != "same":
         raise HostsDifferError(result)
 
 
-def difference(first: Mapping[str, str], mine: Mapping[str, str], host: int) -> str:
-    """The first difference between the table of the first host and that of `host`, in words; "" if there is none."""
+def difference(first: Mapping[str, str], mine: Mapping[str, str], host: int, first_host: int = 0) -> str:
+    """The first difference between the table of `first_host` and that of `host`, in words; "" if there is none."""
     for name in [*first, *(name for name in mine if name not in first)]:
         there, here = first.get(name), mine.get(name)
         if there != here and UNKNOWN not in (there, here):
             there, here = (_shortened(value) for value in (there, here))
             return (
-                f"host {host} differs from host 0: {name}: {there} on host 0, {here} on host {host}; must be the same"
+                f"host {host} differs from host {first_host}: {name}: {there} on host {first_host}, {here} on host "
+                f"{host}; must be the same"
             )
     return ""
+
+
+def _differences_of_others(tables: Mapping[int, Mapping[str, str]]) -> list[str]:
+    """The differences between hosts other than the first one, in words: at most one per host.
+
+    Args:
+        tables: host -> what it has where the first host has UNKNOWN.
+    """
+    found, first_hosts = [], {}
+    for host, table in tables.items():
+        for name, value in table.items():
+            if value == UNKNOWN:
+                continue
+            first_host = first_hosts.setdefault(name, host)
+            if text := difference({name: tables[first_host][name]}, {name: value}, host, first_host):
+                found.append(text)
+                break
+    return found
 
 
 def _shortened(value: str | None) -> str:

@@ -1,12 +1,15 @@
 """What hosts must have in common is compared, and the first difference named; with real hosts: test_disagreement.py."""
 
+import concurrent.futures
+import itertools
+import threading
 import types
 
 import numpy as np
 import pytest
 
 from cover_jax.fault_tolerance import statements
-from cover_jax.parallel import hosts
+from cover_jax.parallel import hosts, jax_private
 from cover_jax.training import inputs
 from data_pipelines.stream import contents
 
@@ -30,6 +33,66 @@ COMMON = {"--mode": "train", "config.seed": "0", "config.steps": "8"}
 def test_the_first_difference_is_named(mine, message):
     found = hosts.difference(COMMON, COMMON | mine, 3)
     assert message in found and bool(found) == bool(message)
+
+
+class Service:
+    """What hosts use of JAX's coordination service, for hosts that are threads."""
+
+    def __init__(self):
+        self._texts, self._changed = {}, threading.Condition()
+
+    def key_value_set(self, key, value):
+        with self._changed:
+            self._texts[key] = value
+            self._changed.notify_all()
+
+    def blocking_key_value_get(self, key, timeout_ms):
+        with self._changed:
+            assert self._changed.wait_for(lambda: key in self._texts, timeout=10), key
+            return self._texts[key]
+
+
+def agree_together(monkeypatch, *tables):
+    """What `hosts.agree` says on each host; "" if they agree."""
+    service, here = Service(), threading.local()
+    monkeypatch.setattr(jax_private, "coordination_client", lambda: service)
+    monkeypatch.setattr(jax_private, "this_process", lambda: (here.host, len(tables)))
+    monkeypatch.setattr(hosts, "_exchange_numbers", itertools.repeat(0))
+
+    def agree(host):
+        here.host = host
+        try:
+            hosts.agree(tables[host])
+        except hosts.HostsDifferError as error:
+            return str(error)
+        return ""
+
+    with concurrent.futures.ThreadPoolExecutor(len(tables)) as pool:
+        return list(pool.map(agree, range(len(tables))))
+
+
+U = hosts.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (("a", "a", "a"), ""),
+        (("a", "a", "b"), "host 2 differs from host 0: records: a on host 0, b on host 2; must be the same"),
+        (
+            ("a", "b", "b"),
+            "host 1 differs from host 0: records: a on host 0, b on host 1; must be the same; so do 1 more",
+        ),
+        (("a", U, U), ""),
+        ((U, "a", "a"), ""),
+        ((U, "a", U), ""),
+        ((U, "a", "b"), "host 2 differs from host 1: records: a on host 1, b on host 2; must be the same"),
+        ((U, U, "a", "b"), "host 3 differs from host 2: records: a on host 2, b on host 3; must be the same"),
+    ],
+)
+def test_all_hosts_hear_the_same_and_what_one_does_not_know_the_others_compare(monkeypatch, values, message):
+    found = agree_together(monkeypatch, *({"seed": "0", "records": value} for value in values))
+    assert len(set(found)) == 1 and message in found[0] and bool(found[0]) == bool(message)
 
 
 def test_alone_a_host_agrees_with_itself():
