@@ -17,6 +17,7 @@ from cover_jax.checkpoint.layout import Meta
 from cover_jax.config import checks, keys, schema
 from cover_jax.errors import ConfigError
 from cover_jax.parallel import compilation
+from cover_jax.tasks.head_list import HeadList
 from data_pipelines.stream import contents as contents_of
 
 # Config keys that decide the input of a step or the shapes of the state. Continuing with another value would silently
@@ -52,7 +53,7 @@ def check_same_run(saved: Meta, meta: Meta, where: str) -> list[str]:
     before, now = (dict(_flatten(side["config"])) for side in (saved, meta))
     for key in sorted(before.keys() | now.keys()):
         old, new = (side.get(key, _default(key)) for side in (before, now))
-        if old == new:
+        if old == new or _same_heads(key, old, new):
             continue
         change = f"config.{key}: {old!r} in the checkpoint, {new!r} now"
         fixed = any(fnmatch.fnmatchcase(key, pattern) for pattern in _FIXED_KEYS)
@@ -132,6 +133,13 @@ def _flatten(config: dict[str, Any]) -> Iterator[tuple[str, object]]:
     # Through JSON, so that tuples and lists compare equal.
     for key, value in checks.flatten(ConfigDict(json.loads(json.dumps(config)))):
         yield key, checks.current(key, value)
+
+
+def _same_heads(key: str, old: object, new: object) -> bool:
+    """Whether it is the key of a dataset's heads, and both texts name the same ones, such as with other blanks."""
+    if not (fnmatch.fnmatchcase(key, "datasets.*.heads") and isinstance(old, str) and isinstance(new, str)):
+        return False
+    return HeadList.parse(old) == HeadList.parse(new)
 
 
 def _default(key: str) -> object:

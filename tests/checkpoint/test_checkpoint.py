@@ -67,6 +67,21 @@ def test_another_run_is_refused(meta, reason):
     assert reason in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("now", "is_same"),
+    [("verb:97,noun:300", True), ("verb:97:1, noun:300:1.0", True), ("noun:300, verb:97", False), ("", False),
+     ("verb:97, noun:300:0.5", False)],
+)  # fmt: skip
+def test_the_heads_of_a_dataset_are_compared_by_what_they_mean(now, is_same):
+    before, after = copy.deepcopy(META), copy.deepcopy(META)
+    before["config"]["datasets"]["a"]["heads"], after["config"]["datasets"]["a"]["heads"] = "verb:97, noun:300", now
+    if is_same:
+        assert compatibility.check_same_run(before, after, "here") == []
+        return
+    with pytest.raises(compatibility.CheckpointMismatchError, match="config.datasets.a.heads: 'verb:97, noun:300' in"):
+        compatibility.check_same_run(before, after, "here")
+
+
 def of_mix(*heads, **config):
     """META with datasets a and others, and what is given here in its config."""
     meta = copy.deepcopy(META)
