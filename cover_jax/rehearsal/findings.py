@@ -106,10 +106,15 @@ class Findings:
         finally:
             self.measured[f"stage/{name}_s"] = time.perf_counter() - start
 
-    def agree_alone(self, text: str, exit_code: int) -> None:
-        """Takes over this host's new problems, and the one that ends the rehearsal early. Waits for no other host."""
-        self.problems += [*self._new, Problem(text, exit_code)]
-        self._new = []
+    def so_far(self, text: str, exit_code: int) -> "Findings":
+        """A copy, with this host's new problems and the one that ends the rehearsal early. Waits for no other host.
+
+        Another thread may add more in the meantime: each list and dict is copied in one step of the interpreter.
+        """
+        copy = Findings()
+        copy.problems = [*self.problems, *self._new, Problem(text, exit_code)]
+        copy.warnings, copy.facts, copy.measured = self.warnings.copy(), self.facts.copy(), self.measured.copy()
+        return copy
 
     def agree(self) -> None:
         """Shares the new problems of all hosts. All hosts must call it at the same place."""

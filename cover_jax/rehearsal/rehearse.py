@@ -112,23 +112,23 @@ class _Rehearsal:
         if run and planned:
             schedule.check_input(run, planned, measured, findings)
         findings.agree()
-        self._report(planned, measured)
+        self._report(findings, planned, measured)
 
     def report_early(self, code: int, cause: str) -> None:
         """Prints and writes what the first host has so far. Waits for no other host: one of them ends the rehearsal."""
         if jax.process_index() == 0 and not self.is_reported:
-            self.findings.agree_alone(f"the rehearsal ended early: {cause}", code)
+            findings = self.findings.so_far(f"the rehearsal ended early: {cause}", code)
             if jax.process_count() > 1:
-                self.findings.warn("the figures are those of host 0 alone")
-            _note_memory(self.findings)
-            self._report(None, dict(self.findings.measured))
+                findings.warn("the figures are those of host 0 alone")
+            _note_memory(findings)
+            self._report(findings, None, findings.measured)
 
-    def _report(self, planned: schedule.Schedule | None, measured: dict[str, float]) -> None:
+    def _report(self, findings: Findings, planned: schedule.Schedule | None, measured: dict[str, float]) -> None:
         self.is_reported = True
         if jax.process_index() == 0:
             with tolerant_io.tolerate_storage_errors(self.path):
-                command_line.write_json(self.path, table.as_json(planned, measured, self.findings))
-        print_on_host0(table.report(self.config, self.run, planned, measured, self.findings))
+                command_line.write_json(self.path, table.as_json(planned, measured, findings))
+        print_on_host0(table.report(self.config, self.run, planned, measured, findings))
 
 
 def _note_leaks(run: Run, findings: Findings) -> None:

@@ -227,6 +227,27 @@ def test_a_kernel_that_differs_is_found(part, monkeypatch):
         assert "set config.model.attention='einsum'" in texts[0] and found.problems[0].exit_code == errors.CONFIG
 
 
+def test_an_early_report_is_whole_while_the_rehearsal_goes_on(tmp_path, monkeypatch):
+    rehearsal = rehearse._Rehearsal(one_dataset(""), str(tmp_path / "run"), str(tmp_path / "early.json"))
+    rehearsal.findings.facts["a"] = rehearsal.findings.measured["stage/a_s"] = 1
+    rehearsal.findings.add("something is wrong")
+
+    def report(config, run, planned, measured, found):
+        for several in (found.facts, measured, found.problems):
+            for _ in several:  # the other thread, in the midst of it
+                rehearsal.findings.facts[f"fact{len(rehearsal.findings.facts)}"] = 1
+                rehearsal.findings.measured[f"stage/{len(rehearsal.findings.measured)}_s"] = 1.0
+                rehearsal.findings.problems.append(found.problems[0])
+        return "the table"
+
+    monkeypatch.setattr(table, "report", report)
+    rehearsal.report_early(errors.FAILED, "another host ended")
+    found = json.loads((tmp_path / "early.json").read_text())
+    assert [problem["text"] for problem in found["problems"]] == [
+        "something is wrong", "the rehearsal ended early: another host ended",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(("mode", "code"), [("report", errors.CONFIG), ("exclude", errors.DONE)])
 def test_a_leak_is_found(mode, code, data_dir, tmp_path, nothing_compiled, monkeypatch, capsys):
     none, pairs = np.zeros((0, 2), np.int64), np.array([[0, 3], [1, 4]])
