@@ -89,7 +89,7 @@ def _read_list(source: epath.Path, paths: list[str], split: str, names: dict[str
     wanted = f"the publisher's list, with columns {','.join(COLUMNS)}"
     path = source / publisher.the_one(publisher.named(paths, re.escape(LISTS[split])), LISTS[split], source, wanted)
     listed = publisher.ListedFiles(path, split)
-    for line, row in tables.read_records(path, COLUMNS, wanted):
+    for line, row in tables.read_records(path, COLUMNS, wanted, filled=("id",)):
         codes = [_code(path, line, action, names) for action in row["actions"].split(";") if action.strip()]
         listed.add(row["id"], tuple(names[code] for code in dict.fromkeys(codes)), f"line {line}")
     return listed.values

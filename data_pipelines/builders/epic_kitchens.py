@@ -105,7 +105,7 @@ def _read_list(source: epath.Path, paths: list[str], split: str, names: dict[str
     path = source / publisher.the_one(publisher.named(paths, re.escape(LISTS[split])), LISTS[split], source, wanted)
     columns = COLUMNS if split == "test" else (*COLUMNS, *(f"{head}_class" for head in names))
     listed = publisher.ListedFiles(path, split)
-    for line, row in tables.read_records(path, columns, wanted):
+    for line, row in tables.read_records(path, columns, wanted, filled=("narration_id", "video_id")):
         cut = _seconds(path, line, row["start_timestamp"]), _seconds(path, line, row["stop_timestamp"])
         if cut[0] >= cut[1]:
             raise ValueError(f"{tables.at(path, line)}: it ends at {cut[1]:g} s, not after its start, {cut[0]:g} s")

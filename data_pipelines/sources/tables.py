@@ -4,7 +4,7 @@ import csv
 import io
 import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from etils import epath
 
@@ -104,17 +104,21 @@ def read_json(path: epath.Path) -> object:
         raise ValueError(f"{escape(path)}: it is nested too deeply") from error
 
 
-def read_records(path: epath.Path, columns: Iterable[str], wanted: str) -> list[tuple[int, dict[str, str]]]:
+def read_records(
+    path: epath.Path, columns: Iterable[str], wanted: str, filled: Collection[str] = ()
+) -> list[tuple[int, dict[str, str]]]:
     """The rows of a csv file whose first line names its columns, with the numbers of their lines.
 
     Args:
         path: the file.
         columns: those that it must have.
         wanted: what the file should be, for messages.
+        filled: those of which no cell may be empty.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not UTF-8, lacks a column, or a row has more cells than there are columns.
+        ValueError: it is not UTF-8, lacks a column, or a row has more cells than there are columns, or none where it
+            must have one.
     """
     rows = read_csv(path)
     header = rows[0][1] if rows else []
@@ -125,7 +129,12 @@ def read_records(path: epath.Path, columns: Iterable[str], wanted: str) -> list[
     for number, cells in rows[1:]:
         if len(cells) > len(header):
             raise ValueError(f"{at(path, number)}: {len(cells)} cells instead of {len(header)}, {','.join(header)}")
-    return [(number, dict(itertools.zip_longest(header, cells, fillvalue=""))) for number, cells in rows[1:]]
+    found = [(number, dict(itertools.zip_longest(header, cells, fillvalue=""))) for number, cells in rows[1:]]
+    for number, row in found:
+        for column in filled:
+            if not row[column]:
+                raise ValueError(f"{at(path, number)}: the {column} is empty; the file must be {wanted}")
+    return found
 
 
 def _how_to_convert(path: epath.Path, encoding: str) -> str:

@@ -500,6 +500,8 @@ def test_each_action_of_one_moment_has_a_name_of_its_own(tmp_path):
         ("a,P01_01,00:00:05.14,00:00:03.37,0,1", "line 2: it ends at 3.37 s, not after its start, 5.14 s"),
         ("a,P01_01,00:00:05.14", "line 2: time '': must be HH:MM:SS"),
         ("a,P01_01,00:00:00,00:00:03.37,7,1", "line 2: verb_class '7': must be from 0 to 1"),
+        ("a,,00:00:00,00:00:03.37,0,1", r"EPIC_100_train\.csv, line 2: the video_id is empty; the file must be"),
+        (",P01_01,00:00:00,00:00:03.37,0,1", "line 2: the narration_id is empty"),
     ],
 )
 def test_a_wrong_action_is_refused_with_its_line(tmp_path, row, message):
@@ -522,6 +524,10 @@ def test_videos_have_each_action_once_or_none_in_lists_of_windows(tmp_path):
     ("row", "message"),
     [
         (b"V1,c009 1 2\n", "line 2: class c009 is not in Charades_v1_classes.txt"),
+        (
+            b"V1,\n,c000 1 2\n",
+            r"Charades_v1_train\.csv, line 3: the id is empty; the file must be the publisher's list",
+        ),
         (b"V1,c000 -1 2\n", "line 2: action 'c000 -1 2': must be CLASS START END"),
         (b"V1,c000 1 2\nV1,\n", "line 3: V1 is listed twice, also in line 2, with another class"),
     ],
