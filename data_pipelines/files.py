@@ -11,6 +11,7 @@ import io
 import json
 import math
 import os
+import pathlib
 import shutil
 import tempfile
 import uuid
@@ -35,6 +36,14 @@ _NO_COMMENT = b"\0\0"  # the end of a ZIP archive: the length of its comment
 def is_remote(path: os.PathLike | str) -> bool:
     """Whether a path is a URL such as gs://..., which only epath can open."""
     return "://" in os.fspath(path)
+
+
+def public_name(path: os.PathLike | str) -> str:
+    """What files that are passed on may say of a folder: a URL as it is, of a local path its last name.
+
+    The folders around it may name a person or a machine.
+    """
+    return os.fspath(path) if is_remote(path) else pathlib.Path(path).resolve().name
 
 
 def walk(root: epath.Path) -> Iterator[str]:

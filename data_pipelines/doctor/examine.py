@@ -132,7 +132,9 @@ def _of_records(
     metadata = where / "metadata.json"
     origin = files.read_json(metadata, {}).get("origin", {}) if metadata.exists() else {}
     modality = next(iter(splits.values())).modality
-    about = {"dataset": name, "where": escaping.escape(where), "modality": modality, "origin": origin}
+    if "source" in origin:  # datasets of 0.2.0 have its whole path
+        origin["source"] = files.public_name(origin["source"])
+    about = {"dataset": name, "where": f"{name}/{where.name}", "modality": modality, "origin": origin}
     return about | {"splits": described}, samples
 
 
@@ -147,7 +149,7 @@ def examine_sources(prepare_arguments: list[str], output: str) -> None:
         if "form" in reader.options:  # frames are examined, whatever the form in which they would be stored
             reader = dataclasses.replace(reader, options=reader.options | {"form": "frames"})
         examined = {role: _of_files(reader, found, role) for role in found.splits}
-        where = escaping.escape(reader.source)
+        where = escaping.escape(files.public_name(reader.source))
         about = {"dataset": name, "where": where, "modality": modality, "origin": reader.options}
         splits = {role: described for role, (described, _) in examined.items()}
         folder = epath.Path(output) / name.replace("/", "_") if several else epath.Path(output)

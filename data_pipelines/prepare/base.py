@@ -2,6 +2,7 @@
 
 import collections
 import csv
+import hashlib
 import inspect
 import io
 import os
@@ -22,6 +23,7 @@ from data_pipelines.sources import label_features
 REFUSED_COLUMNS = ("split", "path", "reason", "label")
 MISSING = "missing"  # the reason for a file that the publisher lists but that is not in the source folder
 SHOWN_REASONS = 3
+SOURCE_HASH = "source_path_sha256"
 STORAGE = ("short_side_px", "fps")  # the options that change the stored frames
 # What a model of 448 px needs with crops: TimeSformer-HR is trained on shorter sides of 448 to 512
 # (facebookresearch/TimeSformer, configs/Kinetics/TimeSformer_divST_16x16_448.yaml).
@@ -136,7 +138,7 @@ class MediaBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
         (label,) = label_features.find(dict(self.info.features)).values()
         label.names = list(found.class_names)
         listed = {split: len(items) + len(found.missing.get(split, ())) for split, items in found.splits.items()}
-        self.info.metadata.update(origin={"source": os.fspath(source), **self.origin()}, listed=listed)
+        self.info.metadata.update(origin={**describe_source(source), **self.origin()}, listed=listed)
         return {split: self._generate_examples(split, source, found) for split in found.splits}
 
     def _generate_examples(self, split, source, found):
@@ -188,6 +190,12 @@ class MediaBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
         table = io.StringIO()
         csv.writer(table).writerows([REFUSED_COLUMNS, *(map(escaping.csv_cell, row) for row in self._refused)])
         (self.data_path / catalog.REFUSED_FILE).write_text(table.getvalue())
+
+
+def describe_source(source: os.PathLike | str) -> dict[str, str]:
+    """The source folder in `MediaBuilder.origin`: its name, and a hash that tells folders of one name apart."""
+    path = os.fspath(source if files.is_remote(source) else epath.Path(source).resolve())
+    return {"source": files.public_name(source), SOURCE_HASH: hashlib.sha256(path.encode()).hexdigest()}
 
 
 def read_refused(where: epath.Path) -> dict[str, list[dict[str, str]]]:

@@ -182,8 +182,16 @@ def builder_name(builder: tfds.core.DatasetBuilder) -> str:
 
 def _check_origin(builder: base.MediaBuilder) -> None:
     origin = {"skip": []} | files.read_json(builder.data_path / "metadata.json", {"origin": {}})["origin"]
+    if "source" in origin and base.SOURCE_HASH not in origin:  # prepared by 0.2.0 or earlier, with the whole path
+        origin |= base.describe_source(origin["source"])
     asked = builder.asked_origin()
-    differing = [f"{key} {origin.get(key)!r}, not {asked[key]!r}" for key in asked if asked[key] != origin.get(key)]
+    differing = [
+        f"{key} {origin.get(key)!r}, not {asked[key]!r}"
+        for key in asked
+        if asked[key] != origin.get(key) and key not in ("source", base.SOURCE_HASH)
+    ]
+    if asked.get(base.SOURCE_HASH, origin.get(base.SOURCE_HASH)) != origin.get(base.SOURCE_HASH):
+        differing.insert(0, f"another folder, {origin.get('source')!r}, as its source")
     if differing:
         other = "Choose another --name, or delete" if isinstance(builder, folder.FolderBuilder) else "Delete"
         raise ValueError(

@@ -1,7 +1,6 @@
 """The common part of `video_folder` and `image_folder`, which read any folder with a layout of its own."""
 
 import dataclasses
-import os
 
 import tensorflow_datasets as tfds
 from etils import epath
@@ -31,7 +30,7 @@ class FolderBuilder(base.MediaBuilder, skip_registration=True):
         layout = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(config.layout).items()}
         if not layout["label_separator"]:
             del layout["label_separator"]  # datasets of version 0.2.0 do not have it
-        return {"source": os.fspath(epath.Path(config.source).resolve()), **layout, **super().origin()}
+        return {**base.describe_source(config.source), **layout, **super().origin()}
 
     @property
     def several_labels(self) -> bool:

@@ -13,9 +13,11 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import hashlib
 import itertools
 import json
+import os
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -71,13 +73,20 @@ class Reader:
         return _load(self._kept(items)) or self.outcomes(items)  # a damaged file is read again
 
     def read_one(self, item: Item) -> Outcome:
-        """Reads one file: its media, or the reason why it is refused. Does not store the result."""
+        """Reads one file: its media, or the reason why it is refused. Does not store the result.
+
+        The reason is stored beside the data, so it has no folder of this machine in it.
+        """
+        source = epath.Path(self.source) / (item.archive or item.path)
+        paths = {os.fspath(source): item.archive or item.path}
         try:
-            with files.local(epath.Path(self.source) / (item.archive or item.path), item.path, item.span) as path:
+            with files.local(source, item.path, item.span) as path:
+                paths[path] = item.path
                 part = {} if item.cut is None else {"cut": item.cut}
                 return self.read(path, **self.options, **part)
         except Exception as error:  # decoders raise many types; the error becomes the file's reason
-            return f"{type(error).__name__}: {error}"
+            reason = f"{type(error).__name__}: {error}"
+            return functools.reduce(lambda text, path: text.replace(path, paths[path]), paths, reason)
 
     def _kept(self, items: list[Item]) -> epath.Path:
         decides = [self.read.__name__, self.options, self.source, to_json(items)]

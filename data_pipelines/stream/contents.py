@@ -14,6 +14,7 @@ import numpy as np
 
 _SHARD_DIGITS = 8  # hexadecimal, per shard
 _SHOWN_SHARDS = 3
+_SOURCE = ("source", "source_path_sha256")  # settings that say where the files were, not what they are
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +56,7 @@ def of_records(
         num_records: of all shards.
         settings: how the dataset was prepared (`origin` in its metadata).
     """
-    # The source's path says where the files were, not what they are.
-    described = {key: json.dumps(value) for key, value in sorted(settings.items()) if key != "source"}
+    described = {key: json.dumps(value) for key, value in sorted(settings.items()) if key not in _SOURCE}
     known = [shard.astype("<u4") for shard in checksums if shard is not None]
     if len(known) < len(checksums):
         return Content(split, num_records, "", "", "", described)

@@ -66,6 +66,12 @@ def test_prepared_and_raw_say_the_same(source, tmp_path, capsys):
         assert sorted(row["path"] for row in train["unusable"]) == sorted([f"train/{EVIL}/2.png", "train/dog/4.jpg"])
         assert all("Error" in row["reason"] for row in train["unusable"])
         assert found["splits"]["validation"]["found"] == 2
+    origins = [found["origin"].get("source") for found in (prepared, raw)]
+    assert (prepared["where"], raw["where"], origins) == ("image_folder/pets/1.0.0", "source", ["source", None])
+    # What is passed on with the data does not name the folders around it: they may name a person.
+    written = [path for name in ("image_folder", "raw") for path in (tmp_path / name).rglob("*") if path.is_file()]
+    assert {"metadata.json", "dataset_info.json", "refused.csv", "manifest.json"} <= {path.name for path in written}
+    assert not [path for path in written if str(tmp_path).encode() in path.read_bytes()]
 
 
 def test_the_page_stands_alone_and_escapes_names(source, tmp_path):

@@ -1,5 +1,6 @@
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -9,8 +10,10 @@ import pytest
 from PIL import Image
 
 from data_pipelines import catalog
+from data_pipelines.builders import image_folder
 from data_pipelines.prepare import __main__ as prepare
 from data_pipelines.prepare import build
+from data_pipelines.prepare.folder import FolderConfig
 from data_pipelines.stream import pipeline, records
 from tests.data_pipelines.clips import write_clip
 
@@ -70,10 +73,26 @@ def test_a_folder_of_clips_becomes_a_dataset(tmp_path, clips, dataset, capsys):
 def test_another_source_under_the_same_name_is_refused(tmp_path, pictures):
     command = ("image_folder", "--name=mine", "--validation_folder=test", f"--data_dir={tmp_path}")
     _run(*command, f"--source={pictures}")
-    with pytest.raises(SystemExit, match=r"mine was prepared with source '.*pictures', not '.*other'.*--name"):
-        _run(*command, f"--source={tmp_path / 'other'}")
+    for other in ("other", "copy/pictures"):  # also one of the same name
+        with pytest.raises(
+            SystemExit, match=r"mine was prepared with another folder, 'pictures', as its source.*--name"
+        ):
+            _run(*command, f"--source={tmp_path / other}")
     with pytest.raises(SystemExit, match="was prepared with short_side_px 512, not 8"):
         _run(*command, f"--source={pictures}", "--short_side_px=8")
+
+
+def test_data_of_version_0_1_0_is_compared_by_the_whole_path_of_its_source(tmp_path):
+    data_dir = tmp_path / "data"
+    shutil.copytree(pathlib.Path(__file__).parents[2] / "golden" / "run" / "data", data_dir)
+    for source, is_same in (("/golden/source/stills", True), ("/other/source/stills", False)):
+        config = FolderConfig(name="stills", source=source)
+        made = image_folder.Builder(config=config, data_dir=str(data_dir))
+        if is_same:
+            build._check_origin(made)
+        else:
+            with pytest.raises(ValueError, match="was prepared with another folder, 'stills', as its source"):
+                build._check_origin(made)
 
 
 def test_what_was_taken_is_told(tmp_path, pictures, capsys):
