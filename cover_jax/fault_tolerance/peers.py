@@ -53,20 +53,33 @@ def connected_peers() -> Iterator["PeerMonitor"]:
 
 @contextlib.contextmanager
 def delayed_aborts() -> Iterator[None]:
-    """Makes abort() wait for 6 s inside its `with` block.
+    """Makes abort() wait for 6 s inside its `with` block, after it has printed the stacks of all threads.
 
     JAX's service ends with the first host, and JAX then aborts the other hosts. The peer monitor needs this time to
     report the cause. The handler of SIGABRT is C's sleep(): abort() calls sleep(SIGABRT), which takes 6 s, and then
-    ends the process. A handler in Python would wait for the interpreter. An abort for another reason is also delayed
-    by 6 s, and has no stacks from faulthandler.
+    ends the process. A handler in Python would wait for the interpreter. If faulthandler is enabled, it stays above
+    this handler: it prints the stacks at once, and then calls the handler below. JAX's setting
+    `jax_enable_recoverability` is for the first host's service alone and does not keep the others from this abort.
     """
     libc = ctypes.CDLL(None)
     libc.signal.argtypes, libc.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
-    before = libc.signal(signal.SIGABRT, ctypes.cast(libc.sleep, ctypes.c_void_p))
+    with _below_faulthandler():
+        before = libc.signal(signal.SIGABRT, ctypes.cast(libc.sleep, ctypes.c_void_p))
     try:
         yield
     finally:
-        libc.signal(signal.SIGABRT, before)
+        with _below_faulthandler():
+            libc.signal(signal.SIGABRT, before)
+
+
+@contextlib.contextmanager
+def _below_faulthandler() -> Iterator[None]:
+    """A signal handler that is set inside is the one that faulthandler's own calls."""
+    is_enabled = faulthandler.is_enabled()
+    faulthandler.disable()
+    yield
+    if is_enabled:
+        faulthandler.enable()
 
 
 class PeerMonitor:

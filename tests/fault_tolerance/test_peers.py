@@ -14,8 +14,11 @@ from cover_jax import errors
 from cover_jax.fault_tolerance import peers
 
 ABORT = """
-import ctypes, os, sys, threading, time
+import ctypes, faulthandler, os, sys, threading, time
 from cover_jax.fault_tolerance import peers
+
+if "stacks" in sys.argv:
+    faulthandler.enable()
 
 def end_later():
     time.sleep(1)
@@ -32,11 +35,20 @@ ctypes.CDLL(None).abort()  # as a thread of a library, which does not hold the i
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code"), [([], -signal.SIGABRT), (["delay"], 47), (["delay", "restore"], -signal.SIGABRT)]
+    ("arguments", "code"),
+    [
+        ([], -signal.SIGABRT),
+        (["delay"], 47),
+        (["delay", "stacks"], 47),
+        (["delay", "restore", "stacks"], -signal.SIGABRT),
+    ],
+    ids=["none", "delay", "delay-stacks", "restore-stacks"],
 )
-def test_a_library_s_abort_leaves_time_to_say_why(arguments, code):
-    done = subprocess.run([sys.executable, "-c", ABORT, *arguments], capture_output=True, timeout=120)
+def test_a_library_s_abort_leaves_time_to_say_why_and_keeps_its_stacks(arguments, code):
+    done = subprocess.run([sys.executable, "-c", ABORT, *arguments], capture_output=True, timeout=120, text=True)
     assert done.returncode == code
+    assert done.stderr.count("Fatal Python error: Aborted") == ("stacks" in arguments)
+    assert ("most recent call first" in done.stderr) == ("stacks" in arguments)
 
 
 def test_what_nobody_ends_in_time_is_aborted():
