@@ -3,6 +3,7 @@
 | what | why |
 | --- | --- |
 | environment of TensorFlow | quiet imports, more retries of storage (`data_pipelines.environment`) |
+| the umask | other users cannot write into the workdir, whatever it is before |
 | standard output and error | a full disk with the log file must not end the run (`tolerant_io`) |
 | faulthandler, absl's log handler and level, hooks for unhandled errors of asyncio | the cause stays readable |
 | SIGINT, and a thread | training saves the step; the second one ends all hosts at once, see `_interrupts` |
@@ -18,8 +19,10 @@ functions of this module watch no phase and end only this process.
 import contextlib
 import faulthandler
 import logging
+import os
 import signal
 import socket
+import stat
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -99,6 +102,7 @@ def guarded_process(*, preemptible: bool, quiet: bool, cleans_up: bool = False) 
     with contextlib.ExitStack() as stack:
         guard = ProcessGuard(stack, preemptible=preemptible)
         stack.enter_context(environment.tensorflow_defaults())
+        stack.enter_context(_files_that_others_cannot_write())
         stack.enter_context(tolerant_io.tolerate_output_errors())
         stack.enter_context(_stacks_of_fatal_errors())
         stack.enter_context(_signal_handler(signal.SIGINT, _terminate) if cleans_up else _interrupts(guard))
@@ -196,6 +200,17 @@ def _signal_handler(number: signal.Signals, handler: Callable) -> Iterator[None]
         yield
     finally:
         signal.signal(number, signal.SIG_DFL if before is None else before)  # None: a C handler, which is lost
+
+
+@contextlib.contextmanager
+def _files_that_others_cannot_write() -> Iterator[None]:
+    """The user's umask, but some systems and containers have 0, and TensorFlow and orbax write by it."""
+    before = os.umask(stat.S_IWOTH)
+    os.umask(before | stat.S_IWOTH)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 @contextlib.contextmanager

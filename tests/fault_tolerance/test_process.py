@@ -30,17 +30,27 @@ def process_state() -> dict:
         "output": (sys.stdout, sys.stderr),
         "threads": sorted(thread.name for thread in threading.enumerate()),
         "faulthandler": faulthandler.is_enabled(),
+        "umask": _umask(),
         "logging": (list(logging.root.handlers), logging.getLogger("asyncio").level, absl_logging.get_verbosity()),
     }
 
 
+def _umask() -> int:
+    os.umask(found := os.umask(0))
+    return found
+
+
 @pytest.fixture
-def without_tensorflow_defaults(monkeypatch):
+def without_defaults(monkeypatch):
+    """Without TensorFlow's variables, and with the umask of some containers, which lets all users write."""
     for name in environment.TENSORFLOW_DEFAULTS:
         monkeypatch.delenv(name, raising=False)
+    before = os.umask(0)
+    yield
+    os.umask(before)
 
 
-def test_it_restores_all_and_may_be_entered_again(without_tensorflow_defaults):
+def test_it_restores_all_and_may_be_entered_again(without_defaults):
     before = process_state()
     for _ in range(2):
         with process.guarded_process(preemptible=True, quiet=True) as guard:
@@ -49,6 +59,7 @@ def test_it_restores_all_and_may_be_entered_again(without_tensorflow_defaults):
             inside = process_state()
             assert [key for key in before if before[key] == inside[key]] == ["faulthandler"]  # pytest has it already
             assert "watchdog" in inside["threads"]
+            assert inside["umask"] == 0o002
             assert environment.TENSORFLOW_DEFAULTS.items() <= inside["environment"].items()
             assert not process.preemption_is_reached()
             os.kill(os.getpid(), signal.SIGTERM)
@@ -57,7 +68,7 @@ def test_it_restores_all_and_may_be_entered_again(without_tensorflow_defaults):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_it_restores_all_after_an_exception(without_tensorflow_defaults):
+def test_it_restores_all_after_an_exception(without_defaults):
     before = process_state()
     with pytest.raises(KeyError), process.guarded_process(preemptible=True, quiet=True) as guard:
         guard.start_watchdog(TIMEOUTS)
@@ -264,7 +275,7 @@ print(json.dumps({"modules": modules, "before": before, "after": state(), "envir
 """
 
 
-def test_importing_every_module_changes_nothing_in_the_process(without_tensorflow_defaults):
+def test_importing_every_module_changes_nothing_in_the_process(without_defaults):
     done = run_script(IMPORT_ALL)
     found = json.loads(done.stdout.splitlines()[-1])
     assert {"cover_jax.training.loop", "data_pipelines.stream.host_tf", "configs.demo"} <= set(found["modules"])
