@@ -1,6 +1,10 @@
-"""The environment variables for TensorFlow. Call this before the first import of TensorFlow; it is light to import."""
+"""The environment variables for TensorFlow and libtpu. Call this before TensorFlow is imported or JAX has devices.
+
+It is light to import.
+"""
 
 import contextlib
+import glob
 import logging
 import os
 import re
@@ -21,6 +25,16 @@ TENSORFLOW_DEFAULTS = {
     "GCS_RETRY_CONFIG_INIT_DELAY_TIME_US": "100000",  # doubled each time,
     "GCS_RETRY_CONFIG_MAX_DELAY_TIME_US": "8000000",  # up to this
 }
+# Where libtpu is installed, JAX asks it for devices at each start. On a machine without a TPU it then prints some lines
+# of warnings and errors about what a TPU's machine would tell it; with these placeholders it finds none in silence.
+LIBTPU_DEFAULTS = {"TPU_ACCELERATOR_TYPE": "v5litepod-4", "TPU_WORKER_HOSTNAMES": "localhost"}
+_TPU_DEVICES = ("/dev/accel[0-9]*", "/dev/vfio/[0-9]*")  # of the chips up to v4, and from v5e on
+
+
+def defaults() -> dict[str, str]:
+    """What is set on this machine if the user has not set it."""
+    has_tpu = any(glob.glob(pattern) for pattern in _TPU_DEVICES)
+    return TENSORFLOW_DEFAULTS | ({} if has_tpu else LIBTPU_DEFAULTS)
 
 
 def _is_meant(record: logging.LogRecord) -> bool:
@@ -28,19 +42,19 @@ def _is_meant(record: logging.LogRecord) -> bool:
 
 
 def set_tensorflow_defaults() -> None:
-    """Sets TENSORFLOW_DEFAULTS permanently in this process and in the processes that it will start.
+    """Sets `defaults` permanently in this process and in the processes that it will start.
 
     From now on, absl's logger leaves out the warnings that mean nothing here.
     """
     logging.getLogger("absl").addFilter(_is_meant)
-    for name, value in TENSORFLOW_DEFAULTS.items():
+    for name, value in defaults().items():
         os.environ.setdefault(name, value)
 
 
 @contextlib.contextmanager
 def tensorflow_defaults() -> Iterator[None]:
-    """Sets TENSORFLOW_DEFAULTS inside the context, and restores the environment afterwards."""
-    added = TENSORFLOW_DEFAULTS.keys() - os.environ.keys()
+    """Sets `defaults` inside the context, and restores the environment afterwards."""
+    added = defaults().keys() - os.environ.keys()
     set_tensorflow_defaults()
     try:
         yield

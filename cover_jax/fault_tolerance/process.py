@@ -2,7 +2,7 @@
 
 | what | why |
 | --- | --- |
-| environment of TensorFlow | quiet imports, more retries of storage (`data_pipelines.environment`) |
+| environment of TensorFlow and libtpu | quiet imports, more retries of storage (`data_pipelines.environment`) |
 | the umask | other users cannot write into the workdir, whatever it is before |
 | standard output and error | a full disk with the log file must not end the run (`tolerant_io`) |
 | faulthandler, absl's log handler and level, hooks for unhandled errors of asyncio | the cause stays readable |

@@ -1,5 +1,6 @@
 """A missing or taken accelerator is named, and not taken for damaged files."""
 
+import importlib.util
 import os
 import pathlib
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 from cover_jax import errors, main
 from cover_jax.checkpoint import integrity
 from cover_jax.parallel import backend
+from data_pipelines import environment
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "run"
 
@@ -46,6 +48,15 @@ def test_checkpoints_are_not_blamed_for_a_missing_backend():
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == errors.CONFIG, done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: JAX_PLATFORMS=cuda: JAX cannot use these devices")
+
+
+def test_a_machine_without_a_tpu_has_nothing_to_say_about_tpus():
+    if importlib.util.find_spec("libtpu") is None or environment.defaults() == environment.TENSORFLOW_DEFAULTS:
+        pytest.skip("there is no libtpu, or there is a TPU")
+    code = "from data_pipelines import environment as e; e.set_tensorflow_defaults(); import jax; print(jax.devices())"
+    cleared = {name: value for name, value in os.environ.items() if not name.startswith(("TPU_", "JAX_PLATFORMS"))}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=cleared, timeout=300)
+    assert (done.returncode, done.stderr) == (0, "") and "CpuDevice" in done.stdout
 
 
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 17179869184 bytes.\nBufferAssignment: ..."
