@@ -1,5 +1,7 @@
 """Each key of config.optimizer does what it says, on a small tree with the paths of a real one."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,8 @@ import optax
 import pytest
 
 from configs import common
-from cover_jax.training import optimizer
+from cover_jax.training import optimizer, run
+from tests.helpers import small
 
 DEPTH = 3
 
@@ -164,3 +167,16 @@ def test_kept_heads_stay_and_keep_no_state(params, frozen):
     assert np.all(updates["heads"]["a"]["kernel"] != 0)
     assert np.all(updates["backbone"]["norm"]["scale"] != 0) == (not frozen)
     assert not {(2, 5), (5,)} & {leaf.shape for leaf in jax.tree.leaves(state)}
+
+
+def test_another_number_of_steps_says_what_becomes_of_the_rate():
+    config = small.config(steps=200, optimizer__learning_rate=1.0)
+    now = types.SimpleNamespace(
+        config=config, setup=types.SimpleNamespace(schedule=optimizer.make_schedule(config.optimizer, config.steps))
+    )
+    before = {"config": small.config(steps=100, optimizer__learning_rate=1.0).to_dict()}
+    assert run.Run._other_rate(now, before, 50) == (  # a cosine: half of the way before, a quarter of it now
+        "config.steps=200, 100 before: the learning rate at step 50 is 0.854, with 100 steps it would be 0.5; its "
+        "schedule now ends at step 200"
+    )
+    assert run.Run._other_rate(now, {"config": config.to_dict()}, 50) == ""
