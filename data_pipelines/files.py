@@ -85,7 +85,11 @@ def local(path: epath.Path, name: str = "", span: tuple[int, int] | None = None)
 
 
 def write_whole(path: epath.Path, data: bytes) -> None:
-    """Writes a file atomically: it appears under its name only when it is complete, even after a power failure."""
+    """Writes a file atomically: it appears under its name only when it is complete, even after a power failure.
+
+    Raises:
+        OSError: it cannot be written; the error names it, which Python's own error for a full disk does not.
+    """
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -94,9 +98,11 @@ def write_whole(path: epath.Path, data: bytes) -> None:
                 file.flush()
                 os.fsync(file.fileno())
         temporary.replace(path)
-    except Exception:
+    except Exception as error:
         with contextlib.suppress(Exception):  # the storage may not answer
             temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = os.fspath(path)
         raise
 
 
