@@ -128,16 +128,17 @@ def agree(mine: Mapping[str, str]) -> None:
     index, count = jax_private.this_process()
     if index == 0:
         client.key_value_set(f"{key}/0", json.dumps(mine))
-        answers = {host: json.loads(_answer(client, f"{key}/{host}", host)) for host in range(1, count)}
-        found = [answer["differs"] for answer in answers.values() if answer["differs"]]
-        found = found or _differences_of_others({host: answer["known"] for host, answer in answers.items()})
+        found = [answer for host in range(1, count) if (answer := _answer(client, f"{key}/{host}", host)) != "same"]
+        if not found and UNKNOWN in mine.values():
+            known = {host: json.loads(_answer(client, f"{key}/known/{host}", host)) for host in range(1, count)}
+            found = _differences_of_others(known)
         more = f"; so do {len(found) - 1} more hosts" if len(found) > 1 else ""
         client.key_value_set(f"{key}/all", found[0] + more if found else "same")
     else:
         theirs = json.loads(_answer(client, f"{key}/0", 0))
+        client.key_value_set(f"{key}/{index}", difference(theirs, mine, index) or "same")
         known = {name: mine[name] for name, value in theirs.items() if value == UNKNOWN and name in mine}
-        answer = {"differs": difference(theirs, mine, index), "known": known}
-        client.key_value_set(f"{key}/{index}", json.dumps(answer))
+        client.key_value_set(f"{key}/known/{index}", json.dumps(known))
     if (result := _answer(client, f"{key}/all", 0)) != "same":
         raise HostsDifferError(result)
 
