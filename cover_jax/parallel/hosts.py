@@ -162,7 +162,8 @@ def _differences_of_others(tables: Mapping[int, Mapping[str, str]]) -> list[str]
     Args:
         tables: host -> what it has where the first host has UNKNOWN.
     """
-    found, first_hosts = [], {}
+    found: list[str] = []
+    first_hosts: dict[str, int] = {}
     for host, table in tables.items():
         for name, value in table.items():
             if value == UNKNOWN:
