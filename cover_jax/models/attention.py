@@ -9,8 +9,8 @@ cuDNN's kernel on GPU. `choose` selects the form. Other forms are added by name:
 import dataclasses
 import functools
 import pkgutil
-from collections.abc import Callable
-from typing import Literal, Protocol
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -110,8 +110,17 @@ class Attend:
             case "pallas":
                 return self._on_each_device(self._kernel(axis))(qkv_BTSC)
             case "cudnn":
-                return self._on_each_device(functools.partial(_cudnn, head_dim=self.head_dim, axis=axis))(qkv_BTSC)
+                return self.of_parts(jnp.split(qkv_BTSC, 3, axis=-1), axis)
         return attend(qkv_BTSC, self.num_heads, axis)
+
+    def of_parts(self, qkv: Sequence[jax.Array], axis: Axis, num_tokens: int | None = None) -> jax.Array:
+        """The same with cuDNN, of query, key and value [B, T, S, D]; the tokens from `num_tokens` on are masked.
+
+        A masked token's result and gradients are 0: so JAX's own tests have it (tests/nn_test.py of jax,
+        testDotProductAttentionMask).
+        """
+        kernel = functools.partial(_cudnn, head_dim=self.head_dim, axis=axis, num_tokens=num_tokens)
+        return self._on_each_device(kernel)(*qkv)
 
     def on_one_device(self) -> "Attend":
         """The same form for arrays of one device, with the heads that a device has."""
@@ -129,7 +138,7 @@ class Attend:
             qkv_BTSC, self._local_heads, self.head_dim, axis, self.interpret
         )
 
-    def _on_each_device(self, function: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
+    def _on_each_device(self, function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
         """Runs a kernel on each device's part. The partitioner cannot split a kernel: it would gather the batch."""
         if self.sharding is None:
             return function
@@ -196,18 +205,23 @@ def attend(qkv_BTSC: jax.Array, num_heads: int, axis: Axis) -> jax.Array:
     return out_BTSD
 
 
-def _cudnn(qkv_BTSC: jax.Array, head_dim: int, axis: Axis) -> jax.Array:
+def reads_parts(form: AttentionForm) -> TypeGuard[Attend]:
+    """Whether the form has `Attend.of_parts`, which reads what three matrix products write, without a copy."""
+    return isinstance(form, Attend) and form.form == "cudnn"
+
+
+def _cudnn(*qkv: jax.Array, head_dim: int, axis: Axis, num_tokens: int | None) -> jax.Array:
     """`attend` with cuDNN, which needs (sequences, tokens, heads, head_dim)."""
     sequences = {"time": "(b s) t h k", "space": "(b t) s h k"}[axis]
-    batch, frames, tokens, _ = qkv_BTSC.shape
-    qkv = rearrange(qkv_BTSC, f"b t s (c h k) -> c {sequences}", c=3, k=head_dim)
-    _, count, length, _, _ = qkv.shape
-    lengths = None
+    batch, frames, tokens, _ = qkv[0].shape
+    parts = [rearrange(part_BTSD, f"b t s (h k) -> {sequences}", k=head_dim) for part_BTSD in qkv]
+    count, length, _, _ = parts[0].shape
+    valid = num_tokens or length
     if length % 2:  # JAX refuses odd lengths in training (cuDNN only with a bias): add a masked token
-        qkv = jnp.pad(qkv, ((0, 0), (0, 0), (0, 1), (0, 0), (0, 0)))
-        lengths = jnp.full(count, length, jnp.int32)
+        parts = [jnp.pad(part, ((0, 0), (0, 1), (0, 0), (0, 0))) for part in parts]
+    lengths = jnp.full(count, valid, jnp.int32) if valid < parts[0].shape[1] else None
     out = jax.nn.dot_product_attention(
-        *qkv, query_seq_lengths=lengths, key_value_seq_lengths=lengths, implementation="cudnn"
+        *parts, query_seq_lengths=lengths, key_value_seq_lengths=lengths, implementation="cudnn"
     )
     sizes = {"b": batch, "s": tokens} if axis == "time" else {"b": batch, "t": frames}
     out_BTSD: jax.Array = rearrange(out[:, :length], f"{sequences} -> b t s (h k)", **sizes)

@@ -19,7 +19,7 @@ from flax import nnx
 from jax.sharding import NamedSharding
 from ml_collections import ConfigDict
 
-from cover_jax.models import attention, heads, timesformer, variants
+from cover_jax.models import attention, heads, layers, timesformer, variants
 
 Params = dict[str, Any]  # nested dict with arrays as leaves
 
@@ -144,7 +144,7 @@ def _backbone_config(model: ConfigDict) -> timesformer.TimeSformerConfig:
     _check_choice("model.remat", model.remat, timesformer.REMATS)
     if model.registers < 0:
         raise ValueError(f"model.registers: {model.registers} is negative")
-    _check_choice("model.gelu", model.gelu, timesformer.GELUS)
+    _check_choice("model.gelu", model.gelu, layers.GELUS)
     _check_choice("model.dtype", model.dtype, ("bfloat16", "float32"))
     return timesformer.TimeSformerConfig(
         variant=variant,

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from einops import rearrange, repeat
 from flax import nnx
 
-from cover_jax.models import attention, timesformer
-from cover_jax.models.timesformer import ZEROS, linear
+from cover_jax.models import attention, layers, timesformer
+from cover_jax.models.layers import ZEROS, linear
 
 # Of the attentive head: facebookresearch/vjepa2, src/models/attentive_pooler.py and torch's nn.LayerNorm.
 INIT_STD, MLP_RATIO, LAYER_NORM_EPS = 0.02, 4, 1e-5
@@ -108,7 +108,7 @@ class MlpHead(nnx.Module):
 
 def _layer(
     axes: tuple[str, str], shape: tuple[int, int], sizes: Sizes, rngs: nnx.Rngs, scale: float = 1.0
-) -> timesformer.Linear:
+) -> layers.Linear:
     init = nnx.initializers.normal(INIT_STD * scale)  # theirs is truncated only at -2 and 2
     return linear(axes, shape, dtype=sizes.dtype, rngs=rngs, kernel_init=init)
 
@@ -118,12 +118,12 @@ class _Mlp(nnx.Module):
 
     def __init__(self, sizes: Sizes, scale: float, rngs: nnx.Rngs):
         hidden = MLP_RATIO * sizes.width
-        self.norm = timesformer.layer_norm(sizes.width, LAYER_NORM_EPS, rngs)
+        self.norm = layers.layer_norm(sizes.width, LAYER_NORM_EPS, rngs)
         self.fc1 = _layer(("embed", "mlp"), (sizes.width, hidden), sizes, rngs)
         self.fc2 = _layer(("mlp", "embed"), (hidden, sizes.width), sizes, rngs, scale)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        y: jax.Array = self.fc2(timesformer.gelu(self.fc1(self.norm(x)), "exact"))
+        y: jax.Array = self.fc2(layers.gelu(self.fc1(self.norm(x)), "exact"))
         return y
 
 
@@ -133,7 +133,7 @@ class TokenBlock(nnx.Module):
     def __init__(self, num_heads: int, sizes: Sizes, rngs: nnx.Rngs):
         width = sizes.width
         self.num_heads = num_heads
-        self.norm = timesformer.layer_norm(width, LAYER_NORM_EPS, rngs)
+        self.norm = layers.layer_norm(width, LAYER_NORM_EPS, rngs)
         self.qkv = _layer(("embed", "heads"), (width, 3 * width), sizes, rngs)
         self.out = _layer(("heads", "embed"), (width, width), sizes, rngs)
         self.mlp = _Mlp(sizes, 1.0, rngs)
@@ -153,7 +153,7 @@ class PoolingBlock(nnx.Module):
         width = sizes.width
         self.num_heads = num_heads
         self.query = timesformer.embedding(1, width, nnx.initializers.normal(INIT_STD), rngs)
-        self.norm = timesformer.layer_norm(width, LAYER_NORM_EPS, rngs)
+        self.norm = layers.layer_norm(width, LAYER_NORM_EPS, rngs)
         self.query_projection = _layer(("embed", "heads"), (width, width), sizes, rngs)
         self.key_value = _layer(("embed", "heads"), (width, 2 * width), sizes, rngs)
         self.mlp = _Mlp(sizes, scale, rngs)

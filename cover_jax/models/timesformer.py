@@ -17,95 +17,18 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange, repeat
 from flax import nnx
-from jax.typing import DTypeLike
 
-from cover_jax.models.attention import OUTPUT_NAME, AttentionForm
+from cover_jax.models.attention import OUTPUT_NAME, AttentionForm, reads_parts
 from cover_jax.models.kernels.divided_attention import Axis
+from cover_jax.models.layers import XAVIER, ZEROS, gelu, layer_norm, linear
 from cover_jax.models.variants import Variant
 
 Constrain = Callable[[jax.Array], jax.Array]
 
 REGISTER_STD = 1e-6  # of register_tokens: facebookresearch/dinov2, dinov2/models/vision_transformer.py
 EMBED_STD = 0.02  # of cls_token and pos_embed: facebookresearch/TimeSformer, timesformer/models/vit.py
-ZEROS, XAVIER = nnx.initializers.zeros_init(), nnx.initializers.xavier_uniform()
 TEMPORAL_INITS = {"zeros": ZEROS, "xavier": XAVIER}
-GELUS = ("exact", "tanh", "quick")
-QUICK_GELU_SLOPE = 1.702  # openai/CLIP, clip/model.py
 REMATS = ("full", "attention", "none")
-
-
-@jax.custom_vjp
-def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
-    """`x` [..., C] plus a float32 `bias` [C], in x's dtype. The bias's gradient is summed in float32.
-
-    The gradient's sum is a matrix product, which takes a quarter of a sum's time on a TPU. It has eight rows of ones,
-    because the compiler turns a product with one row into a sum again.
-    """
-    return (x + bias).astype(x.dtype)
-
-
-def _add_bias_forward(x: jax.Array, bias: jax.Array) -> tuple[jax.Array, None]:
-    return add_bias(x, bias), None
-
-
-@jax.named_scope("bias_gradient")
-def _add_bias_backward(_: None, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-    leading = tuple(range(gradient.ndim - 1))
-    ones = jnp.ones((8, *gradient.shape[:-1]), gradient.dtype)
-    sums_8C = jax.lax.dot_general(
-        ones, gradient, ((tuple(axis + 1 for axis in leading), leading), ((), ())),
-        precision=jax.lax.Precision.HIGHEST, preferred_element_type=jnp.float32,
-    )  # fmt: skip
-    return gradient, sums_8C[0]
-
-
-add_bias.defvjp(_add_bias_forward, _add_bias_backward)
-
-
-class Linear(nnx.Linear):
-    """`nnx.Linear` that adds its bias in float32, so that the bias's gradient is summed in float32 too.
-
-    This is more accurate than a sum in bfloat16.
-    """
-
-    def __call__(self, x: jax.Array, columns: Callable[[jax.Array], jax.Array] = lambda weights: weights) -> jax.Array:
-        """`columns` selects and orders output features. It is applied to the last axis of kernel and bias."""
-        assert self.bias is not None  # `linear` always creates a bias
-        kernel = columns(self.kernel[...]).astype(self.dtype)
-        product = jnp.dot(x.astype(self.dtype), kernel, precision=self.precision)
-        return add_bias(product, columns(self.bias[...]))
-
-
-def linear(
-    axes: tuple[str, str],
-    sizes: tuple[int, int],
-    *,
-    dtype: DTypeLike,
-    rngs: nnx.Rngs,
-    kernel_init: nnx.Initializer = XAVIER,
-    precision: jax.lax.Precision | None = None,
-) -> Linear:
-    """A linear layer from `sizes[0]` to `sizes[1]` features whose kernel [in, out] has the logical `axes`."""
-    return Linear(
-        *sizes,
-        dtype=dtype,
-        precision=precision,
-        kernel_init=nnx.with_partitioning(kernel_init, axes),
-        bias_init=nnx.with_partitioning(ZEROS, axes[1:]),
-        rngs=rngs,
-    )
-
-
-def layer_norm(width: int, eps: float, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """Layer norm with float32 computation and output. The next layer casts, and the compiler fuses this cast."""
-    return nnx.LayerNorm(
-        width,
-        epsilon=eps,
-        dtype=jnp.float32,
-        scale_init=nnx.with_partitioning(nnx.initializers.ones_init(), ("norm",)),
-        bias_init=nnx.with_partitioning(ZEROS, ("norm",)),
-        rngs=rngs,
-    )
 
 
 def embedding(length: int, width: int, init: nnx.Initializer, rngs: nnx.Rngs) -> nnx.Param[jax.Array]:
@@ -158,24 +81,6 @@ def drop_path_scale(key: jax.Array | None, rate: jax.Array, shape: tuple[int, ..
     return (kept / (1 - rate)).astype(dtype)
 
 
-def gelu(x: jax.Array, form: str) -> jax.Array:
-    """GELU in one of the `GELUS`, computed in float32: near -3, 1 + erf loses all digits in bfloat16.
-
-    "tanh" and "quick" (x times a sigmoid, of CLIP) are approximations. The exact GELU uses erf, because
-    `jax.nn.gelu(approximate=False)` uses erfc, which is several times slower on a CPU.
-    The barrier stops a TPU's compiler from recomputing it for each tile of the next matrix product.
-    """
-    x_f32 = x.astype(jnp.float32)
-    if form == "tanh":
-        y_f32 = jax.nn.gelu(x_f32, approximate=True)
-    elif form == "quick":
-        y_f32 = x_f32 * jax.nn.sigmoid(QUICK_GELU_SLOPE * x_f32)
-    else:
-        y_f32 = 0.5 * x_f32 * (1 + jax.lax.erf(x_f32 * math.sqrt(0.5)))
-    y: jax.Array = jax.lax.optimization_barrier(y_f32.astype(x.dtype))
-    return y
-
-
 @dataclasses.dataclass(frozen=True)
 class TimeSformerConfig:
     """Sizes and choices of a backbone.
@@ -187,7 +92,7 @@ class TimeSformerConfig:
         drop_path: rate of the last block; it rises linearly from 0 in the first block.
         temporal_init: initialisation of `temporal_fc`, a key of `TEMPORAL_INITS`.
         time_embed_std: standard deviation of the time embedding's initial values; 0: zeros.
-        gelu: one of `GELUS`.
+        gelu: one of `layers.GELUS`.
         layer_norm_eps: added to the variance.
         dtype: of activations and matrix products; parameters are float32.
         remat: one of `REMATS`. For the backward pass, "full" keeps only each block's input; "attention" also keeps
@@ -227,16 +132,23 @@ class Attention(nnx.Module):
         self.qkv = linear(("embed", "heads"), (width, 3 * width), dtype=dtype, rngs=rngs)
         self.out = linear(("heads", "embed"), (width, width), dtype=dtype, rngs=rngs)
 
-    def __call__(self, x_BTSD: jax.Array) -> jax.Array:
-        """Tokens [B, T, S, D] after attention, without the residual."""
-        if self.axis == "time" and x_BTSD.shape[1] == 1:
-            return self.out(self.qkv(x_BTSD, _values))  # a single frame attends only to itself
+    def __call__(self, x_BTSD: jax.Array, num_tokens: int | None = None) -> jax.Array:
+        """Tokens [B, T, S, D] after attention, without the residual.
+
+        If `reads_parts` holds for the form, tokens from `num_tokens` on are masked. Other forms have no such tokens.
+        """
+        if x_BTSD.shape[{"time": 1, "space": 2}[self.axis]] == 1:
+            return self.out(self.qkv(x_BTSD, _third(2)))  # a single frame attends only to itself: its values
+        if reads_parts(self.attend):
+            x_BTSD = x_BTSD.astype(self.qkv.dtype)  # once: each product keeps its input for the gradient
+            parts = [self.qkv(x_BTSD, _third(index)) for index in range(3)]
+            return self.out(self.attend.of_parts(parts, self.axis, num_tokens))
         return self.out(self.attend(self.qkv(x_BTSD, self.attend.order_columns), self.axis))
 
 
-def _values(projection: jax.Array) -> jax.Array:
-    """The last third of the columns (query, key, value)."""
-    return projection[..., projection.shape[-1] // 3 * 2 :]
+def _third(index: int) -> Callable[[jax.Array], jax.Array]:
+    """Selects the columns of query (0), key (1) or value (2)."""
+    return lambda projection: jnp.split(projection, 3, axis=-1)[index]
 
 
 class Mlp(nnx.Module):
@@ -263,7 +175,9 @@ class Block(nnx.Module):
     def __init__(self, config: TimeSformerConfig, attend: AttentionForm, rngs: nnx.Rngs):
         width, eps, temporal_init = config.variant.width, config.layer_norm_eps, TEMPORAL_INITS[config.temporal_init]
         self.temporal_norm = layer_norm(width, eps, rngs)
-        self.time = Attention(config, "time", attend, rngs)
+        # cuDNN reads a position's frames side by side. So `_over_time` swaps frames and positions at the branch's ends,
+        # where the compiler joins this with the norm and with the sum of the residual.
+        self.time = Attention(config, "space" if reads_parts(attend) else "time", attend, rngs)
         self.temporal_fc = linear(
             ("embed", "joined"), (width, width), dtype=config.dtype, rngs=rngs, kernel_init=temporal_init
         )
@@ -281,9 +195,14 @@ class Block(nnx.Module):
 
     def _over_time(self, x_BTND: jax.Array, rate: jax.Array, key: jax.Array | None) -> jax.Array:
         batch, _, num_patches, _ = x_BTND.shape
-        scale_B1N1 = drop_path_scale(key, rate, (batch, 1, num_patches, 1), x_BTND.dtype)
+        swapped = self.time.axis == "space"
+        scale_shape = (batch, num_patches, 1, 1) if swapped else (batch, 1, num_patches, 1)
+        scale = drop_path_scale(key, rate, scale_shape, x_BTND.dtype)
+        x = self.temporal_norm(x_BTND)
+        x = rearrange(x, "b t n d -> b n t d") if swapped else x
         # The reference drops before the last layer: a dropped position still receives that layer's bias.
-        return self.temporal_fc(scale_B1N1 * self.time(self.temporal_norm(x_BTND)))
+        x = self.temporal_fc(scale * self.time(x))
+        return rearrange(x, "b n t d -> b t n d") if swapped else x
 
     def _over_space(self, tokens: Tokens, rate: jax.Array, key: jax.Array | None) -> Tokens:
         """The residuals of the tokens."""
@@ -292,12 +211,18 @@ class Block(nnx.Module):
         parts = [x_BTND, repeat(cls_BD, "b d -> b t 1 d", t=frames)]
         if registers_BRD is not None:
             parts.insert(1, repeat(registers_BRD, "b r d -> b t r d", t=frames))
+        num_tokens = sum(part.shape[2] for part in parts)
+        if reads_parts(self.space.attend) and num_tokens % 2:
+            parts.append(jnp.zeros((batch, frames, 1, x_BTND.shape[-1]), x_BTND.dtype))  # masked: cuDNN needs it
         # Attention does not depend on the order. With CLS last, the other tokens keep their place in memory.
         tokens_BTSD = jnp.concatenate(parts, axis=2)
         scale_BT11 = drop_path_scale(key, rate, (batch, frames, 1, 1), x_BTND.dtype)
-        residual_BTSD = scale_BT11 * self.space(self.spatial_norm(tokens_BTSD))
-        of_registers = None if registers_BRD is None else residual_BTSD[:, :, num_patches:-1].mean(axis=1)
-        return Tokens(residual_BTSD[:, :, -1].mean(axis=1), residual_BTSD[:, :, :num_patches], of_registers)
+        residual_BTSD = scale_BT11 * self.space(self.spatial_norm(tokens_BTSD), num_tokens)
+        of_registers = None
+        if registers_BRD is not None:
+            of_registers = residual_BTSD[:, :, num_patches : num_tokens - 1].mean(axis=1)
+        of_cls = residual_BTSD[:, :, num_tokens - 1].mean(axis=1)
+        return Tokens(of_cls, residual_BTSD[:, :, :num_patches], of_registers)
 
     def _through_mlp(self, tokens: Tokens, rate: jax.Array, key: jax.Array | None) -> Tokens:
         scale_B1 = drop_path_scale(key, rate, (tokens.cls_BD.shape[0], 1), tokens.x_BTND.dtype)

@@ -1,12 +1,15 @@
 """Parts of the backbone: patches, embeddings, drop-path, the block and its scan."""
 
+import functools
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from cover_jax.models import attention, cover, timesformer, variants
+from cover_jax.models import attention, cover, layers, timesformer, variants
 from tests.models import small
 
 VARIANT = variants.parse("mu/8")
@@ -220,21 +223,64 @@ def test_scan_equals_a_loop_over_the_blocks(backbone, tokens):
 def test_layer_norm_is_float32_in_bfloat16():
     """Statistics, scale and result: a bfloat16 mean would be 256, not 257, a bfloat16 scale 1, not 1.001."""
     with nnx.use_eager_sharding(False):
-        norm = timesformer.layer_norm(2, 1e-6, nnx.Rngs(0))
+        norm = layers.layer_norm(2, 1e-6, nnx.Rngs(0))
     norm.scale[...] = jnp.full(2, 1.001)
     np.testing.assert_allclose(norm(jnp.array([256, 258], jnp.bfloat16)), [-1.001, 1.001], atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("form", timesformer.GELUS)
+@pytest.mark.parametrize("form", layers.GELUS)
 def test_gelu_is_the_one_that_is_asked_for(form, dtype):
     x = jnp.linspace(-6, 6, 1001).astype(dtype)
     x_f32 = x.astype(jnp.float32)
     quick = x_f32 / (1 + jnp.exp(-1.702 * x_f32))
     expected = quick if form == "quick" else jax.nn.gelu(x_f32, approximate=form == "tanh")
     expected = expected.astype(dtype)
-    difference = np.abs(timesformer.gelu(x, form).astype(jnp.float32) - expected.astype(jnp.float32))
+    difference = np.abs(layers.gelu(x, form).astype(jnp.float32) - expected.astype(jnp.float32))
     assert difference.max() < 2e-6  # the nearest other is 5e-4 away
+
+
+@pytest.mark.parametrize("form", layers.GELUS)
+def test_gelu_s_gradient_keeps_its_input_only(form):
+    x, weights = jax.random.normal(jax.random.key(0), (2, 4, 300), jnp.float32) * 3
+    _, back = jax.vjp(lambda x: layers.gelu(x, form), x)
+    _, plain_back = jax.vjp(lambda x: layers._gelu(form, x), x)
+    np.testing.assert_allclose(back(weights)[0], plain_back(weights)[0], atol=1e-6)
+    assert [kept.shape for kept in jax.tree.leaves(back)] == [x.shape]
+
+
+def test_layer_norm_is_nnx_s_and_so_is_its_gradient():
+    keys = jax.random.split(jax.random.key(0), 4)
+    x, weights = (2 + 3 * jax.random.normal(key, (4, 5, 48)) for key in keys[:2])
+    scale, bias = (jax.random.normal(key, (48,)) for key in keys[2:])
+
+    def nnx_s(x, scale, bias):
+        plain = nnx.LayerNorm(48, epsilon=1e-5, rngs=nnx.Rngs(0))
+        plain.scale[...], plain.bias[...] = scale, bias
+        return plain(x)
+
+    found, back = jax.vjp(lambda *arrays: layers.normalize(*arrays, 1e-5), x, scale, bias)
+    expected, plain_back = jax.vjp(nnx_s, x, scale, bias)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    for gradient, plain_gradient in zip(back(weights), plain_back(weights), strict=True):
+        np.testing.assert_allclose(gradient, plain_gradient, rtol=1e-5, atol=1e-5)
+
+
+def test_a_kernel_s_gradient_is_jax_s_and_needs_no_copy_on_a_cpu():
+    x, weights, kernel = (
+        jax.random.normal(jax.random.key(index), shape)
+        for index, shape in enumerate([(2, 3, 40, 24), (2, 3, 40, 16), (24, 16)])
+    )
+
+    def of_kernel(multiply, weights):
+        return jax.vjp(lambda kernel: multiply(x, kernel, None), kernel)[1](weights)[0]
+
+    plain = jax.jit(functools.partial(of_kernel, lambda x, kernel, _: x @ kernel))
+    compiled = jax.jit(functools.partial(of_kernel, layers.product)).lower(weights).compile()
+    np.testing.assert_allclose(compiled(weights), plain(weights), rtol=1e-5, atol=1e-5)
+    copies = re.compile(r" (?:copy|transpose)\(")
+    assert copies.search(plain.lower(weights).compile().as_text())
+    assert not copies.search(compiled.as_text())
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -243,7 +289,7 @@ def test_a_bias_is_added_and_its_gradient_summed_in_float32(dtype):
     x, weights = (jax.random.normal(key, (2, 3, 700, 5), dtype) for key in keys[:2])
     bias = jax.random.normal(keys[2], (5,))
     plain = lambda x, bias: (x.astype(jnp.float32) + bias).astype(dtype)  # noqa: E731
-    found, back = jax.vjp(timesformer.add_bias, x, bias)
+    found, back = jax.vjp(layers.add_bias, x, bias)
     expected, plain_back = jax.vjp(plain, x, bias)
     np.testing.assert_array_equal(found, expected)
     (x_gradient, bias_gradient), (plain_x_gradient, plain_bias_gradient) = back(weights), plain_back(weights)
