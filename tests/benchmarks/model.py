@@ -64,8 +64,13 @@ class Shape:
         return 3 * clips * flops.forward(variant, self.num_frames, num_patches)
 
 
-def our_step(model: cover.Functional, params: dict, frames: np.ndarray, labels: np.ndarray) -> Callable:
-    """A training step at learning rate 0, which waits for its end and returns the logits, as a function of nothing."""
+def our_step(
+    model: cover.Functional, params: dict, frames: np.ndarray, labels: np.ndarray, options: Mapping | None = None
+) -> Callable:
+    """A training step at learning rate 0, which waits for its end and returns the logits, as a function of nothing.
+
+    `options` are the compiler's, in place of those of `compilation.jit`.
+    """
     tx = optax.sgd(0.0)
 
     def loss(params, frames_BTHWC, label_B):
@@ -79,6 +84,8 @@ def our_step(model: cover.Functional, params: dict, frames: np.ndarray, labels: 
         return (optax.apply_updates(params, updates), opt_state), logits_BC
 
     compiled = compilation.jit(step, donate_argnums=0)
+    if options is not None:
+        compiled = jax.jit(step, donate_argnums=0, compiler_options=dict(options))
     params = jax.tree.map(jnp.asarray, params)
     state = (params, tx.init(params))
     frames, labels = jnp.asarray(frames), jnp.asarray(labels)
