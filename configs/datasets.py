@@ -20,6 +20,9 @@ TRAIN_EXAMPLES = {
     "imagenet21k": 13_021_965,  # all but one in a hundred
 }
 
+# Forms of data of one's own, each with a builder in data_pipelines/builders/formats.
+FORMS = ("video_folder", "image_folder", "webdataset", "hugging_face", "list_of_files")
+
 
 def epochs(config: ml_collections.ConfigDict) -> dict[str, float]:
     """Dataset name -> how often a run of a config sees each of its training examples, by TRAIN_EXAMPLES."""
@@ -118,7 +121,7 @@ def digits(part: str, **changes) -> ml_collections.ConfigDict:
 
 
 def folder(builder: str, **changes) -> ml_collections.ConfigDict:
-    """A folder of clips or images, prepared as "video_folder/NAME" or "image_folder/NAME"."""
+    """Data prepared as FORM/NAME, FORM one of FORMS. Images other than those of image_folder need num_frames=1."""
     config = common.dataset()
     config.builder = builder
     config.num_frames = 1 if builder.startswith("image_folder/") else 8

@@ -31,7 +31,7 @@ def get_config(named: str = "", config_file: str = "configs/finetune.py"):
     """Makes the config.
 
     Args:
-        named: BUILDER/NAME, ..., where BUILDER is video_folder or image_folder.
+        named: BUILDER/NAME, ..., where BUILDER is one of datasets.FORMS.
         config_file: name shown in error messages.
     """
     config = common.get_config()

@@ -17,7 +17,7 @@ from configs import finetune
 
 
 def get_config(named: str = ""):
-    """`named`: BUILDER/NAME, ..., where BUILDER is video_folder or image_folder."""
+    """`named`: BUILDER/NAME, ..., where BUILDER is one of datasets.FORMS."""
     config = finetune.get_config(named, "configs/finetune_head.py")
     config.optimizer.frozen = "backbone/.*"
     config.optimizer.learning_rate = 3e-3

@@ -15,7 +15,7 @@ from configs import common, datasets
 
 
 def get_config(folders: str = ""):
-    """`folders`: BUILDER/NAME, ..., where BUILDER is video_folder or image_folder."""
+    """`folders`: BUILDER/NAME, ..., where BUILDER is one of datasets.FORMS."""
     config = common.get_config()
     config.steps = 2000
     config.eval_every_steps = 500
@@ -55,10 +55,11 @@ def named_datasets(folders: str, config_file: str) -> ml_collections.ConfigDict:
     named = ml_collections.ConfigDict()
     for folder in folders.split(","):
         kind, _, name = folder.partition("/")
-        if kind not in ("video_folder", "image_folder") or not name:
-            raise ValueError(f"{config_file}:{folder}: must be video_folder/NAME or image_folder/NAME")
+        if kind not in datasets.FORMS or not name:
+            forms = ", ".join(f"{form}/NAME" for form in datasets.FORMS)
+            raise ValueError(f"{config_file}:{folder}: must be one of {forms}")
         if name in named:
             raise ValueError(f"{config_file}:{folder}: {name!r} is named twice; heads need different names")
-        batch_size = 8 if kind == "video_folder" else 32
+        batch_size = 32 if kind == "image_folder" else 8
         named[name] = datasets.folder(folder, batch_size=batch_size, eval_batch_size=16)
     return named

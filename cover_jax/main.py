@@ -132,7 +132,8 @@ def _check_folders(args: argparse.Namespace) -> None:
     if config.compare_with and jax.process_index() == 0:
         _check_compare_with(args)
     if args.mode != "rehearse":  # a rehearsal names what is not prepared together with all else that is wrong
-        catalog.require_prepared((dataset.builder for dataset in config.datasets.values()), config.data_dir)
+        without_list = [dataset.builder for dataset in config.datasets.values() if not dataset.list_of_files]
+        catalog.require_prepared(without_list, config.data_dir)
 
 
 def _check_compare_with(args: argparse.Namespace) -> None:

@@ -26,7 +26,7 @@ import tarfile
 import threading
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, cast
 
 from etils import epath
@@ -92,8 +92,30 @@ def members(path: epath.Path) -> list[Member]:
     Raises:
         DamagedArchiveError: the archive is cut off, its end is missing, or other data follow its end.
     """
+    return [member for member, _ in members_with_contents(path, lambda name: False)]
+
+
+def members_with_contents(
+    path: epath.Path, is_wanted: Callable[[str], bool], most_bytes: int = READ_BYTES
+) -> list[tuple[Member, bytes | None]]:
+    """As `members`, with the contents of small files, read on the way.
+
+    Args:
+        path: the archive.
+        is_wanted: name of a member -> whether to read it.
+        most_bytes: a wanted member that is larger is not read.
+
+    Raises:
+        DamagedArchiveError: as in `members`.
+    """
+    found: list[tuple[Member, bytes | None]] = []
     with _named(path), _open(path) as file:
-        found = list(_members_of(file, escape(path)))
+        for member in _members_of(file, escape(path)):
+            data = None
+            if member.size <= most_bytes and is_wanted(member.name):
+                file.seek(member.start)
+                data = file.read(member.size)
+            found.append((member, data))
         _check_rest(file, escape(path))
     return found
 

@@ -18,6 +18,7 @@ from data_pipelines import escaping, files
 
 REFUSED_FILE = "refused.csv"  # files that are listed but not in the dataset
 INFO_CHECKSUMS = "info_checksums.json"
+_BUILDERS = ("data_pipelines.builders.formats", "data_pipelines.builders")  # packages of this project's builders
 
 
 class DatasetNotPreparedError(FileNotFoundError):
@@ -115,16 +116,16 @@ def require_prepared(builders: Iterable[str], data_dir: str) -> None:
 def builder_class(builder: str) -> type[tfds.core.GeneratorBasedBuilder] | None:
     """This project's builder with this name. None if the builder belongs to TFDS or to another package."""
     name = builder.partition("/")[0]
-    module = f"data_pipelines.builders.{name}"
-    if not name.isidentifier() or importlib.util.find_spec(module) is None:
-        return None
-    return getattr(importlib.import_module(module), "Builder", None)
+    for package in _BUILDERS if name.isidentifier() else ():
+        if importlib.util.find_spec(f"{package}.{name}"):
+            return getattr(importlib.import_module(f"{package}.{name}"), "Builder", None)
+    return None
 
 
 def builder_names() -> list[str]:
     """The names of this project's builders."""
-    package = importlib.import_module("data_pipelines.builders")
-    return [name for _, name, _ in pkgutil.iter_modules(package.__path__) if builder_class(name)]
+    packages = [importlib.import_module(package) for package in _BUILDERS]
+    return [name for one in packages for _, name, _ in pkgutil.iter_modules(one.__path__) if builder_class(name)]
 
 
 def is_self_contained(builder: str) -> bool:
@@ -142,7 +143,8 @@ def prepare_command(builder: str, data_dir: str) -> str:
         return f"python -m data_pipelines.prepare {name}{where}"
     if cls is None or cls.MANUAL_DOWNLOAD_INSTRUCTIONS:
         return f"python -m data_pipelines.prepare {builder} --manual_dir=FOLDER{where}"
-    return f"python -m data_pipelines.prepare {name} --name={config or 'NAME'} --source=FOLDER{where}"
+    source = getattr(cls, "SOURCE", "FOLDER")
+    return f"python -m data_pipelines.prepare {name} --name={config or 'NAME'} --source={source}{where}"
 
 
 def root_dir(data_dir: str) -> epath.Path:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from data_pipelines import archives, escaping
+from data_pipelines import archives, cells, escaping
 from data_pipelines.command_line import CONFIG
 
 COPY_BYTES = 1 << 20
@@ -62,13 +62,15 @@ def _leads_back(folder: os.PathLike | str, name: str) -> bool:
 
 
 @contextlib.contextmanager
-def local(path: epath.Path, name: str = "", span: tuple[int, int] | None = None) -> Iterator[str]:
+def local(path: epath.Path, name: str = "", span: tuple[int, int] | None = None, column: str = "") -> Iterator[str]:
     """A local path at which any library can open a file: its own path, or a copy that exists only inside the context.
 
     Args:
         path: the file.
         name: name of the copy; decoders recognise the format by its ending.
-        span: for a member of an archive: its first byte in the uncompressed archive, and its size.
+        span: for a member of an archive: its first byte in the uncompressed archive, and its size; for a cell of a
+            table: its row, and about how many bytes it has.
+        column: for a cell of a table: its column.
     """
     if span is None and not is_remote(path):
         yield os.fspath(path)
@@ -80,7 +82,7 @@ def local(path: epath.Path, name: str = "", span: tuple[int, int] | None = None)
                 with path.open("rb") as source:
                     shutil.copyfileobj(source, target, COPY_BYTES)
             else:
-                target.write(archives.read(path, *span))
+                target.write(cells.read(path, column, span[0]) if column else archives.read(path, *span))
         yield copy
 
 

@@ -221,6 +221,10 @@ def _cross_errors(config: ConfigDict) -> Iterator[str]:
         yield "config.datasets: empty; a run needs at least one dataset (configs/datasets.py has a function for each)"
     if list(config.mesh.values()).count(-1) > 1:
         yield f"config.mesh={dict(config.mesh)}: -1 may stand once"
+    for name, dataset in config.datasets.items():
+        if dataset.list_of_files and not dataset.builder.startswith("list_of_files/"):
+            given = f"config.datasets.{name}.builder={dataset.builder!r}"
+            yield f"{given}: must be list_of_files/NAME, because list_of_files is given"
     yield from _task_errors(config)
     yield from _mix_errors(config)
     yield from _model_errors(config)

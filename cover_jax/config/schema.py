@@ -116,6 +116,10 @@ class Dataset(Group):
 
     builder = Key("", Rule(lambda text: re.fullmatch(r"[a-z0-9_]+(/[\w.\-]+)?", text), "'name' or 'name/config'"), """
         TFDS builder of the prepared dataset.""")
+    list_of_files = Key("", TEXT, """
+        A list of media files with their classes, such as a CSV of path and label. Then `builder` is list_of_files/NAME,
+        and the first start of a run makes its records in `data_dir`, if they are not there; see
+        data_pipelines/prepare/README.md. '': the dataset is prepared by a command.""")
     train_split = Key("train", Rule(bool, "the name of a split"), "Split to train on.")
     eval_split = Key("validation", TEXT, "Split to evaluate on; '': this dataset is not evaluated.")
     num_classes = Key(0, NOT_NEGATIVE, """

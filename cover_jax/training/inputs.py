@@ -52,9 +52,20 @@ def agree_on_data(train_splits: dict, eval_splits: dict) -> None:
 
 
 def prepare_if_self_contained(config: ConfigDict, name: str) -> None:
-    """Prepares a dataset that needs no files, on the first host; the other hosts wait for it."""
-    builder = config.datasets[name].builder
-    if jax.process_index() == 0:
+    """Prepares a dataset that needs no files or has a list of them, on the first host; the other hosts wait for it.
+
+    Raises:
+        ConfigError: its list of files cannot be used.
+    """
+    builder, list_path = config.datasets[name].builder, config.datasets[name].list_of_files
+    if list_path and jax.process_index() == 0:
+        try:
+            build.prepare_from_list(builder, list_path, config.data_dir)
+        except (ValueError, FileNotFoundError, RuntimeError) as error:
+            raise ConfigError(f"config.datasets.{name}.list_of_files={list_path}: {error}") from error
+    elif list_path:
+        build.wait_until_prepared(builder, config.data_dir)
+    elif jax.process_index() == 0:
         build.prepare_if_self_contained(builder, config.data_dir)
     else:  # not a collective: on CPUs collectives time out after 30 s
         build.wait_if_self_contained(builder, config.data_dir)

@@ -30,8 +30,43 @@ def prepare_if_self_contained(builder: str, data_dir: str) -> None:
 
 def wait_if_self_contained(builder: str, data_dir: str) -> None:
     """Waits until another process has prepared `builder`, if `prepare_if_self_contained` can prepare it."""
-    while catalog.is_self_contained(builder) and not catalog.is_prepared(builder, data_dir):
+    if catalog.is_self_contained(builder):
+        wait_until_prepared(builder, data_dir)
+
+
+def wait_until_prepared(builder: str, data_dir: str) -> None:
+    """Waits until another process has prepared `builder`."""
+    while not catalog.is_prepared(builder, data_dir):
         time.sleep(0.5)
+
+
+def prepare_from_list(builder: str, list_path: str, data_dir: str) -> None:
+    """Prepares `builder`, "list_of_files/NAME", from a list of files, unless it is already prepared from this list.
+
+    It may have been prepared with other options, by the command, or from the same list at another place.
+
+    Raises:
+        ValueError: it was prepared from another list, or the list has errors.
+        FileNotFoundError: there is no list.
+        RuntimeError: another process is preparing it.
+    """
+    form, _, name = builder.partition("/")
+    flags = [form, f"--name={name}", f"--source={list_path}", *([f"--data_dir={data_dir}"] if data_dir else [])]
+    (made,) = builders(_parse(flags))
+    if made.is_prepared():
+        _check_list(made)
+        return
+    print(f"preparing {builder} from {list_path} in {made.data_path}", file=sys.stderr, flush=True)
+    prepare(made)
+
+
+def _check_list(builder: base.MediaBuilder) -> None:
+    stored = files.read_json(builder.data_path / "metadata.json", {"origin": {}})["origin"].get(folder.LIST_SHA256)
+    if stored != builder.origin()[folder.LIST_SHA256]:
+        raise ValueError(
+            f"{builder_name(builder)} was prepared from another list, or the list has changed since. Choose another "
+            f"name, or delete {builder.data_path} first"
+        )
 
 
 def prepare(builder: tfds.core.DatasetBuilder, manual_dir: str = "", beam_pipeline_options: str = "") -> None:
@@ -134,22 +169,23 @@ def builders(args: argparse.Namespace) -> Iterator[tfds.core.DatasetBuilder]:
     cls = catalog.builder_class(name) or prepare_flags.tfds_class(name)
     assert cls is not None  # the flags accept no other name
     common: dict[str, Any] = {"data_dir": str(catalog.root_dir(args.data_dir))}
+    configs: list[Any] = [config] if config else list(cls.builder_configs) or [None]
+    if issubclass(cls, folder.FolderBuilder):
+        configs, asked = [_folder_config(args, cls)], cls
+        cls = cls.for_layout(configs[0].layout)
+        if foreign := [option for option in asked.OPTIONS if option in vars(args) and option not in cls.OPTIONS]:
+            raise ValueError(f"--{foreign[0]}: there is no such option for {cls.MODALITY}s")
     if issubclass(cls, base.MediaBuilder):
         common["options"] = {option: vars(args)[option] for option in cls.OPTIONS if option in vars(args)}
         common["workers"] = args.workers
     if issubclass(cls, publisher.PublisherBuilder):
         common["splits"] = args.splits
-    if issubclass(cls, folder.FolderBuilder):
-        configs: list[Any] = [_folder_config(args)]
-    else:
-        configs = [config] if config else list(cls.builder_configs) or [None]
     return (cls(config=config, **common) for config in configs)
 
 
-def _folder_config(args: argparse.Namespace) -> folder.FolderConfig:
-    given = vars(args)
-    layout = {field.name: given[field.name] for field in dataclasses.fields(listing.Layout)}
-    return folder.FolderConfig(name=args.name, source=args.source, layout=listing.Layout(**layout))
+def _folder_config(args: argparse.Namespace, cls: type[folder.FolderBuilder]) -> folder.FolderConfig:
+    layout = {field.name: vars(args)[field.name] for field in dataclasses.fields(cls.LAYOUT)}
+    return folder.FolderConfig(name=args.name, source=args.source, layout=cls.LAYOUT(**layout))
 
 
 def _beam_options(text: str):

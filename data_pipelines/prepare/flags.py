@@ -8,7 +8,7 @@ import re
 import tensorflow_datasets as tfds
 
 from data_pipelines import catalog, command_line
-from data_pipelines.prepare import base, folder, listing, publisher
+from data_pipelines.prepare import base, folder, publisher
 
 
 def make_parser(asked: list[str], doc: str = "") -> command_line.Parser:
@@ -42,7 +42,7 @@ def _summary(text: str, configs: list[str]) -> str:
 
 def _doc(text: str, full_name: str, cls: type[tfds.core.DatasetBuilder]) -> str:
     """The text of a builder's --help: `text` and an example."""
-    needed = " --name=mine --source=/data/mine" if issubclass(cls, folder.FolderBuilder) else ""
+    needed = f" --name=mine --source={cls.EXAMPLE}" if issubclass(cls, folder.FolderBuilder) else ""
     if cls.MANUAL_DOWNLOAD_INSTRUCTIONS:
         needed = f" --manual_dir=/data/{full_name.replace('/', '_')}"
     return f"{text}\n\n    python -m data_pipelines.prepare {full_name}{needed} --data_dir=/data/prepared"
@@ -68,7 +68,7 @@ def _add_flags(command: command_line.Parser, cls: type[tfds.core.DatasetBuilder]
             "--splits", type=_words, default=("train", "validation"), help="the splits to prepare (train,validation)"
         )
     if issubclass(cls, folder.FolderBuilder):
-        _add_folder_flags(command)
+        _add_folder_flags(command, cls)
     if issubclass(cls, base.MediaBuilder):
         _add_media_flags(command, cls)
 
@@ -87,10 +87,10 @@ def _add_media_flags(command: command_line.Parser, cls: type[base.MediaBuilder])
         )  # fmt: skip
 
 
-def _add_folder_flags(command: command_line.Parser) -> None:
+def _add_folder_flags(command: command_line.Parser, cls: type[folder.FolderBuilder]) -> None:
     command.add_argument("--name", type=_dataset_name, required=True, help="name of the dataset")
-    command.add_argument("--source", required=True, type=command_line.storage_path, help="the folder with the files")
-    for field in dataclasses.fields(listing.Layout):
+    command.add_argument("--source", required=True, type=command_line.storage_path, help=cls.SOURCE_HELP)
+    for field in dataclasses.fields(cls.LAYOUT):
         several = isinstance(field.default, tuple)
         shown = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else repr(field.default)
         command.add_argument(

@@ -17,7 +17,8 @@ from data_pipelines.sources import class_names, file_lists, label_features, nest
 SHOWN_CLASSES, SHOWN_FILES = 10, 5  # in a message
 
 
-def _flag(default, help: str):
+def flag(default, help: str):
+    """A field of a layout: a flag of `data_pipelines.prepare`, with its default and its help text."""
     return dataclasses.field(default=default, metadata={"help": help})
 
 
@@ -25,27 +26,27 @@ def _flag(default, help: str):
 class Layout:
     """How the files are divided and labelled: the flags of `data_pipelines.prepare` and their help texts."""
 
-    train_folder: str = _flag("train", "folder of the training files, as CLASS/FILE")
-    validation_folder: str = _flag("validation", "folder of the validation files, as CLASS/FILE; empty: there are none")
-    validation_pattern: str = _flag(
+    train_folder: str = flag("train", "folder of the training files, as CLASS/FILE")
+    validation_folder: str = flag("validation", "folder of the validation files, as CLASS/FILE; empty: there are none")
+    validation_pattern: str = flag(
         "", "regular expression: files of the source's CLASS/FILE are validation if it matches a part of their path"
     )
-    validation_share: float = _flag(
+    validation_share: float = flag(
         0.0, "share of each class of the source's CLASS/FILE that is validation: the last files by name, so that "
         "neighbours, which are often cut from one recording, stay together"
     )  # fmt: skip
-    train_list: str = _flag("", "file in the source that lists the training files, instead of all in --train_folder")
-    validation_list: str = _flag("", "file in the source that lists the validation files")
-    list_columns: tuple[str, ...] = _flag(
+    train_list: str = flag("", "file in the source that lists the training files, instead of all in --train_folder")
+    validation_list: str = flag("", "file in the source that lists the validation files")
+    list_columns: tuple[str, ...] = flag(
         ("path", "label"),
         "columns of the lists; path: in the split's folder if there is one, else in the source; "
         "label: a class, or its number in --class_names (without this column: the file's folder); others are ignored",
     )
-    label_separator: str = _flag(
+    label_separator: str = flag(
         "", "between the classes of a file that has several, such as ';'; empty: each file has one class"
     )
-    class_names: str = _flag("", "file in the source, per line a class, or its number and name; else: those found")
-    skip: tuple[str, ...] = _flag((), "classes to leave out, such as one of a single file, which cannot be divided")
+    class_names: str = flag("", "file in the source, per line a class, or its number and name; else: those found")
+    skip: tuple[str, ...] = flag((), "classes to leave out, such as one of a single file, which cannot be divided")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)  # there may be millions
@@ -53,17 +54,18 @@ class Item:
     """A source file.
 
     Attributes:
-        path: relative to the source folder; TAR/MEMBER for a member of a tar.
+        path: relative to the source folder; TAR/MEMBER for a member of a tar, TABLE/ROW/NAME for a cell of a table.
         label: the name of its class; "" if the publisher does not publish it. Of several, their names in one text.
         source_id: the original that it was cut from, a YouTube id; "" if it is not known.
         start_s: its start in the original, in seconds.
         end_s: its end in the original, in seconds.
-        archive: the tar that holds it, relative to the source folder; "" for a file.
-        span: its first byte in the tar, and its number of bytes.
+        archive: the tar or table that holds it, relative to the source folder; "" for a file.
+        span: its first byte in the tar, and its number of bytes; its row in the table, and about how many bytes it has.
         placeholders: the texts for the brackets of its class's template; None if classes have no brackets.
         labels: the names of its classes, any number, in a dataset with several labels per file; None in others.
         cut: start and end of the part of the file that is read, in seconds; None: all of it.
         part_id: the publisher's name of the part, where another part of the file has the same start and end.
+        column: the column of the table that holds it; "" for a file or a member of a tar.
     """
 
     path: str
@@ -77,6 +79,7 @@ class Item:
     labels: tuple[str, ...] | None = None
     cut: tuple[float, float] | None = None
     part_id: str = ""
+    column: str = ""
 
     @property
     def source(self) -> str:
@@ -162,7 +165,7 @@ def _without_classes(splits: dict[str, _Found], skip: Sequence[str]) -> dict[str
     classes = sorted({label for found in splits.values() for _, label in found.files})
     for name in skip:
         if name not in classes:
-            raise ValueError(f"--skip={escape(name)}: {_unknown_class(name, tuple(classes))}")
+            raise ValueError(f"--skip={escape(name)}: {unknown_class(name, tuple(classes))}")
     if skip and len(set(classes) - set(skip)) < 2:
         raise ValueError(f"--skip={','.join(skip)}: must leave two classes or more of {escaping.first(classes, 10)}")
     return {split: found.without(skip) for split, found in splits.items()}
@@ -262,11 +265,11 @@ def _read_list(root: epath.Path, folder: str, name: str, layout: Layout) -> _Fou
     path = root / name
     entries = file_lists.read_list(path, layout.list_columns, layout.label_separator)
     placed = file_lists.resolve(path, entries, root, folder)
-    pairs = [(place, _label(path, entry, place)) for place, entry in zip(placed, entries, strict=True)]
+    pairs = [(place, label_of(path, entry, place)) for place, entry in zip(placed, entries, strict=True)]
     return _Found(pairs, path, [entry.line for entry in entries])
 
 
-def _label(path: epath.Path, entry: file_lists.Entry, place: str) -> str:
+def label_of(path: epath.Path, entry: file_lists.Entry, place: str) -> str:
     """The class of a file as a list names it; if the list has no such column, the file's folder."""
     if entry.label is not None:
         return entry.label
@@ -303,12 +306,8 @@ def _labels(label: str, separator: str) -> tuple[str, ...]:
 def _names_found(train: _Found, separator: str) -> class_names.ClassNames:
     """The classes of the training files, sorted by name. If they are numbers, they are sorted by number."""
     found = {label for _, labels in train.files for label in _labels(labels, separator)}
-    numbers = train.list_path is not None and all(label.isdecimal() for label in found)
-    ordered = tuple(sorted(found, key=lambda label: (int(label), label) if numbers else label))
-    if not ordered:
-        raise ValueError(f"{escape(train.list_path) if train.list_path else 'the training split'}: no file has a class")
-    class_names.check(ordered)
-    return class_names.ClassNames(ordered, {}, {})
+    where = f"{escape(train.list_path)}: " if train.list_path else ""
+    return class_names.of_labels(found, where, by_number=train.list_path is not None)
 
 
 def _items(found: _Found, known: class_names.ClassNames, separator: str) -> list[Item]:
@@ -327,11 +326,12 @@ def _class(found: _Found, i: int, label: str, known: class_names.ClassNames) -> 
     except ValueError as error:
         raise ValueError(f"{where}: class {error}") from error
     if name is None:
-        raise ValueError(f"{where}: {_unknown_class(label, known.names)}")
+        raise ValueError(f"{where}: {unknown_class(label, known.names)}")
     return name
 
 
-def _unknown_class(label: str, known: tuple[str, ...]) -> str:
+def unknown_class(label: str, known: tuple[str, ...]) -> str:
+    """What to say of a label that is none of the known classes."""
     near = list(known) if len(known) <= SHOWN_CLASSES else difflib.get_close_matches(label, known, SHOWN_CLASSES, 0)
     shown = ", ".join(escape(name) for name in near)
     most = "" if len(known) <= SHOWN_CLASSES else "; the nearest are"

@@ -80,7 +80,7 @@ class Reader:
         source = epath.Path(self.source) / (item.archive or item.path)
         paths = {os.fspath(source): item.archive or item.path}
         try:
-            with files.local(source, item.path, item.span) as path:
+            with files.local(source, item.path, item.span, item.column) as path:
                 paths[path] = item.path
                 part = {} if item.cut is None else {"cut": item.cut}
                 return self.read(path, **self.options, **part)

@@ -103,6 +103,26 @@ def read_class_names(path: epath.Path) -> ClassNames:
     return ClassNames(class_names, {str(number): name for _, number, name in numbered}, wnids, are_numbered)
 
 
+def of_labels(labels: Iterable[str], where: str = "", by_number: bool = True) -> ClassNames:
+    """The classes of labels that were found: sorted by name, or by number if all are numbers.
+
+    Args:
+        labels: the labels.
+        where: the begin of the message.
+        by_number: whether numbers are sorted as such.
+
+    Raises:
+        ValueError: there are none, or one cannot be kept.
+    """
+    found = set(labels)
+    numbers = by_number and all(label.isdecimal() for label in found)
+    ordered = tuple(sorted(found, key=lambda label: (int(label), label) if numbers else label))
+    if not ordered:
+        raise ValueError(f"{where or 'the training split: '}no file has a class")
+    check(ordered)
+    return ClassNames(ordered, {}, {})
+
+
 def check(class_names: Sequence[str], where: str = "") -> None:
     """Refuses names that the file of a dataset's labels, a line per class, would not give back as they are.
 

@@ -34,11 +34,13 @@ class Entry:
         line: the number of its line.
         path: as it is listed, with "/" between folders.
         label: its class's name or number; None if the list has no such column.
+        split: the split that a column "split" names; None if the list has no such column.
     """
 
     line: int
     path: str
     label: str | None
+    split: str | None = None
 
 
 def read_list(path: epath.Path, columns: Sequence[str], label_separator: str = "") -> list[Entry]:
@@ -142,7 +144,7 @@ def _entry(path: epath.Path, number: int, cells: list[str], columns: tuple[str, 
     lacking = [column for column in needed if row.get(column) == ""]
     if lacking:
         raise ValueError(f"{tables.at(path, number)}: the {lacking[0]} is empty; each line needs {','.join(columns)}")
-    return Entry(number, row["path"], normalize(row["label"]) if "label" in row else None)
+    return Entry(number, row["path"], normalize(row["label"]) if "label" in row else None, row.get("split"))
 
 
 def _cells_with_blanks(cells: list[str], columns: tuple[str, ...]) -> list[str] | None:

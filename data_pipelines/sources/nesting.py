@@ -89,7 +89,7 @@ def no_folder(root: epath.Path, folder: str, split: str) -> str:
 
 def _are_splits(classes: Sequence[str]) -> bool:
     """Whether folders are splits or parts: all are called like one, or some are of training and of evaluation."""
-    splits = [_split_of(name) for name in _without_prefix(classes)]
+    splits = [split_of(name) for name in _without_prefix(classes)]
     return all(splits) or (_TRAIN in splits and ("test" in splits or _VALIDATION in splits))
 
 
@@ -100,18 +100,18 @@ def _without_prefix(classes: Sequence[str]) -> list[str]:
     return [name.removeprefix(prefix) for name in classes]
 
 
-def _split_of(name: str) -> str:
+def split_of(name: str) -> str:
     """The split that a folder is called after; "" if it is none."""
     return next((split for split, pattern in _SPLITS.items() if pattern.fullmatch(name.lower())), "")
 
 
 def _split_at_end(name: str) -> str:
     """The same, also of "k400_train"."""
-    return _split_of(name) or _split_of(re.split("[-_ ]", name)[-1])
+    return split_of(name) or split_of(re.split("[-_ ]", name)[-1])
 
 
 def _name_splits(folder: epath.Path, classes: Sequence[str]) -> str:
-    splits = {_split_of(bare): name for bare, name in reversed([*zip(_without_prefix(classes), classes, strict=True)])}
+    splits = {split_of(bare): name for bare, name in reversed([*zip(_without_prefix(classes), classes, strict=True)])}
     if _TRAIN not in splits:
         return f"Name one of them by --source, or move their classes into one folder: {escape(folder)}/CLASS/FILE"
     other = splits.get(_VALIDATION) or splits.get("test")

@@ -41,6 +41,7 @@ def as_today(defaults: dict) -> dict:
             "drop_path": -1.0,
             "task": "multiclass",
             "heads": "",
+            "list_of_files": "",
         }
         defaults |= {"head": {"kind": "", "depth": 4, "num_heads": 0, "learning_rate_scale": 1.0}}
     return defaults

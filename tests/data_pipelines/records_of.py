@@ -16,7 +16,8 @@ def info_of(name: str, data_dir) -> tfds.core.DatasetInfo:
 def records_of(name: str, split: str, data_dir) -> dict[str, dict]:
     """The records of a split by their source, frames still encoded."""
     builder = tfds.builder_from_directory(catalog.dataset_dir(name, str(data_dir)))
-    read = builder.as_dataset(split, decoders={"frames": tfds.decode.SkipDecoding()})
+    decoders = {"frames": tfds.decode.SkipDecoding()} if "frames" in builder.info.features else None
+    read = builder.as_dataset(split, decoders=decoders)
     return {record["source"].decode(): record for record in read.as_numpy_iterator()}
 
 
