@@ -41,16 +41,12 @@ class FolderBuilder(base.MediaBuilder, skip_registration=True):
         layout = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(config.layout).items()}
         if not layout.get("label_separator", True):
             del layout["label_separator"]  # datasets of version 0.2.0 do not have it
-        return {**self._describe_source(), **layout, **super().origin()}
+        return {**base.describe_source(config.source), **layout, **super().origin()}
 
     @property
     def several_labels(self) -> bool:
         """Whether its lists give any number of classes for a file."""
         return bool(getattr(self.builder_config.layout, "label_separator", ""))
-
-    def _describe_source(self) -> dict[str, str]:
-        """The source without the folders around it, and its hash."""
-        return base.describe_source(self.builder_config.source)
 
     def _find(self, dl_manager):
         return self._list(self.builder_config.source)

@@ -11,10 +11,12 @@ from etils import epath  # noqa: E402
 from hypothesis import given  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from data_pipelines import archives  # noqa: E402
+from data_pipelines import archives, cells  # noqa: E402
 from data_pipelines.builders import kinetics, moments_in_time, something_something, ucf101  # noqa: E402
+from data_pipelines.builders.formats import hugging_face, list_of_files, webdataset  # noqa: E402
 from data_pipelines.prepare.listing import Layout, find  # noqa: E402
 from data_pipelines.sources import class_names  # noqa: E402
+from tests.data_pipelines.builders.formats import test_hugging_face as tables_of  # noqa: E402
 from tests.data_pipelines.publishers import tar_of  # noqa: E402
 from tests.data_pipelines.sources.test_class_names import FORMS  # noqa: E402
 from tests.helpers import fuzz  # noqa: E402
@@ -70,6 +72,60 @@ def test_any_names_in_a_json_list_come_back_or_are_refused(tmp_path_factory, nam
     assert len(found) == len(names) and len(set(found)) == len(found)
     assert [line.strip() for line in "\n".join(found).split("\n") if line.strip()] == list(found)  # as TFDS reads them
 
+
+OF_FILES = "path,label,split\nrun/a.mp4,run,train\nsit/b c.mp4,sit,train\nsit/d.mp4,sit,val\n"
+
+
+@fuzz.seeded(400)
+@given(st.data())
+def test_damaged_lists_of_files(tmp_path_factory, data):
+    root = tmp_path_factory.mktemp("list")
+    for path in ("run/a.mp4", "sit/b c.mp4", "sit/d.mp4"):
+        (root / path).parent.mkdir(exist_ok=True)
+        (root / path).touch()
+    path = root / "mine.csv"
+    path.write_bytes(data.draw(fuzz.damage(len(OF_FILES)))(OF_FILES.encode()))
+    try:
+        with fuzz.no_hang():
+            list_of_files.find(str(path), list_of_files.Layout(validation_share=0.0))
+    except (ValueError, OSError) as error:  # a class that cannot be one is named without the list
+        assert any(part in str(error) for part in ("mine.csv", "class ", ".mp4")), error
+
+
+SHARD = tar_of({f"{i}.{field}": b"%d" % (i % 2) for i in range(4) for field in ("mp4", "cls", "json")})
+
+
+@fuzz.seeded(400)
+@given(st.data(), st.sampled_from(["cls", "json:label"]))
+def test_damaged_shards(tmp_path_factory, data, label_field):
+    path = tmp_path_factory.mktemp("shard") / "x.tar"
+    path.write_bytes(data.draw(fuzz.damage(len(SHARD)))(SHARD))
+    assert refused_by_name("x.tar", lambda: webdataset.find(str(path), webdataset.Layout(label_field=label_field)))
+
+
+@fuzz.seeded(300)
+@given(st.data())
+def test_damaged_tables(tmp_path_factory, data):
+    """A damaged table is refused by name, when it is listed or when a cell is read."""
+    root = epath.Path(tmp_path_factory.mktemp("table"))
+    if data.draw(st.booleans()):
+        path = root / "x.parquet"
+        tables_of.write_parquet(path, TABLE)
+    else:
+        tables_of.write_arrow(root, TABLE)
+        path = root / "data-00000-of-00001.arrow"
+    whole = path.read_bytes()
+    path.write_bytes(data.draw(fuzz.damage(len(whole)))(whole))
+    layout = hugging_face.Layout(validation_split="", incomplete="skip")
+    assert refused_by_name(path.name, lambda: _read_cells(root, hugging_face.find(root, layout)))
+
+
+def _read_cells(root, listing):
+    for item in listing.splits["train"]:
+        cells.read(root / item.archive, item.column, item.span[0])
+
+
+TABLE = tables_of.table([bytes([i]) * 40 for i in range(6)], [0, 1] * 3)
 
 PUBLISHED = {
     "kinetics": ("train.csv", b"label,youtube_id,time_start,time_end,split\nyoga,AbCdEfGhIjK,10,20,train\n"),

@@ -128,10 +128,10 @@ def expand(source: str) -> list[str]:
 def _expand_all(source: str) -> Iterator[str]:
     for part in source.split("::"):
         for name in _expand(part):
-            path = epath.Path(name).expanduser()
-            if archives.is_archive(name) or not path.is_dir():
-                yield os.fspath(path)
+            if archives.is_archive(name) or not epath.Path(name).expanduser().is_dir():
+                yield os.path.expanduser(name)
                 continue
+            path = epath.Path(name).expanduser()
             inside = sorted(one for one in files.walk(path) if archives.is_archive(one))
             if not inside:
                 raise FileNotFoundError(f"{escape(path)} has no tar in it: it must be a folder of shards")

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from data_pipelines import catalog
-from data_pipelines.builders import image_folder
+from data_pipelines.builders.formats import image_folder
 from data_pipelines.prepare import __main__ as prepare
 from data_pipelines.prepare import build
 from data_pipelines.prepare.folder import FolderConfig
