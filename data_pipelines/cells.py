@@ -8,7 +8,6 @@ A thread keeps the table open that it read last, at the position where it stoppe
 one pass. pyarrow is imported late, because few datasets need it.
 """
 
-import contextlib
 import json
 import threading
 from collections.abc import Iterator
@@ -170,19 +169,26 @@ def close_kept() -> None:
         _last.key = _last.rows = _last.table = None
 
 
-@contextlib.contextmanager
-def _named(path: epath.Path) -> Iterator[None]:
-    """Adds the table's name to what pyarrow raises for damage."""
-    import pyarrow
+# What pyarrow raises for damaged bytes, beside exceptions of its own.
+_DAMAGE = (OSError, ValueError, TypeError, KeyError, IndexError, NotImplementedError, RuntimeError, MemoryError)
 
-    try:
-        yield
-    except (FileNotFoundError, PermissionError, DamagedTableError):
-        raise
-    except (pyarrow.ArrowException, OSError, ValueError, MemoryError, OverflowError) as error:
-        raise DamagedTableError(
-            f"{escape(path)} is cut off or damaged: {one_line(error, 200)}. Download or copy it again"
-        ) from error
+
+class _named:
+    """A context manager that adds the table's name to errors about damage."""
+
+    def __init__(self, path: epath.Path):
+        self._path = path
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        passed = (FileNotFoundError, PermissionError, DamagedTableError)
+        damage = isinstance(error, _DAMAGE) or (kind is not None and kind.__module__ == "pyarrow.lib")
+        if damage and not isinstance(error, passed):
+            raise DamagedTableError(
+                f"{escape(self._path)} is cut off or damaged: {one_line(error, 200)}. Download or copy it again"
+            ) from error
 
 
 def _open(path: epath.Path) -> tuple[Any, Any]:
@@ -197,7 +203,7 @@ def _open(path: epath.Path) -> tuple[Any, Any]:
     source = pyarrow.memory_map(str(path)) if local else path.open("rb")
     with pyarrow.ipc.open_stream(source) as stream:
         table = stream.read_all()
-    table.validate()
+    table.validate(full=True)  # or an offset that leads out of the file ends the process
     return None, table
 
 

@@ -229,7 +229,7 @@ def _label_column(path: epath.Path, table: cells.Table, layout: Layout) -> tuple
     described = {
         name: tuple(map(class_names.normalize, of["names"]))
         for name, of in table.described.items()
-        if of.get("_type") == "ClassLabel" and isinstance(of.get("names"), list)
+        if name in table.names and of.get("_type") == "ClassLabel" and _are_texts(of.get("names"))
     }
     if layout.label_column:
         _check_column(path, "label_column", layout.label_column, table.names)
@@ -241,6 +241,10 @@ def _label_column(path: epath.Path, table: cells.Table, layout: Layout) -> tuple
             f"{escaping.first(candidates or table.names, 10)} by --label_column"
         )
     return candidates[0], described.get(candidates[0], ())
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
 def _check_column(path: epath.Path, what: str, name: str, names: list[str]) -> None:
