@@ -36,8 +36,8 @@ def arrays(frames, tokens, num_heads, head_dim, batch=1):
 
 # frames, tokens, heads, head_dim
 SHAPES = [
-    (16, 37, 2, 64),  # the last block over time reaches beyond the tokens
-    (3, 20, 8, 80),  # heads across tiles of lanes
+    (16, 37, 2, 64),  # several groups of positions in a block; the last one reaches beyond the tokens
+    (16, 20, 8, 80),  # the same, and heads across tiles of lanes
     (2, 260, 16, 88),  # the same, and two parts of queries in space
     (8, 9, 16, 88),  # the same in time, and one token more than a block
     (32, 9, 8, 80),  # one block fills the rows of the matrix units by itself

@@ -31,9 +31,10 @@ print(text.count('custom_call_target="tpu_custom_call"'))
 @pytest.mark.parametrize(
     ("topology", "frames", "tokens", "head_dim", "axis"),
     [
-        ("v5e:1x1", 16, 20, 64, "time"),
+        ("v4:1x1x1", 16, 112, 64, "time"),  # the most groups of positions in a block
         ("v5e:1x1", 8, 20, 80, "time"),
         ("v5e:1x1", 32, 20, 88, "time"),
+        ("v5e:1x1", 16, 20, 64, "time"),
         ("v6e:1x1", 64, 20, 64, "time"),
         ("v4:1x1x1", 128, 20, 88, "time"),  # the least fast memory
         ("v5p:1x1x1", 1, 197, 88, "space"),  # an image

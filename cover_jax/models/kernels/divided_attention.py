@@ -8,8 +8,8 @@ Two heads of 64 share a tile and are computed together, with a mask over the lan
 on 128 lanes. Heads of 80 or 88 cross from one tile into the next. Each is computed separately, with its lanes shifted
 to the start of a tile. The part of its result in the next tile is kept until the next head is computed.
 
-Attention over time computes several positions at once, as rows (frame, position) of one matrix, and masks the scores
-between different positions.
+Attention over time computes a group of positions at once, as rows (frame, position) of one matrix, and masks the
+scores between different positions. A block has several groups: the compiler overlaps their work.
 """
 
 # B batch, T frames, S tokens of a frame, C = 3 * D channels, D width, R rows of a block, W lanes in use
@@ -27,13 +27,16 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 LANES = 128
-SUBLANES = 16  # of a bfloat16 tile: rows are cut at multiples of it
-POSITIONS = 8  # a time block has a multiple of it: fewer positions mean fewer masked scores, but a tile has no fewer
-TIME_ROWS = 128  # minimum rows of a time block: with fewer, rows of the matrix units would be empty
+SUBLANES = 16  # of a bfloat16 tile: rows, and positions of a time block, are cut at multiples of it
+POSITIONS = 8  # a group has a multiple of it: fewer positions mean fewer masked scores, but a tile has no fewer
+TIME_ROWS = 128  # minimum rows of a group: with fewer, rows of the matrix units would be empty
+# Scores of a time block with several groups, at most, for a head of a tile: the compiler keeps them in fast memory, and
+# v4 has 16 MiB. Half as many if heads cross tiles.
+BLOCK_SCORES = 1 << 18
 QUERY_ROWS = 256  # rows of scores at a time: this project's choice, from the compiler's schedules
 VMEM_BYTES = 64 << 20
-# v4, v5e, v5p and v6e, as JAX names devices. Not TPU7x: in a whole step its arrays have tiles of 16 positions, which
-# the time kernel's blocks of POSITIONS do not fill, and the compiler refuses it.
+# v4, v5e, v5p and v6e, as JAX names devices. Not TPU7x: the time kernel compiles between matrix products, but no whole
+# step was compiled.
 COMPILED_KINDS = ("TPU v4", "TPU v5 lite", "TPU v5", "TPU v6 lite")
 COMPILED_HEAD_DIMS = (64, 80, 88)
 COMPILED_FRAMES = 128  # of a clip
@@ -110,6 +113,7 @@ class _Call:
     Attributes:
         lanes: lanes per tile.
         block: (frames, tokens) per block. A block may reach beyond the last token.
+        positions: tokens of a block that are computed together; a block has a multiple of it.
     """
 
     shape: tuple[int, int, int, int]
@@ -118,15 +122,20 @@ class _Call:
     lanes: int
     axis: Axis
     block: tuple[int, int]
+    positions: int
     interpret: bool
 
     @classmethod
     def of(cls, qkv_BTSC: jax.Array, num_heads: int, head_dim: int, axis: Axis, interpret: bool) -> "_Call":
         batch, frames, tokens, channels = qkv_BTSC.shape
         lanes = tile_lanes(num_heads, head_dim)
-        block = (1, tokens) if axis == "space" else (frames, _positions(frames, tokens))
         shape = (batch, frames, tokens, channels)
-        return cls(shape, qkv_BTSC.dtype, head_dim, lanes, axis, block, interpret)
+        if axis == "space":
+            return cls(shape, qkv_BTSC.dtype, head_dim, lanes, axis, (1, tokens), tokens, interpret)
+        positions = _positions(frames, tokens)
+        most = BLOCK_SCORES // (1 if lanes % head_dim == 0 else 2) // (frames * positions) ** 2
+        block = (frames, positions * _groups(positions, tokens, most))
+        return cls(shape, qkv_BTSC.dtype, head_dim, lanes, axis, block, positions, interpret)
 
     @property
     def grid(self) -> tuple[int, int, int, int]:
@@ -166,7 +175,7 @@ class _Call:
             in_specs=[self._block_spec(width, ahead) for width in widths for ahead in range(each)],
             out_specs=self._block_spec(out_width),
             out_shape=jax.ShapeDtypeStruct((*self.shape[:3], self.shape[3] // 3 * out_width), self.dtype),
-            scratch_shapes=[pltpu.VMEM((self._num_rows, out_width * self.lanes), self.dtype)] * self._crossing,
+            scratch_shapes=[pltpu.VMEM((math.prod(self.block), out_width * self.lanes), self.dtype)] * self._crossing,
             compiler_params=pltpu.CompilerParams(
                 dimension_semantics=("parallel", "parallel", "parallel", "arbitrary" if self._crossing else "parallel"),
                 vmem_limit_bytes=VMEM_BYTES,
@@ -199,27 +208,36 @@ class _Call:
         )
 
     def _forward_block(self, qkv_refs: Refs, out_refs: Refs) -> None:
-        query_RW, key_RW, value_RW = self._load_qkv(qkv_refs)
         self._begin(out_refs)
+        for first in range(0, self.block[1], self.positions):
+            self._forward_group(first, qkv_refs, out_refs)
+
+    def _forward_group(self, first: int, qkv_refs: Refs, out_refs: Refs) -> None:
+        """The tokens of a block from `first` on that are computed together."""
+        query_RW, key_RW, value_RW = self._load_qkv(qkv_refs, first)
         for rows in self._query_rows():
             bias_RR, out = self._bias(rows), None  # a block has at least one head
             for head in self._heads():
                 exp_RR, total_R1 = self._softmax(head.only(query_RW[rows]), key_RW, bias_RR)
                 out = _plus(out, head.only(_dot(exp_RR.astype(self.dtype), value_RW, 1, 0) / total_R1))
             assert out is not None
-            self._store(out_refs, rows, 0, out)
+            self._store(out_refs, first, rows, 0, out)
 
     def _backward_block(self, qkv_refs: Refs, attended_refs: Refs, grad_refs: Refs, out_refs: Refs) -> None:
-        """Gradients of query, key and value.
+        self._begin(out_refs)
+        for first in range(0, self.block[1], self.positions):
+            self._backward_group(first, qkv_refs, attended_refs, grad_refs, out_refs)
+
+    def _backward_group(self, first: int, qkv_refs: Refs, attended_refs: Refs, grad_refs: Refs, out_refs: Refs) -> None:
+        """Gradients of query, key and value of the tokens from `first` on that are computed together.
 
         With P the probabilities, dO the gradient of the output O = P V, and S = Q K' * scale:
 
         dV = P' dO, dP = dO V', dS = P * (dP - rowsum(dO * O)), dQ = dS K * scale, dK = dS' Q * scale.
         P is exp / total. dO is divided instead, because it has fewer columns.
         """
-        query_RW, key_RW, value_RW = self._load_qkv(qkv_refs)
-        attended_RW, grad_RW = self._load(attended_refs, 0), self._load(grad_refs, 0)
-        self._begin(out_refs)
+        query_RW, key_RW, value_RW = self._load_qkv(qkv_refs, first)
+        attended_RW, grad_RW = self._load(attended_refs, first, 0), self._load(grad_refs, first, 0)
         grad_key = grad_value = None
         for rows in self._query_rows():
             bias_RR, grad_query = self._bias(rows), None
@@ -235,11 +253,11 @@ class _Call:
                 grad_key = _plus(grad_key, head.only(_dot(grad_scores_RR, query, 0, 0)))
                 grad_query = _plus(grad_query, head.only(_dot(grad_scores_RR, key_RW, 1, 0)))
             assert grad_query is not None
-            self._store(out_refs, rows, 0, grad_query * self._scale)
+            self._store(out_refs, first, rows, 0, grad_query * self._scale)
         assert grad_key is not None and grad_value is not None
         every = slice(0, self._num_rows)
-        self._store(out_refs, every, 1, grad_key * self._scale)
-        self._store(out_refs, every, 2, grad_value)
+        self._store(out_refs, first, every, 1, grad_key * self._scale)
+        self._store(out_refs, first, every, 2, grad_value)
 
     def _softmax(self, query: jax.Array, key: jax.Array, bias_RR: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         """exp(scores - row maximum), and the row sums that normalise it."""
@@ -256,7 +274,8 @@ class _Call:
 
     @property
     def _num_rows(self) -> int:
-        return self.block[0] * self.block[1]
+        """Rows that are computed together."""
+        return self.block[0] * self.positions
 
     @property
     def _crossing(self) -> bool:
@@ -277,7 +296,7 @@ class _Call:
     def _query_rows(self) -> list[slice]:
         """The rows of a block in nearly equal parts of at most QUERY_ROWS."""
         parts = -(-self._num_rows // QUERY_ROWS)
-        size = _round_up(-(-self._num_rows // parts), SUBLANES if self.axis == "space" else self.block[1])
+        size = _round_up(-(-self._num_rows // parts), SUBLANES if self.axis == "space" else self.positions)
         return [slice(start, min(start + size, self._num_rows)) for start in range(0, self._num_rows, size)]
 
     def _bias(self, rows: slice) -> jax.Array | None:
@@ -285,22 +304,22 @@ class _Call:
         if self.axis == "space":
             return None
         shape = (rows.stop - rows.start, self._num_rows)  # rows start with a frame, so the first position is 0
-        row, column = (jax.lax.broadcasted_iota(jnp.int32, shape, axis) % self.block[1] for axis in (0, 1))
+        row, column = (jax.lax.broadcasted_iota(jnp.int32, shape, axis) % self.positions for axis in (0, 1))
         return jnp.where(row == column, 0.0, MASKED)
 
-    def _load_qkv(self, refs: Refs) -> list[jax.Array]:
-        return [self._load(refs, part) for part in range(3)]
+    def _load_qkv(self, refs: Refs, first: int) -> list[jax.Array]:
+        return [self._load(refs, first, part) for part in range(3)]
 
-    def _load(self, refs: Refs, part: int) -> jax.Array:
-        """A third of a block as [R, W]. Values beyond the last token are undefined in memory, and become 0.
+    def _load(self, refs: Refs, first: int, part: int) -> jax.Array:
+        """A third of a group's channels as [R, W]. Values beyond the last token are undefined in memory, and become 0.
 
         If heads cross tiles, it is the head's tile: the lanes of the head, then some lanes of its neighbours.
         """
         lanes = slice(part * self.lanes, (part + 1) * self.lanes)
-        values = jnp.concatenate([ref[0, :, :, lanes] for ref in refs], axis=-1)
+        values = jnp.concatenate([ref[0, :, first : first + self.positions, lanes] for ref in refs], axis=-1)
         beyond = self.shape[2] % self.block[1]
         if beyond:
-            left = self.shape[2] - pl.program_id(2) * self.block[1]
+            left = self.shape[2] - pl.program_id(2) * self.block[1] - first
             values = jnp.where(jax.lax.broadcasted_iota(jnp.int32, values.shape, 1) < left, values, 0)
         values_RW = values.reshape(self._num_rows, -1)
         if not self._crossing:
@@ -316,17 +335,21 @@ class _Call:
             def _() -> None:
                 waiting_ref[...] = jnp.zeros_like(waiting_ref)
 
-    def _store(self, out_refs: Refs, rows: slice, part: int, values_RW: jax.Array) -> None:
+    def _store(self, out_refs: Refs, first: int, rows: slice, part: int, values_RW: jax.Array) -> None:
         """Writes rows [R, W] to the place that `_load` reads."""
         lanes = slice(part * self.lanes, (part + 1) * self.lanes)
-        out_ref, frames = out_refs[0], slice(rows.start // self.block[1], rows.stop // self.block[1])
-        place = (0, 0, rows, lanes) if self.block[0] == 1 else (0, frames, slice(None), lanes)
+        out_ref, frames = out_refs[0], slice(rows.start // self.positions, rows.stop // self.positions)
+        place: tuple[Any, ...] = (0, frames, slice(first, first + self.positions), lanes)
+        if self.block[0] == 1:
+            place = (0, 0, slice(first + rows.start, first + rows.stop), lanes)
         if self._crossing:
             waiting_ref, start = out_refs[1], self._start()
+            # A group's rows follow those of the groups before it.
+            waiting = slice(first * self.block[0] + rows.start, first * self.block[0] + rows.stop)
             held_RW = out_ref[place].reshape(-1, self.lanes)
-            before_RW = jnp.where(start < self.head_dim, waiting_ref[rows, lanes], held_RW).astype(jnp.float32)
+            before_RW = jnp.where(start < self.head_dim, waiting_ref[waiting, lanes], held_RW).astype(jnp.float32)
             both_RW = self._shift(jnp.concatenate([values_RW, jnp.zeros_like(values_RW)], axis=1), start)
-            waiting_ref[rows, lanes] = both_RW[:, self.lanes :].astype(self.dtype)
+            waiting_ref[waiting, lanes] = both_RW[:, self.lanes :].astype(self.dtype)
             values_RW = before_RW + both_RW[:, : self.lanes]
         out_ref[place] = values_RW.astype(self.dtype).reshape(out_ref.at[place].shape)
 
@@ -349,8 +372,19 @@ def _plus(total: jax.Array | None, more: jax.Array) -> jax.Array:
 
 
 def _positions(frames: int, tokens: int) -> int:
-    """Positions per time block: whole tiles with at least TIME_ROWS rows in total, or all positions."""
+    """Positions per group: whole tiles with at least TIME_ROWS rows in total, or all positions."""
     return min(tokens, POSITIONS * max(1, TIME_ROWS // (POSITIONS * frames)))
+
+
+def _groups(positions: int, tokens: int, most: int) -> int:
+    """Groups of `positions` per time block: at most `most`, in whole tiles, and no more tokens than the array has.
+
+    Each grid step is counted as one group more, so that neither the steps nor the positions beyond the last one are
+    many.
+    """
+    total, step = -(-tokens // positions), -(-SUBLANES // positions)
+    choices = range(step, min(most, tokens // positions) + 1, step)
+    return min(choices, key=lambda groups: -(-total // groups) * (groups + 1), default=1)
 
 
 def _round_up(number: int, multiple: int) -> int:
