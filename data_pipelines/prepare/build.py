@@ -2,6 +2,8 @@
 
 import argparse
 import dataclasses
+import errno
+import os
 import re
 import sys
 import time
@@ -157,6 +159,11 @@ def build_records(builder: tfds.core.DatasetBuilder, **download_config) -> None:
         if not builder.data_path.exists():
             raise
         logging.info("In the meantime another process prepared %s.", builder.data_path)
+    except RuntimeError as error:  # TFDS's for what TensorFlow says when it writes a shard
+        if os.strerror(errno.ENOSPC) not in str(error):
+            raise
+        kept = "; the same command continues with what was read so far" if catalog.builder_class(builder.name) else ""
+        raise OSError(f"{escaping.one_line(error)}. Make space{kept}") from error
     except tf.errors.NotFoundError as error:  # from TFDS's own builders, for a missing file
         raise FileNotFoundError(error.message) from error
     records.write_indices(builder.data_path)

@@ -70,6 +70,24 @@ def test_a_folder_of_clips_becomes_a_dataset(tmp_path, clips, dataset, capsys):
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
+def test_a_disk_that_is_full_at_the_end_is_named_and_what_was_read_is_kept(tmp_path, pictures, capsys, monkeypatch):
+    def fail(builder, **kwargs):
+        path = builder.data_path / "x.tfrecord-00000-of-00001"
+        raise RuntimeError(
+            f"ResourceExhaustedError: Failed to finalize writing of split: {path}; No space left on device"
+        )
+
+    monkeypatch.setattr(image_folder.Builder, "download_and_prepare", fail)
+    command = ("image_folder", "--name=mine", f"--source={pictures}", "--validation_folder=test")
+    with pytest.raises(SystemExit) as ended:
+        _run(*command, f"--data_dir={tmp_path}")
+    assert ended.value.code == 1
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert str(tmp_path) in message and message.endswith(
+        "No space left on device. Make space; the same command continues with what was read so far"
+    )
+
+
 def test_another_source_under_the_same_name_is_refused(tmp_path, pictures):
     command = ("image_folder", "--name=mine", "--validation_folder=test", f"--data_dir={tmp_path}")
     _run(*command, f"--source={pictures}")
