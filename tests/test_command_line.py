@@ -78,7 +78,7 @@ def test_the_examples_in_help_exist(name, capsys):
     assert [mistake for command in commands for mistake in pages.command_mistakes(command)] == []
 
 
-@pytest.mark.parametrize("builder", ["video_folder", "kinetics/400", "digits"])
+@pytest.mark.parametrize("builder", ["video_folder", "webdataset", "list_of_files", "kinetics/400", "digits"])
 def test_so_do_those_of_a_builder(builder, capsys):
     examples = help_of("data_pipelines.prepare", capsys, builder).partition("\nexamples:\n")[2]
     (command,) = pages.commands("--help", f"```\n{examples}\n```\n")
