@@ -6,8 +6,10 @@
 
 The argument is BUILDER/NAME[,KIND...][,RATE...]: kinds of heads (linear and attentive) and factors on
 config.optimizer.learning_rate (3, 1, 0.3). Each pair is one head, such as `linear_lr1` or `attentive_lr0_3`. The heads
-do not influence each other: the backbone is frozen and gradients are not clipped together. Each decodes its own clips,
-so a run costs as much as its number of heads; cover_jax/features/README.md says what is cheaper.
+do not influence each other: the backbone is frozen and gradients are not clipped together. All read the same clips,
+which are decoded once and pass the backbone once (config.datasets.NAME.same_clips_as). Each evaluation names the best
+head, and the best checkpoint is that of the best head (config.best_metric="best_top1"). A dataset's key, such as
+--config.datasets.linear_lr3.num_frames=4, may be set of any of them: the others follow, but for `head`.
 
 AdamW and its rates of 1e-4 to 5e-3 follow V-JEPA 2's probes (multihead_kwargs in facebookresearch/vjepa2,
 configs/eval/vitl/k400.yaml), which also take the best of several heads on the validation set. It has four blocks per
@@ -15,8 +17,9 @@ probe, the default here. The rest is this project's choice.
 """
 
 import itertools
+from collections.abc import Collection
 
-from ml_collections import config_dict
+from ml_collections import ConfigDict, config_dict
 
 from configs import common, folders
 
@@ -41,11 +44,14 @@ def get_config(named: str = "", config_file: str = "configs/probe.py"):
 
     ((_, dataset),) = folders.named_datasets(builder, config_file).items()
     dataset.augment.crop_range = (0.5, 1.0)
+    names: list[str] = []
     for kind, rate in itertools.product(kinds, rates):
         name = f"{kind}_lr{rate:g}".replace(".", "_").replace("-", "_")
-        config.datasets[name] = dataset.copy_and_resolve_references()
+        names.append(name)
+        config.datasets[name] = dataset if len(names) == 1 else _follower(dataset, names[0])
         config.datasets[name].head.kind = kind
         config.datasets[name].head.learning_rate_scale = rate
+    config.best_metric = "best_top1"
 
     config.model.variant = "B/16"
     config.model.init_from = config_dict.placeholder(str)  # must be given
@@ -58,3 +64,20 @@ def get_config(named: str = "", config_file: str = "configs/probe.py"):
     config.optimizer.weight_decay = 0.01
     config.optimizer.clip_norm = 0.0  # one norm over all heads would connect them
     return config
+
+
+def _follower(dataset: ConfigDict, name: str) -> ConfigDict:
+    """A dataset with a head of its own on the clips of `dataset`. Its other values follow: set one, and all have it."""
+    follower = _references(dataset, but=("head", "same_clips_as"))
+    follower.head = dataset.head.copy_and_resolve_references()
+    follower.same_clips_as = name
+    return follower
+
+
+def _references(group: ConfigDict, but: Collection[str] = ()) -> ConfigDict:
+    values = {
+        key: _references(value) if isinstance(value, ConfigDict) else group.get_ref(key)
+        for key, value in group.items()
+        if key not in but
+    }
+    return ConfigDict(values)

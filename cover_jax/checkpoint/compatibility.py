@@ -26,7 +26,7 @@ _FIXED_KEYS = (
     "seed", "plan", "optimizer.name",
     *(f"model.{name}" for name in keys.that_change(schema.Model, keys.Changes.SHAPE)),
     "datasets.*.builder", "datasets.*.task", "datasets.*.heads", "datasets.*.train_split", "datasets.*.weight",
-    "datasets.*.weight_schedule", "datasets.*.batch_size", "datasets.*.repeats",
+    "datasets.*.weight_schedule", "datasets.*.batch_size", "datasets.*.repeats", "datasets.*.same_clips_as",
     "datasets.*.head.kind", "datasets.*.head.depth", "datasets.*.head.num_heads",
 )  # fmt: skip
 

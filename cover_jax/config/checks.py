@@ -227,6 +227,7 @@ def _cross_errors(config: ConfigDict) -> Iterator[str]:
             yield f"{given}: must be list_of_files/NAME, because list_of_files is given"
     yield from _task_errors(config)
     yield from _mix_errors(config)
+    yield from _shared_clips_errors(config)
     yield from _model_errors(config)
     yield from _registry_errors("loggers", config.loggers, plugins.LOGGERS)
     wrong = list(_registry_errors("evaluators", config.evaluators, plugins.EVALUATORS))
@@ -265,6 +266,24 @@ def _mix_errors(config: ConfigDict) -> Iterator[str]:
             f"config.datasets.*.learning_rate_scale: {given}: must be the same for all, because with "
             "config.plan='joint' a step has one update for all datasets; loss_weight gives each its share of it"
         )
+
+
+def _shared_clips_errors(config: ConfigDict) -> Iterator[str]:
+    own = ("head", "loss_weight", "same_clips_as")
+    for name, dataset in config.datasets.items():
+        if not (source := dataset.same_clips_as):
+            continue
+        given = f"config.datasets.{name}.same_clips_as={source!r}"
+        others = [one for one in config.datasets if one != name and not config.datasets[one].same_clips_as]
+        if source not in others:
+            yield f"{given}: must be one of the datasets with clips of their own: {', '.join(others) or 'none'}"
+            continue
+        if config.plan != "joint":
+            yield f"{given}: config.plan={config.plan!r} has one dataset per step; it must be 'joint'"
+        here, there = (dict(flatten(one)) for one in (dataset, config.datasets[source]))
+        for key in here:
+            if key.partition(".")[0] not in own and here[key] != there[key]:
+                yield f"config.datasets.{name}.{key}={here[key]!r}: {given} has {there[key]!r}; they must be equal"
 
 
 def _model_errors(config: ConfigDict) -> Iterator[str]:

@@ -170,6 +170,10 @@ class Dataset(Group):
     batch_size = Key(64, POSITIVE, """
         Examples per step, over all devices. A multiple of the devices that share a batch, times
         optimizer.grad_accum_steps.""")
+    same_clips_as = Key("", TEXT, """
+        Another dataset of the config: this one uses its clips, frame by frame, and its pass of the backbone, so that
+        several heads cost one decoding and one pass (configs/probe.py). Plan 'joint'; all keys but head and loss_weight
+        must be equal to those of that dataset. '': clips of its own.""")
     repeats = Key(1, POSITIVE, """
         Repeated augmentation (arXiv 1901.09335): decode an example once, put this many different augmentations of it in
         the batch.""")
@@ -344,7 +348,7 @@ class Run(Group):
         How many checkpoints to keep: the N newest and, in addition, the N best. At least 2.""")
     best_metric = Key("mean_top1", described("'mean_top1', 'DATASET/top1', 'DATASET/top5' or 'DATASET/mean_class'"), """
         The best checkpoint is the one with the highest value of this metric. A dataset has a top5 if it has more than
-        five classes.""")
+        five classes. 'best_top1': of the best head, where all learn from the same clips (same_clips_as).""")
     evaluators = Key(("accuracy",), described("a tuple of names of EVALUATORS in cover_jax/config/plugins.py"), """
         What is measured at each evaluation, each name once: 'accuracy', of the heads, first; 'knn', of the backbone's
         features, which reads the training split as well.""")

@@ -11,6 +11,7 @@ from cover_jax.models.cover import Functional
 from cover_jax.preprocess import model_input
 from cover_jax.tasks import registry
 from cover_jax.tasks.task import Task
+from data_pipelines.stream import mixture
 
 # B batch, V views of an example, T frames, H height, W width, C channels or classes
 
@@ -54,19 +55,23 @@ def make_probabilities(
     """
 
     def of_views(params, views_BTHWC):
-        # The backbone is called once per head; the compiler merges the identical computations.
-        return {head: task.probabilities(model.apply(params, views_BTHWC, head)) for head, task in tasks.items()}
+        logits = model.apply_heads(params, views_BTHWC, list(tasks))
+        return {head: task.probabilities(logits[head]) for head, task in tasks.items()}
 
     return over_views(model_config, dataset, of_views)
 
 
 def make_eval_step(config: ConfigDict, model: Functional, name: str) -> Callable[[dict, dict], dict]:
-    """Builds a dataset's `eval_step(params, Batch) -> {"weight", and its task's predictions: [B, ...]}`."""
-    task = registry.of(config.datasets[name])
-    probabilities = make_probabilities(model, config.model, config.datasets[name], {name: task})
+    """Builds a dataset's `eval_step(params, Batch) -> {dataset: {"weight", and its task's predictions: [B, ...]}}`.
+
+    It serves the dataset and all that use its clips (config.datasets.NAME.same_clips_as).
+    """
+    users = mixture.by_clip_source(config.datasets)[name]
+    tasks = {user: registry.of(config.datasets[user]) for user in users}
+    probabilities = make_probabilities(model, config.model, config.datasets[name], tasks)
 
     def eval_step(params, batch):
-        mean_BC = probabilities(params, batch)[name]
-        return task.predict(mean_BC, batch) | {key: batch[key] for key in ("index", "label", "weight")}
+        mean, known = probabilities(params, batch), {key: batch[key] for key in ("index", "label", "weight")}
+        return {user: task.predict(mean[user], batch) | known for user, task in tasks.items()}
 
     return eval_step

@@ -23,7 +23,7 @@ class Evaluator:
 
     Args:
         config: the whole config.
-        steps: dataset -> its jitted evaluation step (`eval_step.make_eval_step`).
+        steps: dataset whose clips are read -> its jitted evaluation step (`eval_step.make_eval_step`).
         splits: dataset -> opened evaluation split.
         mesh: where parameters and batches are.
     """
@@ -34,7 +34,11 @@ class Evaluator:
 
     def __call__(self, params) -> dict[str, Any]:
         """Dataset -> its task's predictions by the model with these parameters, for its validation examples."""
-        return {name: self.evaluate(params, name) for name in self._splits}
+        found = {}
+        for name in self._steps:
+            if name in self._splits:
+                found |= self.evaluate(params, name)
+        return {name: found[name] for name in self._splits}
 
     def num_batches(self, name: str) -> int:
         """Number of batches of a dataset's evaluation."""
@@ -52,8 +56,12 @@ class Evaluator:
         self._streams[name] = stream
         return stream
 
-    def evaluate(self, params, name: str, most_batches: int | None = None) -> Any:
-        """The predictions for one dataset's examples, or only for those of its first `most_batches` batches."""
+    def evaluate(self, params, name: str, most_batches: int | None = None) -> dict[str, Any]:
+        """The predictions for one dataset's examples, or only for those of its first `most_batches` batches.
+
+        Returns:
+            dataset -> predictions: of this one, and of all that use its clips (config.datasets.NAME.same_clips_as).
+        """
         process.enter_phase("evaluation", name)
         batches = min(self.num_batches(name), most_batches or self.num_batches(name))
         predictions = []
@@ -62,7 +70,11 @@ class Evaluator:
             hidden, first = jax.process_index() != 0, itertools.islice(stream, batches)
             for batch in tqdm(first, f"evaluating {name}", batches, leave=False, delay=2.0, disable=hidden):
                 predictions.append(self._steps[name](params, sharding.put_batch(batch, self._mesh)))
-        return _gather(registry.of(self._config.datasets[name]), jax.device_get(predictions))
+        batches_of = jax.device_get(predictions)
+        return {
+            user: _gather(registry.of(self._config.datasets[user]), [batch[user] for batch in batches_of])
+            for user in batches_of[0]
+        }
 
 
 def _gather(task: Task, batches: list[dict]) -> Any:

@@ -17,7 +17,7 @@ from cover_jax.evaluation import evaluators, features
 from cover_jax.fault_tolerance import process
 from cover_jax.parallel import compilation
 from cover_jax.tasks import metrics, registry
-from data_pipelines.stream import records
+from data_pipelines.stream import mixture, records
 
 # Q queries, N training examples in the bank, D width, K neighbours, C classes
 
@@ -28,7 +28,8 @@ def make(run: evaluators.EvaluatedRun) -> evaluators.Measure:
     """Measures knn_top1, 0..1, with its standard error, of each evaluated dataset whose clips have one class."""
     datasets, settings = run.config.datasets, run.config.knn
     measures = plugins.EVALUATORS["knn"].measures
-    names = [name for name in run.eval_splits if measures(registry.of(datasets[name]).main_metric)]
+    users = {name: used for name, used in mixture.by_clip_source(datasets).items() if name in run.eval_splits}
+    names = [name for name in users if measures(registry.of(datasets[name]).main_metric)]
     steps = {name: features.make_step(run.model, run.config, name, run.mesh) for name in names}
 
     def measure(params) -> dict[str, float]:
@@ -41,7 +42,11 @@ def make(run: evaluators.EvaluatedRun) -> evaluators.Measure:
             label_Q = predict(queries.features_ND, bank, settings.neighbours, settings.temperature)
             top1 = float(np.mean(label_Q == queries.label_N))
             error = metrics.binomial_error(top1, len(label_Q))
-            found |= {f"{name}/knn_top1": top1, f"{name}/knn_top1_error": error}
+            found |= {
+                f"{user}/{kind}": value
+                for user in users[name]
+                for kind, value in (("knn_top1", top1), ("knn_top1_error", error))
+            }
         return found
 
     return measure

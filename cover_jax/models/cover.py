@@ -32,6 +32,7 @@ class Functional:
         init: PRNG key -> float32 parameters. Can be jitted and `eval_shape`d.
         features: (params, frames, *, key=None, drop_path=None) -> CLS features [B, D], float32.
         apply: (params, frames, head, *, key=None, drop_path=None) -> logits [B, classes of that head], float32.
+        apply_heads: the same of several heads, which read one pass of the backbone -> {head: logits}.
         axes: the parameters' tree, with a tuple of logical axis names per parameter, one name per dimension.
         tokens: as `features` -> (CLS features [B, D], patch tokens [B, T, N, D]), both normalised, float32.
 
@@ -42,6 +43,7 @@ class Functional:
     init: Callable[[jax.Array], Params]
     features: Callable[..., jax.Array]
     apply: Callable[..., jax.Array]
+    apply_heads: Callable[..., dict[str, jax.Array]]
     axes: Params
     tokens: Callable[..., tuple[jax.Array, jax.Array]]
 
@@ -110,17 +112,26 @@ def functional(
     ) -> Any:
         return module(frames, key, constrain, drop_path)
 
+    def apply_heads(
+        params: Params, frames_BTHWC: jax.Array, names: Collection[str], **drop: Any
+    ) -> dict[str, jax.Array]:
+        for head in names:
+            _check_choice("head", head, head_parts)
+        bound = {head: head_parts[head].bind(params["heads"][head]) for head in names}
+        if all(specs[head].reads == "cls" for head in names):
+            features_BD = features(params, frames_BTHWC, **drop)
+            return {head: bound[head](features_BD) for head in names}
+        features_BD, tokens_BTND = tokens(params, frames_BTHWC, **drop)
+        return {
+            head: bound[head](features_BD) if specs[head].reads == "cls" else bound[head](tokens_BTND, constrain)
+            for head in names
+        }
+
     def apply(params: Params, frames_BTHWC: jax.Array, head: str, **drop: Any) -> jax.Array:
-        _check_choice("head", head, head_parts)
-        bound = head_parts[head].bind(params["heads"][head])
-        if specs[head].reads == "tokens":
-            logits_BC: jax.Array = bound(tokens(params, frames_BTHWC, **drop)[1], constrain)
-        else:
-            logits_BC = bound(features(params, frames_BTHWC, **drop))
-        return logits_BC
+        return apply_heads(params, frames_BTHWC, (head,), **drop)[head]
 
     axes = {"backbone": backbone.axes, "heads": {name: part.axes for name, part in head_parts.items()}}
-    return Functional(init, features, apply, axes, tokens)
+    return Functional(init, features, apply, apply_heads, axes, tokens)
 
 
 def make_backbone(model: ConfigDict, attend: attention.AttentionForm) -> Part:

@@ -41,12 +41,14 @@ def forward(
 def train_step(config: ConfigDict, name: str, trains_backbone: bool = True) -> int:
     """Operations of a training step on dataset `name`: forward, and twice that for backward, without recomputation.
 
-    If only heads are trained, only the forward pass of the backbone counts, and both passes of an attentive head.
+    If only heads are trained, only the forward pass of the backbone counts, and both passes of an attentive head. A
+    dataset that uses the clips of another one uses its pass of the backbone, too, so that only its head counts.
     """
     dataset, variant = config.datasets[name], parse(config.model.variant)
     num_tokens = dataset.num_frames * (config.model.size_px // variant.patch_px) ** 2
     of_head = heads.flops(heads.HeadSpec.of(config.model, dataset.head), variant.width, num_tokens)
-    of_backbone = of_clip(config.model, dataset.num_frames)
+    shared = dataset.same_clips_as in config.datasets
+    of_backbone = 0 if shared else of_clip(config.model, dataset.num_frames)
     return int(dataset.batch_size * ((3 if trains_backbone else 1) * of_backbone + 3 * of_head))
 
 

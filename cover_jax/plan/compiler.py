@@ -63,7 +63,7 @@ class Compiler:
 
     def train_program(self, step: Step) -> Program:
         """Compiles a training step."""
-        batches = {name: self.setup.train_batch(name) for name in step.datasets}
+        batches = self.setup.train_batches(step.datasets)
         needed_flops = sum(map(self.setup.step_flops, step.datasets))
         return self._compile(self.setup.train_step, self.setup.state, batches, step, needed_flops)
 

@@ -17,7 +17,7 @@ from cover_jax.preprocess import frame_size, model_input
 from cover_jax.training import inputs, progress
 from data_pipelines.output import html
 from data_pipelines.output.html import escape
-from data_pipelines.stream import records
+from data_pipelines.stream import mixture, records
 from data_pipelines.stream.batch import Batch
 
 # B clips, T frames, H height, W width
@@ -32,7 +32,7 @@ def render(config: ConfigDict, num_clips: int) -> str:
     train_splits, eval_splits = inputs.open_splits(config)
     config = frame_size.with_canvases(config, inputs.frame_sizes(config, train_splits, eval_splits))
     config = _without_mixing(config, num_clips)
-    sections = [_section(config, name, split) for name, split in train_splits.items()]
+    sections = [_section(config, name, train_splits[name]) for name in mixture.by_clip_source(config.datasets)]
     said = f"One random draw per clip, as in training; {config.model.size_px} px."
     return html.document("Training clips as the model sees them", f"<p>{said}</p>{''.join(sections)}")
 

@@ -13,7 +13,7 @@ from cover_jax.config import checks
 from cover_jax.rehearsal.findings import Findings
 from cover_jax.training import inputs
 from cover_jax.training.run import Run
-from data_pipelines.stream import pipeline, records
+from data_pipelines.stream import mixture, pipeline, records
 from data_pipelines.stream.batch import Batch
 
 READ_S = 60.0  # the input of all datasets together is read for about as long
@@ -81,9 +81,10 @@ def read_batches(run: Run, findings: Findings) -> set[str]:
         The datasets that any host cannot read.
     """
     config, mesh, wrong = run.config, run.setup.mesh, set()
-    measure_s = min(MEASURE_S, READ_S / len(run.train_splits))
+    measure_s = min(MEASURE_S, READ_S / len(mixture.by_clip_source(config.datasets)))
     with findings.stage("batches"):
-        for name, split in run.train_splits.items():
+        for name in mixture.by_clip_source(config.datasets):
+            split = run.train_splits[name]
             with findings.collect(f"config.datasets.{name}: ") as attempt:
                 with inputs.open_stream(config, name, split, mesh, 0) as stream:
                     _check_first(config, name, next(stream), stream, findings)

@@ -7,6 +7,7 @@ from cover_jax.parallel import sharding
 from cover_jax.rehearsal.findings import Findings
 from cover_jax.training import inputs, run_history
 from cover_jax.training.run import Run
+from data_pipelines.stream import mixture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +48,7 @@ def make_schedule(run: Run, measured: Mapping[str, float]) -> Schedule | None:
     rows = host_rows(run)
     try:
         of_steps = {names: measured[f"{'+'.join(names)}/step_s"] for names in run.setup.step_datasets}
-        reading_s = sum(counts[name] * rows[name] / measured[f"{name}/input_clips_per_s"] for name in counts)
+        reading_s = sum(counts[name] * rows[name] / measured[f"{name}/input_clips_per_s"] for name in rows)
         evaluation_s = sum(
             run.evaluator.num_batches(name) * measured[f"{name}/eval_batch_s"] for name in run.setup.eval_steps
         )
@@ -73,9 +74,10 @@ def make_schedule(run: Run, measured: Mapping[str, float]) -> Schedule | None:
 
 
 def host_rows(run: Run) -> dict[str, int]:
-    """Dataset -> the rows of each training batch that a host reads."""
+    """Dataset with clips of its own -> the rows of each training batch that a host reads."""
     _, parts = sharding.host_part(run.setup.mesh)
-    return {name: dataset.batch_size // parts for name, dataset in run.config.datasets.items()}
+    sources = mixture.by_clip_source(run.config.datasets)
+    return {name: run.config.datasets[name].batch_size // parts for name in sources}
 
 
 def check_input(run: Run, schedule: Schedule, measured: Mapping[str, float], findings: Findings) -> None:

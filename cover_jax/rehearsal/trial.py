@@ -120,7 +120,7 @@ def take_steps(run: Run, state: TrainState, history: RunHistory, programs: Progr
                         name: stack.enter_context(
                             inputs.open_stream(run.config, name, run.train_splits[name], run.setup.mesh, counts[name])
                         )
-                        for name in names
+                        for name in run.setup.train_batches(names)
                     }
                     seconds: list[float] = []
                     while len(seconds) < 2 or (len(seconds) < STEPS and has_time(STEPS_S)):

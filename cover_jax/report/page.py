@@ -56,8 +56,9 @@ def render_run(workdir: str, data_dir: str = "") -> str:
         ("Config", about.config(config)),
         ("Versions", about.versions(meta)),
     ]  # fmt: skip
+    best = _best_head(of_datasets, registry.bests(config))
     head = f"<p>Step {step} of {config.steps}; {escape(config.model.variant)}, {config.model.size_px} px.</p>"
-    body = head + _links(sections) + _accuracies(of_datasets, step) + _headed(sections)
+    body = head + _links(sections) + _accuracies(of_datasets, step, best) + _headed(sections)
     return html.document(f"Run {folder.name}", body, STYLE + chart.STYLE + classes.STYLE)
 
 
@@ -81,12 +82,24 @@ class _Dataset:
         return CLASSES[type(self.found.predictions)](self.found.predictions, self.class_names) + shown
 
 
-def _accuracies(of_datasets: dict[str, _Dataset], step: int) -> str:
-    """A card for each dataset; and which were not evaluated."""
+def _best_head(of_datasets: dict[str, _Dataset], bests: Mapping[str, Sequence[str]]) -> list[str]:
+    """A line on the best of the heads that learn from the same clips; none if there are no such heads."""
+    scalars: dict[str, float] = {}
+    for name, one in of_datasets.items():
+        if one.found:
+            found = one.found.predictions.scalars(len(one.class_names))
+            scalars |= {f"{name}/{kind}": value for kind, value in found.items()}
+    of_known = ([name for name in names if name in scalars] for names in bests.values())
+    return [line for names in of_known if (line := metrics.best_head_line(scalars, names))]
+
+
+def _accuracies(of_datasets: dict[str, _Dataset], step: int, best: Sequence[str]) -> str:
+    """A card for each dataset; the lines on the best head; and which were not evaluated."""
     evaluated = {name: one.found for name, one in of_datasets.items() if one.found}
     cards = "".join(_card(name, len(of_datasets[name].class_names), found) for name, found in evaluated.items())
     missing = [name for name, one in of_datasets.items() if one.config.eval_split and not one.found]
     lines = [f"{metrics.ERROR_NOTE}, as if these were independent; another seed may change more."] if evaluated else []
+    lines += best
     lines += [f"No evaluation yet of {', '.join(missing)}: --mode=evaluate makes one."] if missing else []
     if any(found.step != step for found in evaluated.values()):
         lines.append(f"The newest checkpoint is of step {step}.")

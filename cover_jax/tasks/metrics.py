@@ -169,6 +169,35 @@ def with_means(scalars: dict[str, float], means: Mapping[str, Sequence[str]]) ->
     return found
 
 
+def with_bests(scalars: dict[str, float], bests: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    """The scalars of an evaluation, with the largest of some of them, and its error.
+
+    Args:
+        scalars: as for `with_means`.
+        bests: name of the largest -> the metrics that it is the largest of.
+    """
+    found = dict(scalars)
+    for best, names in bests.items():
+        largest = best_of(scalars, names)
+        found |= {best: scalars[largest], f"{best}_error": scalars[f"{largest}_error"]}
+    return found
+
+
+def best_of(scalars: Mapping[str, float], names: Sequence[str]) -> str:
+    """Which of these metrics is the largest; of equal ones the first."""
+    return max(names, key=lambda name: scalars[name])
+
+
+def best_head_line(scalars: Mapping[str, float], names: Sequence[str]) -> str:
+    """A sentence on the best of several heads, by the metrics HEAD/METRIC in `names`; "" if there is only one."""
+    if len(names) < 2:
+        return ""
+    best = best_of(scalars, names)
+    head, _, metric = best.partition("/")
+    accuracy = percent(scalars[best], scalars[f"{best}_error"])
+    return f"best head: {head}, {metric} {accuracy}; chosen of {len(names)} on these examples, so slightly optimistic"
+
+
 def check_best_metric(best_metric: str, num_classes: Mapping[str, int]) -> None:
     """Refuses the top-5 of a dataset that has none. Only the opened data says how many classes there are.
 

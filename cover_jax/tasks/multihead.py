@@ -40,6 +40,11 @@ class MultiheadPredictions:
         """bool [N]: where all heads are right."""
         return (self.top1 == self.labels).all(axis=1)
 
+    @property
+    def labelled(self) -> np.ndarray:
+        """bool [N]: where the labels of all heads are published. Of others nobody can say whether all are right."""
+        return (self.labels >= 0).all(axis=1)
+
     def of_head(self, number: int) -> metrics.Predictions:
         """The predictions of one head, for the examples that have a label of it."""
         known = self.labels[:, number] >= 0
@@ -59,9 +64,9 @@ class MultiheadPredictions:
         return sum(weights[name] * of_head.loss for name, (_, of_head) in self.of_heads.items())
 
     def accuracies(self, num_classes: int) -> dict[str, float]:
-        """Each 0..1: joint_top1, where all heads are right, and HEAD_KIND of each head."""
+        """Each 0..1: joint_top1, the share of `labelled` with all heads right, and HEAD_KIND of each head."""
         del num_classes  # each head has its own
-        joint = float(self.hits.mean()) if len(self.index) else math.nan
+        joint = float(self.hits[self.labelled].mean()) if self.labelled.any() else math.nan
         of_heads = {
             f"{name}_{kind}": value
             for name, (classes, of_head) in self.of_heads.items()
@@ -71,7 +76,7 @@ class MultiheadPredictions:
 
     def errors(self, num_classes: int) -> dict[str, float]:
         """The standard error of each of `accuracies`."""
-        joint = metrics.binomial_error(self.accuracies(num_classes)["joint_top1"], len(self.index))
+        joint = metrics.binomial_error(self.accuracies(num_classes)["joint_top1"], int(self.labelled.sum()))
         of_heads = {
             f"{name}_{kind}": value
             for name, (classes, of_head) in self.of_heads.items()
@@ -82,7 +87,16 @@ class MultiheadPredictions:
     def scalars(self, num_classes: int) -> dict[str, float]:
         """As `metrics.Predictions.scalars`."""
         errors = {f"{kind}_error": value for kind, value in self.errors(num_classes).items()}
-        return self.accuracies(num_classes) | errors | {"loss": self.loss, "examples": len(self.index)}
+        unlabelled = int((~self.labelled).sum())
+        counts = {"examples": len(self.index)} | ({"examples_left_out": unlabelled} if unlabelled else {})
+        return self.accuracies(num_classes) | errors | {"loss": self.loss} | counts
+
+
+def _examples(predictions: MultiheadPredictions) -> str:
+    """The number of examples; those of which not all labels are published have no part in joint top-1."""
+    left_out = int((~predictions.labelled).sum())
+    every = str(len(predictions.index))
+    return f"{every} (joint: {len(predictions.index) - left_out})" if left_out else every
 
 
 class Multihead(Task):
@@ -212,15 +226,15 @@ class Multihead(Task):
         found = {kind: metrics.percent(value, errors[kind]) for kind, value in values.items()}
         return {
             "dataset": name, "classes": " + ".join(str(head.num_classes) for head in self.heads),
-            "examples": str(len(predictions.index)), "chance": f"{chance:.1%}",
+            "examples": _examples(predictions), "chance": f"{chance:.1%}",
             **{self.titles[kind]: found[kind] for kind in self.titles if kind in found and "mean_class" not in kind},
             "loss": f"{predictions.loss:.3f}",
         }  # fmt: skip
 
     def measure(self, predictions: Any) -> tuple[float, float]:
         """Joint top-1."""
-        joint = float(predictions.hits.mean())
-        return joint, metrics.binomial_error(joint, len(predictions.hits))
+        joint, labelled = predictions.accuracies(0)["joint_top1"], int(predictions.labelled.sum())
+        return joint, metrics.binomial_error(joint, labelled)
 
     def error_of(self, metric: str, value: float, num_examples: float) -> float | None:
         """That of shares of all examples."""
@@ -228,7 +242,9 @@ class Multihead(Task):
 
     def difference(self, here: Any, there: Any) -> tuple[float, float]:
         """Joint top-1. The standard error is that of the mean difference per example."""
-        difference_N = here.hits.astype(float) - there.hits.astype(float)
+        difference_N = (here.hits.astype(float) - there.hits.astype(float))[here.labelled]
+        if not len(difference_N):
+            return math.nan, math.nan
         return float(difference_N.mean()), metrics.standard_error(difference_N)
 
     def sureness(self, predictions: Any) -> np.ndarray:

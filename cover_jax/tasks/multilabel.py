@@ -128,6 +128,13 @@ def jackknife_error(here: MultilabelPredictions, there: MultilabelPredictions | 
     return math.sqrt((num_groups - 1) / num_groups * float(np.sum((values - values.mean()) ** 2)))
 
 
+def _examples(predictions: MultilabelPredictions) -> str:
+    """The number of examples; and of those without a label, which count here and not in Charades' own script."""
+    unlabelled = int((predictions.targets.sum(axis=1) == 0).sum())
+    every = str(len(predictions.index))
+    return f"{every} (no label: {unlabelled})" if unlabelled else every
+
+
 class Multilabel(Task):
     """Any number of classes per clip."""
 
@@ -181,7 +188,7 @@ class Multilabel(Task):
         }
         share_C = predictions.targets.mean(axis=0) if len(predictions.index) else np.zeros(0)
         return {
-            "dataset": name, "classes": str(num_classes), "examples": str(len(predictions.index)),
+            "dataset": name, "classes": str(num_classes), "examples": _examples(predictions),
             "labels per example": f"{share_C.sum():.2f}", "chance": f"{mean_of_present(share_C[share_C > 0]):.1%}",
             "mAP": found["map"], "Hit@1": found["hit1"], "loss": f"{predictions.loss:.3f}",
         }  # fmt: skip

@@ -60,7 +60,16 @@ def means(config: ConfigDict) -> dict[str, list[str]]:
     return found | every
 
 
+def bests(config: ConfigDict) -> dict[str, list[str]]:
+    """Name "best_METRIC" -> the metrics that it is the largest of, if all evaluated heads learn from the same clips."""
+    evaluated = {name: dataset for name, dataset in config.datasets.items() if dataset.eval_split}
+    if len({dataset.same_clips_as or name for name, dataset in evaluated.items()}) != 1:
+        return {}
+    main = of(next(iter(evaluated.values()))).main_metric
+    return {f"best_{main}": [f"{name}/{main}" for name in evaluated]}
+
+
 def metrics_of(config: ConfigDict) -> list[str]:
     """The metrics that an evaluation of a config gives, as config.best_metric names them."""
     evaluated = [(name, of(dataset)) for name, dataset in config.datasets.items() if dataset.eval_split]
-    return [*means(config), *(f"{name}/{kind}" for name, task in evaluated for kind in task.titles)]
+    return [*means(config), *bests(config), *(f"{name}/{kind}" for name, task in evaluated for kind in task.titles)]

@@ -30,7 +30,8 @@ def open_splits(config: ConfigDict) -> tuple[dict, dict]:
     """The training and evaluation splits of all datasets. Self-contained data is prepared first."""
     for name in config.datasets:
         prepare_if_self_contained(config, name)
-    opened = {name: open_dataset(config, name) for name in config.datasets}
+    opened = {name: open_dataset(config, name) for name in mixture.by_clip_source(config.datasets)}
+    opened = {name: opened[mixture.clip_source(config.datasets, name)] for name in config.datasets}
     train_splits = {name: train for name, (train, _) in opened.items()}
     eval_splits = {name: evaluated for name, (_, evaluated) in opened.items() if evaluated}
     agree_on_data(train_splits, eval_splits)
@@ -144,6 +145,14 @@ def without_leaks(
     """
     if config.input.leaks == "ignore":
         return train_splits, []
+    if len(sources := mixture.by_clip_source(config.datasets)) < len(config.datasets):
+        own_train, own_eval = ({n: s for n, s in of.items() if n in sources} for of in (train_splits, eval_splits))
+        alone = config.copy_and_resolve_references()
+        with alone.unlocked():
+            for name in set(config.datasets) - set(sources):
+                del alone.datasets[name]
+        own_train, summaries = without_leaks(alone, own_train, own_eval, saved_data)
+        return {name: own_train[mixture.clip_source(config.datasets, name)] for name in train_splits}, summaries
     found = _wait_for_leaks() if jax.process_index() else _find_leaks(config, train_splits, eval_splits)
     summaries = [pair.summary() for pair in found if not pair.is_empty_own]
     for line in search.report_lines(summaries):
@@ -259,21 +268,22 @@ def frame_sizes(config: ConfigDict, train_splits: dict, eval_splits: dict) -> fr
 def open_streams(
     stack: contextlib.ExitStack, config: ConfigDict, train_splits: dict, mesh: Mesh, counts: dict[str, int]
 ) -> dict[str, pipeline.Stream]:
-    """One stream per dataset: the batches for this host's devices, from the schedule's current batch on.
+    """One stream per dataset with clips of its own: this host's batches, from the schedule's current batch on.
 
     Args:
         stack: closes them.
         counts: dataset -> number of its batches that are already consumed.
     """
     return {
-        name: stack.enter_context(open_stream(config, name, split, mesh, counts[name]))
-        for name, split in train_splits.items()
+        name: stack.enter_context(open_stream(config, name, train_splits[name], mesh, counts[name]))
+        for name in mixture.by_clip_source(config.datasets)
     }
 
 
 def open_stream(config: ConfigDict, name: str, split: records.Split, mesh: Mesh, first_batch: int) -> pipeline.Stream:
     """The training batches of a dataset for this host's devices, from `first_batch` on."""
     options = pipeline.ReadOptions.of(config.input, *sharding.host_part(mesh))
+    source = mixture.clip_source(config.datasets, name)
     return pipeline.train_stream(
-        split, config.datasets[name], name=name, seed=config.seed, first_batch=first_batch, options=options
+        split, config.datasets[source], name=source, seed=config.seed, first_batch=first_batch, options=options
     )

@@ -23,7 +23,7 @@ from cover_jax.training.run_history import RunHistory
 from cover_jax.training.train_step import TrainState
 from data_pipelines.doctor import manifest
 from data_pipelines.output import text_tables
-from data_pipelines.stream import pipeline
+from data_pipelines.stream import mixture, pipeline
 from data_pipelines.stream.batch import Batch
 
 
@@ -223,7 +223,7 @@ class _Steps:
             ordinals: dataset -> index of its batch in this step.
             state: the state before it.
         """
-        batches = self._next_batches(list(ordinals))
+        batches = self._next_batches(list(ordinals))  # one batch for all datasets that use the same clips
         for name, batch in batches.items():
             health.report_undecodable(jax.process_index(), name, batch, self._history.bad, self._streams[name])
         self._preview(step, ordinals, batches)
@@ -239,14 +239,15 @@ class _Steps:
 
     def _preview(self, step: int, ordinals: Mapping[str, int], batches: Mapping[str, Batch]) -> None:
         """Writes clips of the first batch of each dataset: once per run, not again after each restart."""
-        first = [name for name, ordinal in ordinals.items() if ordinal == 0]
+        first = [name for name in batches if ordinals[name] == 0]
         if first and jax.process_index() == 0:
             previews = {f"input/{name}": progress.preview_input(self._run, name, batches[name]) for name in first}
             self._writer.write_images(step, previews)
 
     def _next_batches(self, names: Sequence[str]) -> dict[str, Batch]:
         start = time.perf_counter()
-        batches = {name: next(self._streams[name]) for name in names}
+        sources = dict.fromkeys(mixture.clip_source(self._run.config.datasets, name) for name in names)
+        batches = {source: next(self._streams[source]) for source in sources}
         self._report.waited(names, time.perf_counter() - start)
         return batches
 
@@ -307,7 +308,8 @@ def _write_compiled(run: Run, state: TrainState, on_device: dict) -> None:
 def _examples(run: Run, name: str, ordinal: int) -> list[int]:
     """Indices of the examples in a global batch."""
     split, dataset = run.train_splits[name], run.config.datasets[name]
-    return sorted(pipeline.batch_indices(split, dataset, name=name, seed=run.config.seed, batch=ordinal))
+    source = mixture.clip_source(run.config.datasets, name)
+    return sorted(pipeline.batch_indices(split, dataset, name=source, seed=run.config.seed, batch=ordinal))
 
 
 def _roll_back(
@@ -347,13 +349,17 @@ def _evaluate(run: Run, state, step: int, writer) -> dict[str, float]:
     if not tables:
         return {}
     measured = evaluators.measure_all(run.measures, state.eval_params)
-    scalars = metrics.with_means(scalars, registry.means(run.config)) | measured
+    bests = registry.bests(run.config)
+    scalars = metrics.with_bests(metrics.with_means(scalars, registry.means(run.config)), bests) | measured
     writer.write_scalars(step, {f"validation/{kind}": value for kind, value in scalars.items()})
     title = f"validation after {step} steps, {metrics.ERROR_NOTE}"
     for task_name, rows in tables.items():
         rows = text_tables.without_empty_columns(evaluators.with_columns(rows, measured))
         writer.write_table(step, "validation" if len(tables) == 1 else f"validation/{task_name}", title, rows)
         print_on_host0(text_tables.text_table(title, rows))
-    for name, of_splits in run.manifests.items():
+    for line in filter(None, (metrics.best_head_line(scalars, names) for names in bests.values())):
+        print_on_host0(line)
+    for name in mixture.by_clip_source(run.config.datasets):
+        of_splits = run.manifests[name]
         print_on_host0(f"{name}: {manifest.summary_line(of_splits)}" + progress.leaks_left_out(run.train_splits[name]))
     return scalars

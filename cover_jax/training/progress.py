@@ -66,7 +66,8 @@ class Progress:
     def waited(self, names: Sequence[str], seconds: float) -> None:
         """Adds a step on these datasets, whose input was waited for."""
         self._wait_s += seconds
-        self._examples += sum(self._config.datasets[name].batch_size for name in names)
+        sources = {mixture.clip_source(self._config.datasets, name) for name in names}
+        self._examples += sum(self._config.datasets[name].batch_size for name in sources)
         self._flops += self._step_flops[tuple(names)]
         self._taken += 1
         self._times.begin(tuple(names), seconds)
@@ -204,8 +205,11 @@ def print_how_it_ended(run: Run, step: int, watch: run_history.EarlyStop) -> Non
     if best := restore.best(str(run.workdir), config.best_metric):
         best_step, value, error = best
         newest = "" if best_step == step else f"; predict and export use step {step} unless --step=best is given"
-        accuracy = metrics.percent(value, error)
-        print_on_host0(f"best checkpoint: step {best_step}, {config.best_metric} {accuracy}{newest}")
+        accuracy, names = metrics.percent(value, error), registry.bests(config).get(config.best_metric, ())
+        head = ""
+        if len(names) > 1:
+            head = f" ({metrics.best_of(restore.about(str(run.workdir), str(best_step))[2], names)})"
+        print_on_host0(f"best checkpoint: step {best_step}, {config.best_metric}{head} {accuracy}{newest}")
     print_comparison(run)
 
 

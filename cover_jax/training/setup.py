@@ -25,6 +25,7 @@ from cover_jax.preprocess import frame_size
 from cover_jax.tasks import registry
 from cover_jax.training import optimizer, train_step
 from cover_jax.training.train_step import DeviceBatch, Metrics, TrainState
+from data_pipelines.stream import mixture
 from data_pipelines.stream.batch import eval_batch_rows
 
 HeadSpecs = Mapping[str, HeadSpec]
@@ -46,7 +47,8 @@ class Setup:
         init: PRNG key -> the state before the first step; a pure function, not jitted (see `new_state`).
         state: shapes, types and shardings of the state: the target when a checkpoint is restored.
         train_step: (state, {dataset: Batch}) -> (state, metrics), jitted. The input state is donated.
-        eval_steps: dataset -> (parameters, Batch) -> predictions, jitted. Only datasets with an eval_split have one.
+        eval_steps: dataset -> (parameters, Batch) -> {dataset: predictions}, jitted. Only datasets with an eval_split,
+            and with clips of their own, have one.
     """
 
     config: ConfigDict
@@ -58,7 +60,7 @@ class Setup:
     init: Callable[[jax.Array], TrainState]
     state: TrainState
     train_step: Callable[[TrainState, dict[str, DeviceBatch]], tuple[TrainState, Metrics]]
-    eval_steps: Mapping[str, Callable[[cover.Params, DeviceBatch], dict[str, jax.Array]]]
+    eval_steps: Mapping[str, Callable[[cover.Params, DeviceBatch], dict[str, dict[str, jax.Array]]]]
 
     @property
     def num_classes(self) -> dict[str, int]:
@@ -95,7 +97,7 @@ class Setup:
     def lower_train_step(self, names: Sequence[str]) -> jax.stages.Lowered:
         """The training step on these datasets, ready to be compiled."""
         jitted: Any = self.train_step
-        lowered: jax.stages.Lowered = jitted.lower(self.state, {name: self.train_batch(name) for name in names})
+        lowered: jax.stages.Lowered = jitted.lower(self.state, self.train_batches(names))
         return lowered
 
     def lower_eval_step(self, name: str) -> jax.stages.Lowered:
@@ -103,6 +105,11 @@ class Setup:
         jitted: Any = self.eval_steps[name]
         lowered: jax.stages.Lowered = jitted.lower(self.state.eval_params, self.eval_batch(name))
         return lowered
+
+    def train_batches(self, names: Sequence[str]) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
+        """Dataset -> its `train_batch`, of those whose clips a step on these datasets reads."""
+        sources = dict.fromkeys(mixture.clip_source(self.config.datasets, name) for name in names)
+        return {source: self.train_batch(source) for source in sources}
 
     def train_batch(self, name: str) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes, types and shardings of a dataset's training Batch, over all devices."""
@@ -207,7 +214,7 @@ def make_setup(
             name: compilation.jit(
                 eval_step.make_eval_step(config, model, name), mesh=mesh, out_shardings=sharding.replicated(mesh)
             )
-            for name, dataset in config.datasets.items()
-            if dataset.eval_split
+            for name in mixture.by_clip_source(config.datasets)
+            if config.datasets[name].eval_split
         },
     )

@@ -13,6 +13,7 @@ from cover_jax.models.cover import Functional, Params
 from cover_jax.preprocess import model_input
 from cover_jax.tasks import registry
 from cover_jax.training import optimizer
+from data_pipelines.stream import mixture
 
 # B batch, T frames, H height, W width, C channels or classes
 
@@ -62,7 +63,8 @@ def make_train_step(
 ) -> Callable[[TrainState, dict[str, DeviceBatch]], tuple[TrainState, Metrics]]:
     """Builds `train_step(state, {dataset: Batch}) -> (state, metrics)`; jit it with the state donated.
 
-    The same function serves every step plan. It is compiled once per set of datasets and shapes. The metrics are
+    The same function serves every step plan. It is compiled once per set of datasets and shapes. A batch serves its
+    dataset and all that use its clips (config.datasets.NAME.same_clips_as). The metrics are
     {"DATASET/loss" | "DATASET/METRIC": (sum, count)}, where METRIC is the training metric of its task, plain scalars
     under "scalars" and, under "undecodable", {DATASET: [B]}: the index of each example with weight 0, and -1 for the
     others. `cut` divides an array [B, ...] into config.optimizer.grad_accum_steps pieces (sharding.cut_batch).
@@ -86,7 +88,7 @@ def make_train_step(
         grads, measured = _accumulate(gradients, examples, step_key, pieces, cut)
         grad_norm = optax.tree.norm(grads)
         finite = jnp.isfinite(grad_norm)
-        for loss, _ in (measured[f"{name}/loss"] for name in batches):
+        for loss, _ in (pair for key, pair in measured.items() if key.endswith("/loss")):
             finite &= jnp.isfinite(loss)
         # The optimizer counts only the steps that it applied: a skipped step does not advance its schedule.
         # Without the datasets' learning_rate_scale: one curve for all of them.
@@ -101,22 +103,26 @@ def make_train_step(
 
 
 def _make_loss(config: ConfigDict, model: Functional) -> Callable:
-    """(params, {dataset: a piece of its examples}, {dataset: weight of all of them}, key) -> (loss, metrics)."""
-    names = list(config.datasets)
+    """(params, {dataset: a piece of its examples}, {dataset: weight of all of them}, key) -> (loss, metrics).
+
+    The datasets are those whose clips are read (`mixture.by_clip_source`).
+    """
+    names, users = list(config.datasets), mixture.by_clip_source(config.datasets)
 
     def loss_fn(params, pieces, counts, key):
         params = optimizer.stop_frozen(params, config.optimizer.frozen)
         total = 0.0
         measured: Metrics = {}
-        for name, piece in pieces.items():
-            own_key = jax.random.fold_in(key, names.index(name))  # drop-path differs between the datasets of one step
-            logits_BC = model.apply(params, piece["frames"], name, key=own_key, drop_path=drop_path(config, name))
-            task = registry.of(config.datasets[name])
-            loss, _ = weighted_sum(task.loss(logits_BC, piece["targets"]), piece["weight"])
-            hits = jnp.sum(task.hits(logits_BC, piece["answers"]) * piece["weight"])
-            total += config.datasets[name].loss_weight * loss / jnp.maximum(counts[name], 1.0)
-            count = jnp.sum(piece["weight"])
-            measured |= {f"{name}/loss": (loss, count), f"{name}/{task.train_metric}": (hits, count)}
+        for source, piece in pieces.items():
+            own_key = jax.random.fold_in(key, names.index(source))  # drop-path differs between the datasets of one step
+            drop = {"key": own_key, "drop_path": drop_path(config, source)}
+            for name, logits_BC in model.apply_heads(params, piece["frames"], users[source], **drop).items():
+                task = registry.of(config.datasets[name])
+                loss, _ = weighted_sum(task.loss(logits_BC, piece["targets"]), piece["weight"])
+                hits = jnp.sum(task.hits(logits_BC, piece["answers"]) * piece["weight"])
+                total += config.datasets[name].loss_weight * loss / jnp.maximum(counts[source], 1.0)
+                count = jnp.sum(piece["weight"])
+                measured |= {f"{name}/loss": (loss, count), f"{name}/{task.train_metric}": (hits, count)}
         return total, measured
 
     return loss_fn

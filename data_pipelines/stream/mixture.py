@@ -46,6 +46,24 @@ def parse_schedule(text: str) -> WeightSchedule:
     return tuple(schedule)
 
 
+def clip_source(datasets: Mapping[str, Mapping[str, Any]], name: str) -> str:
+    """The dataset whose batches a dataset uses: itself, or the one that it names as `same_clips_as`."""
+    named: str = datasets[name].get("same_clips_as", "")  # old checkpoints do not have the key
+    return named if named in datasets else name
+
+
+def by_clip_source(datasets: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Dataset whose batches are read -> the datasets that use them, itself first, in the order of `datasets`."""
+    found: dict[str, list[str]] = {}
+    for name in datasets:
+        if clip_source(datasets, name) == name:
+            found[name] = [name]
+    for name in datasets:
+        if (source := clip_source(datasets, name)) != name:
+            found[source].append(name)
+    return found
+
+
 @dataclasses.dataclass(frozen=True)
 class Mixture:
     """The step plan of a run.

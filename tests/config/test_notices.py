@@ -2,7 +2,7 @@
 
 import pytest
 
-from configs import demo
+from configs import demo, probe
 from cover_jax.config import checks, notices
 from cover_jax.errors import ConfigError
 
@@ -26,6 +26,16 @@ def test_nothing_is_said_of_a_config_that_does_what_it_says():
 def test_a_cut_warmup_is_named():
     (line,) = lines_of(optimizer__warmup_steps=500, steps=20)
     assert line.startswith("config.optimizer.warmup_steps=500: cut to 19, because the run has 20 steps;")
+
+
+def test_probes_that_influence_each_other_are_named():
+    config = probe.get_config("video_folder/mine")
+    config.model.init_from = "weights.npz"
+    assert notices.of(config) == []
+    config.optimizer.clip_norm, config.optimizer.frozen = 1.0, ""
+    clipped, trained = notices.of(config)
+    assert clipped.startswith("WARNING: config.optimizer.clip_norm=1: one norm over all heads")
+    assert trained.startswith("WARNING: config.optimizer.frozen='': the backbone learns from the heads of all")
 
 
 LOSS_WEIGHT = {"datasets__motion__loss_weight": 2.0, "plan": "interleave", "optimizer__clip_norm": 1.0}

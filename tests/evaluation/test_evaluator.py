@@ -26,7 +26,8 @@ def predict(_, batch):
     """Predictions from the pixels alone."""
     brightness = jax.numpy.mean(batch["frames"].astype(float), axis=(1, 2, 3, 4))
     fields = {"top1": batch["label"], "hit5": batch["label"] == 0, "label_probability": brightness}
-    return fields | {"top1_probability": brightness} | {key: batch[key] for key in ("index", "label", "weight")}
+    fields |= {"top1_probability": brightness} | {key: batch[key] for key in ("index", "label", "weight")}
+    return {"images": fields}
 
 
 def evaluate(split, devices, batch_size):

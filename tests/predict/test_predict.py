@@ -93,7 +93,7 @@ def evaluated(trained, split, monkeypatch) -> tuple[dict, np.ndarray]:
         with pipeline.eval_stream(split, trained.config.datasets.motion, pipeline.ReadOptions(threads=1)) as stream:
             batch = next(stream)
         of_motion = {"backbone": trained.params["backbone"], "heads": {"motion": trained.params["heads"]["motion"]}}
-        said = jax.device_get(step(of_motion, batch | {"index": batch["index"].astype(np.int32)}))
+        said = jax.device_get(step(of_motion, batch | {"index": batch["index"].astype(np.int32)}))["motion"]
     order = np.argsort(batch["label"])
     return {key: value[order] for key, value in batch.items()}, said["hit5"][order]
 

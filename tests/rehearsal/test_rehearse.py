@@ -306,7 +306,8 @@ def test_where_a_stage_has_no_time_left_it_takes_what_it_needs_and_no_more(monke
     wanted = programs.Programs([("images",), ("motion",)], ["motion"])
     schedule = types.SimpleNamespace(step=0, counts=lambda step: {"images": 0, "motion": 0})
     run = types.SimpleNamespace(
-        config=None, setup=types.SimpleNamespace(mesh=None), train_splits={"images": None, "motion": None},
+        config=None, setup=types.SimpleNamespace(mesh=None, train_batches=lambda names: names),
+        train_splits={"images": None, "motion": None},
         evaluator=types.SimpleNamespace(num_batches=lambda name: 9, evaluate=lambda _, name, most_batches:
                                         evaluated.append(most_batches)),
     )  # fmt: skip

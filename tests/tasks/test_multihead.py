@@ -64,9 +64,22 @@ def test_all_heads_are_right_or_the_clip_is_wrong():
     assert TASK.told(said, 1) == ([(0, pytest.approx(0.8)), (4, pytest.approx(0.1))], [(6, pytest.approx(0.7))])
     unpublished = dataclasses.replace(said, labels=np.full((3, 2), -1))
     assert TASK.told(unpublished, 1) == ([], [])
+    assert np.isnan(unpublished.accuracies(7)["joint_top1"]) and np.isnan(TASK.difference(unpublished, said)[0])
     assert registry.of_predictions(said).titles == TASK.titles
     weighted = said.of_heads["verb"][1].loss + 0.5 * said.of_heads["noun"][1].loss
     assert said.loss == pytest.approx(weighted)
+
+
+def test_examples_without_all_labels_have_no_part_in_joint_top1():
+    fields = {key: np.zeros((4, 2), dtype) for key, dtype in TASK.stored.items() if key not in ("index", "label")}
+    said = TASK.make(fields | {"index": np.arange(4), "label": np.zeros(4, int)})
+    said = dataclasses.replace(said, labels=np.array([[0, 0], [0, 1], [0, -1], [-1, -1]]))
+    assert said.accuracies(7)["joint_top1"] == 0.5 and said.accuracies(7)["verb_top1"] == 1.0
+    assert TASK.measure(said) == (0.5, pytest.approx((0.5 * 0.5 / 2) ** 0.5))
+    assert said.scalars(7)["examples_left_out"] == 2
+    assert TASK.row("epic", 7, said)["examples"] == "4 (joint: 2)"
+    other = dataclasses.replace(said, top1=np.ones((4, 2), int))
+    assert TASK.difference(said, other)[0] == 0.5  # the first is right, the second is wrong in both
 
 
 @pytest.mark.parametrize("text", ["verb", "verb:0", "verb:3, verb:4", "verb:3 noun:4", "verb:3:x"])

@@ -204,7 +204,7 @@ def test_eval_step_averages_probabilities_over_views():
     params = noisy(trainer.state.params)
     batch = small.batch(config, "video")
     two = np.concatenate([batch["frames"], batch["frames"][:, ::-1]], axis=1)  # two clips of two frames
-    said = jax.jit(eval_step.make_eval_step(config, trainer.model, "video"))(params, batch | {"frames": two})
+    said = jax.jit(eval_step.make_eval_step(config, trainer.model, "video"))(params, batch | {"frames": two})["video"]
     probabilities = 0
     for clip in (batch["frames"], batch["frames"][:, ::-1]):
         for left in (0, 4, 8):
