@@ -125,7 +125,12 @@ class Model:
             config = self._config
             normalization = model_input.Normalization(config.pixel_mean, config.pixel_std, view.standardize)
             frames_KTHWC = model_input.evaluate(
-                batch, size_px=config.size_px, clips=view.clips, crops=1, normalization=normalization
+                batch,
+                size_px=config.size_px,
+                clips=view.clips,
+                crops=1,
+                normalization=normalization,
+                crop_share=view.crop_share,
             )
             _, seen = explain.trace(backbone, config, frames_KTHWC)
             return rearrange(explain.rollout(seen), "k t (h w) -> k t h w", h=rows)

@@ -187,6 +187,9 @@ class Dataset(Group):
     eval_clips = Key(1, POSITIVE, "Temporal views per example.")
     eval_crops = Key(1, Rule(lambda n: n in (1, 3), "1 or 3"), """
         Spatial views per example, along the longer side: 1 (the centre) or 3.""")
+    eval_crop_share = Key(1.0, Rule(lambda share: 0 < share <= 1, "greater than 0, at most 1"), """
+        Side of each spatial view, as a share of the frame's shorter side: 0.875 is what others do by resizing the
+        shorter side to 256 px and cropping 224 px.""")
     augment = Augment
     head = Head
 

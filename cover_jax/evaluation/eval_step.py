@@ -36,6 +36,7 @@ def over_views(
             clips=dataset.eval_clips,
             crops=dataset.eval_crops,
             normalization=normalization,
+            crop_share=dataset.eval_crop_share,
         )
         by_view = of_views(params, views_BTHWC)
         return {name: jnp.mean(rearrange(x, "(b v) c -> b v c", v=views), axis=1) for name, x in by_view.items()}

@@ -48,12 +48,16 @@ def to_hugging_face(trained: metadata.TrainedModel, head: str, out: str) -> None
     config = hugging_face_export.config(trained.config.model, trained.class_names[head], problem)
     _write_json(out, "config.json", config)
     own = {hugging_face_export.OWN_SECTION: _views(trained, head)}
-    _write_json(out, "preprocessor_config.json", hugging_face_export.preprocessor_config(trained.config.model) | own)
+    _write_json(
+        out,
+        "preprocessor_config.json",
+        hugging_face_export.preprocessor_config(trained.config.model, trained.dataset(head).eval_crop_share) | own,
+    )
 
 
 def _views(trained: metadata.TrainedModel, head: str) -> dict[str, object]:
     """Which frames and views of a clip a head was trained and evaluated on."""
-    keys = ("num_frames", "sample_fps", "eval_clips", "eval_crops")
+    keys = ("num_frames", "sample_fps", "eval_clips", "eval_crops", "eval_crop_share")
     return {key: trained.dataset(head)[key] for key in keys} | {"storage": trained.storage(head)}
 
 

@@ -174,7 +174,7 @@ class Predictor:
         batch = read_clips.to_batch([frames[view]], view, 1)
         shares_BThw = np.asarray(compilation.jit(_make_look(self._config, view))(self._params["backbone"], batch))
         captions = _captions(self._predict([frames], 1)[0], shown.times_s, view)
-        box = crop.square_box(np.array(shown.frames.shape[1:3]), 0.5)
+        box = crop.square_box(np.array(shown.frames.shape[1:3]), 0.5, view.crop_share)
         drawn = []
         for i, shares_Thw in enumerate(shares_BThw):
             part = slice(i * view.num_frames, (i + 1) * view.num_frames)
@@ -238,7 +238,12 @@ def _make_look(config: ConfigDict, view: read_clips.View):
 
     def look(backbone, batch):
         frames_BTHWC = model_input.evaluate(
-            batch, size_px=config.size_px, clips=view.clips, crops=1, normalization=normalization
+            batch,
+            size_px=config.size_px,
+            clips=view.clips,
+            crops=1,
+            normalization=normalization,
+            crop_share=view.crop_share,
         )
         _, seen = explain.trace(backbone, config, frames_BTHWC)
         rows = config.size_px // variants.parse(config.variant).patch_px

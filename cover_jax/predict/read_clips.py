@@ -27,8 +27,8 @@ class View(NamedTuple):
     Attributes:
         short_side_px: of the stored frames.
         fps: stored frames per second.
-        num_frames, sample_fps, canvas_px, standardize, clips, crops: num_frames to eval_crops of `dataset()` in
-            configs/common.py. A canvas of (0, 0) is as large as the stored frames.
+        num_frames, sample_fps, canvas_px, standardize, clips, crops, crop_share: num_frames to eval_crop_share of
+            `dataset()` in configs/common.py. A canvas of (0, 0) is as large as the stored frames.
     """
 
     short_side_px: int
@@ -39,6 +39,7 @@ class View(NamedTuple):
     standardize: bool
     clips: int
     crops: int
+    crop_share: float
 
     def indices(self, num_frames: int, fps: float):
         """Which of a clip's frames all temporal views have, clip after clip: int [K * T]."""
@@ -78,6 +79,7 @@ def view_of_dataset(dataset: ConfigDict, storage: dict) -> View:
         standardize=dataset.standardize,
         clips=dataset.eval_clips,
         crops=dataset.eval_crops,
+        crop_share=dataset.eval_crop_share,
     )
 
 

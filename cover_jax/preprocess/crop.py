@@ -22,27 +22,31 @@ class Box(NamedTuple):
     width: jax.Array
 
 
-def resample(frames_THWC: jax.Array, shape_px: jax.Array, box: Box, size_px: int, flip=False) -> jax.Array:
+def resample(
+    frames_THWC: jax.Array, shape_px: jax.Array, box: Box, size_px: int, flip=False, beyond: bool = False
+) -> jax.Array:
     """The box of each frame as a size_px x size_px square, float32 in the input's units, mirrored if `flip`.
 
     Bilinear with half-pixel centres. For downscaling the kernel is widened by the scale (antialiasing). For a box on
-    whole pixels this equals a crop followed by `tf.image.resize(..., antialias=True)`.
+    whole pixels this equals a crop followed by `tf.image.resize(..., antialias=True)`. With `beyond`, the kernel also
+    reaches pixels outside the box, as if the frame were resized first and cropped then.
 
     It uses two matrix products per frame, A X B^T, and no gathers: the matrices contain scale, position and flip. The
     precision is `HIGHEST`, because TPUs (and GPUs, with TF32) otherwise round the weights to 8-11 bits, which is a
     visible part of a pixel level. The products are about a thousandth of the model's work.
     """
     height, width = _true_size(shape_px)
-    rows_SH = _kernel(box.top, box.height, height, frames_THWC.shape[1], size_px, False)
-    columns_SW = _kernel(box.left, box.width, width, frames_THWC.shape[2], size_px, flip)
+    rows_SH = _kernel(box.top, box.height, height, frames_THWC.shape[1], size_px, False, beyond)
+    columns_SW = _kernel(box.left, box.width, width, frames_THWC.shape[2], size_px, flip, beyond)
     frames_THWC = frames_THWC.astype(jnp.float32)
     return jnp.einsum("ih,thwc,jw->tijc", rows_SH, frames_THWC, columns_SW, precision=jax.lax.Precision.HIGHEST)
 
 
-def _kernel(start, extent, limit, num_in: int, num_out: int, reverse) -> jax.Array:
+def _kernel(start, extent, limit, num_in: int, num_out: int, reverse, beyond: bool) -> jax.Array:
     """[num_out, num_in] weights that resample [start, start + extent) of an axis of num_in pixels. Rows sum to 1.
 
-    A pixel counts by its share inside that interval. Pixels from `limit` on are padding and have weight 0.
+    A pixel counts by its share inside that interval, or with `beyond` inside the frame. Pixels from `limit` on are
+    padding and have weight 0.
     """
     scale = extent / num_out
     out = jnp.arange(num_out)
@@ -50,8 +54,8 @@ def _kernel(start, extent, limit, num_in: int, num_out: int, reverse) -> jax.Arr
     centre = start + (out + 0.5) * scale
     left = jnp.arange(num_in, dtype=jnp.float32)
     tent = jnp.maximum(0.0, 1.0 - jnp.abs(centre[:, None] - (left + 0.5)) / jnp.maximum(scale, 1.0))
-    end = jnp.minimum(start + extent, limit)
-    weight = tent * jnp.clip(jnp.minimum(left + 1, end) - jnp.maximum(left, start), 0.0, 1.0)
+    first, end = (0.0, limit) if beyond else (start, jnp.minimum(start + extent, limit))
+    weight = tent * jnp.clip(jnp.minimum(left + 1, end) - jnp.maximum(left, first), 0.0, 1.0)
     return weight / jnp.sum(weight, axis=1, keepdims=True)
 
 
@@ -76,11 +80,15 @@ def draw_crop_box(key, shape_px, augment: ConfigDict) -> Box:
     raise ValueError(f"augment.crop={augment.crop!r}: must be 'area', 'scale' or 'none'")
 
 
-def square_box(shape_px, place) -> Box:
-    """The largest square, at `place` along the longer side: 0 is the start of the side, 1 its end."""
+def square_box(shape_px, place, share=1.0) -> Box:
+    """A square at `place` along the longer side, in the middle of the shorter: 0 is the start of the side, 1 its end.
+
+    `share` is its side in units of the shorter side.
+    """
     height, width = _true_size(shape_px)
-    side = jnp.minimum(height, width)
-    return place_box(place, place, height, width, side, side)
+    side = share * jnp.minimum(height, width)
+    down, right = (jnp.where(one > other, place, 0.5) for one, other in ((height, width), (width, height)))
+    return place_box(down, right, height, width, side, side)
 
 
 def random_box(key: jax.Array, height, width, share: tuple, aspect: tuple) -> Box:

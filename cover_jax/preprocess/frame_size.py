@@ -126,7 +126,8 @@ def _enlargement(
     train = _median_of_crops(_on_canvas(train_N2, dataset.canvas_px), dataset.augment, size_px)
     evaluation = None
     if dataset.eval_split and len(eval_N2):
-        evaluation = float(np.median(size_px / _on_canvas(eval_N2, dataset.canvas_px).min(axis=1)))
+        seen_px = dataset.eval_crop_share * _on_canvas(eval_N2, dataset.canvas_px).min(axis=1)
+        evaluation = float(np.median(size_px / seen_px))
     if max(train, evaluation or 0.0) <= MAX_ENLARGEMENT:
         return Enlargement(train, evaluation)
     needed_px = needed_short_side_px(size_px, dataset.augment)

@@ -130,9 +130,15 @@ def train(batch: dict[str, jax.Array], settings: TrainInput) -> dict[str, jax.Ar
 
 
 def evaluate(
-    batch: dict[str, jax.Array], *, size_px: int, clips: int, crops: int, normalization: Normalization
+    batch: dict[str, jax.Array],
+    *,
+    size_px: int,
+    clips: int,
+    crops: int,
+    normalization: Normalization,
+    crop_share: float = 1.0,
 ) -> jax.Array:
-    """All views of an evaluation batch: shorter side resized to size_px, squares evenly spaced along the longer side.
+    """All views of an evaluation batch: squares evenly spaced along the longer side, resized to size_px.
 
     Args:
         batch: a Batch whose frames are [B, clips * T, H, W, 3], clip after clip.
@@ -140,6 +146,7 @@ def evaluate(
         clips: temporal views.
         crops: number of squares from one end to the other; 1: the centre.
         normalization: of the pixel levels.
+        crop_share: side of the squares, in units of the shorter side.
 
     Returns:
         float32 [B * clips * crops, T, size_px, size_px, 3], normalised; the views of an example are consecutive.
@@ -153,7 +160,8 @@ def evaluate(
     places_V = jnp.linspace(0.0, 1.0, crops) if crops > 1 else jnp.array([0.5])
 
     def one_view(frames_THWC, shape_px, place):
-        return crop.resample(frames_THWC, shape_px, crop.square_box(shape_px, place), size_px)
+        box = crop.square_box(shape_px, place, crop_share)
+        return crop.resample(frames_THWC, shape_px, box, size_px, beyond=crop_share < 1)
 
     views = jax.vmap(jax.vmap(one_view, (None, None, 0)), (0, 0, None))
     frames_BVTHWC = views(batch["frames"], batch["size_px"], places_V)

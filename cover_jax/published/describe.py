@@ -62,7 +62,7 @@ def describe(source: str, opened: sources.Opened, class_names: Sequence[str] = (
     """
     facts = loader.inspect(source, opened)
     names, about_names = _class_names(source, facts, class_names)
-    side_px, about_crop = _crop(facts, opened.preprocessor)
+    side_px, share, about_crop = _crop(facts, opened.preprocessor)
     sampling, about_sampling = _sampling(source, facts, opened)
     pixels, about_pixels = _pixels(source, facts, opened)
     config = schema.get_config()
@@ -70,10 +70,10 @@ def describe(source: str, opened: sources.Opened, class_names: Sequence[str] = (
     # Of float32, its logits equal those of its own code.
     config.model.update(model | facts.settings | pixels | {"dtype": "float32", "remat": "none"})
     config.datasets = {HEAD: schema.dataset()}
-    config.datasets[HEAD].update({"num_frames": facts.num_frames, **sampling})
+    config.datasets[HEAD].update({"num_frames": facts.num_frames, "eval_crop_share": share, **sampling})
     config.datasets[HEAD].task = _task(source, opened.config)
     storage = {
-        "short_side_px": _STORED_SIDES * side_px,
+        "short_side_px": round(_STORED_SIDES * side_px / share),
         "fps": max(_STORED_FPS, _STORED_RATES * config.datasets[HEAD].sample_fps),
     }
     told = (
@@ -123,25 +123,32 @@ def _task(source: str, config: Mapping[str, Any]) -> str:
     return task
 
 
-def _crop(facts: loader.Facts, preprocessor: Mapping[str, Any]) -> tuple[int, str]:
-    """The side of the square that the model sees, and what to say of other resizing in its files."""
+def _crop(facts: loader.Facts, preprocessor: Mapping[str, Any]) -> tuple[int, float, str]:
+    """The square that the model sees, and what to say of its files' resizing.
+
+    Returns:
+        (side in pixels, side in units of the frame's shorter side, what to say).
+    """
     patch_px = int(facts.variant.rpartition("/")[2])
     resized_px = _side_px(preprocessor.get("size"))
     cropped_px = _side_px(preprocessor.get("crop_size")) if preprocessor.get("do_center_crop", True) else None
     side_px = cropped_px or resized_px or facts.size_px
-    differences = []
+    differences, share = [], 1.0
     if side_px % patch_px:
         differences.append(f"its files crop {side_px} px, which is no multiple of the patch")
         side_px = facts.size_px
-    elif cropped_px and resized_px and cropped_px != resized_px:
-        differences.append(f"its files resize to {resized_px} px first and crop the middle; here all of it is seen")
+    elif cropped_px and resized_px and cropped_px < resized_px:
+        share = cropped_px / resized_px
+        differences.append(f"the middle of the frame, whose shorter side is {resized_px} px then")
+    elif cropped_px and resized_px and cropped_px > resized_px:
+        differences.append(f"its files resize to {resized_px} px and add black borders; here all of it is the frame")
     if isinstance(size := preprocessor.get("size"), dict) and "height" in size and not cropped_px:
         differences.append("its files squeeze the whole picture into a square; here a square of it is seen")
     if preprocessor.get("resample", _BILINEAR) != _BILINEAR:
         differences.append(f"its files resample={preprocessor['resample']}; here bilinear with antialiasing")
     if side_px != facts.size_px:
         differences.append(f"its positions are for {facts.size_px} px, so they are interpolated")
-    return side_px, "".join(f"; {difference}" for difference in differences)
+    return side_px, share, "".join(f"; {difference}" for difference in differences)
 
 
 def _side_px(size: object) -> int | None:
@@ -173,7 +180,12 @@ def _pixels(source: str, facts: loader.Facts, opened: sources.Opened) -> tuple[d
 def _sampling(source: str, facts: loader.Facts, opened: sources.Opened) -> tuple[dict[str, Any], list[str]]:
     """Keys of the dataset that say which frames and views are seen, and the lines that say so."""
     if own := opened.preprocessor.get(_OWN):  # an export of this project
-        views = {key: own[key] for key in ("num_frames", "sample_fps", "eval_clips", "eval_crops")}
+        keys = ("num_frames", "sample_fps", "eval_clips", "eval_crops")
+        views = {key: own[key] for key in keys} | {
+            key: own[key]
+            for key in ("eval_crop_share",)
+            if key in own  # not in exports up to version 0.2.0
+        }
         return views, [f"sampled as when it was trained: {_rate(views['sample_fps'])} (say its files)"]
     if not facts.is_video:
         return {}, ["an image model: of a clip it sees the middle frame"]

@@ -186,7 +186,7 @@ def _with_canvases(config: ConfigDict, sizes: frame_size.Sizes, saved_meta: Meta
 
 # What a model computes: taken from the model that is evaluated, whatever the config says.
 _MODEL_KEYS = keys.that_change(schema.Model, keys.Changes.SHAPE, keys.Changes.FUNCTION)
-_VIEW_KEYS = ("num_frames", "sample_fps", "eval_clips", "eval_crops")
+_VIEW_KEYS = ("num_frames", "sample_fps", "eval_clips", "eval_crops", "eval_crop_share")
 
 
 def open_trained(config: ConfigDict, workdir: str) -> tuple[Run, TrainState]:

@@ -28,6 +28,8 @@ OWN = {
     "hf_clip": CLIP,
     "openai_clip": OPENAI,
     "openai_clip/scripted.pt": OPENAI,
+    "open_clip": OPENAI | {"gelu": "exact"},
+    "timm_clip": OPENAI,
     "hf_dinov2_registers": {"registers": 3},
     "hf_mae": {"layer_norm_eps": 1e-12},
     "hf_videomae": {"layer_norm_eps": 1e-12},
@@ -45,8 +47,9 @@ def golden_variants(monkeypatch):
 
 @pytest.fixture(scope="module")
 def expected():
-    with np.load(FAMILIES / "expected.npz") as file:
-        return dict(file)
+    with np.load(FAMILIES / "expected.npz") as file, np.load(FAMILIES / "expected_clip.npz") as clip:
+        np.testing.assert_array_equal(file["frames"], clip["frames"])
+        return dict(clip) | dict(file)
 
 
 @pytest.fixture(scope="module")

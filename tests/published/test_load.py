@@ -8,13 +8,22 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+from jax import export as jax_export
+from PIL import Image
 
+from configs import finetune
 from cover_jax.errors import ConfigError
+from cover_jax.export import __main__ as export
+from cover_jax.features import __main__ as features
 from cover_jax.models import cover, variants
 from cover_jax.models.pretrained.errors import PretrainedError
 from cover_jax.predict import __main__ as predict
 from cover_jax.predict.predictor import Predictor
+from cover_jax.preprocess import model_input
 from cover_jax.published import describe, load
+from cover_jax.training import loop
+from data_pipelines.prepare import __main__ as prepare
+from data_pipelines.stream.host_tf import tf
 from tests.data_pipelines.clips import write_clip
 from tests.helpers import fake_hub
 
@@ -103,7 +112,8 @@ def test_the_rate_is_that_of_the_family(source, num_frames, num_classes, expecte
 @pytest.mark.parametrize(
     ("changes", "size_px", "said"),
     [
-        ({"size": {"shortest_edge": 16}}, 12, "its files resize to 16 px first and crop the middle"),
+        ({"size": {"shortest_edge": 16}}, 12, "12 px; the middle of the frame, whose shorter side is 16 px then"),
+        ({"size": {"shortest_edge": 8}}, 12, "its files resize to 8 px and add black borders"),
         ({"crop_size": 8, "size": {"shortest_edge": 8}}, 8, "3 frames of 8 px; its positions are for 12 px"),
         ({"image_mean": 0.5, "image_std": [0.25]}, 12, "mean 0.5, 0.5, 0.5, deviation 0.25, 0.25, 0.25, say its files"),
         ({"crop_size": 10}, 12, "its files crop 10 px, which is no multiple of the patch"),
@@ -242,6 +252,71 @@ def test_a_clips_prediction_is_the_mean_over_its_three_crops(folder):
     mean = jax.nn.softmax(logits(trained, normalised.astype(np.float32))).mean(axis=0)
     (prediction,) = Predictor(trained)(frames).values()
     np.testing.assert_allclose(prediction.probabilities, mean, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(24, 36), (36, 24), (24, 24)])
+def test_a_processor_that_resizes_larger_than_it_crops_is_followed(folder, shape):
+    """transformers' processor resizes with Pillow, in whole levels: within half a level of each of its two passes."""
+    change(folder, "preprocessor_config.json", size={"shortest_edge": 16})
+    trained = load.load(str(folder))
+    dataset = trained.dataset(describe.HEAD)
+    assert dataset.eval_crop_share == 0.75 and trained.storage(describe.HEAD)["short_side_px"] == 32
+    frames = np.random.default_rng(0).integers(0, 256, (1, 3, *shape, 3), np.uint8)
+    height, width = (side * 16 // min(shape) for side in shape)
+    top, left = (height - 12) // 2, (width - 12) // 2
+    theirs = [Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR) for frame in frames[0]]
+    theirs = np.stack([np.asarray(frame)[top : top + 12, left : left + 12] for frame in theirs])
+    batch = {"frames": frames, "size_px": np.array([shape], np.int32)}
+    ours = model_input.evaluate(
+        batch, size_px=12, clips=1, crops=1, normalization=model_input.LEVELS, crop_share=dataset.eval_crop_share
+    )
+    np.testing.assert_allclose(ours[0], theirs, atol=1.01)
+    assert np.abs(ours[0] - theirs).mean() < 0.4
+
+
+def test_the_whole_way_of_a_published_model(folder, tmp_path):
+    """Labels, features and explanation of a clip; exports of all formats, of which two can be read again here."""
+    change(folder, "preprocessor_config.json", size={"shortest_edge": 16})
+    clip = str(tmp_path / "clip.mp4")
+    write_clip(tmp_path / "clip.mp4", 60, 4, num_frames=9)
+    model = f"--workdir={folder}"
+    predict.main([model, f"--explain={tmp_path / 'seen.mp4'}", clip])
+    assert (tmp_path / "seen.mp4").stat().st_size > 1000
+    features.main([model, f"--out={tmp_path / 'features.npz'}", clip])
+    assert np.load(tmp_path / "features.npz")["features"].shape == (1, 32)
+    for name in ("hugging_face", "jax"):
+        export.main([model, f"--format={name}", f"--out={tmp_path / name}"])
+    again = load.load(str(tmp_path / "hugging_face"))
+    assert again.dataset(describe.HEAD).to_dict() == load.load(str(folder)).dataset(describe.HEAD).to_dict()
+    frames = np.random.default_rng(0).standard_normal((1, 3, 12, 12, 3)).astype(np.float32)
+    expected = logits(load.load(str(folder)), frames)
+    np.testing.assert_allclose(logits(again, frames), expected, atol=1e-6)
+    program = jax_export.deserialize(bytearray((tmp_path / "jax/model.jax_export").read_bytes()))
+    weights = safetensors.numpy.load_file(tmp_path / "jax/params.safetensors")
+    np.testing.assert_allclose(jax.jit(program.call)(weights, frames), expected, atol=1e-5)
+    assert json.loads((tmp_path / "jax/config.json").read_text())["class_names"] == CLASSES
+
+
+@pytest.mark.slow
+def test_a_published_model_as_a_saved_model_and_evaluated_on_a_prepared_folder(folder, tmp_path, capsys):
+    for name in ("ash", "cup"):
+        for i in range(3):
+            write_clip(tmp_path / "clips" / name / f"{i}.mp4", 40 + 60 * i, 4, num_frames=9)
+    prepare.main([
+        "video_folder", "--name=own", f"--source={tmp_path / 'clips'}", f"--data_dir={tmp_path / 'data'}",
+        "--validation_share=0.4", "--workers=1",
+    ])  # fmt: skip
+    config = finetune.get_config("video_folder/own")
+    config.data_dir, config.model.init_from, config.model.dtype = str(tmp_path / "data"), str(folder), "float32"
+    loop.evaluate_checkpoint(config, str(tmp_path / "evaluated"))
+    said = capsys.readouterr().out
+    assert "5 classes with names" in said and "validation after 0 steps" in said
+    export.main([f"--workdir={folder}", "--format=saved_model", f"--out={tmp_path / 'saved'}"])
+    frames = np.random.default_rng(0).integers(0, 256, (2, 3, 12, 12, 3), np.uint8)
+    normalised = (frames / 255 - PREPROCESSOR["image_mean"]) / PREPROCESSOR["image_std"]
+    serve = tf.saved_model.load(str(tmp_path / "saved")).signatures["serving_default"]
+    (found,) = serve(frames=tf.constant(frames)).values()
+    np.testing.assert_allclose(found, logits(load.load(str(folder)), normalised.astype(np.float32)), atol=1e-5)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import io
 import json
 
+import jax
 import numpy as np
 import pytest
 from etils import epath
@@ -14,11 +15,13 @@ from cover_jax.checkpoint import restore
 from cover_jax.evaluation import saved_predictions
 from cover_jax.export import __main__ as export
 from cover_jax.predict import __main__ as predict
+from cover_jax.preprocess import model_input
 from cover_jax.report import __main__ as report
-from cover_jax.training import loop
+from cover_jax.training import loop, setup
 from data_pipelines.doctor import __main__ as doctor
 from data_pipelines.prepare import __main__ as prepare
 from data_pipelines.stream import records
+from data_pipelines.stream.host_tf import tf
 from tests.data_pipelines import publishers
 from tests.data_pipelines.records_of import records_of
 from tests.helpers import tiny_run
@@ -171,6 +174,26 @@ def test_several_heads_are_exported_for_jax_and_refused_for_hugging_face(folder)
     about = json.loads((folder / "epic_out/config.json").read_text())
     assert about["heads"] == "verb:97, noun:300:0.5" and len(about["class_names"]) == 397
     assert "np.split(logits, [97], axis=-1)" in (folder / "epic_out/README.md").read_text()
+
+
+@pytest.mark.parametrize("head", ["charades", "epic"])
+def test_a_saved_model_gives_the_logits_of_the_run(folder, head):
+    out = folder / f"{head}_saved"
+    export.main([f"--workdir={folder / 'run'}", f"--head={head}", "--format=saved_model", f"--out={out}"])
+    trained = restore.load_trained(str(folder / "run"), "newest")
+    model, names = trained.config.model, trained.class_names[head]
+    frames = np.random.default_rng(0).integers(0, 256, (2, model.num_frames, *[model.size_px] * 2, 3), np.uint8)
+    (found,) = tf.saved_model.load(str(out)).signatures["serving_default"](frames=tf.constant(frames)).values()
+    normalization = model_input.Normalization.of(model, trained.dataset(head))
+    functions = setup.make_model(model, {head: names}, head_specs={head: trained.head_spec(head)})
+    params = {"backbone": trained.params["backbone"], "heads": {head: trained.params["heads"][head]}}
+    with jax.default_matmul_precision("highest"):
+        normalised = model_input.normalize(frames.astype(np.float32), normalization)
+        expected = jax.jit(functions.apply, static_argnums=2)(params, normalised, head)
+    assert found.shape == (2, len(names))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    card = (out / "README.md").read_text()
+    assert ("tf.nn.sigmoid(logits)" if head == "charades" else "tf.split(logits, [97, 300], axis=-1)") in card
 
 
 def test_other_heads_than_those_of_the_data_are_refused(folder):

@@ -82,12 +82,17 @@ def config(model: ConfigDict, class_names: Sequence[str], problem_type: str | No
     }
 
 
-def preprocessor_config(model: ConfigDict) -> dict[str, Any]:
-    """preprocessor_config.json: shorter side resized to `size_px`, centre crop, normalised as in training."""
+def preprocessor_config(model: ConfigDict, crop_share: float) -> dict[str, Any]:
+    """preprocessor_config.json: shorter side resized, centre crop of `size_px`, normalised as in training.
+
+    Args:
+        model: `config.model`.
+        crop_share: side of the crop, in units of the shorter side.
+    """
     return {
         "image_processor_type": "VideoMAEImageProcessor",
         "do_resize": True,
-        "size": {"shortest_edge": model.size_px},
+        "size": {"shortest_edge": round(model.size_px / crop_share)},
         "do_center_crop": True,
         "crop_size": {"height": model.size_px, "width": model.size_px},
         "do_rescale": True,
