@@ -34,7 +34,7 @@ class Evaluator:
 
     def __call__(self, params) -> dict[str, Any]:
         """Dataset -> its task's predictions by the model with these parameters, for its validation examples."""
-        found = {}
+        found: dict[str, Any] = {}
         for name in self._steps:
             if name in self._splits:
                 found |= self.evaluate(params, name)
