@@ -43,8 +43,7 @@ class MultiheadPredictions:
     @property
     def labelled(self) -> np.ndarray:
         """bool [N]: where the labels of all heads are published. Of others nobody can say whether all are right."""
-        known_N: np.ndarray = (self.labels >= 0).all(axis=1)
-        return known_N
+        return np.asarray(np.all(self.labels >= 0, axis=1))
 
     def of_head(self, number: int) -> metrics.Predictions:
         """The predictions of one head, for the examples that have a label of it."""

@@ -11,7 +11,7 @@ from cover_jax.checkpoint import compatibility, metadata
 from cover_jax.config import __main__ as command
 from cover_jax.config import checks, flags, keys, reference, schema
 from cover_jax.errors import ConfigError
-from cover_jax.models import attention, heads, timesformer
+from cover_jax.models import attention, heads, layers, timesformer
 from cover_jax.preprocess import mirrored_labels
 from data_pipelines.leaks import search
 from data_pipelines.stream import mixture
@@ -71,7 +71,7 @@ def test_a_key_says_what_it_does_and_its_default_is_allowed(key):
         ("model.head", heads.HEADS),
         ("model.attention", attention.FORMS),
         ("model.remat", timesformer.REMATS),
-        ("model.gelu", timesformer.GELUS),
+        ("model.gelu", layers.GELUS),
         ("model.temporal_init", timesformer.TEMPORAL_INITS),
     ],
 )
