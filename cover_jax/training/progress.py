@@ -208,7 +208,8 @@ def print_how_it_ended(run: Run, step: int, watch: run_history.EarlyStop) -> Non
         accuracy, names = metrics.percent(value, error), registry.bests(config).get(config.best_metric, ())
         head = ""
         if len(names) > 1:
-            head = f" ({metrics.best_of(restore.about(str(run.workdir), str(best_step))[2], names)})"
+            accuracies = restore.about(str(run.workdir), str(best_step))[2]
+            head = f" ({metrics.best_of(accuracies, names).partition('/')[0]})"
         print_on_host0(f"best checkpoint: step {best_step}, {config.best_metric}{head} {accuracy}{newest}")
     print_comparison(run)
 
