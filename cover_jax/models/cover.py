@@ -11,7 +11,7 @@ import functools
 import re
 import types
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -100,12 +100,10 @@ def functional(
         return {"backbone": backbone.init(backbone_key), "heads": drawn}
 
     def features(params: Params, frames_BTHWC: jax.Array, **drop: Any) -> jax.Array:
-        features_BD: jax.Array = run(backbone.bind(params["backbone"]), frames_BTHWC, **drop)
-        return features_BD
+        return cast(jax.Array, run(backbone.bind(params["backbone"]), frames_BTHWC, **drop))
 
     def tokens(params: Params, frames_BTHWC: jax.Array, **drop: Any) -> tuple[jax.Array, jax.Array]:
-        both: tuple[jax.Array, jax.Array] = run(backbone.bind(params["backbone"]).tokens, frames_BTHWC, **drop)
-        return both
+        return cast(tuple[jax.Array, jax.Array], run(backbone.bind(params["backbone"]).tokens, frames_BTHWC, **drop))
 
     def run(
         module: Callable[..., Any], frames: jax.Array, *, key: jax.Array | None = None, drop_path: float | None = None
@@ -118,14 +116,12 @@ def functional(
         for head in names:
             _check_choice("head", head, head_parts)
         bound = {head: head_parts[head].bind(params["heads"][head]) for head in names}
-        if all(specs[head].reads == "cls" for head in names):
+        of_cls = [head for head in names if specs[head].reads == "cls"]
+        if len(of_cls) == len(names):
             features_BD = features(params, frames_BTHWC, **drop)
             return {head: bound[head](features_BD) for head in names}
         features_BD, tokens_BTND = tokens(params, frames_BTHWC, **drop)
-        return {
-            head: bound[head](features_BD) if specs[head].reads == "cls" else bound[head](tokens_BTND, constrain)
-            for head in names
-        }
+        return {h: bound[h](features_BD) if h in of_cls else bound[h](tokens_BTND, constrain) for h in names}
 
     def apply(params: Params, frames_BTHWC: jax.Array, head: str, **drop: Any) -> jax.Array:
         return apply_heads(params, frames_BTHWC, (head,), **drop)[head]
