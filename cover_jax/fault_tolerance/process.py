@@ -41,6 +41,11 @@ from cover_jax.fault_tolerance.watchdog import Watchdog
 from cover_jax.parallel import hosts, roll_call
 from data_pipelines import environment
 
+# JAX's service counts heartbeats by the wall clock of host 0: once it is set forward by more than this limit, or
+# back to before the last heartbeat, JAX aborts all. Heartbeats come twice per limit. So they are made rare: the peer
+# monitor notices lost hosts, and the watchdog those that hang.
+_NO_HEARTBEAT_S = 7 * 24 * 3600
+
 
 class TerminatedError(BaseException):
     """SIGTERM or Ctrl-C, raised in the main thread of a process that must clean up before it ends.
@@ -74,7 +79,9 @@ class ProcessGuard:
     def _connected(self, coordinator: hosts.Coordinator | None, timeout_s: int) -> Iterator[None]:
         if coordinator is not None:
             roll_call.meet(coordinator)
-        hosts.connect(coordinator, timeout_s=timeout_s, preemptible=self.preemptible)
+        hosts.connect(
+            coordinator, timeout_s=timeout_s, preemptible=self.preemptible, heartbeat_timeout_s=_NO_HEARTBEAT_S
+        )
         if self.preemptible:
             self.preemption.hand_over()
         with connected_peers() as self.peers:

@@ -57,15 +57,21 @@ class Coordinator:
 
 
 def connect(
-    coordinator: Coordinator | None, *, timeout_s: int, preemptible: bool, end_timeout_s: int = END_TIMEOUT_S
+    coordinator: Coordinator | None,
+    *,
+    timeout_s: int,
+    preemptible: bool,
+    end_timeout_s: int = END_TIMEOUT_S,
+    heartbeat_timeout_s: int | None = None,
 ) -> None:
     """Starts JAX's distributed runtime. Must be called before anything else asks for devices.
 
     Args:
         coordinator: None: JAX finds the hosts automatically (TPU, SLURM).
-        timeout_s: JAX aborts this process after this time without the other hosts or without their heartbeat.
+        timeout_s: JAX aborts this process after this time without the other hosts.
         preemptible: JAX handles SIGTERM, see `preemption`.
         end_timeout_s: how long a process that is done waits for the others to end; then JAX aborts those.
+        heartbeat_timeout_s: JAX aborts all after this time without the heartbeat of a host; None: `timeout_s`.
 
     Raises:
         LostPeerError: the hosts have not found each other.
@@ -82,7 +88,7 @@ def connect(
         jax.distributed.initialize(
             *by_hand,
             initialization_timeout=timeout_s,
-            heartbeat_timeout_seconds=timeout_s,
+            heartbeat_timeout_seconds=timeout_s if heartbeat_timeout_s is None else heartbeat_timeout_s,
             shutdown_timeout_seconds=end_timeout_s,
         )
     except RuntimeError as error:
