@@ -1,8 +1,6 @@
 """A wall clock that is set while a run trains and saves ends nothing; a preloaded library sets it."""
 
 import os
-import pathlib
-import shutil
 import subprocess
 import sys
 import time
@@ -12,11 +10,11 @@ import pytest
 from orbax.checkpoint._src.checkpointers import async_checkpointer
 from orbax.checkpoint._src.futures import future, signaling_client
 
+from cover_jax import errors
 from cover_jax.checkpoint import saver
 from cover_jax.training import progress
-from tests.helpers import tiny_run
+from tests.helpers import jobs, preloaded, tiny_run
 
-HELPERS = pathlib.Path(__file__).parents[1] / "helpers"
 HOUR_S = 3600
 
 # The clock is set whenever a save has begun, and again before it is waited for.
@@ -47,26 +45,43 @@ print("ended at", int(state.step), "clock set by hours:", said, flush=True)
 """
 
 
+@pytest.fixture
+def clock(tmp_path):
+    try:
+        return preloaded.SteppedClock(tmp_path)
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+
+
 @pytest.mark.slow
-def test_a_clock_that_is_set_by_hours_during_saves_ends_nothing(tmp_path):
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if compiler is None:
-        pytest.skip("there is no C compiler to build the preloaded clock with")
-    library, clock = tmp_path / "clock.so", tmp_path / "ahead"
-    command = [compiler, "-shared", "-fPIC", "-O1", "-o", library, HELPERS / "stepped_clock.c", "-ldl", "-lpthread"]
-    subprocess.run(command, check=True, timeout=60)
-    clock.write_bytes(bytes(8))
+def test_a_clock_that_is_set_by_hours_during_saves_ends_nothing(tmp_path, clock):
     tiny_run.prepare_data(tmp_path / "data")
-    environment = os.environ | {"LD_PRELOAD": str(library), "CLOCK_AHEAD": str(clock)}
     done = subprocess.run(
-        [sys.executable, "-c", CHILD, clock, tmp_path / "data", tmp_path / "run"],
-        capture_output=True, text=True, env=environment, timeout=300,
+        [sys.executable, "-c", CHILD, clock.path, tmp_path / "data", tmp_path / "run"],
+        capture_output=True, text=True, env=os.environ | clock.environment, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     last = done.stdout.splitlines()[-1]
     assert last.startswith("ended at 12 clock set by hours: [1, -2, 1, -2,"), last
     assert "could not be saved" not in done.stderr
     assert sorted(int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir()) == [3, 6, 9, 12]
+
+
+@pytest.mark.slow
+def test_one_of_two_hosts_whose_clock_is_set_ends_nothing(tmp_path, clock):
+    """Host 0, which has JAX's service, is hours ahead when they meet, and is set back and forth while they train.
+
+    JAX's service does not stand a clock of host 0 that is set back to before the hosts met.
+    """
+    clock.set_ahead(2 * HOUR_S)
+    flags = (jobs.SHARDED, "--config.steps=24", "--config.timeouts.save_s=60", "--config.keep_checkpoints=99")
+    with jobs.Jobs(tmp_path).start(tmp_path / "run", *flags, hosts=2, env_of={0: clock.environment}) as job:
+        for step, hours in {5: 5, 9: 2, 13: 4, 17: 2}.items():
+            job.until(lambda: jobs.completed(job.printed()) >= step)  # noqa: B023 - called at once
+            clock.set_ahead(hours * HOUR_S)
+        assert job.codes() == [errors.DONE] * 2, job.all_printed()
+    assert "could not be saved" not in job.all_printed()
+    assert jobs.saved_steps(tmp_path / "run") == list(range(2, 25, 2))
 
 
 def test_timeouts_of_orbax_count_evenly(monkeypatch):

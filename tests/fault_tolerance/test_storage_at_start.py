@@ -15,7 +15,7 @@ from cover_jax.training import progress
 from data_pipelines import files
 from data_pipelines.leaks import facts
 from data_pipelines.stream import records
-from tests.helpers import jobs, tiny_config
+from tests.helpers import jobs, preloaded, tiny_config
 
 NOBODY = 65534
 STATES = ["full", "no inodes", "read-only"]
@@ -70,7 +70,7 @@ def test_what_is_kept_beside_the_data_is_computed_again(disk):
 
 
 def test_a_failed_write_leaves_nothing_and_the_file_of_before(disk):
-    with pytest.raises(OSError, match=r"No space left|Read-only"):
+    with pytest.raises(OSError, match=r"(No space left|Read-only).*/file\.json"):
         files.write_whole(epath.Path(disk / "file.json"), bytes(10_000))
     assert not list(disk.glob("file.json*"))
 
@@ -107,3 +107,16 @@ def test_evaluation_of_a_run_on_read_only_storage_prints_its_table(tmp_path):
                 assert f"error: --workdir={folder}/run: cannot be written at the start: " in job.last_line()
     except PermissionError as error:
         pytest.skip(str(error))
+
+
+@pytest.mark.slow
+def test_storage_that_does_not_answer_ends_a_start_in_its_time_with_stacks(tmp_path):
+    try:
+        slow = preloaded.slow_storage(tmp_path, tmp_path / "run", seconds=1000)
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    # Imports are a part of the start: on a busy machine they take longer than 15 s.
+    with jobs.Jobs(tmp_path).start(tmp_path / "run", "--config.timeouts.start_s=60", env=slow) as job:
+        assert job.codes() == [errors.HUNG], job.printed()
+        assert job.last_line().startswith("error: hung: the start of the run took longer than")
+        assert "most recent call first" in job.printed() and "workdir_lease.py" in job.printed(), job.printed()

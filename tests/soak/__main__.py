@@ -1,4 +1,4 @@
-"""`python -m tests.soak --minutes=60 --seed=0`: one run of two processes on three datasets, and faults all the time.
+"""`python -m tests.soak --minutes=60 --seed=0`: a run of two processes on three datasets, and faults all the time.
 
 Faults come in an order that the seed decides, each as often as FAULTS says. At the end an undisturbed run of as many
 steps is made: every checkpoint that was seen, the last one among them, must have its parameters and all else of its
@@ -17,7 +17,7 @@ import traceback
 
 from tests.helpers import jobs
 from tests.helpers.jobs import steps_done
-from tests.soak import faults
+from tests.soak import faults, faults_at_start
 from tests.soak.run import EVAL_STEPS, SAVE_STEPS, Run
 
 DISK = "400m"
@@ -44,6 +44,12 @@ FAULTS = {
     faults.other_devices: 2,
     faults.corrupt_examples: 1,
     faults.bucket_that_often_fails: 1,
+    faults.hangup_or_interrupt: 2,
+    faults.kill_one_of_four: 1,
+    faults_at_start.hosts_that_differ: 3,
+    faults_at_start.damaged_small_file: 3,
+    faults_at_start.storage_that_is_full_at_the_start: 1,
+    faults_at_start.clock_that_is_set: 1,
 }
 
 

@@ -48,6 +48,26 @@ def sigterm(run: Run) -> None:
         run.stop(job)
 
 
+def hangup_or_interrupt(run: Run) -> None:
+    """SIGHUP does what SIGTERM does; Ctrl-C too, with another code."""
+    steps, number = run.rng.randint(1, 9), run.rng.choice([signal.SIGHUP, signal.SIGINT])
+    with run.start() as job:
+        job.until(lambda: steps_done(job) >= steps)
+        run.stop(job, number)
+
+
+def kill_one_of_four(run: Run) -> None:
+    """Beside the run, from its newest checkpoint: what four hosts have read before is what two would read."""
+    aside, host = _copy_aside(run), run.rng.randrange(4)
+    flags = (f"--config.checkpoint_every_steps={10**6}", "--config.mesh.fsdp=2")
+    with run.start(*flags, workdir=aside, hosts=4, env={"JAX_NUM_CPU_DEVICES": "1"}) as job:
+        job.until(lambda: steps_done(job) >= 2)
+        job.processes[host].send_signal(signal.SIGKILL)
+        codes = job.codes(within_s=END_S)
+        assert codes == [-signal.SIGKILL if one == host else errors.LOST_PEER for one in range(4)], codes
+    shutil.rmtree(aside)
+
+
 def exception_on_one_host(run: Run) -> None:
     failing, step = run.rng.randrange(2), run.step_ahead(2, 12)
     with run.start(orders={failing: {"raise_at": step}}) as job:
@@ -236,7 +256,7 @@ def bad_config(run: Run) -> None:
 
 def other_devices(run: Run) -> None:
     """What is restored is what was saved, or it would be called damaged; and the batches are the same."""
-    hosts, devices = run.rng.choice([(1, 1), (1, 2), (1, 4), (2, 2)])
+    hosts, devices = run.rng.choice([(1, 1), (1, 2), (1, 4), (2, 2), (4, 1)])
     aside, fsdp = _copy_aside(run), min(2, hosts * devices)
     env = {"JAX_NUM_CPU_DEVICES": str(devices)}
     mesh = (f"--config.mesh.fsdp={fsdp}", f"--config.checkpoint_every_steps={10**6}")

@@ -6,9 +6,11 @@ import json
 import pathlib
 import random
 import re
+import signal
 import time
 from collections.abc import Iterator
 
+from cover_jax import errors
 from tests.helpers import jobs
 from tests.helpers.jobs import Job, steps_done
 
@@ -85,15 +87,16 @@ class Run:
         return path
 
     @contextlib.contextmanager
-    def start(self, *flags: str, workdir=None, hosts: int = 2, orders=None, env=(), is_same: bool = True):
+    def start(self, *flags: str, workdir=None, hosts: int = 2, orders=None, is_same: bool = True, **more):
         """Yields a job of the run, or, with another workdir, of something beside it; then looks at what it did.
 
         Args:
             is_same: its batches must be those of the run.
+            more: for `jobs.Jobs.start`.
         """
         recorded = self.new_folder("rows")
         orders = {host: {"record": str(recorded / str(host)), **(orders or {}).get(host, {})} for host in range(hosts)}
-        with self._jobs.start(workdir or self.workdir, *FLAGS, *flags, hosts=hosts, orders=orders, env=env) as job:
+        with self._jobs.start(workdir or self.workdir, *FLAGS, *flags, hosts=hosts, orders=orders, **more) as job:
             job.rows, self._job = [recorded / str(host) for host in range(hosts)], job
             yield job
         for path in job.rows if is_same else ():
@@ -129,10 +132,10 @@ class Run:
         first, newest = steps_done(job), self.newest
         job.until(lambda: steps_done(job) >= first + steps and self.newest > newest)
 
-    def stop(self, job: Job) -> None:
-        """SIGTERM to one host: both save one step, and none that was done is lost."""
-        job.processes[self.rng.randrange(len(job.processes))].terminate()
+    def stop(self, job: Job, number: signal.Signals = signal.SIGTERM) -> None:
+        """A signal to one host: all save one step, and none that was done is lost."""
+        job.processes[self.rng.randrange(len(job.processes))].send_signal(number)
         codes = job.codes()
-        assert codes == [42] * len(codes), codes
-        (step,) = re.findall(r"SIGTERM: step (\d+) is saved", job.printed())
+        assert codes == [errors.INTERRUPTED if number == signal.SIGINT else errors.PREEMPTED] * len(codes), codes
+        (step,) = re.findall(r"(?:SIGTERM|Ctrl-C): step (\d+) is saved", job.printed())
         assert int(step) >= jobs.completed(job.printed()), "a step that was done is lost"
