@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import itertools
+import math
 import pathlib
 import re
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from cover_jax.config import checks
 from cover_jax.errors import ConfigError
 from cover_jax.study import schema
 
-_SLICE = re.compile(r"(\w+)\[(\d+):(\d*)\]")
+_SLICE = re.compile(r"(\w+)\[(\d*):(\d*)\]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +126,9 @@ def _config(study: ConfigDict, name: str, seed: int, draw: int) -> ConfigDict:
             del config.datasets[dataset]
         elif examples := study.examples_per_draw[dataset]:
             config.datasets[dataset].train_split = f"train[{draw * examples}:{(draw + 1) * examples}]"
+        elif left_out := study.left_out_per_draw.get(dataset):
+            parts = f"train[{(draw + 1) * left_out}:]", f"train[:{draw * left_out}]"
+            config.datasets[dataset].train_split = "+".join(parts[: 2 if draw else 1])
     config.seed, config.steps = seed, setting.steps
     try:
         config.update(setting.changes)
@@ -136,16 +140,20 @@ def _config(study: ConfigDict, name: str, seed: int, draw: int) -> ConfigDict:
 def _overlapping(study: ConfigDict, config: ConfigDict) -> str:
     """Names two datasets of a run whose training examples overlap although draws must be disjoint; otherwise ""."""
     for (one, first), (other, second) in itertools.combinations(config.datasets.items(), 2):
-        found, found_other = (_SLICE.fullmatch(dataset.train_split) for dataset in (first, second))
         drawn = study.examples_per_draw[one] or study.examples_per_draw[other]
-        if first.builder != second.builder or not drawn or not found or not found_other:
+        if first.builder != second.builder or not drawn:
             continue
-        (split, begin, end), (of_other, begin_other, end_other) = found.groups(), found_other.groups()
-        before = end and int(end) <= int(begin_other)
-        after = end_other and int(end_other) <= int(begin)
-        if split == of_other and not before and not after:
+        pairs = itertools.product(_slices(first.train_split), _slices(second.train_split))
+        if any(split == of_other and max(begin, begin_other) < min(end, end_other)
+               for (split, begin, end), (of_other, begin_other, end_other) in pairs):  # fmt: skip
             return f"{first.train_split} of {one} overlaps {second.train_split} of {other}, both of {first.builder}"
     return ""
+
+
+def _slices(expression: str) -> list[tuple[str, int, float]]:
+    """Split, first example and end of each slice of an expression such as "train[30:]+train[:20]"."""
+    found = [_SLICE.fullmatch(part) for part in expression.split("+")]
+    return [(m[1], int(m[2] or 0), int(m[3]) if m[3] else math.inf) for m in found if m]
 
 
 def _errors(study: ConfigDict) -> list[str]:
@@ -160,10 +168,7 @@ def _errors(study: ConfigDict) -> list[str]:
         errors.append(f"seeds={study.seeds}, draws={study.draws}: two replicates are the same")
     if study.quick_replicates < 1:
         errors.append(f"quick_replicates={study.quick_replicates}: must be at least 1")
-    for name in set(study.run.datasets) - set(study.examples_per_draw):
-        errors.append(f"examples_per_draw.{name}: missing; 0 for all of them")
-    for name in set(study.examples_per_draw) - set(study.run.datasets):
-        errors.append(f"examples_per_draw.{name}: not in run.datasets: {', '.join(study.run.datasets)}")
+    errors += _draw_errors(study)
     if not len(study.settings):
         errors.append("settings: empty; a study needs at least one")
     for i, name in enumerate(study.settings):
@@ -171,6 +176,18 @@ def _errors(study: ConfigDict) -> list[str]:
     for key, names in {"quick_settings": study.quick_settings, "differences": study.differences}.items():
         errors += [f"{key}: no setting is called {name!r}" for name in names if name not in study.settings]
     return errors or _difference_errors(study)
+
+
+def _draw_errors(study: ConfigDict) -> list[str]:
+    have = set(study.run.datasets)
+    errors = [f"examples_per_draw.{name}: missing; 0 for all of them" for name in have - set(study.examples_per_draw)]
+    for key in ("examples_per_draw", "left_out_per_draw"):
+        unknown = set(study[key]) - have
+        errors += [f"{key}.{name}: not in run.datasets: {', '.join(study.run.datasets)}" for name in unknown]
+    for name in study.left_out_per_draw:
+        if study.examples_per_draw.get(name, 0):
+            errors.append(f"left_out_per_draw.{name}: examples_per_draw.{name} must be 0")
+    return errors
 
 
 def _difference_errors(study: ConfigDict) -> list[str]:

@@ -21,6 +21,9 @@ def get_config() -> ml_collections.ConfigDict:
     study.draws = (1, 2, 3, 4, 5)
     # Dataset -> examples per draw: draw n is train[n * examples:(n + 1) * examples]; 0: all examples, in every draw.
     study.examples_per_draw = ConfigDict()
+    # Dataset -> examples that each draw leaves out: draw n is all but train[n * examples:(n + 1) * examples]. For a
+    # dataset that is made from what another dataset's draw does not have.
+    study.left_out_per_draw = ConfigDict()
     # Setting -> settings to compare it with: its accuracy minus theirs, on each dataset that both validate on.
     study.differences = ConfigDict()
 

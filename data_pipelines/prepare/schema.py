@@ -14,6 +14,7 @@ def info(
     media: str = "frames",
     has_placeholders: bool = False,
     several_labels: bool = False,
+    in_order: bool = False,
     **metadata,
 ) -> tfds.core.DatasetInfo:
     """The `DatasetInfo` that a builder's `_info` returns.
@@ -24,12 +25,14 @@ def info(
         modality: "video" or "image".
         description: one sentence for `dataset_info.json`.
         media, has_placeholders, several_labels: as in `features`.
+        in_order: the records stay in the order in which they are made, with their numbers as keys; else shuffled.
         **metadata: JSON values about the data's origin, stored beside the data.
     """
     return tfds.core.DatasetInfo(
         builder=builder,
         description=description,
         features=features(class_names, media, has_placeholders, several_labels),
+        disable_shuffling=in_order,
         metadata=tfds.core.MetadataDict(modality=modality, **metadata),
     )
 

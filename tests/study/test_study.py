@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from configs.studies import demo, digits, real, regime
+from configs.studies import common, demo, digits, real, regime, ucf101
 from cover_jax import errors
 from cover_jax.errors import ConfigError
 from cover_jax.models import flops
@@ -104,12 +104,33 @@ def test_a_study_that_cannot_be(change, message):
         design.runs(study, WORKDIR)
 
 
+def test_a_draw_may_be_what_another_dataset_leaves_out():
+    study = tiny_study.get_config()
+    study.run.datasets.rest = study.run.datasets.images.copy_and_resolve_references()
+    study.examples_per_draw.rest, study.left_out_per_draw = 0, {"rest": 16}
+    study.draws = (0, 2)
+    study.settings.both = common.setting("both", ("images", "rest"), 4)
+    splits = [run.config.datasets.rest.train_split for run in design.runs(study, WORKDIR) if run.setting == "both"]
+    assert splits == ["train[16:]", "train[48:]+train[:32]"]
+    study.left_out_per_draw.rest = 8
+    overlap = "settings.both, draw 0: train[0:16] of images overlaps train[8:] of rest, both of "
+    with pytest.raises(ConfigError, match=re.escape(overlap)):
+        design.runs(study, WORKDIR)
+    study.examples_per_draw.rest = 16
+    with pytest.raises(ConfigError, match=r"left_out_per_draw.rest: examples_per_draw.rest must be 0"):
+        design.check(study)
+    study.left_out_per_draw = {"missing": 16}
+    with pytest.raises(ConfigError, match=r"left_out_per_draw.missing: not in run.datasets: images, rest"):
+        design.check(study)
+
+
 # The published studies
 
 
 PUBLISHED = {
     "demo": demo.get_config(), "demo:few": demo.get_config("few"), "digits": digits.get_config(),
     "real:cpu": real.get_config("cpu"), "real:gpu": real.get_config("gpu"), "regime": regime.get_config(),
+    "ucf101": ucf101.get_config(), "ucf101:vit": ucf101.get_config("vit"),
 }  # fmt: skip
 
 
@@ -192,7 +213,7 @@ def test_settings_without_a_dataset_in_common_have_no_difference():
 
 
 def test_a_study_of_another_name_is_refused():
-    for study in (demo, real):
+    for study in (demo, real, ucf101):
         with pytest.raises(ValueError, match=r"\.py:all_of_it: 'all_of_it' must be one of "):
             study.get_config("all_of_it")
 
@@ -222,6 +243,40 @@ def test_controls_of_the_few_clips_are_equal_in_what_they_control_for():
     for name in ("joint_exposure", "appearance_exposure"):
         assert runs[name].start == runs["images"].folder
         assert runs[name].config.steps == runs[name.removesuffix("_exposure")].config.steps
+
+
+@pytest.mark.parametrize("size", ["scratch", "vit"])
+def test_on_ucf101_no_group_of_a_draw_is_in_what_it_is_trained_with(size):
+    """A group has PER_GROUP examples of each of these datasets, one after another."""
+    runs = design.runs(ucf101.get_config(size), WORKDIR)
+    found = {(run.setting, run.draw): groups_of(run.config) for run in runs}
+    for draw in range(1, 6):
+        drawn = set(range(3 * draw, 3 * draw + 3))
+        of_settings = {setting: groups for (setting, other), groups in found.items() if other == draw}
+        assert of_settings[ucf101.CLIPS] == {ucf101.CLIPS: drawn}
+        assert of_settings["more"] == {ucf101.CLIPS: set(range(18))}
+        for setting, groups in of_settings.items():
+            assert setting == "more" or groups.pop(ucf101.CLIPS, drawn) == drawn
+            assert setting == "more" or all(groups[name] == set(range(18)) - drawn for name in groups)
+
+
+def groups_of(config) -> dict[str, set[int]]:
+    """Dataset -> the training groups, of 18, that it is trained on."""
+    found = {}
+    for name in config.datasets.keys() & ucf101.PER_GROUP.keys():
+        examples = range(18 * ucf101.PER_GROUP[name])
+        parts = re.findall(r"train(?:\[(\d*):(\d*)\])?", config.datasets[name].train_split)
+        slices = [examples[int(a or 0) : int(b) if b else None] for a, b in parts]
+        found[name] = {i // ucf101.PER_GROUP[name] for part in slices for i in part}
+    return found
+
+
+def test_controls_of_ucf101_are_equal_in_what_they_control_for():
+    runs = {run.setting: run.config for run in design.runs(ucf101.get_config(), WORKDIR)}
+    assert 1 <= work(runs["clips_compute"]) / work(runs["all"]) < 1.05
+    assert runs["clips_frames"].steps == runs["clips_unrelated"].steps == runs["start"].steps == runs["clips"].steps
+    batches = {name: config.datasets for name, config in runs.items()}
+    assert batches["clips_frames"].frames.batch_size == batches["clips_unrelated"].unrelated.batch_size
 
 
 def work(config) -> float:
