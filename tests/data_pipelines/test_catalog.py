@@ -67,7 +67,7 @@ def test_the_newest_version_is_taken(tmp_path):
 
 def test_self_contained_builders_are_told_from_others():
     published = {"charades", "epic_kitchens", "imagenet21k", "kinetics", "moments_in_time", "something_something"}
-    published |= {"ucf101"}
+    published |= {"ucf101", "ucf101_groups"}
     forms = {"hugging_face", "image_folder", "list_of_files", "video_folder", "webdataset"}
     assert set(catalog.builder_names()) == {"digits"} | forms | published
     assert catalog.is_self_contained("digits/motion")
