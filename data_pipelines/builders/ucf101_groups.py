@@ -92,8 +92,8 @@ def find(source: epath.Path) -> list[Clip]:
             found.setdefault((clip.group, clip.label), []).append(clip)
     if not found:
         raise ValueError(f"{source}: has no clips named v_CLASS_gGG_cCC, as UCF101's are")
-    groups, labels = ({key[i] for key in found} for i in (0, 1))
-    for group, label in itertools.product(sorted(groups), sorted(labels)):
+    groups, labels = sorted({group for group, _ in found}), sorted({label for _, label in found})
+    for group, label in itertools.product(groups, labels):
         clips = found.get((group, label), [])
         if len({clip.number for clip in clips}) != len(clips) or len(clips) < CLIPS_PER_GROUP:
             raise ValueError(
