@@ -234,7 +234,8 @@ def _check_origin(builder: base.MediaBuilder) -> None:
         if asked[key] != origin.get(key) and key not in ("source", base.SOURCE_HASH)
     ]
     if asked.get(base.SOURCE_HASH, origin.get(base.SOURCE_HASH)) != origin.get(base.SOURCE_HASH):
-        differing.insert(0, f"another folder, {origin.get('source')!r}, as its source")
+        before, now = origin.get("source"), asked["source"]
+        differing.insert(0, f"source {before!r}, not {now!r}" + (" in another folder" if before == now else ""))
     if differing:
         other = "Choose another --name, or delete" if isinstance(builder, folder.FolderBuilder) else "Delete"
         raise ValueError(
