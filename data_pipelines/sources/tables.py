@@ -5,10 +5,11 @@ import io
 import itertools
 import json
 from collections.abc import Collection, Iterable
+from typing import Any
 
 from etils import epath
 
-from data_pipelines.escaping import escape, quote
+from data_pipelines.escaping import escape, one_line, quote
 
 DELIMITERS = ("\t", ",", ";")  # and, if none of them fits, spaces
 _BYTE_ORDER_MARKS = {
@@ -102,6 +103,25 @@ def read_json(path: epath.Path) -> object:
         raise ValueError(f"{at(path, error.lineno)}: it is not JSON: {error.msg}") from error
     except RecursionError as error:
         raise ValueError(f"{escape(path)}: it is nested too deeply") from error
+
+
+def read_json_lines(path: epath.Path) -> list[tuple[int, dict[str, Any]]]:
+    """The JSON objects of a file with one per line, with the numbers of their lines.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not UTF-8, or a line is no JSON object.
+    """
+    found = []
+    for line, text in read_lines(path):
+        try:
+            row = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{at(path, line)}: it is not JSON: {one_line(error, 100)}") from error
+        if not isinstance(row, dict):
+            raise ValueError(f"{at(path, line)}: {quote(text[:80])} is no JSON object")
+        found.append((line, row))
+    return found
 
 
 def read_records(

@@ -14,7 +14,6 @@ description (ClassLabel). A folder of CLASS/FILE without metadata is read by `vi
 
 import collections
 import dataclasses
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -24,7 +23,7 @@ from etils import epath
 
 from data_pipelines import cells, escaping, files
 from data_pipelines.builders.formats import samples
-from data_pipelines.escaping import escape, quote
+from data_pipelines.escaping import escape
 from data_pipelines.prepare import base, folder
 from data_pipelines.prepare.listing import Item, Listing, flag
 from data_pipelines.sources import class_names, tables
@@ -340,11 +339,4 @@ def _rows(path: epath.Path) -> Iterator[tuple[int, dict[str, Any]]]:
     elif path.name.endswith(".csv"):
         yield from tables.read_records(path, (), "the metadata of the files beside it")
     else:
-        for line, text in tables.read_lines(path):
-            try:
-                row = json.loads(text)
-            except (ValueError, RecursionError) as error:
-                raise ValueError(f"{tables.at(path, line)}: it is not JSON: {escaping.one_line(error, 100)}") from error
-            if not isinstance(row, dict):
-                raise ValueError(f"{tables.at(path, line)}: {quote(text[:80])} is no JSON object")
-            yield line, row
+        yield from tables.read_json_lines(path)
