@@ -1,5 +1,6 @@
 """Other people's models give their own features and logits here; a file that is none says what it is."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -85,7 +86,7 @@ def compiled(num_classes, **overrides):
     """The model of a config, compiled once; `num_classes`: (head, number) pairs."""
     model = cover.functional(model_config(**overrides), dict(num_classes))
     features, apply, tokens = jax.jit(model.features), jax.jit(model.apply, static_argnums=2), jax.jit(model.tokens)
-    return cover.Functional(model.init, features, apply, model.axes, tokens)
+    return dataclasses.replace(model, features=features, apply=apply, tokens=tokens)
 
 
 def load(source, class_names=None, **overrides):
