@@ -141,7 +141,7 @@ def test_remat_keeps_what_it_says():
         return sum(leaf.size for leaf in jax.tree.leaves(backward))
 
     parameters = sum(leaf.size for leaf in jax.tree.leaves(small.params()["backbone"]))
-    assert kept_values("full") < 1.5 * parameters < 2 * parameters < kept_values("none")
+    assert kept_values("full") < 1.5 * parameters < kept_values("none")
     patches = FRAMES.shape[0] * FRAMES.shape[1] * 4
     tokens = patches + FRAMES.shape[0] * FRAMES.shape[1]  # each frame has its CLS in space
     assert kept_values("attention") - kept_values("full") == 3 * 64 * (patches + tokens)
