@@ -14,7 +14,8 @@ def write(study: ConfigDict, found: list[dict], workdir: pathlib.Path, prefix: s
     """Writes table and plots of the results to files with the name prefix `prefix`. Returns the table as text."""
     of_datasets = table.tables(study, found)
     examples = {name: len(hits) for result in found for name, hits in result["hits"].items()}
-    text = f"{table.markdown(study, of_datasets, examples)}\n\n{_versions(found)}"
+    power = "".join(f"{line}\n" for line in table.power_lines(study, of_datasets))
+    text = f"{table.markdown(study, of_datasets, examples)}\n\n{power}{_versions(found)}"
     rows = {name: [dataclasses.asdict(row) for row in rows] for name, rows in of_datasets.items()}
     curves = {name: plots.means_by_step(found, name) for name in of_datasets}
     for name, content in {

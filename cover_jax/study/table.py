@@ -18,6 +18,7 @@ from cover_jax.tasks import metrics
 from data_pipelines.output import text_tables
 
 CONFIDENCE = 0.95
+SOUGHT = 0.05  # the difference whose cost in replicates is told where a difference is not clear
 LEAST_REPLICATES = 3  # minimum number for a difference to be marked as clear
 Key = tuple[int, int]  # seed and draw of a replicate
 Hits = Mapping[Key, np.ndarray]  # replicate -> 0 or 1 for each validation example
@@ -34,12 +35,14 @@ class Mean:
         error: its standard error; NaN if it is not known.
         count: of replicates.
         degrees: of freedom of the standard error.
+        of_examples: the part of the squared error that stays, however many replicates there are.
     """
 
     value: float
     error: float
     count: int
     degrees: float
+    of_examples: float = 0.0
 
     @property
     def is_clear(self) -> bool:
@@ -47,6 +50,14 @@ class Mean:
         if self.count < LEAST_REPLICATES:
             return False
         return abs(self.value) > stats.t.ppf((1 + CONFIDENCE) / 2, self.degrees) * self.error
+
+    def replicates_for(self, difference: float) -> int | None:
+        """How many such replicates bring the standard error to half a difference. None: no number does.
+
+        The validation examples stay the same, and so does their part of the error.
+        """
+        of_replicates, allowed = self.error**2 - self.of_examples, (difference / 2) ** 2 - self.of_examples
+        return math.ceil(self.count * of_replicates / allowed) if allowed > 0 else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +102,7 @@ def mean_of(hits_RN: np.ndarray) -> Mean:
     if variance == 0:
         return Mean(value, 0.0, num_replicates, free_R)
     degrees = variance**2 / (of_R**2 / free_R + of_N**2 / free_N + of_rest**2 / free_rest)
-    return Mean(value, math.sqrt(variance), num_replicates, degrees)
+    return Mean(value, math.sqrt(variance), num_replicates, degrees, max(0.0, variance - of_R))
 
 
 def tables(study: ConfigDict, found: Sequence[dict]) -> dict[str, list[Row]]:
@@ -166,6 +177,21 @@ def markdown(study: ConfigDict, of_datasets: dict[str, list[Row]], examples: Map
             columns = ["setting", "minus", "replicates", f"{name} top-1"]
             parts.append(text_tables.markdown_table(columns, differences, left=2))
     return "\n\n".join(parts)
+
+
+def power_lines(study: ConfigDict, of_datasets: dict[str, list[Row]]) -> list[str]:
+    """For each difference that is not clear, how many replicates would show one of SOUGHT."""
+    lines = []
+    for name, rows in of_datasets.items():
+        for row in rows:
+            for other, of in row.differences.items():
+                if of.is_clear or of.count < LEAST_REPLICATES:
+                    continue
+                needed = of.replicates_for(SOUGHT)
+                takes = f"takes {needed} replicates" if needed else "needs more validation examples"
+                minus = f"{row.label}, minus {study.settings[other].label}"
+                lines.append(f"{name}: {minus}: {100 * SOUGHT:g} points at two standard errors {takes}")
+    return lines
 
 
 def _percent(of: Mean) -> str:

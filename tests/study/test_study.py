@@ -315,6 +315,27 @@ def test_a_difference_is_clear_outside_student_s_interval():
     assert table.Mean(-0.28, 0.1, 5, 4).is_clear
 
 
+def test_how_many_replicates_show_a_difference():
+    """Twice the error takes a quarter of the squares, of which the examples' part stays."""
+    of = table.Mean(0.02, 0.05, 5, 4, of_examples=0.0)
+    assert (of.replicates_for(0.1), of.replicates_for(0.05), of.replicates_for(0.025)) == (5, 20, 80)
+    of = table.Mean(0.02, 0.05, 5, 4, of_examples=0.04**2)
+    assert of.replicates_for(0.1) == 5 and of.replicates_for(0.09) == 11  # 5 x .0009 / .000425
+    assert of.replicates_for(0.08) is None  # half of it is the examples' part
+
+
+def test_unclear_differences_say_what_5_points_would_take():
+    study = tiny_study.get_config()
+    right, wrong = "1" * 40, "0" * 40
+    found = [result("start", seed, 1, right if seed % 2 else wrong) for seed in range(4)]
+    found += [result("after", seed, 1, wrong if seed % 2 else right) for seed in range(4)]
+    of_datasets = table.tables(study, found)
+    (line,) = table.power_lines(study, of_datasets)
+    needed = of_datasets["images"][1].differences["start"].replicates_for(0.05)
+    assert line == f"images: from it, minus the start: 5 points at two standard errors takes {needed} replicates"
+    assert not table.power_lines(study, table.tables(study, found[:2]))  # too few replicates to tell
+
+
 @pytest.mark.parametrize("spread", [(0, 0, 1), (1, 0, 1), (0, 1, 1), (0.3, 0.3, 1), (1, 1, 1)])
 def test_where_there_is_no_difference_about_one_of_twenty_is_called_clear(spread):
     """Whatever varies: replicates, examples (as much as their means do), or what is left."""
