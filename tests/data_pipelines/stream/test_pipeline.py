@@ -148,8 +148,9 @@ def test_evaluation_has_no_repeats(numbered, dataset):
 
 def test_any_batch_can_be_the_first(numbered, dataset):
     batches = _take(_train(numbered, dataset), 120)
-    for step in np.random.default_rng(0).integers(0, 120, 20):
-        (batch,) = _take(_train(numbered, dataset, first_batch=int(step)), 1)
+    ends = [NUM_RECORDS * epochs // 8 for epochs in (1, 2, 7)]  # batches in which an epoch ends
+    for step in (0, 1, ends[0] - 1, *ends, ends[-1] + 1, 119):
+        (batch,) = _take(_train(numbered, dataset, first_batch=step), 1)
         _assert_equal(batch, batches[step])
 
 
