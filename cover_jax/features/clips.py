@@ -1,6 +1,7 @@
 """What features are computed of: files, or the records of a prepared split, sampled as evaluation samples them."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -10,7 +11,7 @@ from ml_collections import ConfigDict
 
 from cover_jax.checkpoint import metadata
 from cover_jax.predict import read_clips
-from data_pipelines import files
+from data_pipelines import escaping, files
 from data_pipelines.command_line import UsageError
 from data_pipelines.stream import examples, records, sampling
 
@@ -95,19 +96,19 @@ class Files:
         return len(self._paths)
 
     def name(self, index: int) -> str:
-        """The path as it was given."""
-        return self._paths[index]
+        """The path as it was given, escaped (`data_pipelines.escaping`)."""
+        return escaping.escape(self._paths[index])
 
     def read(self, index: int) -> Clip:
         """Reads a file as its dataset would store it."""
         with files.local(epath.Path(self._paths[index])) as local:
             media = read_clips.read_file(local, self._view.short_side_px, self._view.fps)
-        return _sample(self._paths[index], media.frames, media.fps, self._view, UNKNOWN, "")
+        return _sample(self.name(index), media.frames, media.fps, self._view, UNKNOWN, "")
 
     @property
     def identity(self) -> str:
         """Of the paths, not of the content."""
-        return hashlib.sha256("\0".join(self._paths).encode()).hexdigest()
+        return hashlib.sha256(os.fsencode("\0".join(self._paths))).hexdigest()
 
 
 class PreparedClips:

@@ -195,7 +195,7 @@ class MediaBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
 def describe_source(source: os.PathLike | str) -> dict[str, str]:
     """The source folder in `MediaBuilder.origin`: its name, and a hash that tells folders of one name apart."""
     path = os.fspath(source if files.is_remote(source) else epath.Path(source).resolve())
-    return {"source": files.public_name(source), SOURCE_HASH: hashlib.sha256(path.encode()).hexdigest()}
+    return {"source": files.public_name(source), SOURCE_HASH: hashlib.sha256(os.fsencode(path)).hexdigest()}
 
 
 def read_refused(where: epath.Path) -> dict[str, list[dict[str, str]]]:

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import json
+import os
 import pathlib
 import shutil
 
@@ -146,6 +147,13 @@ def test_parquet_without_a_readable_file_has_no_rows(tmp_path, capsys):
             run("none.parquet", "--head=files", str(tmp_path / "none.mp4"))
         assert f"{tmp_path / 'none.mp4'}: " in capsys.readouterr().err
     assert pq.read_table("none.parquet").num_rows == 0
+
+
+def test_names_of_any_bytes_are_read_and_escaped(tmp_path):
+    odd = tmp_path / os.fsdecode(b"caf\xe9.mp4")
+    shutil.copyfile(PATHS[0], odd)
+    run("odd.parquet", "--head=files", str(odd))
+    assert pq.read_table("odd.parquet")["path"].to_pylist() == [f"{tmp_path}/caf\\xe9.mp4"]
 
 
 @pytest.mark.parametrize(

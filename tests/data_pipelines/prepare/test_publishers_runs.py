@@ -237,4 +237,4 @@ def test_a_builder_s_description_and_defaults_are_its_own(tmp_path):
                                 "form": "frames"}  # fmt: skip
     config = folder.FolderConfig(name="mine", source=str(tmp_path))
     other = catalog.builder_class("video_folder")(config=config, data_dir=str(tmp_path), options={"fps": 5.0})
-    assert other.origin()["fps"] == 5.0 and other.origin()["source"] == str(tmp_path)
+    assert other.origin()["fps"] == 5.0 and other.origin()["source"] == tmp_path.name
