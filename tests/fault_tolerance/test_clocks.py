@@ -40,7 +40,7 @@ def set_clock():
 start, wait = saver.start_save, saver.Saver._wait
 saver.start_save = lambda *arguments: (start(*arguments), set_clock())
 saver.Saver._wait = lambda self: (set_clock(), wait(self))
-state = loop.train(tiny_run.config(data, keep=("images",), timeouts__save_s=60), str(workdir))
+state = loop.train(tiny_run.config(data, keep=("images",), timeouts__save_s=300), str(workdir))
 print("ended at", int(state.step), "clock set by hours:", said, flush=True)
 """
 
@@ -74,7 +74,7 @@ def test_one_of_two_hosts_whose_clock_is_set_ends_nothing(tmp_path, clock):
     JAX's service does not stand a clock of host 0 that is set back to before the hosts met.
     """
     clock.set_ahead(2 * HOUR_S)
-    flags = (jobs.SHARDED, "--config.steps=24", "--config.timeouts.save_s=60", "--config.keep_checkpoints=99")
+    flags = (jobs.SHARDED, "--config.steps=24", "--config.timeouts.save_s=300", "--config.keep_checkpoints=99")
     with jobs.Jobs(tmp_path).start(tmp_path / "run", *flags, hosts=2, env_of={0: clock.environment}) as job:
         for step, hours in {5: 5, 9: 2, 13: 4, 17: 2}.items():
             job.until(lambda: jobs.completed(job.printed()) >= step)  # noqa: B023 - called at once
