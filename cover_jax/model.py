@@ -7,15 +7,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from einops import rearrange
 
 from cover_jax.checkpoint import metadata
 from cover_jax.evaluation import features
-from cover_jax.models import variants
 from cover_jax.parallel import compilation
-from cover_jax.predict import explain, read_clips
-from cover_jax.predict.predictor import HeadPredictions, Predictor
-from cover_jax.preprocess import model_input
+from cover_jax.predict import read_clips
+from cover_jax.predict.predictor import HeadPredictions, Predictor, make_look
 from cover_jax.published import load as loading
 from cover_jax.training import setup
 
@@ -119,23 +116,7 @@ class Model:
 
     @functools.cached_property
     def _attention_step(self) -> Callable[[dict[str, Any], dict[str, np.ndarray]], jax.Array]:
-        view, rows = self._one_view(), self._config.size_px // variants.parse(self._config.variant).patch_px
-
-        def attention(backbone, batch):
-            config = self._config
-            normalization = model_input.Normalization(config.pixel_mean, config.pixel_std, view.standardize)
-            frames_KTHWC = model_input.evaluate(
-                batch,
-                size_px=config.size_px,
-                clips=view.clips,
-                crops=1,
-                normalization=normalization,
-                crop_share=view.crop_share,
-            )
-            _, seen = explain.trace(backbone, config, frames_KTHWC)
-            return rearrange(explain.rollout(seen), "k t (h w) -> k t h w", h=rows)
-
-        step: Callable[..., jax.Array] = compilation.jit(attention)
+        step: Callable[..., jax.Array] = compilation.jit(make_look(self._config, self._one_view()))
         return step
 
 

@@ -14,6 +14,7 @@ from cover_jax.models import cover, variants
 from tests.data_pipelines.clips import write_clip
 
 ROOT = pathlib.Path(__file__).parent.parent
+FAMILIES = ROOT / "tests" / "models" / "golden" / "families"
 GOLDEN = ROOT / "tests" / "models" / "golden" / "pretrained" / "hf_timesformer"
 
 
@@ -49,6 +50,15 @@ def test_a_backbone_without_a_classifier_has_features():
     np.testing.assert_allclose(backbone.features([picture]), expected, atol=1e-4, rtol=0)
     with pytest.raises(ValueError, match="pool='mean': must be one of cls, patches"):
         backbone.features([picture], pool="mean")
+
+
+def test_registers_are_no_patches(monkeypatch):
+    monkeypatch.setitem(variants.SIZES, "tiny", (16, 2, 2, 32))
+    backbone = cover_jax.load(str(FAMILIES / "hf_dinov2_registers"), backbone_only=True)
+    config = backbone.trained.config.model
+    rows = config.size_px // variants.parse(config.variant).patch_px
+    shares_KThw = backbone.attention(frames(1, config.size_px, config.size_px))
+    assert config.registers and shares_KThw.shape == (1, 1, rows, rows) and 0 < shares_KThw.sum() < 1
 
 
 def test_one_clip_is_not_taken_for_several():

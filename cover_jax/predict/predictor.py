@@ -172,7 +172,7 @@ class Predictor:
             with files.local(epath.Path(clip)) as local:
                 frames, shown = self.read(local), read_clips.read_shown_frames(local, view)
         batch = read_clips.to_batch([frames[view]], view, 1)
-        shares_BThw = np.asarray(compilation.jit(_make_look(self._config, view))(self._params["backbone"], batch))
+        shares_BThw = np.asarray(compilation.jit(make_look(self._config, view))(self._params["backbone"], batch))
         captions = _captions(self._predict([frames], 1)[0], shown.times_s, view)
         box = crop.square_box(np.array(shown.frames.shape[1:3]), 0.5, view.crop_share)
         drawn = []
@@ -232,7 +232,7 @@ class Predictor:
         }
 
 
-def _make_look(config: ConfigDict, view: read_clips.View):
+def make_look(config: ConfigDict, view: read_clips.View):
     """(backbone, batch) -> the shares in CLS of each patch of the central views, [K, T, h, w]."""
     normalization = model_input.Normalization(config.pixel_mean, config.pixel_std, view.standardize)
 
