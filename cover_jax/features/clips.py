@@ -13,7 +13,7 @@ from cover_jax.checkpoint import metadata
 from cover_jax.predict import read_clips
 from data_pipelines import escaping, files
 from data_pipelines.command_line import UsageError
-from data_pipelines.stream import examples, records, sampling
+from data_pipelines.stream import examples, records
 
 # K temporal views, T frames of each, h, w height and width of a clip
 
@@ -79,7 +79,7 @@ def find_view(
 def _sample(
     path: str, stored: Sequence[bytes] | np.ndarray, fps: float, view: read_clips.View, label: int, name: str
 ) -> Clip:
-    indices = np.asarray(sampling.eval_indices(len(stored), fps, view.num_frames, view.sample_fps, view.clips))
+    indices = view.indices(len(stored), fps)
     clip = read_clips.sample_frames(stored, fps, view)
     if not fps or len(stored) == 1:
         return Clip(path, clip, 0.0, 0.0, label, name)

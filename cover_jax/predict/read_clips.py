@@ -1,5 +1,6 @@
 """Files and arrays -> the frames that evaluation would see, sampled and put into batches."""
 
+import threading
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -19,6 +20,8 @@ SHOWN_SIDE_PX = 1080  # the longest shorter side of a picture that is shown
 # Of a checkpoint of version 0.2.0 or earlier, which does not say how its frames were stored: the defaults of then.
 EARLIER_STORAGE = {"short_side_px": 256, "fps": 10.0}
 _NO_LIMIT = (1 << 20, 1 << 20)  # of a view without a canvas: a published model's
+# Threads read clips, and processes crashed in TensorFlow 2.21 while two threads were in `sampling.eval_indices`.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 class View(NamedTuple):
@@ -41,9 +44,12 @@ class View(NamedTuple):
     crops: int
     crop_share: float
 
-    def indices(self, num_frames: int, fps: float):
+    def indices(self, num_frames: int, fps: float) -> np.ndarray:
         """Which of a clip's frames all temporal views have, clip after clip: int [K * T]."""
-        return sampling.eval_indices(num_frames, fps, self.num_frames, self.sample_fps, self.clips)
+        with _ONE_AT_A_TIME:
+            return np.asarray(
+                sampling.eval_indices(num_frames, fps, self.num_frames, self.sample_fps, self.clips), np.int64
+            )
 
 
 Frames = dict[View, np.ndarray]  # view -> uint8 [K * T, h, w, 3], clip after clip, each at most as large as the canvas
@@ -98,7 +104,7 @@ class ShownFrames(NamedTuple):
 def read_shown_frames(path: str, view: View) -> ShownFrames:
     """The frames of a file that a view has, at their own size, at most SHOWN_SIDE_PX at their shorter side."""
     media = read_file(path, SHOWN_SIDE_PX, view.fps)
-    indices = np.asarray(view.indices(len(media.frames), media.fps))
+    indices = view.indices(len(media.frames), media.fps)
     jpegs = [media.frames[index] for index in indices]
     no_limit = (source_file.MAX_PIXELS,) * 2
     return ShownFrames(np.asarray(decode.decode_frames(jpegs, no_limit)), _times_s(indices, media.fps))
@@ -106,7 +112,7 @@ def read_shown_frames(path: str, view: View) -> ShownFrames:
 
 def shown_frames(frames: np.ndarray, fps: float, view: View) -> ShownFrames:
     """The same of an array [N, h, w, 3], which stays as it is."""
-    indices = np.asarray(view.indices(len(frames), fps))
+    indices = view.indices(len(frames), fps)
     return ShownFrames(frames[indices], _times_s(indices, fps))
 
 
@@ -139,6 +145,6 @@ def sample_frames(frames: Sequence[bytes] | np.ndarray, fps: float, view: View) 
     """The frames of all temporal views, uint8 [K * T, h, w, 3], of JPEGs or of an array [N, h, w, 3]."""
     indices = view.indices(len(frames), fps)
     if isinstance(frames, np.ndarray):
-        return frames[np.asarray(indices)]
+        return frames[indices]
     canvas_px = view.canvas_px if any(view.canvas_px) else _NO_LIMIT
-    return np.asarray(decode.decode_frames([frames[index] for index in np.asarray(indices)], canvas_px))
+    return np.asarray(decode.decode_frames([frames[index] for index in indices], canvas_px))
