@@ -77,9 +77,11 @@ def _below_faulthandler() -> Iterator[None]:
     """A signal handler that is set inside is the one that faulthandler's own calls."""
     is_enabled = faulthandler.is_enabled()
     faulthandler.disable()
-    yield
-    if is_enabled:
-        faulthandler.enable()
+    try:
+        yield
+    finally:
+        if is_enabled:
+            faulthandler.enable()
 
 
 class PeerMonitor:

@@ -80,7 +80,7 @@ def _sample(
     path: str, stored: Sequence[bytes] | np.ndarray, fps: float, view: read_clips.View, label: int, name: str
 ) -> Clip:
     indices = view.indices(len(stored), fps)
-    clip = read_clips.sample_frames(stored, fps, view)
+    clip = read_clips.frames_at(stored, indices, view)
     if not fps or len(stored) == 1:
         return Clip(path, clip, 0.0, 0.0, label, name)
     return Clip(path, clip, float(indices.min() / fps), float((indices.max() + 1) / fps), label, name)

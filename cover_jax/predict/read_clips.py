@@ -143,7 +143,11 @@ def _is_still(path: str) -> bool:
 
 def sample_frames(frames: Sequence[bytes] | np.ndarray, fps: float, view: View) -> np.ndarray:
     """The frames of all temporal views, uint8 [K * T, h, w, 3], of JPEGs or of an array [N, h, w, 3]."""
-    indices = view.indices(len(frames), fps)
+    return frames_at(frames, view.indices(len(frames), fps), view)
+
+
+def frames_at(frames: Sequence[bytes] | np.ndarray, indices: np.ndarray, view: View) -> np.ndarray:
+    """The same, of the frames at these indices [K * T]."""
     if isinstance(frames, np.ndarray):
         return frames[indices]
     canvas_px = view.canvas_px if any(view.canvas_px) else _NO_LIMIT

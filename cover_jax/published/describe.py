@@ -180,12 +180,9 @@ def _pixels(source: str, facts: loader.Facts, opened: sources.Opened) -> tuple[d
 def _sampling(source: str, facts: loader.Facts, opened: sources.Opened) -> tuple[dict[str, Any], list[str]]:
     """Keys of the dataset that say which frames and views are seen, and the lines that say so."""
     if own := opened.preprocessor.get(_OWN):  # an export of this project
-        keys = ("num_frames", "sample_fps", "eval_clips", "eval_crops")
-        views = {key: own[key] for key in keys} | {
-            key: own[key]
-            for key in ("eval_crop_share",)
-            if key in own  # not in exports up to version 0.2.0
-        }
+        own = {"eval_crop_share": 1.0} | own  # exports up to version 0.2.0 do not say it
+        keys = ("num_frames", "sample_fps", "eval_clips", "eval_crops", "eval_crop_share")
+        views = {key: own[key] for key in keys}
         return views, [f"sampled as when it was trained: {_rate(views['sample_fps'])} (say its files)"]
     if not facts.is_video:
         return {}, ["an image model: of a clip it sees the middle frame"]

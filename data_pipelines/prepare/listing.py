@@ -2,10 +2,10 @@
 
 import dataclasses
 import difflib
-import itertools
 import re
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import TypeVar
 
 from etils import epath
 
@@ -15,6 +15,7 @@ from data_pipelines.media import source_file
 from data_pipelines.sources import class_names, file_lists, label_features, nesting, tables
 
 SHOWN_CLASSES, SHOWN_FILES = 10, 5  # in a message
+_Example = TypeVar("_Example")
 
 
 def flag(default, help: str):
@@ -179,18 +180,31 @@ def _splits(root: epath.Path, layout: Layout, checked: bool) -> dict[str, _Found
     return _by_pattern(root, layout, checked) if layout.validation_pattern else _by_split(root, layout, checked)
 
 
-def _by_share(root: epath.Path, share: float, skip: Collection[str], checked: bool) -> dict[str, _Found]:
+def divide(groups: Mapping[str, list[_Example]], share: float) -> tuple[dict[str, list[_Example]], list[str]]:
+    """Training and validation by --validation_share: the last examples of each class, at least one, are validation.
+
+    Returns:
+        (split -> its examples, the classes with only one example).
+
+    Raises:
+        ValueError: the share is impossible.
+    """
     if not 0 < share < 1:
         raise ValueError(f"--validation_share={share}: must be between 0 and 1")
-    splits: dict[str, list[tuple[str, str]]] = {"train": [], "validation": []}  # (path, class)
-    lonely = []
-    for label, group in itertools.groupby(_class_tree(root, root, "--source", checked), key=lambda pair: pair[1]):
-        pairs = list(group)
-        if len(pairs) < 2 and label not in skip:
-            lonely.append(label)
-        num_train = min(max(round(len(pairs) * (1 - share)), 1), len(pairs) - 1)
-        splits["train"] += pairs[:num_train]
-        splits["validation"] += pairs[num_train:]
+    splits: dict[str, list[_Example]] = {"train": [], "validation": []}
+    for examples in groups.values():
+        num_train = min(max(round(len(examples) * (1 - share)), 1), len(examples) - 1)
+        splits["train"] += examples[:num_train]
+        splits["validation"] += examples[num_train:]
+    return splits, [label for label, examples in groups.items() if len(examples) < 2]
+
+
+def _by_share(root: epath.Path, share: float, skip: Collection[str], checked: bool) -> dict[str, _Found]:
+    groups: dict[str, list[tuple[str, str]]] = {}  # class -> (path, class)
+    for path, label in _class_tree(root, root, "--source", checked):
+        groups.setdefault(label, []).append((path, label))
+    splits, lonely = divide(groups, share)
+    lonely = [label for label in lonely if label not in skip]
     if lonely:
         raise ValueError(
             f"--validation_share={share}: a class needs two files, one to train and one to validate. In {escape(root)} "

@@ -76,21 +76,15 @@ def by_share(items: Iterable[Item], share: float) -> dict[str, list[Item]]:
     Raises:
         ValueError: the share is impossible, or a class has only one sample.
     """
-    if not 0 < share < 1:
-        raise ValueError(f"--validation_share={share}: must be between 0 and 1")
     groups: dict[str, list[Item]] = collections.defaultdict(list)
     for item in items:
         groups[item.label].append(item)
-    if lonely := [label for label, group in groups.items() if len(group) < 2]:
+    splits, lonely = listing.divide(groups, share)
+    if lonely:
         raise ValueError(
             f"--validation_share={share}: a class needs two samples, one to train and one to validate. These have "
             f"only one: {escaping.first(lonely, listing.SHOWN_CLASSES)}"
         )
-    splits: dict[str, list[Item]] = {"train": [], "validation": []}
-    for group in groups.values():
-        num_train = min(max(round(len(group) * (1 - share)), 1), len(group) - 1)
-        splits["train"] += group[:num_train]
-        splits["validation"] += group[num_train:]
     return splits
 
 

@@ -249,10 +249,9 @@ def _medium(fields: _Fields, layout: Layout) -> archives.Member | _Reason:
         return fields[media[0]][0]
     if media:
         return _Reason(f"have several media ({', '.join(sorted(media))}; --media_field names the one to take)")
-    other = "image" if layout.modality == "video" else "video"
+    other, article = ("image", "an") if layout.modality == "video" else ("video", "a")
     has_other = any(field.rpartition(".")[2] in FIELDS[other] for field in fields)
-    hint = f", but an {other}: --modality={other}" if has_other and other == "image" else ""
-    hint = f", but a video: --modality={other}" if has_other and other == "video" else hint
+    hint = f", but {article} {other}: --modality={other}" if has_other else ""
     return _Reason(f"have no {layout.modality}{hint}")
 
 
