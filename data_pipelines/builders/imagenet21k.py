@@ -46,6 +46,11 @@ class Builder(base.ImageFiles, publisher.PublisherBuilder, skip_registration=Tru
         "winter21_whole.tar.gz, or nXXXXXXXX.tar of each synset, or a folder nXXXXXXXX with its images"
     )
 
+    SPLIT_RULE = (
+        f". Without a folder called val, validation is one image in {VALIDATION_ONE_IN}, by a hash of its name: "
+        "these are too few. --splits=train prepares the training split alone"
+    )
+
     def _list(self, source):
         return find(source, self._splits)
 

@@ -61,6 +61,7 @@ class MediaBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
     VERSION = tfds.core.Version("1.0.0")
     SELF_CONTAINED = False
     HAS_PLACEHOLDERS = False  # whether its items have placeholders
+    SPLIT_RULE = ""  # what to say of a split that has no file, if the builder itself divides the files
 
     def __init_subclass__(cls, skip_registration: bool = False, **kwargs: Any) -> None:
         """The same as in TFDS, which has no types."""
@@ -144,6 +145,8 @@ class MediaBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
     def _generate_examples(self, split, source, found):
         items, missing = found.splits[split], found.missing.get(split, [])
         self._refused += [(split, item.source, MISSING, item.label) for item in missing]
+        if not items and not missing:
+            raise ValueError(f"of the files in {escaping.escape(source)} none is in the {split} split{self.SPLIT_RULE}")
         if not items:
             raise ValueError(
                 f"none of the {len(missing)} files that are listed for the {split} split are in {source} "

@@ -175,6 +175,16 @@ def test_a_split_of_which_nothing_is_there_is_an_error(tmp_path):
     assert not catalog.is_prepared("kinetics/400", str(tmp_path))
 
 
+def test_so_few_images_that_none_is_validation_are_an_error_that_says_what_is_right(tmp_path):
+    source = publishers.imagenet21k(tmp_path / "few", num_images=3)
+    command = ("imagenet21k", f"--manual_dir={source}", f"--data_dir={tmp_path}")
+    message = "of the files in .*few none is in the validation split.* one image in 100.*--splits=train prepares"
+    with pytest.raises(SystemExit, match=message):
+        _run(*command)
+    _run(*command, "--splits=train")
+    assert catalog.is_prepared("imagenet21k", str(tmp_path))
+
+
 def test_imagenet_1k_by_tfds_s_own_builder(tmp_path, dataset, capsys):
     source = publishers.imagenet2012(tmp_path / "ilsvrc")
     (source / "LOC_synset_mapping.txt").write_text("n01440764 tench, Tinca tinca\nn15075141 toilet tissue\n")
