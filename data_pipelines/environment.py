@@ -25,6 +25,10 @@ TENSORFLOW_DEFAULTS = {
     "GCS_RETRY_CONFIG_INIT_DELAY_TIME_US": "100000",  # doubled each time,
     "GCS_RETRY_CONFIG_MAX_DELAY_TIME_US": "8000000",  # up to this
 }
+# Importing TensorFlow imports Keras, and Keras what it can find: scikit-learn, SciPy, Matplotlib. That takes 3 of the 7
+# CPU-seconds, and nothing here uses it. If this is set during the import, TensorFlow looks for the older Keras in its
+# place and goes on without. Afterwards `tf.keras` is what it always is.
+_WITHOUT_KERAS = {"TF_USE_LEGACY_KERAS": "1"}
 # Where libtpu is installed, JAX asks it for devices at each start. On a machine without a TPU it then prints some lines
 # of warnings and errors about what a TPU's machine would tell it; with these placeholders it finds none in silence.
 LIBTPU_DEFAULTS = {"TPU_ACCELERATOR_TYPE": "v5litepod-4", "TPU_WORKER_HOSTNAMES": "localhost"}
@@ -54,8 +58,23 @@ def set_tensorflow_defaults() -> None:
 @contextlib.contextmanager
 def tensorflow_defaults() -> Iterator[None]:
     """Sets `defaults` inside the context, and restores the environment afterwards."""
-    added = defaults().keys() - os.environ.keys()
-    set_tensorflow_defaults()
+    with _added(defaults()):
+        set_tensorflow_defaults()
+        yield
+
+
+@contextlib.contextmanager
+def tensorflow_import() -> Iterator[None]:
+    """What the one import of TensorFlow stands in: `tensorflow_defaults`, and Keras is left for those who use it."""
+    with tensorflow_defaults(), _added(_WITHOUT_KERAS):
+        yield
+
+
+@contextlib.contextmanager
+def _added(variables: dict[str, str]) -> Iterator[None]:
+    """Sets the variables that the user has not set, and removes them again afterwards."""
+    added = variables.keys() - os.environ.keys()
+    os.environ.update({name: variables[name] for name in added})
     try:
         yield
     finally:

@@ -2,7 +2,7 @@
 
 from data_pipelines import environment
 
-with environment.tensorflow_defaults():  # TensorFlow reads them only once, during import
+with environment.tensorflow_import():  # TensorFlow reads the environment only once, during import
     import tensorflow as tf
 
 for _kind in ("GPU", "TPU"):
