@@ -4,16 +4,20 @@ Every function takes a page and its text and gives one line per mistake, so that
 """
 
 import ast
+import contextlib
 import dataclasses
 import functools
 import importlib
 import importlib.util
+import inspect
+import io
 import os
 import pathlib
 import re
 import shlex
 import subprocess
 import sys
+import unittest.mock
 from collections.abc import Iterator
 
 from ml_collections import ConfigDict
@@ -275,13 +279,29 @@ def _subcommand(module: str, words: tuple[str, ...]) -> tuple[str, ...]:
 @functools.cache
 def known_flags(module: str, subcommand: tuple[str, ...] = ()) -> frozenset[str]:
     """Flags that the command's own help lists; of one that needs a package that is not installed, those in its file."""
-    help_text = _output([sys.executable, "-m", module, *subcommand, "--help"])
-    known = _flags_in(help_text)
-    if "ModuleNotFoundError" in help_text:
+    try:
+        known = _flags_in(_help_of(module, *subcommand))
+    except ModuleNotFoundError:
         known = frozenset(re.findall(r'"--(\w+)"', (ROOT / f"{module.replace('.', '/')}.py").read_text()))
     if "raw" in known:  # the doctor: what follows --raw are flags of preparing
         known |= known_flags("data_pipelines.prepare", ("video_folder",))
     return known
+
+
+def _help_of(module: str, *words: str) -> str:
+    """What the command prints, run in this process: another one would import all that is imported here."""
+    spec = importlib.util.find_spec(module)
+    is_package = bool(spec and spec.submodule_search_locations)
+    main = importlib.import_module(f"{module}.__main__" if is_package else module).main
+    output = io.StringIO()
+    arguments = [*words, "--help"]
+    with (
+        unittest.mock.patch.object(sys, "argv", [module, *arguments]),
+        contextlib.redirect_stdout(output),
+        contextlib.suppress(SystemExit),
+    ):
+        main(arguments) if inspect.signature(main).parameters else main()
+    return output.getvalue()
 
 
 def _script_mistakes(script: str, words: tuple[str, ...]) -> list[str]:
