@@ -56,6 +56,9 @@ class ExampleReader:
         self._sample = sample
         self.repeats = repeats
         self.frames_shape = (num_frames, *dataset.canvas_px, 3)
+        # Traced once, though it stands at several places of a stream's graph.
+        places = [tf.TensorSpec((), tf.string), tf.TensorSpec((), tf.int64), tf.TensorSpec((repeats,), tf.uint32)]
+        self._decode_in_graph = tf.function(self._decode, input_signature=places, autograph=False)
 
     def read_one(self, index: tf.Tensor, seeds: tf.Tensor) -> Features:
         """Reads an example, not padded yet.
@@ -82,7 +85,7 @@ class ExampleReader:
             As `read_one`, with a leading C, and frames padded to uint8 [C, T, H, W, 3].
         """
         # A guard costs as much as a small image. One around all of a chunk is enough, until something is damaged.
-        together = self.pad(places.flat_map(plain(self._record)).map(plain(self._decode)), size)
+        together = self.pad(places.flat_map(plain(self._record)).map(plain(self._decode_in_graph)), size)
         one_by_one = self.pad(places.flat_map(plain(self._guarded)), size)
         chunk: Features = _first_of(together, one_by_one).get_single_element()
         return chunk
@@ -130,7 +133,7 @@ class ExampleReader:
     def _guarded(self, index: tf.Tensor, seeds: tf.Tensor) -> tf.data.Dataset:
         """A dataset of the one example: zeros if there is no record, or a damaged one."""
         path, _ = self._locate(tf.maximum(index, 0))
-        good = self._record(index, seeds).map(plain(self._decode))
+        good = self._record(index, seeds).map(plain(self._decode_in_graph))
         # A shard that is gone is an error, not damage: then its first byte cannot be read either.
         first_byte = tf.data.FixedLengthRecordDataset(path, record_bytes=1).take(1)
         return _first_of(good, first_byte.map(plain(lambda _: self._zeros(index, seeds))), log_warning=True)

@@ -76,13 +76,14 @@ class Stream(Iterator[Batch]):
         self._all = batches_from(0)
         self.restart()
 
-    def restart(self) -> None:
-        """Starts again with the first batch, also after `close`.
+    def restart(self, batch: int = 0) -> None:
+        """Starts again, also after `close`, with the batch that came, or would come, after `batch` others.
 
-        It uses TensorFlow's functions again: a new stream traces its own, which takes a second of CPU time.
+        It uses TensorFlow's functions again: a new stream traces its own, which takes most of a second of CPU time.
         """
-        self._batches: Iterator[Batch] | None = self._all.as_numpy_iterator()
-        self._given = 0
+        batches = self._batches_from(batch) if batch else self._all
+        self._batches: Iterator[Batch] | None = batches.as_numpy_iterator()
+        self._given = batch
 
     def __next__(self) -> Batch:
         for wait_s in RETRY_WAITS_S:
@@ -91,7 +92,7 @@ class Stream(Iterator[Batch]):
             except tf.errors.OpError as error:
                 logging.warning("reading failed and is tried again in %s s: %s", wait_s, error.message)
                 time.sleep(wait_s)
-                self._batches = self._batches_from(self._given).as_numpy_iterator()
+                self.restart(self._given)
         try:
             return self._next()
         except tf.errors.OpError as error:
@@ -237,36 +238,32 @@ def _position(ordinal: tf.Tensor, rows: range, batch_size: int) -> tf.Tensor:
 def _stream(
     ordinals: range, locate: Locate, reader: ExampleReader, batch_examples: int, options: ReadOptions
 ) -> Stream:
-    def batches_from(given: int) -> tf.data.Dataset:
-        return _batches(ordinals[given * batch_examples :], locate, reader, batch_examples, options)
-
-    return Stream(batches_from, reader)
-
-
-def _batches(
-    ordinals: range, locate: Locate, reader: ExampleReader, batch_examples: int, options: ReadOptions
-) -> tf.data.Dataset:
-    """A tf.data dataset of batches. Small examples are read several at a time, in chunks."""
-    threads = options.threads or os.cpu_count() or 1
+    """Batches of the examples at `ordinals`. Small examples are read several at a time, in chunks."""
     size = _chunk_examples(batch_examples, int(np.prod(reader.frames_shape)))
-    firsts = tf.data.Dataset.range(ordinals.start, ordinals.stop, size)
 
     def read(first: tf.Tensor) -> dict[str, tf.Tensor]:
         if size == 1:
             return reader.read_one(*locate(first))
         return reader.read_chunk(tf.data.Dataset.range(first, first + size).map(plain(locate)), size)
 
-    examples = firsts.map(plain(read), num_parallel_calls=threads, deterministic=True)
-    if size == 1:  # padded only here: padding and batching copy the data once each, which large clips avoid
-        batches = reader.pad(examples, batch_examples)
-    else:
-        batches = examples.rebatch(batch_examples, drop_remainder=True)
-    batches = batches.map(plain(reader.repeat))
+    read_once_traced = tf.function(read, input_signature=[tf.TensorSpec((), tf.int64)], autograph=False)
+    threads = options.threads or os.cpu_count() or 1
     tf_options = tf.data.Options()
     tf_options.deterministic = True
     tf_options.autotune.enabled = False
     tf_options.threading.private_threadpool_size = threads
-    return batches.prefetch(options.prefetch_batches).with_options(tf_options)
+
+    def batches_from(given: int) -> tf.data.Dataset:
+        left = ordinals[given * batch_examples :]
+        firsts = tf.data.Dataset.range(left.start, left.stop, size)
+        examples = firsts.map(plain(read_once_traced), num_parallel_calls=threads, deterministic=True)
+        if size == 1:  # padded only here: padding and batching copy the data once each, which large clips avoid
+            batches = reader.pad(examples, batch_examples)
+        else:
+            batches = examples.rebatch(batch_examples, drop_remainder=True)
+        return batches.map(plain(reader.repeat)).prefetch(options.prefetch_batches).with_options(tf_options)
+
+    return Stream(batches_from, reader)
 
 
 def _chunk_examples(batch_size: int, example_bytes: int) -> int:

@@ -12,9 +12,21 @@ from data_pipelines.stream.host_tf import tf
 from tests.data_pipelines.conftest import NUM_RECORDS
 
 
-def _train(split, dataset, first_batch=0, **host):
+def _new(split, dataset, first_batch=0, **host):
     options = pipeline.ReadOptions(threads=2, prefetch_batches=1, **host)
     return pipeline.train_stream(split, dataset, name="numbered", seed=0, first_batch=first_batch, options=options)
+
+
+_streams = {}
+
+
+def _train(split, dataset, first_batch=0, **host):
+    """As `_new`; a stream that an earlier test had is started again there, which takes a fifth of the CPU time."""
+    key = (id(split), repr(dataset), pipeline.CHUNK_BYTES, decode.decode_frames, repr(host))
+    if key not in _streams:
+        _streams[key] = split, _new(split, dataset, **host)  # the split stays, so no other one has its id
+    _streams[key][1].restart(first_batch)
+    return _streams[key][1]
 
 
 def _take(stream, count):
@@ -152,10 +164,13 @@ def test_any_batch_can_be_the_first(numbered, dataset):
     for step in (0, 1, ends[0] - 1, *ends, ends[-1] + 1, 119):
         (batch,) = _take(_train(numbered, dataset, first_batch=step), 1)
         _assert_equal(batch, batches[step])
+    for step in (1, ends[1]):
+        (batch,) = _take(_new(numbered, dataset, first_batch=step), 1)
+        _assert_equal(batch, batches[step])
 
 
 def test_far_batches_do_not_need_the_ones_before(numbered, dataset):
-    one, two = _take(_train(numbered, dataset, first_batch=10**9), 2)
+    one, two = _take(_new(numbered, dataset, first_batch=10**9), 2)
     _assert_equal(two, _take(_train(numbered, dataset, first_batch=10**9 + 1), 1)[0])
     assert not set(one["index"]) & set(two["index"])
 
@@ -167,7 +182,7 @@ def test_the_first_batch_at_step_1e9_comes_within_two_seconds(numbered, dataset)
         start = time.process_time()  # of all threads: the machine may have much else to do
         while "numbered" not in mix.at(step):
             step += 1
-        _take(_train(numbered, dataset, first_batch=mix.at(step)["numbered"]), 1)
+        _take(_new(numbered, dataset, first_batch=mix.at(step)["numbered"]), 1)
         return time.process_time() - start
 
     assert min(seconds(10**9 + 100 * i) for i in range(3)) < 2
@@ -266,7 +281,7 @@ def test_a_damaged_record_weighs_nothing_and_all_others_are_unchanged(make_numbe
     damaged = [3, 14, 15, 29, 50, 51, 52, 70, 88, 96]
     for i in damaged:
         _damage(split.paths[split.shards[i]], split.offsets[i] + 500)
-    for was, now in zip(before, _take(_train(split, dataset), 12), strict=True):
+    for was, now in zip(before, _take(_new(split, dataset), 12), strict=True):
         bad = np.isin(now["index"], damaged)
         np.testing.assert_array_equal(now["weight"], np.where(bad, 0, 1))
         assert not now["frames"][bad].any()
