@@ -75,8 +75,8 @@ def _remedy(stage: str, config: ConfigDict, measured: Mapping[str, float], facts
     near = "choose storage in the same region as the hosts"
     if stage == "checkpoint":
         taken = [f"{what} {measured[key]:.0f} s" for key, what in _CHECKPOINT.items() if key in measured]
-        of = f"{facts['checkpoint_gib']:.3g} GiB: " if "checkpoint_gib" in facts else ""
-        return f"the storage of --workdir is too slow ({of}{', '.join(taken) or 'not saved'}): {near}"
+        size = f"{facts['checkpoint_gib']:.3g} GiB: " if "checkpoint_gib" in facts else ""
+        return f"the storage of --workdir is too slow ({size}{', '.join(taken) or 'not saved'}): {near}"
     if stage in ("steps", "evaluation"):
         kind, key = ("/step_s", "batch_size") if stage == "steps" else ("/eval_batch_s", "eval_batch_size")
         of_each = {name.removesuffix(kind): value for name, value in measured.items() if name.endswith(kind)}
