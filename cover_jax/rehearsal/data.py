@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from cover_jax.config import checks
+from cover_jax.fault_tolerance import process
 from cover_jax.rehearsal.findings import Findings
 from cover_jax.training import inputs
 from cover_jax.training.run import Run
@@ -43,6 +44,7 @@ def open_datasets(config: ConfigDict, mesh: Mesh, findings: Findings) -> Opened:
     evaluated: dict[str, records.Split] = {}
     wrong: set[str] = set()
     for name in config.datasets:
+        process.enter_phase("start", f"opening {name}")
         with findings.collect() as batches:
             checks.validate_batches(keep(config, {name}), mesh.shape)
         with findings.collect(f"{name}: ") as data:
@@ -85,6 +87,7 @@ def read_batches(run: Run, findings: Findings) -> set[str]:
     with findings.stage("batches"):
         for name in mixture.by_clip_source(config.datasets):
             split = run.train_splits[name]
+            process.enter_phase("start", f"reading batches of {name}")
             with findings.collect(f"config.datasets.{name}: ") as attempt:
                 with inputs.open_stream(config, name, split, mesh, 0) as stream:
                     _check_first(config, name, next(stream), stream, findings)

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -12,6 +12,8 @@ import jax
 from cover_jax import errors
 from cover_jax.parallel import hosts
 from data_pipelines import command_line
+
+STAGE = "stage/"  # how the keys of `Findings.stage` begin
 
 
 class RehearsalError(RuntimeError):
@@ -104,7 +106,7 @@ class Findings:
         try:
             yield has_time
         finally:
-            self.measured[f"stage/{name}_s"] = time.perf_counter() - start
+            self.measured[f"{STAGE}{name}_s"] = time.perf_counter() - start
 
     def so_far(self, text: str, exit_code: int) -> "Findings":
         """A copy, with this host's new problems and the one that ends the rehearsal early. Waits for no other host.
@@ -148,6 +150,11 @@ class Findings:
             return None
         lines = [problem.text for problem in self.problems]
         return RehearsalError("\n".join(["the run would not work", *lines]), self.problems[0].exit_code)
+
+
+def stages_s(measured: Mapping[str, float]) -> dict[str, float]:
+    """Stage -> how many seconds it took, in the order of the rehearsal (`Findings.stage`)."""
+    return {key.removeprefix(STAGE)[:-2]: value for key, value in measured.items() if key.startswith(STAGE)}
 
 
 def _joined(text: str) -> list[str]:

@@ -1,6 +1,7 @@
 """The rehearsal of a run: every stage of it once, with its own code, before any long run."""
 
 import dataclasses
+import time
 
 import jax
 from ml_collections import ConfigDict
@@ -10,7 +11,7 @@ from cover_jax.checkpoint import metadata
 from cover_jax.fault_tolerance import exit_process, process, tolerant_io
 from cover_jax.parallel import backend, sharding
 from cover_jax.parallel.hosts import print_on_host0
-from cover_jax.rehearsal import data, kernels, memory, programs, schedule, table, trial
+from cover_jax.rehearsal import data, duration, kernels, memory, programs, schedule, table, trial
 from cover_jax.rehearsal.findings import Findings
 from cover_jax.training import inputs
 from cover_jax.training.run import Run
@@ -58,6 +59,7 @@ class _Rehearsal:
         run: of the datasets with which nothing is wrong; None: there is none so far.
         complete: whether it has all datasets.
         is_reported: the table is printed; it is printed once.
+        began_s: when the rehearsal began, a value of time.perf_counter().
     """
 
     config: ConfigDict
@@ -67,11 +69,12 @@ class _Rehearsal:
     run: Run | None = None
     complete: bool = False
     is_reported: bool = False
+    began_s: float = dataclasses.field(default_factory=time.perf_counter)
 
     def go_through(self, scratch: str | None) -> None:
         """The stages, each as far as those before it allow."""
         findings = self.findings
-        process.enter_phase("start", "opening all datasets")
+        process.enter_phase("start", "comparing the attention kernels")
         mesh = sharding.make_mesh(self.config.mesh)
         self.config = backend.with_dtype(self.config, mesh.devices.flat[0])
         with findings.stage("attention"):
@@ -107,10 +110,12 @@ class _Rehearsal:
         """Prints and writes the figures of all hosts, and adds what they show to the problems."""
         findings, run = self.findings, self.run
         _note_memory(findings)
+        duration.note(findings, time.perf_counter() - self.began_s)
         measured = findings.worst()
         planned = schedule.make_schedule(run, measured) if run and self.complete else None
         if run and planned:
             schedule.check_input(run, planned, measured, findings)
+        duration.check(self.config, measured, findings)
         findings.agree()
         self._report(findings, planned, measured)
 
@@ -121,6 +126,8 @@ class _Rehearsal:
             if jax.process_count() > 1:
                 findings.warn("the figures are those of host 0 alone")
             _note_memory(findings)
+            duration.note(findings, time.perf_counter() - self.began_s)
+            duration.check(self.config, findings.measured, findings)
             self._report(findings, None, findings.measured)
 
     def _report(self, findings: Findings, planned: schedule.Schedule | None, measured: dict[str, float]) -> None:

@@ -7,15 +7,14 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from cover_jax.preprocess import frame_size
+from cover_jax.rehearsal import duration
 from cover_jax.rehearsal import schedule as schedules
-from cover_jax.rehearsal.findings import Findings
+from cover_jax.rehearsal.findings import STAGE, Findings, stages_s
 from cover_jax.rehearsal.schedule import Schedule
 from cover_jax.training.run import Run
 from data_pipelines.output import text_tables
 
 Row = tuple[str, str, str, str]  # what, needed, found, predicted
-
-_STAGE = "stage/"  # how the keys of `Findings.stage` begin
 
 
 def report(
@@ -23,7 +22,7 @@ def report(
 ) -> str:
     """The table, what needs a sentence, the warnings, and how it ends."""
     rows = [*_data_rows(config, run, measured, findings.facts), *_program_rows(measured, findings.facts)]
-    rows += [*_host_rows(measured), *_stage_rows(measured), *_schedule_rows(schedule)]
+    rows += [*_host_rows(measured, findings.facts), *_stage_rows(measured), *_schedule_rows(schedule)]
     columns = ("what", "needed", "found", "predicted")
     table = text_tables.text_table("rehearsal", [dict(zip(columns, row, strict=True)) for row in rows or [("",) * 4]])
     legend = "needed: by the config; found: counted or measured, of the slowest host; predicted: by cover_jax.plan"
@@ -35,20 +34,17 @@ def report(
 
 def as_json(schedule: Schedule | None, measured: Mapping[str, float], findings: Findings) -> dict[str, Any]:
     """The same for programs. Keys name their units; `DATASET/...` is of one dataset."""
+    took = duration.of(measured)
     return {
         "ready": not findings.problems,
         "problems": [dataclasses.asdict(problem) for problem in findings.problems],
         "warnings": findings.warnings,
         "facts": findings.facts,
-        "measured": {key: value for key, value in measured.items() if not key.startswith(_STAGE)},
+        "measured": {key: value for key, value in measured.items() if not key.startswith(STAGE)},
         "stages_s": stages_s(measured),
+        "besides_compilation": None if took is None else dataclasses.asdict(took),
         "schedule": None if schedule is None else dataclasses.asdict(schedule) | {"hours": schedule.hours},
     }
-
-
-def stages_s(measured: Mapping[str, float]) -> dict[str, float]:
-    """Stage -> how many seconds it took, in the order of the rehearsal (`Findings.stage`)."""
-    return {key.removeprefix(_STAGE)[:-2]: value for key, value in measured.items() if key.startswith(_STAGE)}
 
 
 def _data_rows(
@@ -92,7 +88,9 @@ def _program_rows(measured: Mapping[str, float], facts: Mapping[str, Any]) -> It
         yield "device memory in use at most, GiB", limit, f"{measured['device_peak_gib']:.3g}", ""
 
 
-def _host_rows(measured: Mapping[str, float]) -> Iterator[Row]:
+def _host_rows(measured: Mapping[str, float], facts: Mapping[str, Any]) -> Iterator[Row]:
+    if "checkpoint_gib" in facts:
+        yield "a checkpoint, GiB", "", f"{facts['checkpoint_gib']:.3g}", ""
     for key, what in (
         ("save_s", "save a checkpoint, s"),
         ("save_blocks_s", "of which training waits, s"),
@@ -107,6 +105,9 @@ def _host_rows(measured: Mapping[str, float]) -> Iterator[Row]:
 def _stage_rows(measured: Mapping[str, float]) -> Iterator[Row]:
     for name, seconds in stages_s(measured).items():
         yield f"rehearsal: {name.replace('_', ' ')}, s", "", f"{seconds:.1f}", ""
+    if took := duration.of(measured):
+        yield "rehearsal, besides compilation, s", f"at most {took.needed_s:.0f}", f"{took.found_s:.1f}", ""
+        yield f"its longest stage, {took.longest_stage.replace('_', ' ')}, s", "", f"{took.longest_s:.1f}", ""
 
 
 def _schedule_rows(schedule: Schedule | None) -> Iterator[Row]:

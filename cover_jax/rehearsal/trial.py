@@ -12,7 +12,7 @@ from cover_jax import errors
 from cover_jax.checkpoint import fingerprint, restore
 from cover_jax.checkpoint.saver import Saver
 from cover_jax.fault_tolerance import exit_process, process, workdir_lease
-from cover_jax.parallel import hosts, sharding
+from cover_jax.parallel import chips, hosts, sharding
 from cover_jax.rehearsal import memory
 from cover_jax.rehearsal.findings import Findings
 from cover_jax.rehearsal.programs import Programs
@@ -184,6 +184,7 @@ def save_and_restore(run: Run, state: TrainState, history: RunHistory, scratch: 
     """Saves the state into `scratch`, deletes it, and restores it from there. Measures saving and restoring."""
     process.enter_phase("save", "in the scratch folder of the rehearsal")
     meta = run.meta | {"history": history.to_json(int(state.step))}
+    findings.facts["checkpoint_gib"] = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) / chips.GIB
     with findings.stage("checkpoint"), findings.collect("checkpoint: ", together=True):
         fingerprint.fingerprint_tree(state)  # compiled once per run, so that is no part of a save
         with Saver(run.config, scratch) as saver:

@@ -10,8 +10,7 @@ import os
 import pathlib
 import re
 import signal
-import subprocess
-import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -26,6 +25,9 @@ pytestmark = pytest.mark.slow
 
 BATCH = 8
 STEPS = 4
+# At this size the steps take more than level 0 saves in compilation. Of two flags the last one counts.
+XLA_FLAGS = f"{os.environ['XLA_FLAGS']} --xla_backend_optimization_level=1"
+VARIANT = "mu/112"  # 16 patches of 448 px, 4 of 224 px
 OTHERS = {"ssv2": 174, "mit": 305, "imagenet": 1000}  # classes of the datasets beside Kinetics
 
 
@@ -39,39 +41,42 @@ def data_dir(tmp_path_factory) -> pathlib.Path:
     return folder / "prepared"
 
 
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory) -> dict[str, str]:
-    """For the commands: eight devices in all, and compiled programs that they share."""
-    return os.environ | {
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("programs")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
-        "JAX_NUM_CPU_DEVICES": "8",
-        # At this size steps take longer than compilation. Level 1 is the quickest for both together.
-        "XLA_FLAGS": "--xla_backend_optimization_level=1",
-        "PYTHONUNBUFFERED": "1",
-    }
-
-
 def flags(config: str, names: tuple[str, ...], workdir: pathlib.Path, data_dir: pathlib.Path) -> list[str]:
     """The flags of a run's command: nothing but its size differs from the real run's."""
     return [
         f"--config=configs/{config}",
         f"--workdir={workdir}",
         f"--data_dir={data_dir}",
-        "--config.model.variant=mu/32",
+        f"--config.model.variant={VARIANT}",
         "--config.model.init_from=",
         f"--config.steps={STEPS}",
         *(f"--config.datasets.{name}.{key}={BATCH}" for name in names for key in ("batch_size", "eval_batch_size")),
     ]
 
 
-def run(command: list[str], environment: dict[str, str]) -> str:
-    """Runs a command of the project to its end; returns what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-m", *command], env=environment, capture_output=True, text=True, timeout=jobs.TIMEOUT_S
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
+@contextlib.contextmanager
+def begin(arguments: list[str], folder: pathlib.Path, hosts: int = 1) -> Iterator[jobs.Job]:
+    """Starts cover_jax.main on eight devices in all. Processes that still run at the end of the context are killed."""
+    folder.mkdir()
+    reserved, address = jobs.reserve_address()
+    together = [f"--coordinator={address}", f"--num_processes={hosts}"] if hosts > 1 else []
+    of_host = [[f"--process_id={host}"] if together else [] for host in range(hosts)]
+    devices = {"JAX_NUM_CPU_DEVICES": str(8 // hosts), "JAX_COORDINATOR_BIND_ADDRESS": address}
+    environment = os.environ | devices | {"PYTHONUNBUFFERED": "1", "XLA_FLAGS": XLA_FLAGS}
+    orders = json.dumps({"compile_in_turn": True})  # with these programs that saves a minute of the second host
+    job = jobs.Job([[orders, *arguments, *together, *own] for own in of_host], [environment] * hosts, folder)
+    try:
+        yield job
+    finally:
+        job.kill()
+        reserved.close()
+
+
+def run(arguments: list[str], folder: pathlib.Path, hosts: int = 1) -> str:
+    """Runs cover_jax.main to its end; returns what the first process printed."""
+    with begin(arguments, folder, hosts) as job:
+        assert job.codes() == [errors.DONE] * hosts, job.all_printed()
+    return job.printed()
 
 
 def assert_ready(printed: str, workdir: pathlib.Path) -> None:
@@ -89,73 +94,61 @@ def assert_evaluated(printed: str, classes: dict[str, int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "classes", "modes"),
+    ("config", "classes"),
     [
-        pytest.param("cover_l.py:stage1,k600", {"k600": 600, **OTHERS}, ("rehearse",), marks=pytest.mark.full_size),
-        pytest.param("cover_l.py:stage1,k700", {"k700": 700, **OTHERS}, ("train",), marks=pytest.mark.full_size),
-        ("cover_b.py", {"k400": 400, **OTHERS}, ("rehearse", "train")),
-        ("ablations.py:k400_ssv2,stage1", {"k400": 400, "ssv2": 174}, ("train",)),
-        ("ablations.py:ssv2,stage1", {"ssv2": 174}, ("rehearse",)),
+        ("cover_l.py:stage1,k600", {"k600": 600, **OTHERS}),
+        ("ablations.py:ssv2,stage1", {"ssv2": 174}),
     ],
 )
-def test_a_config_is_rehearsed_and_trains(tmp_path, data_dir, environment, config, classes, modes):
-    """A rehearsal goes through all that training does; not every config is put through both."""
-    workdir = tmp_path / "run"
-    command = ["cover_jax.main", *flags(config, tuple(classes), workdir, data_dir)]
-    if "rehearse" in modes:
-        assert_ready(run([*command, "--mode=rehearse"], environment), workdir)
-    if "train" in modes:
-        printed = run(command, environment)
-        assert f"step {STEPS}/{STEPS}" in printed
-        assert_evaluated(printed, classes)
+def test_a_config_is_rehearsed(tmp_path, data_dir, config, classes):
+    """On eight devices. A rehearsal goes through all that training does; not every config is put through both."""
+    workdir = tmp_path / "work" / "run"
+    workdir.parent.mkdir()
+    arguments = flags(config, tuple(classes), workdir, data_dir)
+    assert_ready(run([*arguments, "--mode=rehearse"], tmp_path / "rehearsed"), workdir)
+
+
+@pytest.mark.parametrize(
+    ("config", "classes"),
+    [
+        ("cover_l.py:stage1,k700", {"k700": 700, **OTHERS}),
+        ("cover_b.py", {"k400": 400, **OTHERS}),
+        ("ablations.py:k400_ssv2,stage1", {"k400": 400, "ssv2": 174}),
+    ],
+)
+def test_a_config_trains(tmp_path, data_dir, config, classes):
+    """A few steps and an evaluation, on eight devices."""
+    printed = run(flags(config, tuple(classes), tmp_path / "run", data_dir), tmp_path / "trained")
+    assert f"step {STEPS}/{STEPS}" in printed
+    assert_evaluated(printed, classes)
 
 
 COVER_L = {"k400": 400, **OTHERS}
 
 
-@contextlib.contextmanager
-def two_processes(environment: dict[str, str], folder: pathlib.Path, arguments: list[str]):
-    """Runs the command on two processes of four devices."""
-    folder.mkdir()
-    reserved, address = jobs.reserve_address()
-    together = [f"--coordinator={address}", "--num_processes=2"]
-    commands = [["{}", *arguments, *together, f"--process_id={host}"] for host in range(2)]
-    of_host = environment | {"JAX_NUM_CPU_DEVICES": "4", "JAX_COORDINATOR_BIND_ADDRESS": address}
-    job = jobs.Job(commands, [of_host] * 2, folder)
-    try:
-        yield job
-    finally:
-        job.kill()
-        reserved.close()
-
-
 @pytest.fixture(scope="module")
-def cover_l(tmp_path_factory, data_dir, environment) -> pathlib.Path:
+def cover_l(tmp_path_factory, data_dir) -> pathlib.Path:
     """The workdir of cover_l.py, trained on two processes; the first one got SIGTERM on the way."""
     folder = tmp_path_factory.mktemp("cover_l")
     workdir = folder / "work" / "run"
     workdir.parent.mkdir()
     arguments = flags("cover_l.py", tuple(COVER_L), workdir, data_dir)
-    with two_processes(environment, folder / "rehearsal", [*arguments, "--mode=rehearse"]) as job:
-        assert job.codes() == [errors.DONE] * 2, job.all_printed()
-        assert_ready(job.printed(), workdir)
-    with two_processes(environment, folder / "begun", arguments) as job:
+    assert_ready(run([*arguments, "--mode=rehearse"], folder / "rehearsed", hosts=2), workdir)
+    with begin(arguments, folder / "begun", hosts=2) as job:
         job.until_printed("compiling")
         job.processes[0].send_signal(signal.SIGTERM)
         assert job.codes() == [errors.PREEMPTED] * 2, job.all_printed()
     assert 0 < max(jobs.saved_steps(workdir)) < STEPS
-    with two_processes(environment, folder / "ended", arguments) as job:
-        assert job.codes() == [errors.DONE] * 2, job.all_printed()
-        assert "continuing from" in job.printed()
-        assert_evaluated(job.printed(), COVER_L)
+    printed = run(arguments, folder / "ended", hosts=2)
+    assert "continuing from" in printed
+    assert_evaluated(printed, COVER_L)
     return workdir
 
 
-@pytest.mark.full_size
-def test_cover_l_is_evaluated_reported_and_exported(cover_l, data_dir, environment, tmp_path):
+def test_cover_l_is_evaluated_reported_and_exported(cover_l, data_dir, tmp_path):
     """By one process of eight devices, as the checkpoint does not depend on the number of hosts."""
-    command = ["cover_jax.main", *flags("cover_l.py", tuple(COVER_L), cover_l, data_dir), "--mode=evaluate"]
-    assert_evaluated(run(command, environment), COVER_L)
+    arguments = [*flags("cover_l.py", tuple(COVER_L), cover_l, data_dir), "--mode=evaluate"]
+    assert_evaluated(run(arguments, tmp_path / "evaluated"), COVER_L)
     report.main([f"--workdir={cover_l}", f"--out={tmp_path / 'report.html'}"])
     assert (tmp_path / "report.html").stat().st_size < 3 << 20
     out = tmp_path / "exported"
@@ -163,18 +156,17 @@ def test_cover_l_is_evaluated_reported_and_exported(cover_l, data_dir, environme
     assert out.exists()
 
 
-@pytest.mark.full_size
-def test_cover_l_is_fine_tuned(cover_l, environment, tmp_path):
+def test_cover_l_is_fine_tuned(cover_l, tmp_path):
     source = tmp_path / "clips"
     for name in ("pour", "shake"):
         for i in range(5):  # each of its own: copies of validation clips are left out of training
             miniature.link_scenes([source / name / f"{i}.mp4"], f"own {name} {i}")
     own = ["--name=own", f"--source={source}", "--validation_share=0.2", f"--data_dir={tmp_path / 'data'}"]
     prepare.main(["video_folder", *own])
-    command = [
-        "cover_jax.main", "--config=configs/finetune.py:video_folder/own", f"--workdir={tmp_path / 'tuned'}",
-        f"--data_dir={tmp_path / 'data'}", "--config.model.variant=mu/32", f"--config.model.init_from={cover_l}@best",
-        "--config.steps=2", f"--config.datasets.own.batch_size={BATCH}",
+    arguments = [
+        "--config=configs/finetune.py:video_folder/own", f"--workdir={tmp_path / 'tuned'}",
+        f"--data_dir={tmp_path / 'data'}", f"--config.model.variant={VARIANT}",
+        f"--config.model.init_from={cover_l}@best", "--config.steps=2", f"--config.datasets.own.batch_size={BATCH}",
     ]  # fmt: skip
-    printed = run(command, environment)
+    printed = run(arguments, tmp_path / "trained")
     assert "step 2/2" in printed and re.search(r"^own +2 +2 ", printed, re.MULTILINE), printed

@@ -2,7 +2,8 @@
 
 ORDERS is JSON. "record" is a file; it gets one line of JSON per row of each training batch on this host's devices.
 "sigterm_at", "raise_at" and "hang_at" are the step before which this fault happens in this process. "poison_at" is the
-step in which this host's rows have the weight NaN. "largest_file_bytes" sets RLIMIT_FSIZE.
+step in which this host's rows have the weight NaN. "largest_file_bytes" sets RLIMIT_FSIZE. With "compile_in_turn",
+on all hosts, the first one compiles before the others, which then find its programs in the compilation cache.
 
 All hosts start their programs together: on CPUs, Gloo gives up a host that compiles 30 s longer than the others.
 """
@@ -21,7 +22,7 @@ import numpy as np
 from orbax.checkpoint import multihost
 
 from cover_jax import main
-from cover_jax.parallel import compilation, sharding
+from cover_jax.parallel import compilation, hosts, sharding
 from data_pipelines.stream import mixture
 from tests.helpers import jax_private
 
@@ -37,7 +38,10 @@ class Host:
     def __init__(
         self, record: str = os.devnull, sigterm_at: int | None = None, raise_at: int | None = None,
         hang_at: int | None = None, poison_at: int | None = None, largest_file_bytes: int | None = None,
+        compile_in_turn: bool = False,
     ):  # fmt: skip
+        if compile_in_turn:
+            compilation.compile_side_by_side = compile_after_the_first_host
         if largest_file_bytes is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file_bytes, largest_file_bytes))
         self._record = open(record, "w")  # noqa: SIM115 - until the process ends
@@ -93,6 +97,16 @@ def jit_and_wait(function, _jit=compilation.jit, **arguments):
 
     call.lower = jitted.lower
     return call
+
+
+def compile_after_the_first_host(lowered, tell, _compile=compilation.compile_side_by_side):
+    """compilation.compile_side_by_side, in turn. No collective: on CPUs the others would give up after 30 s."""
+    if jax.process_index():
+        hosts.exchange("")
+        return _compile(lowered, tell)
+    compiled = _compile(lowered, tell)
+    hosts.exchange("compiled")
+    return compiled
 
 
 def run(orders: str, *flags: str) -> None:

@@ -113,6 +113,11 @@ def test_a_sound_run_is_ready(sound):
         assert what in printed
     assert list(result["stages_s"]) == STAGES and all(seconds >= 0 for seconds in result["stages_s"].values())
     assert "leaks: not searched for (config.input.leaks='ignore')" in printed
+    took = result["besides_compilation"]
+    others = {name: seconds for name, seconds in result["stages_s"].items() if name != "compilation"}
+    assert took["needed_s"] == 300 and sum(others.values()) <= took["found_s"]
+    assert took["longest_s"] >= max(others.values()) and took["longest_stage"] in {*others, "other"}
+    assert facts["checkpoint_gib"] > 0 and "rehearsal, besides compilation, s" in printed
 
 
 @pytest.mark.slow
@@ -315,7 +320,7 @@ def test_where_a_stage_has_no_time_left_it_takes_what_it_needs_and_no_more(monke
     trial.evaluate(run, types.SimpleNamespace(eval_params={}), wanted, found)
     assert taken == [["images"]] * steps + [["motion"]] * steps and evaluated == [1, batches]
     assert found.measured["images/step_s"] == 0.5
-    assert list(table.stages_s(found.measured)) == ["steps", "evaluation"]
+    assert list(findings.stages_s(found.measured)) == ["steps", "evaluation"]
 
 
 def test_a_checkpoint_is_measured_without_compilation_and_with_one_state_on_the_devices(tmp_path, monkeypatch):
