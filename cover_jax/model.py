@@ -68,14 +68,16 @@ class Model:
         return [self._predictor(clip, fps) for clip in _listed(clips)]
 
     def features(self, clips: Sequence[Clip], fps: float = 0.0, pool: str = "cls") -> np.ndarray:
-        """Features, float32 [clips, D], the mean over all views; `clips` and `fps` as in `predict`.
+        """Features, float32 [clips, D], the mean over all views; of pool "tokens" [clips, T, N, D], of the only view.
 
         Args:
             clips, fps: as in `predict`.
-            pool: "cls", the CLS features that linear heads read, or "patches", the mean of all normalised patch tokens.
+            pool: "cls", the CLS features that linear heads read; "patches", the mean of all normalised patch tokens; or
+                "tokens", these tokens, which attentive heads read.
 
         Raises:
-            ValueError: as `predict`; or there is no such pool, or the heads have different views.
+            ValueError: as `predict`; or there is no such pool, the heads have different views, or a clip has several
+                views and the pool is "tokens".
         """
         view, step = self._one_view(), self._feature_step(pool)
         batches = ([self._frames(clip, fps)[view]] for clip in _listed(clips))

@@ -124,6 +124,7 @@ class TrainedModel:
         meta: all metadata of its checkpoint (see `make_meta`).
         accuracies: of its evaluation, with DATASET/examples; {} if the step was not evaluated.
         notes: of a published model: what its files say and what is assumed, as lines for people; of a run, none.
+        part_of: a head that was one of several of a dataset -> that dataset; such a head has one class per clip.
     """
 
     config: ConfigDict
@@ -133,9 +134,18 @@ class TrainedModel:
     meta: Meta = dataclasses.field(default_factory=dict)
     accuracies: dict[str, float] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    part_of: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def dataset_name(self, head: str) -> str:
+        """The name of the dataset that a head was trained on: its own, but for one of several heads."""
+        return self.part_of.get(head, head)
 
     def dataset(self, head: str) -> ConfigDict:
         """The dataset that a head was trained on, as `dataset()` in configs/common.py."""
+        if head in self.part_of:
+            one: ConfigDict = self.dataset(self.part_of[head]).copy_and_resolve_references()
+            one.task, one.heads = registry.DEFAULT, ""
+            return one
         if head not in self.meta.get("kept", {}):
             return self.config.datasets[head]
         dataset = schema.dataset()  # keys newer than the checkpoint have their defaults
@@ -149,7 +159,7 @@ class TrainedModel:
 
     def storage(self, head: str) -> dict[str, Any]:
         """How the frames of its dataset were stored (`prepare.base.STORAGE`); {} if the checkpoint does not say so."""
-        found: dict[str, Any] = self.meta.get("storage", {}).get(head, {})
+        found: dict[str, Any] = self.meta.get("storage", {}).get(self.dataset_name(head), {})
         return found
 
 

@@ -19,12 +19,12 @@ from data_pipelines.stream import mixture
 def over_views(
     model_config: ConfigDict, dataset: ConfigDict, of_views: Callable[[dict, jax.Array], dict[str, jax.Array]]
 ) -> Callable[[dict, dict], dict[str, jax.Array]]:
-    """Builds `mean(params, batch) -> {name: [B, C]}`: the mean of `of_views` over all views of each example.
+    """Builds `mean(params, batch) -> {name: [B, ...]}`: the mean of `of_views` over all views of each example.
 
     Args:
         model_config: `config.model`.
         dataset: sets the views (eval_clips x eval_crops) and the normalisation.
-        of_views: (params, normalised views [B * V, T, H, W, C]) -> {name: [B * V, C]}.
+        of_views: (params, normalised views [B * V, T, H, W, C]) -> {name: [B * V, ...]}.
     """
     views = dataset.eval_clips * dataset.eval_crops
     normalization = model_input.Normalization.of(model_config, dataset)
@@ -39,7 +39,7 @@ def over_views(
             crop_share=dataset.eval_crop_share,
         )
         by_view = of_views(params, views_BTHWC)
-        return {name: jnp.mean(rearrange(x, "(b v) c -> b v c", v=views), axis=1) for name, x in by_view.items()}
+        return {name: jnp.mean(rearrange(x, "(b v) ... -> b v ...", v=views), axis=1) for name, x in by_view.items()}
 
     return mean
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from einops import reduce
 from jax.sharding import Mesh
@@ -18,7 +19,7 @@ from data_pipelines.stream.batch import eval_batch_rows
 
 # B batch, V views of an example, T frames, H height, W width, C channels, N patches or examples, D width
 
-POOLS = ("cls", "patches")
+POOLS = ("cls", "patches", "tokens")
 
 
 def make_features(
@@ -26,22 +27,33 @@ def make_features(
 ) -> Callable[[dict, dict], jax.Array]:
     """Builds `features(params, batch) -> float32 [B, D]`: the mean over all views of each example.
 
+    With pool "tokens" they are [B, T, N, D], of the only view: what attentive heads read.
+
     Args:
         model: its heads do not matter.
         model_config: `config.model`.
         dataset: sets the views (eval_clips x eval_crops) and the normalisation.
-        pool: "cls", the CLS features that linear heads read, or "patches", the mean of all normalised patch tokens.
+        pool: "cls", the CLS features that linear heads read; "patches", the mean of all normalised patch tokens; or
+            "tokens", the normalised patch tokens themselves.
 
     Raises:
-        ValueError: there is no such pool.
+        ValueError: there is no such pool, or the dataset has several views, whose tokens are of other places.
     """
     if pool not in POOLS:
         raise ValueError(f"pool={pool!r}: must be one of {', '.join(POOLS)}")
+    if pool == "tokens" and (dataset.eval_clips, dataset.eval_crops) != (1, 1):
+        raise ValueError(
+            f"pool='tokens': needs one view per clip; here are {dataset.eval_clips} x {dataset.eval_crops} "
+            "(eval_clips x eval_crops), whose tokens are of other times and places"
+        )
 
     def of_views(params, views_BTHWC):
         if pool == "cls":
             return {pool: model.features(params, views_BTHWC)}
-        return {pool: reduce(model.tokens(params, views_BTHWC)[1], "b t n d -> b d", "mean")}
+        tokens_BTND = model.tokens(params, views_BTHWC)[1]
+        if pool == "tokens":
+            return {pool: tokens_BTND.astype(jnp.float32)}
+        return {pool: reduce(tokens_BTND, "b t n d -> b d", "mean")}
 
     mean = eval_step.over_views(model_config, dataset, of_views)
     return lambda params, batch: mean(params, batch)[pool]

@@ -15,6 +15,9 @@ with frames float32 [any number, num_frames, size_px, size_px, 3], normalised as
 
 with frames uint8 [any number, num_frames, size_px, size_px, 3], red, green, blue. The program normalises them.
 
+--head=epic/verb takes one of the heads of a dataset that has several. Hugging Face's model has one classifier, so it
+needs one.
+
 OUT/README.md is the model card: data, accuracy, limits, and a program that loads the model.
 
     python -m cover_jax.export --workdir=/tmp/cover_demo --head=motion --format=hugging_face --push_to=ORG/REPO
@@ -37,7 +40,11 @@ FORMATS = ("hugging_face", "jax", "saved_model")
 def _parser() -> command_line.Parser:
     parser = command_line.Parser("cover_jax.export", __doc__)
     source_flags.add_source(parser)
-    parser.add_shared("head", default="", help="the head whose logits the model gives (the only one)")
+    parser.add_shared(
+        "head",
+        default="",
+        help="whose logits the model gives; DATASET/HEAD: one of several of a dataset (the only one)",
+    )
     parser.add_shared("format", required=True, choices=FORMATS, help="what to write, see above")
     parser.add_shared("out", default="", metavar="DIR", help="folder to write, local or gs://")
     hub = parser.add_argument_group("Hugging Face hub")
@@ -63,7 +70,12 @@ def main(arguments: list[str]) -> None:
     args = _parse(arguments)
     from etils import epath
 
-    from cover_jax.export import formats, model_card, push  # JAX and orbax load slowly: check the arguments first
+    from cover_jax.export import (
+        formats,
+        model_card,
+        one_head,
+        push,
+    )  # JAX and orbax load slowly: check the arguments first
     from cover_jax.published import load
 
     if args.push_to:
@@ -71,9 +83,7 @@ def main(arguments: list[str]) -> None:
     trained = load.load(args.workdir, args.step, **source_flags.source_options(args))
     if trained.notes:
         print("\n  ".join(trained.notes), file=sys.stderr)
-    head = args.head or (next(iter(trained.class_names)) if len(trained.class_names) == 1 else "")
-    if head not in trained.class_names:
-        raise UsageError(f"--head={args.head}: must be one of {', '.join(trained.class_names)}")
+    trained, head = one_head.choose(trained, args.head)
 
     def export_to(out: str) -> None:
         getattr(formats, f"to_{args.format}")(trained, head, out)

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from cover_jax.checkpoint import metadata
 from cover_jax.config import keys, schema
+from cover_jax.export import one_head
 from cover_jax.models import attention, variants
 from cover_jax.models.pretrained import hugging_face_export
 from cover_jax.models.pretrained.errors import PretrainedError
@@ -30,15 +31,18 @@ def to_hugging_face(trained: metadata.TrainedModel, head: str, out: str) -> None
 
     Raises:
         PretrainedError: a setting of the model is not in Hugging Face's TimeSformer, the head is not linear, or its
-            dataset has several heads, or `standardize`, which Hugging Face does not support.
+            dataset has several heads (`one_head` takes one of them), or `standardize`, which Hugging Face does not
+            support.
     """
     if trained.dataset(head).standardize:
         raise PretrainedError(
             f"datasets.{head}.standardize: not in Hugging Face's image processor; use --format=jax or saved_model"
         )
-    if registry.of(trained.dataset(head)).has_heads:
+    if parts := one_head.parts_of(trained, head):
+        each = " or ".join(f"--head={head}/{part.name}" for part in parts)
         raise PretrainedError(
-            f"datasets.{head}.heads: Hugging Face's TimeSformer has one classifier; use --format=jax or saved_model"
+            f"datasets.{head}.heads: Hugging Face's TimeSformer has one classifier; take one of them by {each}, or all "
+            "by --format=jax or saved_model"
         )
     _check_hugging_face_holds(trained.config.model)
     patch_px = variants.parse(trained.config.model.variant).patch_px

@@ -128,11 +128,12 @@ def _what(trained: metadata.TrainedModel, head: str, model_format: str) -> str:
             f"`{_start(trained.config)}`, with {len(trained.class_names[head])} classes, as "
             f"{FORMATS[model_format]}. cover-jax has only converted it, and neither trained nor evaluated it."
         )
-    config, others = trained.config, ", ".join(name for name in trained.config.datasets if name != head)
-    if head in trained.meta.get("kept", {}):
-        sets = f"{others}; its head {head} was trained by an earlier run and kept unchanged"
+    config, own = trained.config, trained.dataset_name(head)
+    others = ", ".join(name for name in config.datasets if name != own)
+    if own in trained.meta.get("kept", {}):
+        sets = f"{others}; its head {own} was trained by an earlier run and kept unchanged"
     else:
-        sets = f"{head}, together with {others}" if others else head
+        sets = f"{own}, together with {others}" if others else own
     return (
         f"A TimeSformer with divided space-time attention (arXiv 2102.05095), trained as CoVeR (arXiv 2112.07175) by "
         f"cover-jax for {trained.step} steps on {sets}. This is its head `{head}`, with "

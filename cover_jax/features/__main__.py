@@ -4,8 +4,8 @@
     python -m cover_jax.features --workdir=/tmp/mine --out=train.parquet --dataset=mine --split=train --data_dir=/data
 
 The model is a run, or a published model, also one without a classifier. A row has the path, the label where it is
-known, the seconds of the clip that were seen, and the features: CLS, or the mean of all patch tokens (--pool=patches).
-Several views of a clip are averaged.
+known, the seconds of the clip that were seen, and the features: CLS, the mean of all patch tokens (--pool=patches), or
+these tokens (--pool=tokens, .npz only). Several views of a clip are averaged.
 
 Run the same command again to continue after it was killed: finished parts stand in OUT.parts and are not computed
 again. On several hosts, start it on each with --num_processes and --process_id, or --distributed, and with an OUT that
@@ -27,7 +27,7 @@ from data_pipelines.command_line import UsageError
 FORMATS = ("npz", "parquet")
 # This project's choice: until the hosts have found each other; and until a host that is done leaves the others alone.
 _CONNECT_S, _SHARE_S = 300, 7 * 24 * 3600
-POOLS = ("cls", "patches")  # as cover_jax/evaluation/features.py has them
+POOLS = ("cls", "patches", "tokens")  # as cover_jax/evaluation/features.py has them
 
 
 def _parser() -> command_line.Parser:
@@ -37,7 +37,9 @@ def _parser() -> command_line.Parser:
     parser.add_shared("out", required=True, metavar="FILE", help="file to write, local or gs://")
     parser.add_shared("format", choices=FORMATS, default="", help="what is written (as the end of --out says)")
     parser.add_shared("head", default="", help="read the files as this head's dataset is evaluated (if they differ)")
-    parser.add_argument("--pool", choices=POOLS, default="cls", help="CLS, or the mean of all patch tokens (cls)")
+    parser.add_argument(
+        "--pool", choices=POOLS, default="cls", help="CLS, the mean of all patch tokens, or these tokens (cls)"
+    )
     parser.add_argument("--batch_size", type=int, default=8, metavar="N", help="clips per batch (8)")
     data = parser.add_argument_group("prepared data, in place of files")
     data.add_argument("--dataset", default="", metavar="NAME", help="a dataset of the run, or its BUILDER/NAME")
@@ -56,6 +58,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     args.format = args.format or args.out.rpartition(".")[2]
     if args.format not in FORMATS:
         raise UsageError(f"--out={args.out}: must end in .npz or .parquet, or --format must be given")
+    if args.pool == "tokens" and args.format == "parquet":
+        raise UsageError("--pool=tokens: a table has one row of numbers per clip; write .npz")
     if bool(args.paths) == bool(args.dataset):
         raise UsageError("give files and folders, or --dataset; one of them")
     predict_flags.positive("batch_size", args.batch_size)

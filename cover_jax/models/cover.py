@@ -91,7 +91,7 @@ def functional(
     """
     backbone = make_backbone(model, choose_attention(model, qkv_sharding))
     specs = {name: head_specs.get(name) or heads.HeadSpec.of(model) for name in num_classes}
-    head_parts = {name: _head_part(model, specs[name], name, count) for name, count in num_classes.items()}
+    head_parts = {name: make_head(model, specs[name], name, count) for name, count in num_classes.items()}
 
     def init(key: jax.Array) -> Params:
         backbone_key, heads_key = jax.random.split(key)
@@ -178,7 +178,12 @@ def choose_attention(model: ConfigDict, qkv_sharding: NamedSharding | None) -> a
     return attention.choose(model.attention, config.variant.num_heads, head_dim, config.dtype, qkv_sharding, clip)
 
 
-def _head_part(model: ConfigDict, spec: heads.HeadSpec, name: str, num_classes: int) -> Part:
+def make_head(model: ConfigDict, spec: heads.HeadSpec, name: str, num_classes: int) -> Part:
+    """One head on features of a config's backbone.
+
+    Raises:
+        ValueError: as in `functional`.
+    """
     if re.fullmatch(r"[A-Za-z0-9_]+", name) is None:
         raise ValueError(f"head {name!r}: a name is letters, digits and '_' only")
     if num_classes < 1:

@@ -190,8 +190,8 @@ class Command:
 
 def commands(page: str, text: str) -> Iterator[Command]:
     """Commands of fenced blocks, and those in `code` that begin with python, pip, pytest or launch/."""
-    for block in re.findall(r"^```(?:bash|sh|)\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
-        for line in block.replace("\\\n", " ").splitlines():
+    for language, block in re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        for line in block.replace("\\\n", " ").splitlines() if language in ("bash", "sh", "") else ():
             yield from _commands_of_line(page, line)
     for code in _inline(text):
         if re.match(r"([A-Z_]+=\S+ )*(python -m|pip install|pytest|launch/)", code):

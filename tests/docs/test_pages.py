@@ -128,6 +128,11 @@ def test_a_wrong_flag_on_a_later_line_is_seen():
     assert "no flag --no_such" in _command_mistakes(text)[0]
 
 
+def test_a_wrong_flag_after_a_block_of_another_language_is_seen():
+    text = "```python\nx = 1\n```\n\nThen:\n\n```bash\npython -m cover_jax.report --no_such=1\n```\n"
+    assert "no flag --no_such" in _command_mistakes(text)[0]
+
+
 def test_a_wrong_flag_in_a_docstring_is_seen():
     code = '"""Does it.\n\n    python -m cover_jax.report \\\\\n        --workdir=/tmp/a --no_such=1\n"""'
     (command,) = pages.docstring_commands("a.py", code)

@@ -91,6 +91,17 @@ def test_patches_are_another_pool():
     assert np.abs(cls["features"] - patches["features"]).max() > 0.01
 
 
+def test_tokens_are_those_that_patches_are_the_mean_of(tmp_path):
+    arguments = ("--dataset=files", "--data_dir=data")
+    patches, tokens = (load(run(f"{pool}.npz", f"--pool={pool}", *arguments)) for pool in ("patches", "tokens"))
+    assert tokens["features"].shape == (len(patches["path"]), 2, 4, 8) and tokens["features"].dtype == np.float32
+    np.testing.assert_allclose(tokens["features"].mean((1, 2)), patches["features"], atol=1e-5)
+    with pytest.raises(SystemExit, match="--pool=tokens: a table has one row of numbers per clip; write .npz"):
+        run(tmp_path / "tokens.parquet", "--pool=tokens", *arguments)
+    with pytest.raises(SystemExit, match="pool='tokens': needs one view per clip; here are 2 x 1"):
+        run(tmp_path / "tokens.npz", "--pool=tokens", "--eval_clips=2", *arguments)
+
+
 @pytest.fixture
 def one_batch_per_part(monkeypatch):
     monkeypatch.setattr(parts, "BATCHES_PER_PART", 0.5)  # of the batch of 8: 4 clips

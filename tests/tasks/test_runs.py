@@ -2,10 +2,12 @@
 
 import io
 import json
+import re
 
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 from etils import epath
 from PIL import Image
 from sklearn.metrics import average_precision_score
@@ -168,12 +170,39 @@ def test_predict_names_a_class_of_each_head(folder, capsys):
 
 def test_several_heads_are_exported_for_jax_and_refused_for_hugging_face(folder):
     command = [f"--workdir={folder / 'run'}", "--head=epic", f"--out={folder / 'epic_out'}"]
-    with pytest.raises(SystemExit, match="one classifier; use --format=jax"):
+    with pytest.raises(SystemExit, match="one classifier; take one of them by --head=epic/verb or --head=epic/noun"):
         export.main([*command, "--format=hugging_face"])
     export.main([*command, "--format=jax"])
     about = json.loads((folder / "epic_out/config.json").read_text())
     assert about["heads"] == "verb:97, noun:300:0.5" and len(about["class_names"]) == 397
     assert "np.split(logits, [97], axis=-1)" in (folder / "epic_out/README.md").read_text()
+
+
+def test_one_of_several_heads_is_exported_as_a_classifier_of_its_own(folder, capsys):
+    out, trained = folder / "epic_noun", restore.load_trained(str(folder / "run"), "newest")
+    command = [f"--workdir={folder / 'run'}", "--format=hugging_face", f"--out={out}"]
+    with pytest.raises(SystemExit, match="epic/adverb: must be one of charades, epic, images, epic/verb, epic/noun"):
+        export.main([*command, "--head=epic/adverb"])
+    export.main([*command, "--head=epic/noun"])
+    weights, of_run = safetensors.numpy.load_file(out / "model.safetensors"), trained.params["heads"]["epic"]
+    np.testing.assert_array_equal(weights["classifier.weight"], of_run["kernel"][:, 97:].T)
+    np.testing.assert_array_equal(weights["classifier.bias"], of_run["bias"][97:])
+    about, card = json.loads((out / "config.json").read_text()), (out / "README.md").read_text()
+    names = [name.removeprefix("noun: ") for name in trained.class_names["epic"][97:]]
+    assert list(about["id2label"].values()) == names and "problem_type" not in about
+    assert re.search(rf"top-1 +\| {100 * trained.accuracies['epic/noun_top1']:.1f} ±", card)
+    assert "joint top-1" not in card
+    assert "3 steps on epic, together with charades, images. This is its head `epic_noun`, with 300 classes" in card
+    capsys.readouterr()
+    found = []
+    for source in ("run", "epic_noun"):  # the exported model says the same
+        head = ["--head=epic"] if source == "run" else []
+        clip = str(folder / "epic/P02/videos/P02_01.mp4")
+        predict.main([f"--workdir={folder / source}", *head, "--top=300", "--format=json", clip])
+        (by_head,) = json.loads(capsys.readouterr().out).values()
+        said = by_head["epic/noun"] if source == "run" else next(iter(by_head.values()))
+        found.append({row["class"].removeprefix("noun: "): row["probability"] for row in said})
+    assert found[1] == pytest.approx(found[0], abs=1e-4) and len(found[1]) == 300
 
 
 @pytest.mark.parametrize("head", ["charades", "epic"])
