@@ -36,10 +36,7 @@ def kill_both_hosts(run: Run) -> None:
 def _kill(run: Run, hosts: list[int]) -> None:
     with run.start() as job:
         run.wait_for_a_moment(job)
-        for host in hosts:
-            job.processes[host].send_signal(signal.SIGKILL)
-        codes = job.codes()
-        assert set(codes) <= {-signal.SIGKILL, errors.LOST_PEER} and -signal.SIGKILL in codes, codes
+        run.kill(job, hosts)
 
 
 def sigterm(run: Run) -> None:
@@ -89,7 +86,7 @@ def host_that_stands_still(run: Run) -> None:
     still = run.rng.randrange(2)
     with run.start() as job:
         # Not the first step on a dataset, which may take longer, nor an evaluation.
-        job.until(lambda: steps_done(job) >= 8 and 2 <= jobs.completed(job.printed()) % EVAL_STEPS <= 15)
+        job.until(lambda: steps_done(job) >= 8 and 2 <= jobs.completed(job.printed()) % EVAL_STEPS <= EVAL_STEPS - 5)
         job.processes[still].send_signal(signal.SIGSTOP)
         assert job.codes([1 - still], within_s=SAVE_S + END_S) == [errors.HUNG]
         assert jobs.has_stacks(job.printed(1 - still))
@@ -117,7 +114,7 @@ def full_disk(run: Run) -> None:
         finally:
             filler.unlink()
         job.until(lambda: run.newest > intact)
-        run.stop(job)
+        run.end(job)
 
 
 def limit_files(job, host: int, most_bytes: int) -> None:
@@ -134,7 +131,7 @@ def write_error_on_one_host(run: Run) -> None:
         limit_files(job, host, resource.RLIM_INFINITY)
         job.until(lambda: run.newest > intact)
         assert "training continues" in job.printed(host)
-        run.stop(job)
+        run.end(job)
 
 
 def last_save_that_fails(run: Run) -> None:
@@ -179,7 +176,7 @@ def _damage(run: Run, damage: Callable[[pathlib.Path], None], is_always_noticed:
         noticed = f"{newest} is damaged, set aside as" in job.printed()
         assert noticed == (_set_aside(run) > aside) and (noticed or not is_always_noticed), f"{path}: {noticed=}"
         run.go_on(job, SAVE_STEPS)
-        run.stop(job)
+        run.end(job)
 
 
 def _set_aside(run: Run) -> int:
@@ -195,7 +192,7 @@ def shard_that_is_away_for_a_while(run: Run) -> None:
         time.sleep(run.rng.uniform(0.5, 3))
         away.rename(shard)
         run.go_on(job, 6)
-        run.stop(job)
+        run.end(job)
 
 
 def shard_that_is_lost(run: Run) -> None:
@@ -237,7 +234,7 @@ def second_job(run: Run) -> None:
             assert second.codes() == [errors.IN_USE]
             assert f"in use by process {job.processes[0].pid} on " in second.last_line()
         run.go_on(job, 1)
-        run.stop(job)
+        run.end(job)
 
 
 BAD_FLAGS = {
