@@ -155,6 +155,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60, help="of faults; the undisturbed run comes after them")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup` ignores it, hosts inherit that, and a run goes on then
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # so that nothing is left mounted or running
     with tempfile.TemporaryDirectory(prefix="soak") as folder:
         kept = endure(args.minutes, args.seed, pathlib.Path(folder))
