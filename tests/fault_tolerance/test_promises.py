@@ -64,7 +64,7 @@ FAULTS = (
     Row("facts and indices cannot be written", "nameless", GOES_ON,
         "fault_tolerance/test_storage_at_start.py::test_what_is_kept_beside_the_data_is_computed_again"),
     Row("a preparation on a full disk", "nameless", errors.FAILED,
-        "fault_tolerance/test_storage_at_start.py::test_a_failed_write_leaves_nothing_and_the_file_of_before"),
+        "fault_tolerance/test_storage_at_start.py::test_a_preparation_names_the_folder_that_cannot_be_written"),
     Row("--mode=evaluate on a read-only workdir", "nameless", errors.DONE,
         "fault_tolerance/test_storage_at_start.py::"
         "test_evaluation_of_a_run_on_read_only_storage_prints_its_table"),
