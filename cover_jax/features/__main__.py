@@ -97,7 +97,8 @@ def main(arguments: Sequence[str]) -> None:
     else:
         source = clips.Files(paths, view)
     about = extract.about(trained, args.workdir, args.pool, view, source)
-    job = parts.Job(args.out, args.format, about, len(source), int(args.batch_size * parts.BATCHES_PER_PART))
+    part_size = int(args.batch_size * parts.BATCHES_PER_PART)
+    job = parts.Job(args.out, args.format, about, source.contents(), len(source), part_size)
     if job.is_done():
         print(f"{args.out}: is complete already", file=sys.stderr)
     elif missing := job.missing(args.process_id, args.num_processes):

@@ -1,5 +1,6 @@
 """What features are computed of: files, or the records of a prepared split, sampled as evaluation samples them."""
 
+import concurrent.futures
 import hashlib
 import os
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from data_pipelines.stream import examples, records
 # K temporal views, T frames of each, h, w height and width of a clip
 
 UNKNOWN = -1  # label of a clip whose class is not known
+SAMPLED_BYTES = 1 << 16  # of the content of a file: so many at its start and at its end
+_STAT_THREADS = 32  # a bucket answers in tens of milliseconds
 
 
 class Clip(NamedTuple):
@@ -54,6 +57,9 @@ class Source(Protocol):
     @property
     def identity(self) -> str:
         """Equal for equal lists."""
+
+    def contents(self) -> dict[str, str]:
+        """Name -> a short text that differs if what is read differs; empty if that cannot be known."""
 
 
 def find_view(
@@ -110,6 +116,30 @@ class Files:
         """Of the paths, not of the content."""
         return hashlib.sha256(os.fsencode("\0".join(self._paths))).hexdigest()
 
+    def contents(self) -> dict[str, str]:
+        """Of each file, see `describe_file`."""
+        with concurrent.futures.ThreadPoolExecutor(_STAT_THREADS) as pool:
+            return dict(zip(self._paths, pool.map(describe_file, self._paths), strict=True))
+
+
+def describe_file(path: str) -> str:
+    """A short text that differs if a file was replaced; "" if it cannot be read.
+
+    Of a local file: a hash of its size, its first and its last SAMPLED_BYTES, so that copies of it on several hosts are
+    equal. Of one in a bucket: its size and the time at which it was written.
+    """
+    try:
+        if files.is_remote(path):
+            found = epath.Path(path).stat()
+            return f"{found.length} {found.mtime}"
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            start = file.read(SAMPLED_BYTES)
+            file.seek(max(size - SAMPLED_BYTES, 0))
+            return hashlib.sha256(b"%d " % size + start + file.read(SAMPLED_BYTES)).hexdigest()[:16]
+    except Exception:  # of many types; the file is named when it is read
+        return ""
+
 
 class PreparedClips:
     """The records of a prepared split."""
@@ -152,3 +182,8 @@ class PreparedClips:
     def identity(self) -> str:
         """Of the records."""
         return self._split.fingerprint
+
+    def contents(self) -> dict[str, str]:
+        """Of the checksums of all records in their order, where they are known."""
+        known = self._split.content.in_order[:16]
+        return {f"{self._split.builder} {self._split.split}": known} if known else {}

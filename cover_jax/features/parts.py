@@ -4,6 +4,7 @@ OUT.parts/ has one .npz per finished part, written whole or not at all. The part
 on the batch size, not on the hosts: any host may write any of them, and more or fewer hosts may continue.
 """
 
+import hashlib
 import io
 import json
 import sys
@@ -13,14 +14,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from data_pipelines import files
+from data_pipelines import escaping, files
 from data_pipelines.command_line import UsageError
 
 # N rows, D width
 
 BATCHES_PER_PART = 16
+_SHOWN = 3
 # The notes of a file, as JSON: what its features depend on; path and error of each clip that could not be read.
 _ABOUT, _LEFT_OUT = "about", "left_out"
+_CONTENTS = "contents"  # in the first of them: what the files hold. Of earlier versions it is not known
 COLUMNS = ("path", "label", "class_name", "start_s", "end_s", "features")
 
 
@@ -43,17 +46,20 @@ class Job:
         out: the file.
         kind: "npz" or "parquet".
         about: what the features depend on, as JSON.
+        contents: what is read -> a short text that differs if it differs (`clips.Source.contents`).
         num_clips: length of the list.
         part_size: clips per part.
     """
 
-    def __init__(self, out: str, kind: str, about: dict[str, Any], num_clips: int, part_size: int):
+    def __init__(
+        self, out: str, kind: str, about: dict[str, Any], contents: dict[str, str], num_clips: int, part_size: int
+    ):
         self._out, self._kind = epath.Path(out), kind
-        self._about = json.loads(json.dumps(about))
+        self._about = json.loads(json.dumps(about | {_CONTENTS: _hash(contents)}))
         self._parts = [range(start, min(start + part_size, num_clips)) for start in range(0, num_clips, part_size)]
         self._folder = self._out.with_name(f"{self._out.name}.parts")
         if not self.is_done():
-            self._check(self._folder / "about.json", self._about | {"part_size": part_size})
+            self._check(self._folder / "about.json", self._about | {"part_size": part_size, _CONTENTS: contents})
 
     def is_done(self) -> bool:
         """Whether the file is complete.
@@ -64,7 +70,8 @@ class Job:
         if not self._out.exists():
             return False
         found = _read_note(self._out, self._kind, _ABOUT)
-        if found != self._about:
+        found = found if isinstance(found, dict) else {}
+        if not _agree(found, self._about):
             raise UsageError(
                 f"--out={self._out}: exists, {_difference(found, self._about)}; move it, or name another file"
             )
@@ -76,7 +83,7 @@ class Job:
                 before = files.read_json(path, dict)
             except files.DamagedFileError as error:
                 raise UsageError(f"{error}; delete {self._folder}, or name another --out") from error
-            if before != now:
+            if not _agree(before, now):
                 raise UsageError(
                     f"{self._folder}: has parts of other features, {_difference(before, now)}; delete it, or name "
                     "another --out"
@@ -185,6 +192,27 @@ def _read_note(path: epath.Path, kind: str, name: str) -> Any:
         return {}
 
 
+def _hash(contents: dict[str, str]) -> str:
+    return hashlib.sha256(json.dumps(sorted(contents.items())).encode()).hexdigest()[:16] if contents else ""
+
+
+def _agree(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether features of before are those of now, as far as both say what they depend on."""
+    same = before | {_CONTENTS: now[_CONTENTS]} == now
+    known = before.get(_CONTENTS) and now[_CONTENTS]
+    return same and not (known and known != before[_CONTENTS])
+
+
 def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
     keys = [key for key in now if before.get(key) != now[key]]
-    return "; ".join(f"{key} {before.get(key)!r} there, {now[key]!r} here" for key in keys)
+    if keys == [_CONTENTS]:
+        return f"of other content: {_changed(before[_CONTENTS], now[_CONTENTS])}"
+    return "; ".join(f"{key} {before.get(key)!r} there, {now[key]!r} here" for key in keys if key != _CONTENTS)
+
+
+def _changed(before: dict[str, str] | str, now: dict[str, str] | str) -> str:
+    """Which of the files are others than before: a file of features has only a hash of them all."""
+    if isinstance(before, str) or isinstance(now, str):
+        return "some of what is read has changed since"
+    names = [name for name in now if before.get(name) != now[name]]
+    return f"{escaping.first(names, _SHOWN)} changed since"

@@ -19,6 +19,8 @@ from data_pipelines.prepare import base, folder, listing, publisher, worker_pool
 from data_pipelines.prepare import flags as prepare_flags
 from data_pipelines.sources import class_names, label_features
 
+_TFDS_DISK_IS_FULL = "Not enough disk space"  # an OSError of TFDS that names no folder begins so
+
 
 def prepare_if_self_contained(builder: str, data_dir: str) -> None:
     """Prepares `builder` ("name/config") if it is missing and needs no files. Otherwise does nothing."""
@@ -142,6 +144,7 @@ def build_records(builder: tfds.core.DatasetBuilder, **download_config) -> None:
 
     Raises:
         FileNotFoundError: a part of the source is missing.
+        OSError: the disk is full, or a file cannot be written. The message names it, or the folder of the dataset.
     """
     from data_pipelines.stream import records  # TensorFlow is slow to import and only needed from here
     from data_pipelines.stream.host_tf import tf
@@ -155,8 +158,9 @@ def build_records(builder: tfds.core.DatasetBuilder, **download_config) -> None:
             file_format="tfrecord",
             download_config=tfds.download.DownloadConfig(try_download_gcs=False, **download_config),
         )
-    except OSError:
+    except OSError as error:
         if not builder.data_path.exists():
+            _add_folder(error, builder.data_path)
             raise
         logging.info("In the meantime another process prepared %s.", builder.data_path)
     except RuntimeError as error:  # TFDS's for what TensorFlow says when it writes a shard
@@ -168,6 +172,14 @@ def build_records(builder: tfds.core.DatasetBuilder, **download_config) -> None:
         raise FileNotFoundError(error.message) from error
     records.write_indices(builder.data_path)
     catalog.write_info_checksums(builder.data_path)
+
+
+def _add_folder(error: OSError, folder: epath.Path) -> None:
+    """Adds the folder to an error of the system that names no file, and to TFDS's own for a full disk."""
+    if str(error).startswith(_TFDS_DISK_IS_FULL):
+        error.errno = errno.ENOSPC
+    if error.errno is not None and error.filename is None:
+        error.strerror, error.filename = os.strerror(error.errno), os.fspath(folder)
 
 
 def builders(args: argparse.Namespace) -> Iterator[tfds.core.DatasetBuilder]:

@@ -1,6 +1,7 @@
 """A wall clock that is set while a run trains and saves ends nothing; a preloaded library sets it."""
 
 import os
+import pathlib
 import subprocess
 import sys
 import time
@@ -68,14 +69,23 @@ def test_a_clock_that_is_set_by_hours_during_saves_ends_nothing(tmp_path, clock)
 
 
 @pytest.mark.slow
-def test_one_of_two_hosts_whose_clock_is_set_ends_nothing(tmp_path, clock):
-    """Host 0, which has JAX's service, is hours ahead when they meet, and is set back and forth while they train.
+def test_hosts_whose_clocks_differ_by_hours_and_are_set_end_nothing(tmp_path, clock):
+    """Host 0, which has JAX's service, is hours ahead from the start, is set back by two hours before they meet, and
+    back and forth while they train. Host 1 is hours behind all the time.
 
     JAX's service does not stand a clock of host 0 that is set back to before the hosts met.
     """
-    clock.set_ahead(2 * HOUR_S)
+    (tmp_path / "behind").mkdir()
+    behind = preloaded.SteppedClock(tmp_path / "behind")
+    behind.set_ahead(-3 * HOUR_S)
+    clock.set_ahead(4 * HOUR_S)
     flags = (jobs.SHARDED, "--config.steps=24", "--config.timeouts.save_s=300", "--config.keep_checkpoints=99")
-    with jobs.Jobs(tmp_path).start(tmp_path / "run", *flags, hosts=2, env_of={0: clock.environment}) as job:
+    own = {0: clock.environment, 1: behind.environment}
+    with jobs.Jobs(tmp_path).start(tmp_path / "run", *flags, hosts=2, env_of=own) as job:
+        started = [pathlib.Path(f"/proc/{process.pid}/maps") for process in job.processes]
+        job.until(lambda: all("jaxlib" in path.read_text() for path in started))  # they import, and have not met yet
+        assert "Gloo" not in job.all_printed()
+        clock.set_ahead(2 * HOUR_S)
         for step, hours in {5: 5, 9: 2, 13: 4, 17: 2}.items():
             job.until(lambda: jobs.completed(job.printed()) >= step)  # noqa: B023 - called at once
             clock.set_ahead(hours * HOUR_S)

@@ -14,6 +14,8 @@ from cover_jax.fault_tolerance import workdir_lease
 from cover_jax.training import progress
 from data_pipelines import files
 from data_pipelines.leaks import facts
+from data_pipelines.prepare import __main__ as prepare
+from data_pipelines.prepare import build
 from data_pipelines.stream import records
 from tests.helpers import jobs, preloaded, tiny_config
 
@@ -67,6 +69,17 @@ def test_what_is_kept_beside_the_data_is_computed_again(disk):
     facts.keep(epath.Path(disk / "facts" / "leaks.json"), bytes(10_000))
     records._save_index(epath.Path(disk / "shard"), records.ShardIndex(np.arange(5_000), None))
     assert not [path for path in disk.rglob("*") if path.name.endswith(".tmp")]
+
+
+def test_a_preparation_names_the_folder_that_cannot_be_written(disk):
+    """Of the command, and of a run that prepares its data at its start; TFDS's own error for a full disk does not."""
+    reason = f"{disk}.*: (No space left on device|Read-only file system)"
+    with pytest.raises(SystemExit, match=f"^error: {reason}$") as ended:
+        prepare.main(["digits/images", f"--data_dir={disk / 'data'}"])
+    assert ended.value.code == errors.FAILED
+    with pytest.raises(OSError, match=r"No space left|Read-only") as raised:
+        build.prepare_if_self_contained("digits/images", str(disk / "data"))
+    assert raised.value.filename.startswith(str(disk))
 
 
 def test_a_failed_write_leaves_nothing_and_the_file_of_before(disk):

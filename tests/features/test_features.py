@@ -16,6 +16,7 @@ from cover_jax.features import __main__ as command
 from cover_jax.features import extract, parts
 from cover_jax.models import variants
 from cover_jax.published import load as published_load
+from data_pipelines.command_line import UsageError
 from tests.test_golden_run import EXPECTED, GOLDEN, SHORT_SIDE_PX, SIZE
 
 PATHS = list(EXPECTED["predict"])
@@ -150,6 +151,40 @@ def test_what_cannot_be_read_is_named_and_left_out(tmp_path, capsys):
         with pytest.raises(SystemExit, match="1 of 2 files could not be read"):
             run("some.npz", "--head=files", good, str(broken))
         assert f"{broken}: " in capsys.readouterr().err and load("some.npz")["path"].tolist() == [good]
+
+
+def test_a_file_that_is_replaced_between_a_kill_and_a_resume_is_noticed(one_batch_per_part, tmp_path, monkeypatch):
+    paths = [shutil.copyfile(path, tmp_path / f"{i}-{pathlib.Path(path).name}") for i, path in enumerate(PATHS)]
+    command, write = ("--head=files", *map(str, paths)), parts.Job.write
+
+    def killed(self, part, rows):
+        write(self, part, rows)
+        raise Killed
+
+    with monkeypatch.context() as patch, contextlib.suppress(Killed):
+        patch.setattr(parts.Job, "write", killed)
+        run("replaced.npz", *command)
+    before = paths[0].read_bytes()
+    for changed in (before[:-1] + bytes([before[-1] ^ 1]), before + b"0", None):
+        paths[0].write_bytes(changed) if changed else paths[0].unlink()
+        with pytest.raises(
+            SystemExit, match=rf"replaced.npz.parts: .* other content: {paths[0]} changed since; delete"
+        ):
+            run("replaced.npz", *command)
+    paths[0].write_bytes(before)  # at another time: copies on several hosts are the same file
+    os.utime(paths[0], (0, 0))
+    run("replaced.npz", *command)
+    paths[1].write_bytes(before)
+    with pytest.raises(SystemExit, match="replaced.npz: exists, of other content: some of what is read has changed"):
+        run("replaced.npz", *command)
+
+
+def test_features_of_a_version_that_did_not_know_the_content_are_kept():
+    job = parts.Job("old.npz", "npz", {"pool": "cls"}, {}, 0, 4)
+    pathlib.Path("old.npz").write_bytes(parts._npz({}, {"about": {"pool": "cls"}, "left_out": []}))
+    assert job.is_done()
+    with pytest.raises(UsageError, match="pool 'cls' there, 'patches' here"):
+        parts.Job("old.npz", "npz", {"pool": "patches"}, {"a.mp4": "1"}, 0, 4)
 
 
 def test_parquet_without_a_readable_file_has_no_rows(tmp_path, capsys):

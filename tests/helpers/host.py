@@ -2,8 +2,10 @@
 
 ORDERS is JSON. "record" is a file; it gets one line of JSON per row of each training batch on this host's devices.
 "sigterm_at", "raise_at" and "hang_at" are the step before which this fault happens in this process. "poison_at" is the
-step in which this host's rows have the weight NaN. "largest_file_bytes" sets RLIMIT_FSIZE. With "compile_in_turn",
-on all hosts, the first one compiles before the others, which then find its programs in the compilation cache.
+step in which this host's rows have the weight NaN. "largest_file_bytes" sets RLIMIT_FSIZE. "kill_in_save_of" is the
+step whose save kills this process once it is asynchronous: it has begun, and nothing has waited for it. With
+"compile_in_turn", on all hosts, the first one compiles before the others, which then find its programs in the
+compilation cache.
 
 All hosts start their programs together: on CPUs, Gloo gives up a host that compiles 30 s longer than the others.
 """
@@ -22,6 +24,7 @@ import numpy as np
 from orbax.checkpoint import multihost
 
 from cover_jax import main
+from cover_jax.checkpoint import saver
 from cover_jax.parallel import compilation, hosts, sharding
 from data_pipelines.stream import mixture
 from tests.helpers import jax_private
@@ -38,7 +41,7 @@ class Host:
     def __init__(
         self, record: str = os.devnull, sigterm_at: int | None = None, raise_at: int | None = None,
         hang_at: int | None = None, poison_at: int | None = None, largest_file_bytes: int | None = None,
-        compile_in_turn: bool = False,
+        kill_in_save_of: int | None = None, compile_in_turn: bool = False,
     ):  # fmt: skip
         if compile_in_turn:
             compilation.compile_side_by_side = compile_after_the_first_host
@@ -51,6 +54,13 @@ class Host:
         self._step, self._expected = 0, []
         mixture.Mixture.at = lambda mix, step: self.at(mix, step)
         sharding.put_batch = self.put_batch
+        self._kill_in_save_of, self._start_save = kill_in_save_of, saver.start_save
+        saver.start_save = self.start_save
+
+    def start_save(self, manager, state, *args):
+        self._start_save(manager, state, *args)
+        if int(state.step) == self._kill_in_save_of:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def at(self, mix, step):
         if step == self._raise_at:

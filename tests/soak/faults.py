@@ -21,7 +21,9 @@ from tests.soak.run import DATASETS, END_S, EVAL_STEPS, SAVE_S, SAVE_STEPS, Run,
 
 # Of a checkpoint; what else there is of orbax's book-keeping is not needed to read it.
 NEEDED = re.compile(r"meta/metadata|metrics/metrics|state/_METADATA|state/manifest|state/d/")
-FILE_BYTES = 500_000  # that one host may write, at most: less than its part of a checkpoint
+# That one host may write per file. Its part of a checkpoint, 1.2 MB, is divided by chance into 2 to 6 files, of which
+# the largest had 320 to 910 kB; the largest of what else it writes, the ledger's rows, had 143 kB.
+FILE_BYTES = 250_000
 WHOLE = hashlib.sha1(np.float32(1).tobytes()).hexdigest()  # the weight of an example that is not damaged
 
 
@@ -36,10 +38,7 @@ def kill_both_hosts(run: Run) -> None:
 def _kill(run: Run, hosts: list[int]) -> None:
     with run.start() as job:
         run.wait_for_a_moment(job)
-        for host in hosts:
-            job.processes[host].send_signal(signal.SIGKILL)
-        codes = job.codes()
-        assert set(codes) <= {-signal.SIGKILL, errors.LOST_PEER} and -signal.SIGKILL in codes, codes
+        run.kill(job, hosts)
 
 
 def sigterm(run: Run) -> None:
@@ -89,7 +88,7 @@ def host_that_stands_still(run: Run) -> None:
     still = run.rng.randrange(2)
     with run.start() as job:
         # Not the first step on a dataset, which may take longer, nor an evaluation.
-        job.until(lambda: steps_done(job) >= 8 and 2 <= jobs.completed(job.printed()) % EVAL_STEPS <= 15)
+        job.until(lambda: steps_done(job) >= 8 and 2 <= jobs.completed(job.printed()) % EVAL_STEPS <= EVAL_STEPS - 5)
         job.processes[still].send_signal(signal.SIGSTOP)
         assert job.codes([1 - still], within_s=SAVE_S + END_S) == [errors.HUNG]
         assert jobs.has_stacks(job.printed(1 - still))
@@ -117,7 +116,7 @@ def full_disk(run: Run) -> None:
         finally:
             filler.unlink()
         job.until(lambda: run.newest > intact)
-        run.stop(job)
+        run.end(job)
 
 
 def limit_files(job, host: int, most_bytes: int) -> None:
@@ -134,7 +133,7 @@ def write_error_on_one_host(run: Run) -> None:
         limit_files(job, host, resource.RLIM_INFINITY)
         job.until(lambda: run.newest > intact)
         assert "training continues" in job.printed(host)
-        run.stop(job)
+        run.end(job)
 
 
 def last_save_that_fails(run: Run) -> None:
@@ -179,7 +178,7 @@ def _damage(run: Run, damage: Callable[[pathlib.Path], None], is_always_noticed:
         noticed = f"{newest} is damaged, set aside as" in job.printed()
         assert noticed == (_set_aside(run) > aside) and (noticed or not is_always_noticed), f"{path}: {noticed=}"
         run.go_on(job, SAVE_STEPS)
-        run.stop(job)
+        run.end(job)
 
 
 def _set_aside(run: Run) -> int:
@@ -195,7 +194,7 @@ def shard_that_is_away_for_a_while(run: Run) -> None:
         time.sleep(run.rng.uniform(0.5, 3))
         away.rename(shard)
         run.go_on(job, 6)
-        run.stop(job)
+        run.end(job)
 
 
 def shard_that_is_lost(run: Run) -> None:
@@ -204,7 +203,8 @@ def shard_that_is_lost(run: Run) -> None:
         shard = a_shard(run)
         away = shard.rename(shard.with_suffix(".away"))
         try:
-            assert job.codes(within_s=30) == [errors.FAILED] * 2
+            # Not at once: batches that were read before are trained on first, and the shard is tried again for 7 s.
+            assert job.codes(within_s=SAVE_S + END_S) == [errors.FAILED] * 2
             assert all(str(shard) in job.last_line(host) for host in range(2)), job.last_line()
         finally:
             away.rename(shard)
@@ -237,7 +237,7 @@ def second_job(run: Run) -> None:
             assert second.codes() == [errors.IN_USE]
             assert f"in use by process {job.processes[0].pid} on " in second.last_line()
         run.go_on(job, 1)
-        run.stop(job)
+        run.end(job)
 
 
 BAD_FLAGS = {

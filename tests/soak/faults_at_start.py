@@ -76,7 +76,7 @@ def damaged_small_file(run: Run) -> None:
                 assert all(str(path) in job.last_line(host) for host in range(2)), job.all_printed()
                 return
             run.go_on(job, 1)
-            run.stop(job)
+            run.end(job)
     finally:
         if is_of_data:
             path.write_bytes(content)
@@ -105,4 +105,4 @@ def clock_that_is_set(run: Run) -> None:
             clock.set_ahead(hours * HOUR_S)
         run.go_on(job, 2)
         assert "could not be saved" not in job.all_printed()
-        run.stop(job)
+        run.end(job)

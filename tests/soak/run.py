@@ -8,14 +8,14 @@ import random
 import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from cover_jax import errors
 from tests.helpers import jobs
 from tests.helpers.jobs import Job, steps_done
 
 DATASETS = ("appearance", "images", "motion")
-SAVE_STEPS, EVAL_STEPS = 5, 20
+SAVE_STEPS, EVAL_STEPS = 5, 40
 STEP_S, SAVE_S, END_S = 20, 60, 10  # config.timeouts, and from a fault on one host to the end of all
 FLAGS = (
     "--config.plan=interleave", "--config.mesh.fsdp=2", "--config.steps=100000", "--config.optimizer.warmup_steps=50",
@@ -60,11 +60,15 @@ class Run:
         folder: for all files of the soak.
         disk: on which the run's workdir stands.
         seed: of everything that is drawn.
+
+    Attributes:
+        ends: how jobs that survived a fault were ended -> how often, and how often as promised.
     """
 
     def __init__(self, folder: pathlib.Path, disk: pathlib.Path, seed: int):
         self.folder, self.disk, self.workdir = folder, disk, disk / "run"
         self.rng, self.ledger, self._numbers = random.Random(seed), Ledger(), collections.Counter()
+        self.ends = {name: [0, 0] for name in self._ends()}
         self._job, self._jobs = None, jobs.Jobs(folder / "jobs", DATASETS)
         self.data_dir = self._jobs.data_dir
 
@@ -131,6 +135,29 @@ class Run:
         """Waits until a job has done that many more steps, and saved some of them."""
         first, newest = steps_done(job), self.newest
         job.until(lambda: steps_done(job) >= first + steps and self.newest > newest)
+
+    def _ends(self) -> dict[str, Callable[[Job], None]]:
+        return {
+            "SIGTERM": self.stop,
+            "SIGHUP": lambda job: self.stop(job, signal.SIGHUP),
+            "Ctrl-C": lambda job: self.stop(job, signal.SIGINT),
+            "one host killed": lambda job: self.kill(job, [self.rng.randrange(2)]),
+            "both hosts killed": lambda job: self.kill(job, [0, 1]),
+        }
+
+    def end(self, job: Job) -> None:
+        """A second fault ends a job that survived its first one: most of what a fault costs is the start of its job."""
+        name, end = self.rng.choice(list(self._ends().items()))
+        self.ends[name][0] += 1
+        end(job)
+        self.ends[name][1] += 1
+
+    def kill(self, job: Job, hosts: list[int]) -> None:
+        """Those that are not killed end soon."""
+        for host in hosts:
+            job.processes[host].send_signal(signal.SIGKILL)
+        codes = job.codes()
+        assert set(codes) <= {-signal.SIGKILL, errors.LOST_PEER} and -signal.SIGKILL in codes, codes
 
     def stop(self, job: Job, number: signal.Signals = signal.SIGTERM) -> None:
         """A signal to one host: all save one step, and none that was done is lost."""
