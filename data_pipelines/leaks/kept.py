@@ -24,7 +24,8 @@ class Leaks:
     Attributes:
         validation, training: names of the two datasets; the same name for copies within one dataset.
         by: "origin", "file" or "content" -> pairs (validation index, training index), int64 [n, 2]; each pair is
-            listed only under the first of the three that finds it.
+            listed only under the first of the three that finds it. Every example that leaks is in a pair. Of many
+            equal examples on both sides not every pair is listed: each example has one partner (`equal.py`).
         other_moments: number of pairs that are cut from one original at different times: related, but no leaks.
         unchecked: what could not be compared, and why; "" if everything was compared.
     """

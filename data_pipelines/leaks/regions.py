@@ -6,6 +6,8 @@ rest are hashed: all of it, without a tenth on each side, and without a fifth on
 # T frames, M side of a grey frame, S side of a thumbnail.
 """
 
+import functools
+
 import numpy as np
 
 from data_pipelines.leaks.alignment import SIDE_PX
@@ -43,6 +45,7 @@ def thumbs(frames_TMM: np.ndarray, box: Box, inset: float) -> np.ndarray:
     return rows @ frames_TMM.astype(np.float32) @ columns.T
 
 
+@functools.lru_cache(256)  # most clips have no bars, so their boxes are equal
 def _average(start: float, end: float) -> np.ndarray:
     """The matrix [S, M] that averages the pixels from `start` to `end` to S pixels."""
     edges = np.linspace(start, end, SIDE_PX + 1)[:, None]

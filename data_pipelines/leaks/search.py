@@ -14,13 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from data_pipelines import catalog
-from data_pipelines.leaks import alignment, facts, kept, perceptual, regions
+from data_pipelines.leaks import alignment, equal, facts, kept, perceptual, regions
 from data_pipelines.leaks.facts import Facts
 from data_pipelines.leaks.kept import KINDS, Leaks, SplitPair
 from data_pipelines.leaks.progress import Tell, tell_nobody, track
 from data_pipelines.stream import records
 
-FILE_HASH = "source_sha256"
+FILE_HASH, ORIGIN = "source_sha256", "source_id"
 MODES = ("exclude", "report", "ignore")
 MAX_COMPARED = 100_000  # pairs of clips per pair of splits that are decoded and aligned, at about 0.1 s of CPU each
 CLIPS_IN_MEMORY = 256  # clips whose thumbnails are kept for the comparison; about 700 KB each
@@ -147,47 +147,40 @@ def _of_pair(pair: SplitPair, val: _Side, train: _Side, tell: Tell) -> Leaks:
 
 
 def _search(pair: SplitPair, val: _Side, train: _Side, tell: Tell) -> Leaks:
-    nothing = np.zeros((0, 2), np.int64)
-    # Which clips of one original are in which split of a dataset is the publisher's decision.
-    same_original = nothing if pair.is_own else _equal(val.known["source_id"], train.known["source_id"])
-    overlapping = _overlap(val.known, train.known, same_original)
-    by = {
-        "origin": same_original[overlapping],
-        "file": _equal(val.known[FILE_HASH], train.known[FILE_HASH]),
-        "content": nothing,
-    }
+    of_one_moment = functools.partial(_of_one_moment, val.known, train.known)
+    by = dict.fromkeys(KINDS, np.zeros((0, 2), np.int64))
+    other_moments = 0
+    if not pair.is_own:  # which clips of one original are in which split of a dataset is the publisher's decision
+        by["origin"], other_moments = equal.link_where(val.known[ORIGIN], train.known[ORIGIN], of_one_moment)
+    files = equal.link(val.known[FILE_HASH], train.known[FILE_HASH])
+    by["file"] = files if pair.is_own else files[~of_one_moment(files)]
     unchecked = []
     if pair.by_content:
-        by["content"], skipped = _by_content(val, train, np.concatenate(list(by.values())), tell)
+
+        def known(pairs: np.ndarray) -> np.ndarray:
+            of_one_file = _equal(val.known, train.known, pairs, FILE_HASH)
+            return of_one_file if pair.is_own else of_one_file | of_one_moment(pairs)
+
+        by["content"], skipped = _by_content(val, train, known, tell)
         unchecked = [text for text in (_too_small(val, train), skipped) if text]
-    return Leaks(pair.validation, pair.training, _each_pair_once(by), int((~overlapping).sum()), "; ".join(unchecked))
+    return Leaks(pair.validation, pair.training, by, other_moments, "; ".join(unchecked))
 
 
-def _equal(wanted: np.ndarray, stored: np.ndarray) -> np.ndarray:
-    """Pairs of indices at which two columns have the same text, other than "": int64 [n, 2]."""
-    order = np.argsort(stored, kind="stable")
-    starts, ends = (np.searchsorted(stored[order], wanted, side) for side in ("left", "right"))
-    ends = np.where(wanted == b"", starts, ends)
-    asking, places = perceptual.expand(starts, ends)
-    return np.stack([asking, order[places]], axis=1).astype(np.int64)
+def _equal(val: Facts, train: Facts, pairs: np.ndarray, name: str) -> np.ndarray:
+    """Whether the two clips of each pair have the same text in a column, other than "": bool [n]."""
+    wanted, stored = val[name][pairs[:, 0]], train[name][pairs[:, 1]]
+    return (wanted == stored) & (wanted != b"")
 
 
-def _overlap(val: Facts, train: Facts, pairs: np.ndarray) -> np.ndarray:
-    """Whether the times of two clips of one original overlap, bool [n]. Clips without times count as overlapping."""
+def _of_one_moment(val: Facts, train: Facts, pairs: np.ndarray) -> np.ndarray:
+    """Whether the two clips of each pair are of one original and their times overlap, bool [n].
+
+    Clips without times count as overlapping.
+    """
     starts = np.stack([val["source_start_s"][pairs[:, 0]], train["source_start_s"][pairs[:, 1]]])
     ends = np.stack([val["source_end_s"][pairs[:, 0]], train["source_end_s"][pairs[:, 1]]])
-    return (starts.max(0) < ends.min(0)) | (ends <= starts).any(0)
-
-
-def _each_pair_once(by: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Drops pairs that are already listed under an earlier kind."""
-    seen: set[tuple[int, ...]] = set()
-    result = {}
-    for kind, pairs in by.items():
-        fresh = sorted(set(map(tuple, pairs.tolist())) - seen)
-        seen.update(fresh)
-        result[kind] = np.array(fresh, np.int64).reshape(-1, 2)
-    return result
+    overlap = (starts.max(0) < ends.min(0)) | (ends <= starts).any(0)
+    return overlap & _equal(val, train, pairs, ORIGIN)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,55 +197,124 @@ _REGIONS = ((0, 0), (1, 0), (0, 1), (2, 2))
 _VIEWS = [(_View(a, flip), _View(b)) for a, b in _REGIONS for flip in (False, True)]
 
 
-def _candidates(
-    val: _Side, train: _Side, known_pairs: np.ndarray, title: str, tell: Tell
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """Pairs that may show the same footage, int64 [n, 2], other than those that are already known.
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Group:
+    """The clips of a side, of which those with equal hashes are represented by one, if they are many.
 
-    Also returns the position in `_VIEWS` at which each pair agrees most, and how many pairs are above MAX_COMPARED.
+    Attributes:
+        representative: int64 [N], see `equal.representatives`.
     """
+
+    facts: Facts
+    representative: np.ndarray
+
+    @classmethod
+    def of(cls, known: Facts) -> "_Group":
+        return cls(known, equal.representatives(known.hashes, known.clips, len(known)))
+
+    def hashes_of(self, region: int) -> perceptual.Hashes:
+        """The hashes of one region of those that are looked up."""
+        hashes = self.facts.hashes_of(region)
+        looked_up = self.representative[hashes.clips] == hashes.clips
+        return perceptual.Hashes(hashes.values[looked_up], hashes.clips[looked_up])
+
+
+Known = Callable[[np.ndarray], np.ndarray]  # pairs [n, 2] -> whether each is a leak by origin or file, bool [n]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Candidates:
+    """Pairs that may show the same footage.
+
+    Attributes:
+        pairs: int64 [n, 2], those that are to be compared.
+        views: int64 [n], the position in `_VIEWS` at which each agrees most.
+        skipped: how many more there are, above MAX_COMPARED.
+        known: int64 [k, 2], those that are known by origin or file.
+        views_of_known: int64 [k].
+    """
+
+    pairs: np.ndarray
+    views: np.ndarray
+    skipped: int
+    known: np.ndarray
+    views_of_known: np.ndarray
+
+
+def _candidates(val: _Group, train: _Group, known: Known, title: str, tell: Tell) -> _Candidates:
     found, shares, views = [np.zeros((0, 2), np.int64)], [np.zeros(0)], [np.zeros(0, np.int64)]
     for i, (of_val, of_train) in enumerate(_VIEWS):
-        wanted = val.known.hashes_of(of_val.region)
+        wanted = val.hashes_of(of_val.region)
         pairs, share = perceptual.similar_clips(
             perceptual.mirrored(wanted) if of_val.mirrored else wanted,
-            train.known.hashes_of(of_train.region),
+            train.hashes_of(of_train.region),
             lambda parts: track(parts, f"{title}: looking up hashes", len(parts), "part", tell),
         )
         found, shares, views = [*found, pairs], [*shares, share], [*views, np.full(len(pairs), i)]
     pairs, share, view = np.concatenate(found), np.concatenate(shares), np.concatenate(views)
     order = np.lexsort((view, -share))
     best = order[np.unique(pairs[order], axis=0, return_index=True)[1]]
-    known = set(map(tuple, known_pairs.tolist()))
-    best = best[np.array([tuple(pair) not in known for pair in pairs[best].tolist()], bool)]
+    is_known = known(pairs[best])
+    of_known, best = best[is_known], best[~is_known]
     best = best[perceptual.first_per_clip(pairs[best], share[best], perceptual.MAX_PARTNERS)]
     kept_best = np.sort(np.argsort(-share[best], kind="stable")[:MAX_COMPARED])  # in the order of validation clips
-    return pairs[best][kept_best], view[best][kept_best], len(best) - len(kept_best)
+    skipped = len(best) - len(kept_best)
+    return _Candidates(pairs[best][kept_best], view[best][kept_best], skipped, pairs[of_known], view[of_known])
 
 
-def _by_content(val: _Side, train: _Side, known_pairs: np.ndarray, tell: Tell) -> tuple[np.ndarray, str]:
-    """Pairs that show the same footage, other than those that are known: int64 [n, 2]; and what was not compared."""
+def _by_content(val: _Side, train: _Side, known: Known, tell: Tell) -> tuple[np.ndarray, str]:
+    """Pairs that show the same footage, other than those that are known: int64 [n, 2]; and what was not compared.
+
+    Of many clips with equal hashes, one is looked up and compared. If it is a leak, the others are compared with its
+    partner.
+    """
     title = f"comparing {val.split.builder} with {train.split.builder}"
-    candidates, views, skipped = _candidates(val, train, known_pairs, title, tell)
+    groups = _Group.of(val.known), _Group.of(train.known)
+    candidates = _candidates(*groups, known, title, tell)
+    compare = functools.partial(_same, _clip_reader(), val, train, title, tell)
+    same = compare(candidates.pairs, candidates.views)
+    found = candidates.pairs[same]
+    leaking = np.concatenate([candidates.known, found])
+    views = np.concatenate([candidates.views_of_known, candidates.views[same]])
+    more, of = (np.concatenate(parts) for parts in zip(*(
+        equal.members(leaking, group.representative, side) for side, group in enumerate(groups)
+    ), strict=True))  # fmt: skip
+    fresh = ~known(more)
+    more, of = more[fresh], of[fresh]
+    room = max(0, MAX_COMPARED - len(candidates.pairs))
+    skipped = candidates.skipped + max(0, len(more) - room)
+    same = compare(more[:room], views[of[:room]])
     unchecked = f"{title}: {skipped} pairs of clips with the least in common were not compared" if skipped else ""
+    return np.unique(np.concatenate([found, more[:room][same]]), axis=0), unchecked
+
+
+def _clip_reader() -> Callable[[_Side, int, _View], alignment.Clip | None]:
+    """Reads one view of a clip; None if it is damaged, so that it is not used for training either."""
 
     @functools.lru_cache(CLIPS_IN_MEMORY)
     def clip(side: _Side, index: int, view: _View) -> alignment.Clip | None:
         try:
             frames, fps = facts.read_frames(side.split, index, side.frames_feature)
         except facts.DAMAGE:
-            return None  # damaged, so it is not used for training either
+            return None
         thumbs = regions.thumbs(frames, regions.content_box(frames), regions.INSETS[view.region])
         return alignment.Clip(thumbs[:, :, ::-1] if view.mirrored else thumbs, fps)
 
-    def same(pair, view) -> bool:
+    return clip
+
+
+def _same(
+    clip: Callable, val: _Side, train: _Side, title: str, tell: Tell, pairs: np.ndarray, views: np.ndarray
+) -> np.ndarray:
+    """Whether the two clips of each pair show the same footage, bool [n]: decodes and aligns them."""
+
+    def same(pair: np.ndarray, view: int) -> bool:
         of_val, of_train = _VIEWS[view]
         one, other = clip(val, int(pair[0]), of_val), clip(train, int(pair[1]), of_train)
         return one is not None and other is not None and alignment.same_at_any_speed(one, other)
 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        verdicts = list(track(pool.map(same, candidates, views), title, len(candidates), "pair", tell))
-    return candidates[np.array(verdicts, bool)], unchecked
+        return np.array(list(track(pool.map(same, pairs, views), title, len(pairs), "pair", tell)), bool)
 
 
 def _too_small(val: _Side, train: _Side) -> str:

@@ -6,6 +6,8 @@ import io
 import json
 import re
 import threading
+import tracemalloc
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -13,9 +15,10 @@ import tensorflow_datasets as tfds
 from einops import reduce
 from PIL import Image, ImageFilter
 
-from data_pipelines.leaks import alignment, facts, kept, perceptual, regions, search
+from data_pipelines.leaks import alignment, equal, facts, kept, perceptual, regions, search
 from data_pipelines.prepare import build, schema
 from data_pipelines.stream import pipeline, records
+from tests.data_pipelines.leaks import copies_table
 
 FPS = 8.0
 
@@ -379,6 +382,108 @@ def test_copies_within_a_dataset_are_found_by_file_and_by_the_doctor_by_content(
     assert own_leaks(with_own_copies).to_json() == thorough.to_json()  # a run uses what the doctor has found
 
 
+def test_clips_with_equal_hashes_are_compared_through_one_of_them_and_all_found(tmp_path, monkeypatch):
+    """Three training clips have the pictures of one validation clip; one of these has its file, too."""
+    monkeypatch.setattr(equal, "MAX_EQUAL", 1)
+    rng = np.random.default_rng(14)
+    copied, other, third = (plain(scene(rng))[0] for _ in range(3))
+    files = [{"source_sha256": f"{i:064d}"} for i in range(6)]
+    train = make(tmp_path / "t", [(copied, files[i]) for i in range(3)] + [(other, files[3])])["train"]
+    wanted = [(copied, files[1]), (copied, files[4]), (third, files[5])]
+    val = make(tmp_path / "v", wanted)["train"]
+    found = found_between(val, train)
+    assert pairs_of(found, "file", val, train) == {(0, 1)}
+    all_found = pairs_of(found, "file", val, train) | pairs_of(found, "content", val, train)
+    assert {i for i, _ in all_found} == {0, 1} and {j for _, j in all_found} == {0, 1, 2}
+
+
+NUM_EQUAL = 3000  # on both sides: 9,000,000 pairs
+
+
+def many_equal(monkeypatch, **columns) -> tuple[search.Leaks, int]:
+    """What is found between two splits of NUM_EQUAL clips with equal hashes, and how many pairs were aligned."""
+    aligned = []
+    monkeypatch.setattr(kept, "load", lambda pairs: [None] * len(pairs))
+    monkeypatch.setattr(kept, "save", lambda pair, found: None)
+    monkeypatch.setattr(search, "_clip_reader", lambda: lambda side, index, view: index)
+    monkeypatch.setattr(alignment, "same_at_any_speed", lambda *_: aligned.append(1) or True)
+    hashes = np.random.default_rng(15).integers(1, 1 << 63, (4, len(regions.INSETS)), np.uint64)
+    clips = np.repeat(np.arange(NUM_EQUAL), len(hashes))
+    sides = {}
+    for side in ("v", "t"):
+        texts = {name: np.full(NUM_EQUAL, b"", "S64") for name in ("source_sha256", "source_id", "reason")}
+        zeros = {name: np.zeros(NUM_EQUAL) for name in ("source_start_s", "source_end_s", "label", "offset")}
+        sizes = {name: np.full(NUM_EQUAL, 64) for name in ("height_px", "width_px")}
+        known = texts | zeros | sizes | {name: column(side) for name, column in columns.items()}
+        of_all = np.tile(hashes, (NUM_EQUAL, 1))
+        sides[side] = facts.Facts(known, of_all, clips, known["label"], np.arange(NUM_EQUAL))
+    splits = {side: mock.Mock(builder=side, modality="video", features=()) for side in sides}
+    tracemalloc.start()
+    try:
+        (found,) = search.find_leaks(
+            {"t": splits["t"]},
+            {"v": splits["v"]},
+            {"t": "frames", "v": "frames"},
+            lambda split, _: sides[split.builder],
+        )
+        stored = json.dumps(found.to_json())
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 100e6 and len(stored) < 40 * NUM_EQUAL
+    assert found.summary()["validation_examples"] == found.summary()["training_examples"] == NUM_EQUAL
+    assert len(found.pairs) == 2 * NUM_EQUAL - 1
+    return found, len(aligned)
+
+
+def test_many_equal_files_are_listed_as_a_group(monkeypatch):
+    found, aligned = many_equal(monkeypatch, source_sha256=lambda _: np.full(NUM_EQUAL, b"1" * 64))
+    assert len(found.by["file"]) == 2 * NUM_EQUAL - 1
+    assert aligned == 0  # it is known without a look at the clips
+
+
+def test_many_clips_with_equal_hashes_are_listed_and_compared_as_a_group(monkeypatch):
+    numbered = lambda side: np.array([f"{side}{i}".encode() for i in range(NUM_EQUAL)])  # noqa: E731
+    found, aligned = many_equal(monkeypatch, source_sha256=numbered)
+    assert len(found.by["content"]) == aligned == 2 * NUM_EQUAL - 1
+
+
+def test_many_clips_of_one_original_are_listed_as_a_group(monkeypatch):
+    found, aligned = many_equal(monkeypatch, source_id=lambda _: np.full(NUM_EQUAL, b"an original"))
+    assert len(found.by["origin"]) == 2 * NUM_EQUAL - 1 and aligned == 0
+
+
+@pytest.mark.parametrize("part_pairs", [1, 7, 1 << 18])
+def test_links_have_every_example_that_a_list_of_all_pairs_has(monkeypatch, part_pairs):
+    monkeypatch.setattr(equal, "PART_PAIRS", part_pairs)
+    rng = np.random.default_rng(16)
+    for _ in range(50):
+        wanted, stored = (
+            np.array([b"", b"a", b"b", b"c", b"d"])[rng.integers(0, 5, n)] for n in rng.integers(1, 20, 2)
+        )
+        true = rng.random((len(wanted), len(stored))) < 0.5
+        same = (wanted[:, None] == stored) & (wanted != b"")[:, None]
+        links = equal.link(wanted, stored)
+        some, others = equal.link_where(wanted, stored, lambda pairs, true=true: true[pairs[:, 0], pairs[:, 1]])
+        for linked, all_pairs in ((links, same), (some, same & true)):
+            assert all_pairs[linked[:, 0], linked[:, 1]].all()
+            assert len(linked) <= len(wanted) + len(stored)
+            for side in (0, 1):
+                np.testing.assert_array_equal(np.unique(linked[:, side]), np.flatnonzero(all_pairs.any(1 - side)))
+        assert others == (same & ~true).sum()
+
+
+def test_one_clip_stands_for_those_with_equal_hashes_in_equal_order(monkeypatch):
+    monkeypatch.setattr(equal, "MAX_EQUAL", 2)
+    one, other = np.array([[1, 2], [3, 4]], np.uint64), np.array([[3, 4], [1, 2]], np.uint64)
+    hashes = {5: one, 0: one, 3: other, 1: one[:1], 4: one, 6: other}  # clip 2 has none
+    clips = np.concatenate([np.full(len(of), clip) for clip, of in hashes.items()])
+    found = equal.representatives(np.concatenate(list(hashes.values())), clips, 7)
+    assert found.tolist() == [0, 1, 2, 3, 0, 0, 6]
+    pairs, of = equal.members(np.array([[8, 6], [9, 0], [7, 0]]), found, side=1)
+    assert pairs.tolist() == [[9, 4], [9, 5]] and of.tolist() == [1, 1]
+
+
 COPIES = {
     "mirrored": lambda frames: frames[:, :, ::-1],
     "letterboxed": lambda frames: np.pad(frames, ((0, 0), (8, 8), (0, 0), (0, 0))),
@@ -415,6 +520,18 @@ def test_changed_copies_are_found_and_nothing_else(originals, tmp_path, change):
     found = pairs_of(found_between(val, train), "content", val, train)
     assert found <= {(i, i) for i in range(15)}
     assert len(found) >= 12
+
+
+def test_the_table_of_copies_is_the_one_that_its_command_writes():
+    page = copies_table.PAGE.read_text()
+    rows = copies_table.rows_of(page)
+    assert list(rows) == list(copies_table.CHANGES)
+    assert copies_table.written(page, rows) == page
+    assert copies_table.rows_of(copies_table.written(page, {"a": ["1", "2", "3"]})) == {"a": ["1", "2", "3"]}
+    with pytest.raises(ValueError, match="one pair of markers"):
+        copies_table.written(page.replace(copies_table.END, ""), rows)
+    for of_ucf101, _, wrong in rows.values():
+        assert int(of_ucf101.split(" of ")[0]) >= 12 and wrong == "0"
 
 
 @pytest.mark.slow
