@@ -70,12 +70,8 @@ def main(arguments: list[str]) -> None:
     args = _parse(arguments)
     from etils import epath
 
-    from cover_jax.export import (
-        formats,
-        model_card,
-        one_head,
-        push,
-    )  # JAX and orbax load slowly: check the arguments first
+    # JAX and orbax load slowly: check the arguments first
+    from cover_jax.export import formats, model_card, one_head, push
     from cover_jax.published import load
 
     if args.push_to:

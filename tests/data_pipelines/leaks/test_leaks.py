@@ -530,8 +530,6 @@ def test_the_table_of_copies_is_the_one_that_its_command_writes():
     assert copies_table.rows_of(copies_table.written(page, {"a": ["1", "2", "3"]})) == {"a": ["1", "2", "3"]}
     with pytest.raises(ValueError, match="one pair of markers"):
         copies_table.written(page.replace(copies_table.END, ""), rows)
-    for of_ucf101, _, wrong in rows.values():
-        assert int(of_ucf101.split(" of ")[0]) >= 12 and wrong == "0"
 
 
 @pytest.mark.slow
