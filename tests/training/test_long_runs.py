@@ -29,8 +29,8 @@ def resident_mb() -> float:
 @pytest.mark.slow
 @pytest.mark.skipif(not pathlib.Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
 def test_evaluations_with_their_saves_keep_little_memory(tmp_path, monkeypatch):
-    traced, batches = [], pipeline._batches
-    monkeypatch.setattr(pipeline, "_batches", lambda *arguments: traced.append(1) or batches(*arguments))
+    traced, stream = [], pipeline._stream
+    monkeypatch.setattr(pipeline, "_stream", lambda *arguments: traced.append(1) or stream(*arguments))
     tiny_run.prepare_data(tmp_path / "data")
     config = tiny_run.config(tmp_path / "data", keep_checkpoints=2)
     run = Run(config, str(tmp_path / "run"))
