@@ -18,8 +18,8 @@ from tests.helpers import jobs, preloaded, tiny_run
 
 HOUR_S = 3600
 
-# The clock is set forward whenever a save has begun, again before it is waited for, and back when it has ended. Not back
-# during a save: TensorStore compares times of the wall clock while it commits, and waits or aborts then.
+# The clock is set forward whenever a save has begun, again before it is waited for, and back when it has ended. It is
+# not set back during a save: TensorStore compares times of the wall clock while it commits, and waits or aborts then.
 CHILD = """
 import itertools, mmap, pathlib, struct, sys, time
 import jax

@@ -112,7 +112,7 @@ def test_a_full_disk_is_named_and_training_goes_on_until_there_is_space(start, s
 
 LIMITED = {"largest_file_bytes": 300_000}  # what is printed is less
 # A state is divided into files by chance, and none of a tiny one need be larger than the limit. The weights of patches
-# of this size are: 1.6 MB per device of a mesh that divides the model by two, and no file has less than an array's part.
+# of this size are: 1.6 MB per device of a mesh that divides the model by two, and no array's part is divided.
 LARGE_PATCHES = ("--config.model.variant=mu/64", "--config.model.size_px=64")
 
 
