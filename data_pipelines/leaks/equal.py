@@ -6,6 +6,7 @@ n + m - 1 pairs instead of n * m.
 # N examples of a side, R regions, C hashes of a split.
 """
 
+import hashlib
 from collections.abc import Callable
 
 import numpy as np
@@ -14,7 +15,6 @@ from data_pipelines.leaks import perceptual
 
 PART_PAIRS = 1 << 18  # looked at together: limits the memory
 MAX_EQUAL = perceptual.MAX_PARTNERS  # clips with equal hashes; of more, one is looked up and compared for all
-_ODD = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)  # of splitmix64 (Steele et al., OOPSLA 2014)
 
 
 def link(wanted: np.ndarray, stored: np.ndarray) -> np.ndarray:
@@ -87,7 +87,7 @@ def representatives(hashes: np.ndarray, clips: np.ndarray, num_clips: int) -> np
     if len(starts):
         owners = clips[starts]
         order = np.argsort(owners, kind="stable")  # the first of equal ones is the one of the smallest index
-        keys, firsts, group, sizes = np.unique(
+        _, firsts, group, sizes = np.unique(
             _fingerprints(hashes, starts)[order], return_index=True, return_inverse=True, return_counts=True
         )
         crowded = sizes[group] > MAX_EQUAL
@@ -97,19 +97,8 @@ def representatives(hashes: np.ndarray, clips: np.ndarray, num_clips: int) -> np
 
 def _fingerprints(hashes: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """64 bits for the hashes of each clip in their order: uint64, one per start."""
-    sizes = np.diff(starts, append=len(hashes))
-    place = np.arange(len(hashes)) - np.repeat(starts, sizes)
-    mixed = np.zeros(len(hashes), np.uint64)
-    for region, column in enumerate(hashes.T):
-        mixed ^= _scatter(column + _scatter((place * hashes.shape[1] + region).astype(np.uint64)))
-    return _scatter(np.add.reduceat(_scatter(mixed), starts) + sizes.astype(np.uint64))
-
-
-def _scatter(values: np.ndarray) -> np.ndarray:
-    values = values + np.uint64(_ODD[0])
-    values = (values ^ values >> np.uint64(30)) * np.uint64(_ODD[1])
-    values = (values ^ values >> np.uint64(27)) * np.uint64(_ODD[2])
-    return values ^ values >> np.uint64(31)
+    digests = [hashlib.blake2b(part.tobytes(), digest_size=8).digest() for part in np.split(hashes, starts[1:])]
+    return np.frombuffer(b"".join(digests), np.uint64)
 
 
 def members(found: np.ndarray, representative: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:

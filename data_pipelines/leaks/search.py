@@ -271,7 +271,7 @@ def _by_content(val: _Side, train: _Side, known: Known, tell: Tell) -> tuple[np.
     title = f"comparing {val.split.builder} with {train.split.builder}"
     groups = _Group.of(val.known), _Group.of(train.known)
     candidates = _candidates(*groups, known, title, tell)
-    compare = functools.partial(_same, _clip_reader(), val, train, title, tell)
+    compare = _Comparer(val, train, title, tell)
     same = compare(candidates.pairs, candidates.views)
     found = candidates.pairs[same]
     leaking = np.concatenate([candidates.known, found])
@@ -288,33 +288,34 @@ def _by_content(val: _Side, train: _Side, known: Known, tell: Tell) -> tuple[np.
     return np.unique(np.concatenate([found, more[:room][same]]), axis=0), unchecked
 
 
-def _clip_reader() -> Callable[[_Side, int, _View], alignment.Clip | None]:
-    """Reads one view of a clip; None if it is damaged, so that it is not used for training either."""
+class _Comparer:
+    """Tells whether clips of two sides show the same footage: decodes and aligns them. Keeps the last thumbnails."""
 
-    @functools.lru_cache(CLIPS_IN_MEMORY)
-    def clip(side: _Side, index: int, view: _View) -> alignment.Clip | None:
-        try:
-            frames, fps = facts.read_frames(side.split, index, side.frames_feature)
-        except facts.DAMAGE:
-            return None
-        thumbs = regions.thumbs(frames, regions.content_box(frames), regions.INSETS[view.region])
-        return alignment.Clip(thumbs[:, :, ::-1] if view.mirrored else thumbs, fps)
+    def __init__(self, val: _Side, train: _Side, title: str, tell: Tell):
+        self._val, self._train, self._title, self._tell = val, train, title, tell
+        self._clip = functools.lru_cache(CLIPS_IN_MEMORY)(_read_clip)
 
-    return clip
+    def __call__(self, pairs: np.ndarray, views: np.ndarray) -> np.ndarray:
+        """Of pairs int64 [n, 2], each seen in its view (a position in `_VIEWS`): bool [n]."""
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            verdicts = pool.map(self._is_same, pairs, views)
+            return np.array(list(track(verdicts, self._title, len(pairs), "pair", self._tell)), bool)
 
-
-def _same(
-    clip: Callable, val: _Side, train: _Side, title: str, tell: Tell, pairs: np.ndarray, views: np.ndarray
-) -> np.ndarray:
-    """Whether the two clips of each pair show the same footage, bool [n]: decodes and aligns them."""
-
-    def same(pair: np.ndarray, view: int) -> bool:
+    def _is_same(self, pair: np.ndarray, view: int) -> bool:
         of_val, of_train = _VIEWS[view]
-        one, other = clip(val, int(pair[0]), of_val), clip(train, int(pair[1]), of_train)
+        one = self._clip(self._val, int(pair[0]), of_val)
+        other = self._clip(self._train, int(pair[1]), of_train)
         return one is not None and other is not None and alignment.same_at_any_speed(one, other)
 
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        return np.array(list(track(pool.map(same, pairs, views), title, len(pairs), "pair", tell)), bool)
+
+def _read_clip(side: _Side, index: int, view: _View) -> alignment.Clip | None:
+    """One view of a clip; None if it is damaged, so that it is not used for training either."""
+    try:
+        frames, fps = facts.read_frames(side.split, index, side.frames_feature)
+    except facts.DAMAGE:
+        return None
+    thumbs = regions.thumbs(frames, regions.content_box(frames), regions.INSETS[view.region])
+    return alignment.Clip(thumbs[:, :, ::-1] if view.mirrored else thumbs, fps)
 
 
 def _too_small(val: _Side, train: _Side) -> str:

@@ -97,6 +97,7 @@ def assert_evaluated(printed: str, classes: dict[str, int]) -> None:
     ("config", "classes"),
     [
         ("cover_l.py:stage1,k600", {"k600": 600, **OTHERS}),
+        ("cover_b.py", {"k400": 400, **OTHERS}),
         ("ablations.py:ssv2,stage1", {"ssv2": 174}),
     ],
 )

@@ -405,7 +405,7 @@ def many_equal(monkeypatch, **columns) -> tuple[search.Leaks, int]:
     aligned = []
     monkeypatch.setattr(kept, "load", lambda pairs: [None] * len(pairs))
     monkeypatch.setattr(kept, "save", lambda pair, found: None)
-    monkeypatch.setattr(search, "_clip_reader", lambda: lambda side, index, view: index)
+    monkeypatch.setattr(search, "_read_clip", lambda side, index, view: index)
     monkeypatch.setattr(alignment, "same_at_any_speed", lambda *_: aligned.append(1) or True)
     hashes = np.random.default_rng(15).integers(1, 1 << 63, (4, len(regions.INSETS)), np.uint64)
     clips = np.repeat(np.arange(NUM_EQUAL), len(hashes))
