@@ -33,9 +33,19 @@ def reversed_data(data_dir: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
     return folder
 
 
+def renamed_class(data_dir: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+    """A copy of the data in which one class was given another name on purpose."""
+    shutil.copytree(data_dir, folder)
+    names = next(folder.rglob("label.labels.txt"))
+    (names.parent / "info_checksums.json").unlink()  # otherwise it is damage
+    names.write_text("zero, as others call it\n" + names.read_text().partition("\n")[2])
+    return folder
+
+
 CASES = {
     "learning rate": "config.optimizer.learning_rate: 0.0012 on host 0, 0.5 on host 1",
     "data": "order of records in the training data of images: ",
+    "class names": 'class names in the training data of images: ["0", ',
     "workdir": "host 1 does not see what host 0 wrote there; must be one folder",
     "devices": "number of devices: 1 on host 0, 3 on host 1",
     "invalid": "config.optimizer.learning_rate=-1",
@@ -51,6 +61,8 @@ def test_what_differs_is_named_on_all_hosts(all_jobs, tmp_path, case):
         flags = ["--config.optimizer.learning_rate=-1"]
     elif case == "data":
         flags = [f"--config.data_dir={reversed_data(all_jobs.data_dir, tmp_path / 'data')}"]
+    elif case == "class names":
+        flags = [f"--config.data_dir={renamed_class(all_jobs.data_dir, tmp_path / 'data')}"]
     elif case == "workdir":
         flags = [f"--workdir={tmp_path / 'other'}"]
     else:

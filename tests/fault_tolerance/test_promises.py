@@ -110,6 +110,7 @@ FAULTS = (
     Row("other steps, batch size or intervals", "disagreement", errors.CONFIG, f"{FIRST}[config.steps]"),
     Row("other code, versions or environment", "disagreement", errors.CONFIG, COMMON),
     Row("other records or another order", "disagreement", errors.CONFIG, f"{HOSTS}[data]"),
+    Row("other class names", "disagreement", errors.CONFIG, f"{HOSTS}[class names]"),
     Row("records that host 0 does not know", "disagreement", errors.CONFIG,
         "parallel/test_hosts.py::test_all_hosts_hear_the_same_and_what_one_does_not_know_the_others_compare"),
     Row("another workdir", "disagreement", errors.CONFIG, f"{HOSTS}[workdir]"),
