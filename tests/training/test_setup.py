@@ -59,11 +59,23 @@ def test_batches_that_the_devices_cannot_share_are_refused():
 @pytest.mark.parametrize(("platform", "has_options"), [("cpu", True), ("tpu", False)])
 def test_the_devices_decide_how_it_is_compiled_not_the_default_platform(monkeypatch, platform, has_options):
     """The plan compiles for TPUs in a process whose default platform is the CPU."""
-    monkeypatch.setattr(compilation, "JAX_WITH_SLOW_FUSIONS", jax.__version_info__[:2])
+    monkeypatch.setenv("XLA_FLAGS", "")
     monkeypatch.setattr(jax, "jit", lambda function, compiler_options: bool(compiler_options))
     mesh = types.SimpleNamespace(devices=np.array([[types.SimpleNamespace(platform=platform)]]))
     assert compilation.jit(abs, mesh=mesh) == has_options
     assert compilation.jit(abs) == (jax.default_backend() == "cpu")
+
+
+def test_the_compiler_takes_the_options_and_xla_flags_have_precedence(monkeypatch):
+    given = []
+    jit = jax.jit
+    monkeypatch.setattr(jax, "jit", lambda function, **options: given.append(options) or jit(function, **options))
+    monkeypatch.setenv("XLA_FLAGS", "")
+    assert compilation.jit(abs)(-1) == 1
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=true")
+    assert compilation.jit(abs)(-2) == 2
+    first, second = (options["compiler_options"] for options in given)
+    assert first["xla_backend_optimization_level"] == 2 and second is None
 
 
 def test_a_model_without_a_mesh_is_the_same_model(trainer):
