@@ -1,8 +1,9 @@
 """Curves and images for TensorBoard, in WORKDIR/tensorboard."""
 
-from clu import metric_writers
 from etils import epath
 from ml_collections import ConfigDict
+
+from cover_jax.loggers import metric_writers
 
 
 def make(workdir: epath.Path, config: ConfigDict) -> metric_writers.MetricWriter:

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import wandb
-from clu import metric_writers
 from etils import epath
 from ml_collections import ConfigDict
 
 from cover_jax.errors import ConfigError
+from cover_jax.loggers import metric_writers
 from data_pipelines import escaping, files
 
 RUN_ID_FILE = "wandb_run_id.txt"

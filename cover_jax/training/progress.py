@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from clu import metric_writers, parameter_overview
+from clu import parameter_overview
 from einops import reduce
 from etils import epath
 from ml_collections import ConfigDict
@@ -19,6 +19,7 @@ from cover_jax.checkpoint import restore
 from cover_jax.config import plugins
 from cover_jax.evaluation import comparison
 from cover_jax.fault_tolerance import tolerant_io
+from cover_jax.loggers import metric_writers
 from cover_jax.parallel.hosts import print_on_host0
 from cover_jax.preprocess import mirrored_labels, model_input
 from cover_jax.tasks import metrics, registry

@@ -146,12 +146,21 @@ def test_tensorflow_runs_it_without_jax_for_any_number_of_clips(trained, tmp_pat
     assert about["frames"] == "uint8, red, green, blue"
 
 
-def test_a_head_of_standardized_clips(trained, tmp_path):
+@pytest.fixture
+def trained_on_standardized(trained):
     config = trained.config.copy_and_resolve_references()
     config.datasets.motion.standardize = True
-    trained = dataclasses.replace(trained, config=config)
+    return dataclasses.replace(trained, config=config)
+
+
+def test_a_head_of_standardized_clips_is_refused_where_it_cannot_be_held(trained_on_standardized, tmp_path):
     with pytest.raises(PretrainedError, match="datasets.motion.standardize: .*use --format=jax or saved_model"):
-        formats.to_hugging_face(trained, "motion", str(tmp_path))
+        formats.to_hugging_face(trained_on_standardized, "motion", str(tmp_path))
+
+
+@pytest.mark.slow
+def test_a_head_of_standardized_clips(trained_on_standardized, tmp_path):
+    trained = trained_on_standardized
     formats.to_saved_model(trained, "motion", str(tmp_path))
     frames = np.random.default_rng(1).integers(0, 256, (3, 4, 16, 16, 3), np.uint8)
     np.save(tmp_path / "frames.npy", frames)

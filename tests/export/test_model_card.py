@@ -87,7 +87,7 @@ def test_the_program_on_the_card_runs_as_it_is(model_format, exported, workdir):
     _assert_runs("motion", model_format, exported, workdir, np.float32(-np.array(mean) / std))
 
 
-@pytest.mark.parametrize("model_format", ["jax", "saved_model"])
+@pytest.mark.parametrize("model_format", ["jax", pytest.param("saved_model", marks=pytest.mark.slow)])
 def test_so_does_that_of_a_head_of_standardized_clips(model_format, exported, workdir):
     _assert_runs("dark", model_format, exported, workdir, np.zeros(3, np.float32))
 

@@ -271,7 +271,8 @@ for package in ("configs", "data_pipelines", "cover_jax"):
             assert error.name in {entry.package for entry in plugins.LOGGERS.values()}, error
         modules.append(module.name)
 changed = {name for name in environment.keys() | os.environ.keys() if environment.get(name) != os.environ.get(name)}
-print(json.dumps({"modules": modules, "before": before, "after": state(), "environment": sorted(changed)}))
+found = {"modules": modules, "before": before, "after": state(), "environment": sorted(changed)}
+print(json.dumps(found | {"unused": sorted({"keras", "matplotlib.pyplot"} & sys.modules.keys())}))
 """
 
 
@@ -281,6 +282,7 @@ def test_importing_every_module_changes_nothing_in_the_process(without_defaults)
     assert {"cover_jax.training.loop", "data_pipelines.stream.host_tf", "configs.demo"} <= set(found["modules"])
     assert found["before"] == found["after"]
     assert set(found["environment"]) <= LIBRARIES_SET.keys()
+    assert not found["unused"], "seconds of every start"
 
 
 LAST_ACTS = """

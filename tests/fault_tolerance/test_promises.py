@@ -100,7 +100,7 @@ FAULTS = (
     Row("SIGHUP", "unsaved", SAVED,
         "fault_tolerance/test_process.py::test_signals_save_once_and_end_at_the_second_ctrl_c"),
     Row("Ctrl-C", "unsaved", SAVED,
-        "fault_tolerance/test_kills.py::test_ctrl_c_saves_and_ends_all_and_the_second_one_ends_at_once"),
+        "fault_tolerance/test_signals.py::test_ctrl_c_saves_and_ends_all_and_the_second_one_ends_at_once"),
     Row("Ctrl-C of launch/local.sh, whose help said that it saves", "false", SAVED,
         "test_launch.py::test_local_lets_every_process_save_when_it_is_stopped"),
     Row("JAX_PLATFORMS=cuda without CUDA, said to be damage", "false", errors.CONFIG,

@@ -87,10 +87,19 @@ class Job:
 
 
 class Jobs:
-    """Starts jobs that share their data and their compiled programs."""
+    """Starts jobs that share their data and their compiled programs.
 
-    def __init__(self, folder: pathlib.Path, datasets: tuple[str, ...] = ("images",)):
+    Args:
+        folder: for the data, and for what the processes print.
+        datasets: of `digits`.
+        programs: the folder of compiled programs; None: that of the session, if it has one.
+    """
+
+    def __init__(
+        self, folder: pathlib.Path, datasets: tuple[str, ...] = ("images",), programs: pathlib.Path | None = None
+    ):
         self._folder, self._count, self._datasets = folder, 0, datasets
+        self._programs = programs or os.environ.get("JAX_COMPILATION_CACHE_DIR") or folder / "programs"
         self.data_dir = folder / "data"
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(digits, "CLIPS", dict.fromkeys(datasets, {"train": 96, "validation": 16}))
@@ -115,7 +124,7 @@ class Jobs:
         reserved, address = reserve_address()
         environment = os.environ | {
             "JAX_NUM_CPU_DEVICES": str(2 // hosts), "JAX_COORDINATOR_BIND_ADDRESS": address, "PYTHONUNBUFFERED": "1",
-            "JAX_COMPILATION_CACHE_DIR": str(self._folder / "cache"),
+            "JAX_COMPILATION_CACHE_DIR": str(self._programs),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "XLA_FLAGS": QUICK_TO_COMPILE, **dict(env),
         }  # fmt: skip
         commands, envs = [], []

@@ -75,6 +75,18 @@ def shared_setups() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def one_device() -> Iterator[None]:
+    """Inside this context, runs take one device: a save on eight writes each array in eight parts, for a second.
+
+    For tests of what the loop does, whatever the devices. The other runs of the tests have eight.
+    """
+    make_mesh = setup.make_mesh
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(setup, "make_mesh", lambda config: make_mesh(config, jax.devices()[:1]))
+        yield
+
+
 class Killed(BaseException):
     """Raised by an order. No code of the project catches it."""
 

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import subprocess
 import sys
 import types
 
@@ -105,3 +106,28 @@ def test_a_missing_package_is_one_line(monkeypatch):
     monkeypatch.setitem(plugins.LOGGERS, "lost", plugins.Entry("no.such", package="no_such_package"))
     with pytest.raises(ConfigError, match=r"^config.loggers=\('lost',\): 'lost' needs the package no_such_package: "):
         plugins.check_packages("loggers", ("lost",), plugins.LOGGERS)
+
+
+IMPORTS = """
+import subprocess
+import sys
+from cover_jax.loggers import metric_writers
+
+writer = metric_writers.SummaryWriter(sys.argv[1])
+writer.write_hparams({"rate": 0.5})
+writer.close()
+assert "keras" not in sys.modules and "tensorboard.plugins.hparams.api" not in sys.modules
+
+import tensorflow as tf
+from tensorboard.plugins.hparams import api
+
+assert issubclass(api.KerasCallback, tf.keras.callbacks.Callback)
+assert api.HParam is not None and metric_writers.SummaryWriter.__module__.startswith("clu.")
+"""
+
+
+@pytest.mark.slow
+def test_keras_is_not_loaded_for_curves_and_is_whole_for_those_who_use_it(tmp_path):
+    subprocess.run([sys.executable, "-c", IMPORTS, tmp_path], check=True)
+    (event_file,) = tmp_path.glob("events.*")
+    assert b"_hparams_/session_start_info" in event_file.read_bytes()

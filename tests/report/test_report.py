@@ -12,7 +12,6 @@ import sys
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from clu import metric_writers
 from etils import epath
 from PIL import Image
 
@@ -20,6 +19,7 @@ from configs import common, datasets
 from cover_jax.checkpoint import metadata, restore, saver
 from cover_jax.config import checks
 from cover_jax.evaluation import saved_predictions
+from cover_jax.loggers import metric_writers
 from cover_jax.report import __main__ as report
 from cover_jax.report import chart, classes, curves
 from cover_jax.report import page as report_page

@@ -78,7 +78,7 @@ def evaluated() -> Iterator[list[int]]:
         steps.append(step)
         return {METRIC: ACCURACIES[step]}
 
-    with tiny_run.shared_setups(), pytest.MonkeyPatch.context() as patch:
+    with tiny_run.one_device(), tiny_run.shared_setups(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "_evaluate", evaluate)
         yield steps
 

