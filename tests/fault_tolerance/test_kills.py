@@ -9,20 +9,12 @@ import time
 import pytest
 
 from cover_jax import errors
-from tests.helpers import jobs
 from tests.helpers.jobs import SHARDED, fingerprints, saved_steps
 
 pytestmark = pytest.mark.slow
 
 KILLS = 20
 LAST, SAVE_STEPS = 8, 2  # steps of tests/helpers/tiny_config.py, and after how many it saves
-
-
-@pytest.fixture(scope="module")
-def start(tmp_path_factory):
-    """Of jobs whose programs are their own: a process that is killed may leave half of a program in their folder."""
-    folder = tmp_path_factory.mktemp("jobs")
-    return jobs.Jobs(folder, programs=folder / "programs").start
 
 
 def test_sigterm_ends_an_evaluation_as_it_ends_any_process(start, undisturbed):

@@ -89,17 +89,15 @@ class Job:
 class Jobs:
     """Starts jobs that share their data and their compiled programs.
 
+    The programs are not those of the session: JAX writes them in place, and a process that is killed leaves half of one.
+
     Args:
-        folder: for the data, and for what the processes print.
+        folder: for the data, the programs, and what the processes print.
         datasets: of `digits`.
-        programs: the folder of compiled programs; None: that of the session, if it has one.
     """
 
-    def __init__(
-        self, folder: pathlib.Path, datasets: tuple[str, ...] = ("images",), programs: pathlib.Path | None = None
-    ):
+    def __init__(self, folder: pathlib.Path, datasets: tuple[str, ...] = ("images",)):
         self._folder, self._count, self._datasets = folder, 0, datasets
-        self._programs = programs or os.environ.get("JAX_COMPILATION_CACHE_DIR") or folder / "programs"
         self.data_dir = folder / "data"
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(digits, "CLIPS", dict.fromkeys(datasets, {"train": 96, "validation": 16}))
@@ -124,7 +122,7 @@ class Jobs:
         reserved, address = reserve_address()
         environment = os.environ | {
             "JAX_NUM_CPU_DEVICES": str(2 // hosts), "JAX_COORDINATOR_BIND_ADDRESS": address, "PYTHONUNBUFFERED": "1",
-            "JAX_COMPILATION_CACHE_DIR": str(self._programs),
+            "JAX_COMPILATION_CACHE_DIR": str(self._folder / "programs"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "XLA_FLAGS": QUICK_TO_COMPILE, **dict(env),
         }  # fmt: skip
         commands, envs = [], []

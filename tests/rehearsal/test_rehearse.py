@@ -412,7 +412,7 @@ def test_two_hosts_rehearse_together_and_leave_only_the_json(tmp_path):
 @pytest.mark.slow
 def test_a_host_that_ends_early_leaves_no_scratch_folder_and_host_0_prints_the_table(tmp_path):
     """Host 1 alone gets SIGTERM; host 0 then ends within a thread, while it compiles or waits."""
-    with jobs.Jobs(tmp_path, programs=tmp_path / "programs").start(tmp_path / "run", "--mode=rehearse", hosts=2) as job:
+    with jobs.Jobs(tmp_path).start(tmp_path / "run", "--mode=rehearse", hosts=2) as job:
         job.until(lambda: (tmp_path / "run.rehearsal" / "lease.json").exists())
         os.kill(job.processes[1].pid, signal.SIGTERM)
         assert job.codes() == [143, 143], job.all_printed()
