@@ -89,7 +89,7 @@ class Job:
 class Jobs:
     """Starts jobs that share their data and their compiled programs.
 
-    The programs are not those of the session: JAX writes them in place, and a process that is killed leaves half of one.
+    The programs are not those of the session: JAX writes them in place, and a killed process leaves half of one.
 
     Args:
         folder: for the data, the programs, and what the processes print.

@@ -8,6 +8,7 @@ every batch its bytes. Ends with 1 if a promise was broken. Linux, and root for 
 
 import argparse
 import contextlib
+import os
 import pathlib
 import signal
 import subprocess
@@ -155,6 +156,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60, help="of faults; the undisturbed run comes after them")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    os.environ["JAX_PLATFORMS"] = "cpu"  # libtpu, where it is loaded, aborts if the clock is set forward
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup` ignores it, hosts inherit that, and a run goes on then
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # so that nothing is left mounted or running
     with tempfile.TemporaryDirectory(prefix="soak") as folder:
