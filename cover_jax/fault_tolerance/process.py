@@ -79,13 +79,10 @@ class ProcessGuard:
     def _connected(self, coordinator: hosts.Coordinator | None, timeout_s: int) -> Iterator[None]:
         if coordinator is not None:
             roll_call.meet(coordinator)
-        hosts.connect(
-            coordinator, timeout_s=timeout_s, preemptible=self.preemptible, heartbeat_timeout_s=_NO_HEARTBEAT_S
-        )
-        if self.preemptible:
-            self.preemption.hand_over()
+        hosts.connect(coordinator, timeout_s=timeout_s, heartbeat_timeout_s=_NO_HEARTBEAT_S)
         with connected_peers() as self.peers:
-            yield
+            with self.preemption.shared() if self.preemptible else contextlib.nullcontext():
+                yield
             # Waits for all hosts. The peer monitor ends after it, so a host lost in the meantime still ends all hosts.
             jax.distributed.shutdown()
 

@@ -84,7 +84,7 @@ def main(arguments: Sequence[str]) -> None:
     from cover_jax.published import load
 
     if args.distributed:
-        hosts.connect(None, timeout_s=_CONNECT_S, preemptible=False, end_timeout_s=_SHARE_S)
+        hosts.connect(None, timeout_s=_CONNECT_S, end_timeout_s=_SHARE_S)
         args.num_processes, args.process_id = jax.process_count(), jax.process_index()
     options: dict[str, Any] = source_flags.source_options(args)
     trained = load.load(args.workdir, args.step, backbone_only=True, **options)

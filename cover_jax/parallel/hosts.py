@@ -60,7 +60,6 @@ def connect(
     coordinator: Coordinator | None,
     *,
     timeout_s: int,
-    preemptible: bool,
     end_timeout_s: int = END_TIMEOUT_S,
     heartbeat_timeout_s: int | None = None,
 ) -> None:
@@ -69,7 +68,6 @@ def connect(
     Args:
         coordinator: None: JAX finds the hosts automatically (TPU, SLURM).
         timeout_s: JAX aborts this process after this time without the other hosts.
-        preemptible: JAX handles SIGTERM, see `preemption`.
         end_timeout_s: how long a process that is done waits for the others to end; then JAX aborts those.
         heartbeat_timeout_s: JAX aborts all after this time without the heartbeat of a host; None: `timeout_s`.
 
@@ -83,7 +81,8 @@ def connect(
         by_hand = (coordinator.address, coordinator.num_processes, coordinator.process_id)
     config: Any = jax.config  # not all of jax's versions declare its settings
     before = config.jax_enable_preemption_service
-    jax.config.update("jax_enable_preemption_service", preemptible)  # only `initialize` reads it
+    # JAX's handler of SIGTERM would replace ours, see `preemption`. Only `initialize` reads this.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
             *by_hand,
@@ -100,6 +99,34 @@ def connect(
     finally:
         jax.config.update("jax_enable_preemption_service", before)
     _exchange_numbers = itertools.count()  # a new service starts without keys
+
+
+def post(key: str, text: str) -> None:
+    """Shows a text to all hosts, under a key. The first text of a key stays.
+
+    Raises:
+        LostPeerError: JAX's service is gone.
+    """
+    try:
+        jax_private.coordination_client().key_value_set(key, text)
+    except jax.errors.JaxRuntimeError as error:
+        if "ALREADY_EXISTS" not in str(error):
+            raise LostPeerError(f"host 0 does not answer: {error}") from error
+
+
+def posted(key: str) -> str | None:
+    """The text that a host has shown under a key; None: none has yet.
+
+    Raises:
+        LostPeerError: JAX's service is gone.
+    """
+    try:
+        text: str = jax_private.coordination_client().key_value_try_get(key)
+        return text
+    except jax.errors.JaxRuntimeError as error:
+        if "NOT_FOUND" not in str(error):
+            raise LostPeerError(f"host 0 does not answer: {error}") from error
+    return None
 
 
 def exchange(mine: str) -> list[str]:

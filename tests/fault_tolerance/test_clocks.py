@@ -95,6 +95,19 @@ def test_hosts_whose_clocks_differ_by_hours_and_are_set_end_nothing(tmp_path, cl
     assert jobs.saved_steps(tmp_path / "run") == [20, 24]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("told", [0, 1], ids=["host ahead", "host behind"])
+def test_hosts_whose_clocks_differ_save_one_step_when_one_is_told_to_end(tmp_path, clock, told):
+    """JAX's own agreement waits until it is a quarter of an hour before the signal, by each host's clock."""
+    clock.set_ahead(3 * HOUR_S)
+    flags = (jobs.SHARDED, "--config.steps=100000", "--config.timeouts.step_s=60")
+    with jobs.Jobs(tmp_path).start(tmp_path / "run", *flags, hosts=2, env_of={0: clock.environment}) as job:
+        job.until(lambda: jobs.steps_done(job) >= 2)
+        job.processes[told].terminate()
+        assert job.codes() == [errors.PREEMPTED] * 2, job.all_printed()
+    assert jobs.saved_steps(tmp_path / "run")[-1] >= jobs.completed(job.printed())
+
+
 def test_timeouts_of_orbax_count_evenly(monkeypatch):
     saver._count_timeouts_evenly()
     now, began = time.time(), future.time.time()

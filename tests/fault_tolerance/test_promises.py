@@ -97,6 +97,8 @@ FAULTS = (
         "fault_tolerance/test_clocks.py::test_a_clock_that_is_set_by_hours_during_saves_ends_nothing[[3, 6, 9, 12]"),
     Row("a step of the clock on one of two hosts, before they meet or later; clocks that differ", "unsaved", GOES_ON,
         "fault_tolerance/test_clocks.py::test_hosts_whose_clocks_differ_by_hours_and_are_set_end_nothing"),
+    Row("SIGTERM to one of two hosts whose clocks differ", "unsaved", SAVED,
+        "fault_tolerance/test_clocks.py::test_hosts_whose_clocks_differ_save_one_step_when_one_is_told_to_end"),
     Row("SIGHUP", "unsaved", SAVED,
         "fault_tolerance/test_process.py::test_signals_save_once_and_end_at_the_second_ctrl_c"),
     Row("Ctrl-C", "unsaved", SAVED,
