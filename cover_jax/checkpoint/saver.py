@@ -199,7 +199,7 @@ def _count_timeouts_evenly() -> None:
 
 class _Manager(ocp.CheckpointManager):  # type: ignore[misc]  # orbax has no types
     def reached_preemption(self, step: int) -> bool:
-        """Off, because `preemption` does this. Orbax would ask JAX for each saved step, also for a past one."""
+        """Off, because `preemption` does this. Orbax would ask JAX, whose agreement a run does not use."""
         return False
 
 

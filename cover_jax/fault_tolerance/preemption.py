@@ -7,14 +7,17 @@ another's, the others wait, and the run hangs.
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from cover_jax.parallel import hosts, jax_private
 
 POLL_S = 0.5  # between two looks for the word of another host: the first host answers two per second and host
-ANSWER_POLL_S = 0.01  # the same, while the hosts agree
+AGREE_POLL_S = 0.05  # the same, while the hosts agree
 
-_WORD, _ASKED = "cover/end/word", "cover/end/asked"  # keys
+_WORD, _ASKED, _LEAVE_AT = "cover/end/word", "cover/end/asked", "cover/end/leave_at"  # keys
+
+_Answer = TypeVar("_Answer")
 
 
 class PreemptionNotice:
@@ -63,8 +66,8 @@ class Agreement:
 
     Hosts are not at the same step at the same time, and a host that waits for another one inside of a step can do
     nothing else. So a thread of each host takes part in its place. Once a host is told to end, the thread of each host
-    stops it where it asks whether to leave, and tells the others how often it has asked. All leave when they ask once
-    more than the one that has asked most. No clock takes part.
+    stops it where it asks whether to leave, and says how often it has asked. All leave when they ask once more than the
+    one that has asked most. No clock takes part.
 
     Args:
         told: set when this host is told to end.
@@ -75,33 +78,51 @@ class Agreement:
         self._lock, self._asked, self._leave_at = threading.Lock(), 0, 0
 
     def is_reached(self) -> bool:
-        """Whether to leave. Waits while the hosts agree."""
+        """Whether to leave. Waits while the hosts agree. A host that goes on all the same is told again."""
         with self._lock:
             self._asked += 1
-            return self._asked == self._leave_at
+            return 0 < self._leave_at <= self._asked
 
     def stop(self) -> None:
         """Ends `wait`: the run is over."""
         self._stopped.set()
 
     def wait(self) -> None:
-        """Waits until a host is told to end, and agrees with all others. In a thread of its own.
+        """Waits until a host is told to end, and agrees with all others. In a thread of its own."""
+        index, count = jax_private.this_process()
+        if self._answer(lambda: "end" if self._told.is_set() else hosts.posted(_WORD), POLL_S) is None:
+            return
+        self._post(_WORD, "end")
+        with self._lock:
+            self._post(f"{_ASKED}/{index}", str(self._asked))
+            if index == 0:
+                asked = self._answer(lambda: self._all_asked(count), AGREE_POLL_S)
+                if asked is not None:
+                    self._post(_LEAVE_AT, str(1 + max(asked)))
+            self._leave_at = int(self._answer(lambda: hosts.posted(_LEAVE_AT), AGREE_POLL_S) or 0)
 
-        A host that is lost ends it: the peer monitor ends all.
+    def _answer(self, look: Callable[[], _Answer | None], poll_s: float) -> _Answer | None:
+        """What `look` returns as soon as it is not None; None if the run is over before.
+
+        An error of JAX's service may be one of a single call: it is asked again. If a host is lost, the peer monitor
+        ends all.
         """
-        with contextlib.suppress(hosts.LostPeerError):
-            while not self._told.is_set() and hosts.posted(_WORD) is None:
-                if self._stopped.wait(POLL_S):
-                    return
-            hosts.post(_WORD, "end")
-            index, count = jax_private.this_process()
-            with self._lock:
-                hosts.post(f"{_ASKED}/{index}", str(self._asked))
-                self._leave_at = 1 + max(self._answer(host) for host in range(count))
+        while not self._stopped.is_set():
+            with contextlib.suppress(hosts.LostPeerError):
+                if (answer := look()) is not None:
+                    return answer
+            self._stopped.wait(poll_s)
+        return None
 
-    def _answer(self, host: int) -> int:
-        """How often a host has asked; 0 if the run is over before it says so."""
-        while (asked := hosts.posted(f"{_ASKED}/{host}")) is None:
-            if self._stopped.wait(ANSWER_POLL_S):
-                return 0
-        return int(asked)
+    def _post(self, key: str, text: str) -> None:
+        def post() -> bool:
+            hosts.post(key, text)
+            return True
+
+        self._answer(post, AGREE_POLL_S)
+
+    @staticmethod
+    def _all_asked(count: int) -> list[int] | None:
+        """How often each host has asked; None until all have said so."""
+        asked = [int(text) for text in hosts.posted_below(_ASKED)]
+        return asked if len(asked) == count else None

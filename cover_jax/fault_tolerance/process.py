@@ -7,7 +7,8 @@
 | standard output and error | a full disk with the log file must not end the run (`tolerant_io`) |
 | faulthandler, absl's log handler and level, hooks for unhandled errors of asyncio | the cause stays readable |
 | SIGINT, and a thread | training saves the step; the second one ends all hosts at once, see `_interrupts` |
-| SIGTERM; SIGHUP, if not ignored (`nohup`) | training saves the step (`preemption`); a rehearsal cleans up and ends |
+| SIGTERM; SIGHUP, if not ignored (`nohup`) | training saves the step; a rehearsal cleans up and ends |
+| a thread | what one host is told counts for all (`preemption`) |
 | the watchdog: a thread, faulthandler's timer | ends a process that hangs (`watchdog`) |
 | JAX's distributed runtime | several hosts (`parallel.hosts`) |
 | the peer monitor: threads, connections, C's handler of SIGABRT | ends all hosts when one ends (`peers`) |
@@ -184,6 +185,8 @@ def _interrupts(guard: ProcessGuard) -> Iterator[None]:
 def _listen_for_interrupts(guard: ProcessGuard, reading: socket.socket) -> None:
     while number := reading.recv(1):
         if number[0] != signal.SIGINT:
+            if guard.preemptible and number[0] in (signal.SIGTERM, signal.SIGHUP):
+                guard.preemption.receive(number[0], None)  # its handler may have to wait for the main thread
             continue
         if guard.preemptible and guard.preemption.interrupt():
             print("Ctrl-C: the run ends when the step is saved; a second Ctrl-C ends it at once", flush=True)

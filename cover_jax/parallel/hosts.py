@@ -3,10 +3,11 @@
 Unlike collectives, these exchanges work while a device computes, and an error names the missing host.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -105,28 +106,43 @@ def post(key: str, text: str) -> None:
     """Shows a text to all hosts, under a key. The first text of a key stays.
 
     Raises:
-        LostPeerError: JAX's service is gone.
+        LostPeerError: JAX's service is gone, or this call has failed.
     """
-    try:
+    with _unless("ALREADY_EXISTS"):
         jax_private.coordination_client().key_value_set(key, text)
-    except jax.errors.JaxRuntimeError as error:
-        if "ALREADY_EXISTS" not in str(error):
-            raise LostPeerError(f"host 0 does not answer: {error}") from error
 
 
 def posted(key: str) -> str | None:
     """The text that a host has shown under a key; None: none has yet.
 
     Raises:
-        LostPeerError: JAX's service is gone.
+        LostPeerError: as for `post`.
     """
-    try:
+    with _unless("NOT_FOUND"):
         text: str = jax_private.coordination_client().key_value_try_get(key)
         return text
-    except jax.errors.JaxRuntimeError as error:
-        if "NOT_FOUND" not in str(error):
-            raise LostPeerError(f"host 0 does not answer: {error}") from error
     return None
+
+
+def posted_below(folder: str) -> list[str]:
+    """The texts that hosts have shown so far under all keys FOLDER/NAME.
+
+    Raises:
+        LostPeerError: as for `post`.
+    """
+    with _unless("NOT_FOUND"):
+        return [text for _, text in jax_private.coordination_client().key_value_dir_get(folder)]
+    return []
+
+
+@contextlib.contextmanager
+def _unless(status: str) -> Iterator[None]:
+    """Raises a LostPeerError for an error of JAX's service, but not if it has this status."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if status not in str(error):
+            raise LostPeerError(f"host 0 does not answer: {error}") from error
 
 
 def exchange(mine: str) -> list[str]:

@@ -18,7 +18,8 @@ def coordination_client() -> Any:
     computations, and hang if a host is gone. A public key-value store in `jax.distributed` would replace this function.
 
     Returns:
-        An object with `key_value_set(key, value)` and `blocking_key_value_get(key, timeout_ms)`.
+        An object with `key_value_set(key, value)`, `blocking_key_value_get(key, timeout_ms)`, `key_value_try_get(key)`
+        and `key_value_dir_get(folder)`.
     """
     return distributed.global_state.client if jax.distributed.is_initialized() else None
 

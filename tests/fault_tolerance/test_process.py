@@ -199,13 +199,13 @@ with process.guarded_process(preemptible=True, quiet=True) as guard:
     guard.start_watchdog(TIMEOUTS)
     guard.connect_hosts(hosts.Coordinator(sys.argv[1], 1, 0), 600)
     assert hosts.exchange("hello") == ["hello"]
-    assert {"peer-monitor", "peer-relay", "watchdog"} <= set(process_state()["threads"])
+    assert {"agreement", "peer-monitor", "peer-relay", "watchdog"} <= set(process_state()["threads"])
 assert process_state() == before, (process_state(), before)
 with process.guarded_process(preemptible=True, quiet=True) as guard:
     guard.start_watchdog(TIMEOUTS)
 assert process_state() == before
 print("restored", flush=True)
-os.kill(os.getpid(), signal.SIGTERM)  # which JAX would note, and go on
+os.kill(os.getpid(), signal.SIGTERM)  # ends it again
 time.sleep(60)
 """
 

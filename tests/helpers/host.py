@@ -29,7 +29,7 @@ from cover_jax.parallel import compilation, hosts, sharding
 from data_pipelines.stream import mixture
 from tests.helpers import jax_private
 
-# After the signal, steps are as slow as those of large models: hosts need a few seconds to agree on a step.
+# After the signal, steps are as slow as those of large models: hosts need up to a second to agree on a step.
 STEP_AFTER_SIGTERM_S = 1.0
 
 _programs = itertools.count()
