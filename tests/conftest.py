@@ -45,6 +45,9 @@ LONGEST_FIRST = (
     "tests/fault_tolerance/test_elastic.py",
     "tests/data_pipelines/leaks/test_leaks.py",
     "tests/fault_tolerance/test_clocks.py",
+    "tests/fault_tolerance/test_multihost.py",
+    "tests/training/test_long_runs.py",
+    "tests/test_notebook.py",
 )
 
 environment.set_tensorflow_defaults()
