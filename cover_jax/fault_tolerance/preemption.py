@@ -2,7 +2,7 @@
 
 JAX has such an agreement, `multihost_utils.reached_preemption_sync_point`. It is not used, because it compares the time
 of the signal with the clock of each host: where the clock of the host that was told to end is 15 minutes ahead of
-another's, the others wait, and the run hangs.
+another's (`kProtocolDuration` in XLA's preemption_sync_manager.cc), the others wait, and the run hangs.
 """
 
 import contextlib
